@@ -1,0 +1,281 @@
+"""The plug-in contract: Grower, Transferer, Paradigm, Layout and the frozen data types they exchange.
+
+A plug-in author needs this file and nothing else of the core. Words: a *chain* trains *members* small to
+large; weights grow from *source* to *target*, features are learned by a *student* from its *teacher*
+(the previous, smaller member).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+Batch = Mapping[str, Any]
+Outputs = Mapping[str, Tensor]
+Status = Literal["copied", "expanded", "initialised", "shared"]
+Role = Literal["stream", "hidden", "output", "fixed"]
+Group = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One size of the family: its name, and its model as the paradigm reads it (dict, name or path)."""
+
+    name: str
+    model: Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One held-out figure; ``chance`` is what guessing would reach, None where that has no meaning."""
+
+    value: float
+    chance: float | None = None
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class ParamAxes:
+    """What the axes of one parameter or buffer are.
+
+    ``groups`` has one entry per tensor dimension, in memory order; an entry lists the axes folded into that
+    dimension, slowest first: a fused ``qkv.weight`` is ``(("3", "heads", "head_dim"), ("embed",))``.
+    ``reads`` and ``writes`` hold the indices of the groups through which the tensor reads and writes
+    activations. A norm's gain has ``writes == ()`` unless its result is itself a residual stream.
+    """
+
+    name: str
+    kind: str
+    groups: tuple[Group, ...]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    template: str
+    """The name with every block index replaced by ``{block}``."""
+    scope: str | None = None
+    """What stands before ``{block}``, None outside a stack of blocks."""
+    block: int | None = None
+    tied_to: str | None = None
+    """The first name of the same tensor, where several names share it."""
+    buffer: bool = False
+    reads_stream: str | None = None
+    """For a norm: the axis that it normalises over."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """All axes, flattened over the groups."""
+        return tuple(axis for group in self.groups for axis in group)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A module seen as named axes: what growers, plans and projection heads are made from.
+
+    ``sizes`` maps an axis to its length, ``roles`` to how it may grow: ``stream`` (a residual width that many
+    parameters write and read), ``hidden`` (units inside one sub-layer, such as ``mlp`` or ``heads``),
+    ``output`` (a feature width that leaves the model), ``fixed``. ``depths`` maps the scope of each stack of
+    blocks to its number of blocks. ``features`` maps the outputs of the paradigm to their widths; it is
+    empty outside a chain.
+    """
+
+    module: str
+    sizes: Mapping[str, int]
+    roles: Mapping[str, Role]
+    depths: Mapping[str, int]
+    params: Mapping[str, ParamAxes]
+    features: Mapping[str, int] = field(default_factory=dict)
+
+    def shape(self, param: ParamAxes) -> tuple[int, ...]:
+        """The unfolded shape of a parameter: one dimension per atomic axis."""
+        return tuple(self.size(axis) for axis in param.axes)
+
+    def size(self, axis: str) -> int:
+        """The length of an axis; a number is its own length."""
+        return int(axis) if axis.isdigit() else self.sizes[axis]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a grower made of one source and one target, with every target parameter and buffer named once.
+
+    ``params`` tells how each came about: ``copied`` (equal to a source tensor), ``expanded`` (holds source
+    values and more), ``initialised`` (nothing from the source), ``shared`` (another name of a tensor already
+    listed). ``tensors`` are the new values, by name; those not listed keep what the target had.
+    ``dropped`` names the source tensors that were not used. ``function_preserving`` is the truth for this
+    pair, with ``reason`` where it is False; ``error`` is the largest relative difference of the outputs,
+    where it could be measured.
+    """
+
+    params: Mapping[str, Status]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    dropped: tuple[str, ...] = ()
+    function_preserving: bool = False
+    reason: str = ""
+    error: float | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many tensors have each status."""
+        statuses = list(self.params.values())
+        return {s: statuses.count(s) for s in ("copied", "expanded", "initialised", "shared")}
+
+
+class Grower(ABC):
+    """Parameter space: makes the weights of a larger model from those of a smaller one, once a stage."""
+
+    function_preserving: ClassVar[bool] = False
+    """What it aims at; ``Growth.function_preserving`` is the truth for a pair."""
+
+    @abstractmethod
+    def check(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError, with tensor, axis and sizes, where this grower cannot grow source to target."""
+
+    @abstractmethod
+    def grow(
+        self,
+        source: nn.Module,
+        target: nn.Module,
+        *,
+        source_arch: Architecture,
+        target_arch: Architecture,
+        generator: torch.Generator,
+        objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    ) -> Growth:
+        """Return the grown weights; must leave both modules and the global random state as they are.
+
+        ``objective(params)`` is the loss of the target with these parameters on the stage's next batch, for
+        growers that learn or probe; None outside a chain.
+        """
+
+
+class Transferer(nn.Module, ABC):
+    """Feature space: what the student learns from its teacher, at every step.
+
+    Args:
+        weight: factor of the loss terms.
+        until: fraction of the stage after which the weight is 0 and the teacher is no longer run.
+    """
+
+    needs: frozenset[str] = frozenset()
+    """Outputs of the paradigm that it reads; checked before training."""
+    limit: float | None = None
+    """Largest share of the task loss the weighted terms may reach; the core scales them down to it."""
+
+    def __init__(self, *, weight: float = 1.0, until: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+        self.until = until
+
+    def strength(self, progress: float) -> float:
+        """The weight at ``progress`` (0 to 1) through the stage; at 0 the teacher is not run."""
+        return self.weight if progress < self.until else 0.0
+
+    def bind(self, teacher: Architecture, student: Architecture) -> None:  # noqa: B027 - nothing to make by default
+        """Make what depends on the two models, such as projection heads."""
+
+    @abstractmethod
+    def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
+        """Return the loss terms, unweighted scalars by name."""
+
+
+class Paradigm(ABC):
+    """What is trained, on what, with which loss, and how it is measured and written out."""
+
+    outputs: frozenset[str]
+    """Names that ``forward`` returns."""
+    features: tuple[str, ...] = ()
+    """The outputs that transferers compare by default, ``[batch, ..., width]`` each."""
+    splits: tuple[str, ...] = ("val",)
+    """Held-out splits, in the order of the report."""
+
+    @abstractmethod
+    def build_model(self, member: Member) -> nn.Module:
+        """Build the member's model with fresh weights; must also work under ``torch.device('meta')``."""
+
+    @abstractmethod
+    def build_dataset(self, split: str) -> Dataset:
+        """Build the map-style data set of 'train' or of one of ``splits``; raise DataError if it is missing."""
+
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """Put samples of the data set together into one batch of CPU tensors."""
+        return default_collate(list(samples))
+
+    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Finish a batch on the training device; what is random here is drawn once for teacher and student."""
+        return batch
+
+    @abstractmethod
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Run the model on a prepared batch."""
+
+    @abstractmethod
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss terms of the task, scalars by name; their sum is minimised."""
+
+    @abstractmethod
+    def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
+        """Measure the model, in eval mode without gradients, on the prepared batches of a held-out split.
+
+        The first metric of the first split is the main figure of the report.
+        """
+
+    @abstractmethod
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write the model into an empty folder in the format of its own library."""
+
+    @abstractmethod
+    def load(self, path: Path) -> nn.Module:
+        """Read a model, with its weights, from what ``export`` or its own library wrote."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether ``load`` can read this path."""
+        return False
+
+    def num_samples(self, split: str) -> int:
+        """The number of samples of a split; override it to answer without building the data set."""
+        return len(self.build_dataset(split))  # type: ignore[arg-type]
+
+    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
+        """A prepared batch of the right shapes on the model's device (meta included); values do not matter."""
+        dataset = self.build_dataset("train")
+        batch = self.collate([dataset[0]] * batch_size)
+        device = next(model.parameters()).device
+        prepared = self.prepare(batch, generator=torch.Generator().manual_seed(0))
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in prepared.items()}
+
+    def after_step(self, model: nn.Module) -> None:  # noqa: B027 - nothing to do by default
+        """Keep parameters in their range after an optimizer step (CLIP clamps its logit scale)."""
+
+
+class Layout(ABC):
+    """Says, for one module class, what each of its parameters' axes are.
+
+    A layout is registered under the path of the module class it describes, such as
+    ``timm.models.vision_transformer.VisionTransformer``.
+    """
+
+    patterns: Mapping[str, str] = {}
+    """Parameter name -> pattern; see :mod:`compt.axes` for the notation."""
+    parts: tuple[str, ...] = ()
+    """Child modules that their own layouts describe; their axes are prefixed with the child's name."""
+    roles: Mapping[str, Role] = {}
+    """How axes may grow, where their name does not already say it."""
+    same: Mapping[str, str] = {}
+    """Axis -> axis it is the same as, for axes of the parts that meet (``visual.feature`` -> ``feature``)."""
+
+    def sizes(self, module: nn.Module) -> Mapping[str, int]:
+        """The sizes that shapes alone cannot tell, such as the number of heads."""
+        return {}
+
+    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs | None:
+        """Run the module on small random input and return its outputs, to measure what growth changed.
+
+        The input may depend only on the generator and on fixed sizes. None: this module cannot be probed.
+        """
+        return None
