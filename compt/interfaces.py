@@ -64,8 +64,10 @@ class ParamAxes:
     tied_to: str | None = None
     """The first name of the same tensor, where several names share it."""
     buffer: bool = False
-    reads_stream: str | None = None
-    """For a norm: the axis that it normalises over."""
+    scaled_by: str | None = None
+    """The parameter (layer scale) that multiplies what this one writes, if any."""
+    norm_axis: str | None = None
+    """For a norm's gain or bias: the axis that it normalises over."""
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -266,8 +268,10 @@ class Layout(ABC):
     """Child modules that their own layouts describe; their axes are prefixed with the child's name."""
     roles: Mapping[str, Role] = {}
     """How axes may grow, where their name does not already say it."""
-    same: Mapping[str, str] = {}
-    """Axis -> axis it is the same as, for axes of the parts that meet (``visual.feature`` -> ``feature``)."""
+
+    def same(self, module: nn.Module) -> Mapping[str, str]:
+        """Axes that are one and the same in this module, as name -> name kept (``visual.feature`` -> ``feature``)."""
+        return {}
 
     def sizes(self, module: nn.Module) -> Mapping[str, int]:
         """The sizes that shapes alone cannot tell, such as the number of heads."""

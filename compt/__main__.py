@@ -1,0 +1,7 @@
+"""``python -m compt``."""
+
+import sys
+
+from compt.cli import main
+
+sys.exit(main())

@@ -1,0 +1,328 @@
+"""Named axes: reads layout patterns and describes a module as an Architecture.
+
+The notation of a pattern, one per parameter, in the tensor's own memory order::
+
+    "embed 3 patch patch"                 a convolution; without an arrow the first axis is written,
+    "(3 heads head_dim) embed"            the others are read, as in torch.nn.Linear and Conv2d
+    "(3 heads head_dim) <- embed"         the same with the arrow: from the axis read to the axis written
+    "embed -> feature"                    stored [in, out]
+    "vocab -> embed", "1 position embed"  tables; position and vocab in front are always looked up
+    "embed"                               a bias or a token: written; a norm's gain where a norm owns it
+    "scale: embed"                        a factor on what is written (layer scale)
+    "embed <- mlp * ls2.gamma"            written through the factor ls2.gamma, in models that have it
+    "layer_norm_gain: embed"              a norm that torch.nn.LayerNorm or RMSNorm does not tell
+    "layer_norm_gain: a -> embed"         a norm over ``a`` whose result is itself the residual stream
+    ""                                    a single number
+    "constant:"                           leave it as the target's constructor made it
+
+Parentheses fold several axes into one dimension, slowest first. ``{block}`` in a parameter's name counts the
+blocks of a stack; any other ``{name}`` in it can be used in axis names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from compt.errors import LayoutError
+from compt.interfaces import Architecture, Group, Layout, ParamAxes, Role
+from compt.registry import LAYOUTS
+
+NORM_KINDS = frozenset(
+    f"{norm}_{part}" for norm in ("layer_norm", "rms_norm") for part in ("gain", "bias", "gain_offset")
+)
+KINDS = NORM_KINDS | {"weight", "scale", "constant"}
+LOOKED_UP = frozenset({"position", "vocab"})
+ROLES: Mapping[str, Role] = {
+    "embed": "stream",
+    "heads": "hidden",
+    "kv_heads": "hidden",
+    "mlp": "hidden",
+    "feature": "output",
+    "head_dim": "fixed",
+    "vocab": "fixed",
+    "position": "fixed",
+    "patch": "fixed",
+    "classes": "fixed",
+}
+_GROUP = re.compile(r"\(([^)]*)\)|(\S+)")
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return the model inside DataParallel, DistributedDataParallel and torch.compile wrappers."""
+    while True:
+        if isinstance(module, (DataParallel, DistributedDataParallel)):
+            module = module.module
+        elif "_orig_mod" in module._modules:
+            module = module._modules["_orig_mod"]  # type: ignore[assignment]
+        else:
+            return module
+
+
+def describe(module: nn.Module) -> Architecture:
+    """Describe a module, on any device, as named axes.
+
+    Raises:
+        LayoutError: no layout is registered for the module's class or for one of its parts, or a layout does
+            not fit the tensors it describes.
+    """
+    module = unwrap(module)
+    params, axes = _walk(module)
+    return Architecture(
+        module=class_path(type(module)),
+        sizes=_solve(params, axes.sizes),
+        roles=axes.roles,
+        depths=_depths(params),
+        params={p.name: p for p, _ in params},
+    )
+
+
+def class_path(cls: type) -> str:
+    """The name a layout for this class is registered under."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def find_layout(module: nn.Module) -> Layout:
+    """Find the layout of a module by its class or the nearest base class that has one."""
+    for cls in type(module).__mro__:
+        if cls is nn.Module:
+            break
+        found = LAYOUTS.find(class_path(cls))
+        if found is not None:
+            return found()
+    name = class_path(type(module))
+    raise LayoutError(
+        f"No layout describes the module class '{name}', so its weights cannot be grown.",
+        do="Install a package that has a layout for it, or write one: subclass compt.Layout and register it with "
+        f"@compt.LAYOUTS.register_module(name='{name}') or as an entry point '{name}' in the group "
+        "'compt.layouts'. See docs/plugins.md.",
+    )
+
+
+class _Axes:
+    """What the layouts of one module tree say beyond patterns: given sizes and roles, by axis."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.roles: dict[str, Role] = {}
+
+
+def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
+    """Collect the described tensors of a module and its parts, with axis names as seen from the module."""
+    layout, axes = find_layout(module), _Axes()
+    same = layout.same(module)
+    params: list[tuple[ParamAxes, Tensor]] = []
+    parts = [part for part in layout.parts if isinstance(module._modules.get(part), nn.Module)]
+    for part in parts:
+        inner, inner_axes = _walk(module._modules[part])  # type: ignore[arg-type]
+        names = {a: same.get(f"{part}.{a}", f"{part}.{a}") for a in inner_axes.roles}
+        params += [(_renamed(p, part, names), t) for p, t in inner]
+        axes.sizes |= {names.get(a, f"{part}.{a}"): size for a, size in inner_axes.sizes.items()}
+        axes.roles |= {names[a]: role for a, role in inner_axes.roles.items()}
+    matchers = [(_matcher(name), name, pattern) for name, pattern in layout.patterns.items()]
+    for name, tensor, owner, persistent in _tensors(module):
+        if any(name.startswith(f"{part}.") for part in parts):
+            continue
+        param = _match(module, name, tensor, owner, persistent, matchers)
+        params.append((_renamed(param, "", same), tensor))
+    axes.sizes |= {same.get(a, a): size for a, size in layout.sizes(module).items()}
+    for param, _ in params:
+        named = {*param.axes} | ({param.norm_axis} if param.norm_axis else set())
+        for axis in named:
+            if not axis.isdigit() and axis not in axes.roles:
+                axes.roles[axis] = _role(axis, layout, param)
+    axes.roles |= {a: r for a, r in layout.roles.items() if a in axes.roles}
+    return _tie(params), axes
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, nn.Module, bool]]:
+    """Yield name, tensor, owning module and whether the state dict holds it, for parameters and buffers."""
+    for prefix, owner in module.named_modules(remove_duplicate=False):
+        dot = f"{prefix}." if prefix else ""
+        for name, param in owner._parameters.items():
+            if param is not None:
+                yield dot + name, param, owner, True
+        for name, buffer in owner._buffers.items():
+            if buffer is not None:
+                yield dot + name, buffer, owner, name not in owner._non_persistent_buffers_set
+
+
+def _matcher(name: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name)) + r"\Z")
+
+
+def _match(
+    module: nn.Module,
+    name: str,
+    tensor: Tensor,
+    owner: nn.Module,
+    persistent: bool,
+    matchers: list[tuple[re.Pattern[str], str, str]],
+) -> ParamAxes:
+    """Give a tensor the axes of the pattern that fits its name."""
+    buffer = not isinstance(tensor, nn.Parameter)
+    for regex, template, pattern in matchers:
+        if match := regex.match(name):
+            indices = match.groupdict()
+            pattern, _, factor = pattern.partition("*")
+            kind, groups, reads, writes, norm_axis = parse(pattern, tensor, owner, indices, where=name)
+            factor = factor.strip().format(**indices)
+            head, block, _ = template.partition("{block}")
+            return ParamAxes(
+                name=name,
+                kind=kind,
+                groups=groups,
+                reads=reads,
+                writes=writes,
+                template=template.format(**{**indices, "block": "{block}"}),
+                scope=head.format(**indices).rstrip(".") if block else None,
+                block=int(indices["block"]) if block else None,
+                buffer=buffer,
+                scaled_by=factor if factor and _has(module, factor) else None,
+                norm_axis=norm_axis,
+            )
+    if buffer and not persistent:
+        return ParamAxes(name, "constant", tuple((str(n),) for n in tensor.shape), (), (), name, buffer=True)
+    raise LayoutError(
+        f"The layout for '{class_path(type(module))}' does not describe '{name}' {list(tensor.shape)}.",
+        do="Use a model without this option, or add the parameter's pattern to the layout.",
+    )
+
+
+def parse(
+    pattern: str, tensor: Tensor, owner: nn.Module, indices: Mapping[str, str], *, where: str
+) -> tuple[str, tuple[Group, ...], tuple[int, ...], tuple[int, ...], str | None]:
+    """Read one pattern: kind, groups, indices of the groups read and written, axis normalised over."""
+    text = pattern.format(**indices) if "{" in pattern else pattern
+    kind, colon, rest = text.partition(":")
+    kind, rest = (kind.strip(), rest) if colon else ("weight", text)
+    if kind not in KINDS:
+        raise LayoutError(f"Unknown kind '{kind}' in the pattern '{pattern}'.", where=where, do=f"One of {sorted(KINDS)}.")
+    if kind == "constant" or (not rest.strip() and tensor.numel() == 1):
+        return kind, tuple((str(n),) for n in tensor.shape), (), (), None
+    arrow = next((a for a in ("<-", "->") if a in rest), None)
+    left, _, right = rest.partition(arrow) if arrow else (rest, "", "")
+    first, second = _groups(left), _groups(right)
+    if kind == "weight" and len(first) == 1 and not second:
+        kind = _norm_kind(owner, tensor) or kind
+    if kind in NORM_KINDS:  # one dimension, whatever the arrow says
+        return kind, second or first, (), (0,) if arrow else (), first[0][0] if len(first[0]) == 1 else "+".join(first[0])
+    groups = first + second
+    if len(groups) != tensor.ndim:
+        raise LayoutError(
+            f"The pattern '{pattern}' has {len(groups)} dimensions, the tensor has shape {list(tensor.shape)}.", where=where
+        )
+    if arrow:
+        reads, writes = (range(len(first)), range(len(first), len(groups)))
+        if arrow == "<-":
+            reads, writes = writes, reads
+    else:
+        reads, writes = _default_direction(groups)
+    if kind == "scale":
+        reads, writes = range(0), range(0)
+    return kind, groups, tuple(reads), tuple(writes), None
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """Whether the module has a parameter of this name."""
+    try:
+        module.get_parameter(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _groups(text: str) -> tuple[Group, ...]:
+    return tuple(tuple((folded or single).split()) for folded, single in _GROUP.findall(text))
+
+
+def _default_direction(groups: tuple[Group, ...]) -> tuple[range, range]:
+    """Directions without an arrow: tables and tokens write their last axis, the rest are out, in, in, ..."""
+    named = [i for i, group in enumerate(groups) if not all(axis.isdigit() for axis in group)]
+    last = len(groups) - 1
+    if len(named) == 1 or (named and groups[named[0]][0] in LOOKED_UP):
+        return range(last), range(last, last + 1)
+    return range(1, len(groups)), range(0, 1)
+
+
+def _norm_kind(owner: nn.Module, tensor: Tensor) -> str | None:
+    """Tell a norm's gain and bias by the class of the module that owns them."""
+    for cls, norm in ((nn.LayerNorm, "layer_norm"), (nn.RMSNorm, "rms_norm")):
+        if isinstance(owner, cls):
+            return f"{norm}_gain" if tensor is owner._parameters.get("weight") else f"{norm}_bias"
+    return None
+
+
+def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
+    base = axis.rpartition(".")[2]
+    role = layout.roles.get(axis) or ROLES.get(base) or ROLES.get(re.sub(r"_\d+\Z", "", base))
+    if role is None:
+        if "+" in axis:
+            return "hidden"  # a norm over folded axes
+        raise LayoutError(
+            f"The axis '{axis}' of '{param.name}' has no role.",
+            do="Say in the layout's `roles` whether it is a 'stream', 'hidden', 'output' or 'fixed' axis.",
+        )
+    return role
+
+
+def _renamed(param: ParamAxes, part: str, names: Mapping[str, str]) -> ParamAxes:
+    """The same parameter with its axes, and its own name, as seen from the module around it."""
+    dot = f"{part}." if part else ""
+    groups = tuple(tuple(a if a.isdigit() else names.get(a, dot + a) for a in group) for group in param.groups)
+    return replace(
+        param,
+        name=dot + param.name,
+        template=dot + param.template,
+        scope=None if param.scope is None else dot + param.scope,
+        groups=groups,
+        scaled_by=None if param.scaled_by is None else dot + param.scaled_by,
+        norm_axis=None if param.norm_axis is None else names.get(param.norm_axis, dot + param.norm_axis),
+    )
+
+
+def _tie(params: list[tuple[ParamAxes, Tensor]]) -> list[tuple[ParamAxes, Tensor]]:
+    """Mark every further name of a tensor as tied to the first."""
+    first: dict[int, str] = {}
+    tied = []
+    for param, tensor in params:
+        owner = first.setdefault(id(tensor), param.name)
+        tied.append((param if owner == param.name else replace(param, tied_to=owner), tensor))
+    return tied
+
+
+def _depths(params: list[tuple[ParamAxes, Tensor]]) -> dict[str, int]:
+    depths: dict[str, int] = {}
+    for param, _ in params:
+        if param.scope is not None and param.block is not None:
+            depths[param.scope] = max(depths.get(param.scope, 0), param.block + 1)
+    return depths
+
+
+def _solve(params: list[tuple[ParamAxes, Tensor]], given: Mapping[str, int]) -> dict[str, int]:
+    """Find every axis's size from the tensors' shapes and the sizes the layouts gave."""
+    sizes = dict(given)
+    dims = [(p.name, group, n) for p, t in params for group, n in zip(p.groups, t.shape, strict=True)]
+    progress = True
+    while progress:
+        progress = False
+        for name, group, length in dims:
+            unknown = [a for a in group if not a.isdigit() and a not in sizes]
+            known = math.prod(int(a) if a.isdigit() else sizes[a] for a in group if a not in unknown)
+            if len(unknown) == 1 and length % known == 0:
+                sizes[unknown[0]], progress = length // known, True
+            elif len(unknown) == 1 or (not unknown and known != length):
+                told = {a: sizes[a] for a in group if a in sizes}
+                raise LayoutError(
+                    f"'{name}': a dimension of length {length} does not fit its axes {' '.join(group)} ({told}).",
+                    do="The layout does not fit this variant of the model.",
+                )
+    for name, group, _ in dims:
+        if left := [a for a in group if not a.isdigit() and a not in sizes]:
+            raise LayoutError(f"'{name}': the sizes of {left} cannot be told from shapes.", do="Give them in the layout's sizes().")
+    return sizes

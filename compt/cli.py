@@ -1,0 +1,193 @@
+"""The command line: train, plan, grow, list, check, report. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from compt.errors import ComptError, ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 when it is done, 1 if training or data failed, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="compt", description="Pre-train families of models, small to large.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    train = commands.add_parser("train", help="train a chain")
+    add_train_arguments(train)
+    _add_others(commands)
+    return run(parser.parse_args(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a parsed command; errors become one message on stderr."""
+    handlers = {"train": _train, "plan": _plan, "grow": _grow, "list": _list, "check": _check, "report": _report}
+    try:
+        return handlers[arguments.command](arguments)
+    except ComptError as error:
+        print(f"compt: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("compt: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+
+
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``tools/train.py``, which mim calls: the train command without its name."""
+    parser = argparse.ArgumentParser(description="Train a chain of models, small to large.")
+    add_train_arguments(parser)
+    parsed = parser.parse_args(arguments)
+    parsed.command = "train"
+    return run(parsed)
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the train command takes."""
+    parser.add_argument("config", help="path of a config, or the name of one that compt ships")
+    parser.add_argument("--work-dir", help="folder to write to (default: work_dirs/CONFIG_NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on with the chain in the work folder")
+    parser.add_argument("--individual", action="store_true", help="train every member alone, for comparison")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="for several processes")
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    _add_options(parser)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override keys: chain.1.epochs=9")
+
+
+def _add_others(commands: Any) -> None:
+    plan = commands.add_parser("plan", help="show sizes and compute of a chain; trains nothing")
+    plan.add_argument("config")
+    plan.add_argument("--individual", action="store_true", help="plan every member alone")
+    _add_options(plan)
+    grow = commands.add_parser("grow", help="grow one checkpoint, outside any chain")
+    grow.add_argument("--from", dest="source", required=True, metavar="CKPT", help="folder in a paradigm's own format, or a stage")
+    grow.add_argument("--to", dest="target", required=True, metavar="CONFIG_OR_DIR", help="JSON config, model name or folder")
+    grow.add_argument("--grower", default="lossless")
+    grow.add_argument("--paradigm", help="which reads the formats; found from the checkpoint by default")
+    grow.add_argument("--seed", type=int, default=0)
+    grow.add_argument("-o", "--out", required=True, help="folder to write")
+    names = commands.add_parser("list", help="plug-ins by registry; imports nothing")
+    check = commands.add_parser("check", help="load every plug-in and say ok or why not")
+    report = commands.add_parser("report", help="table and pictures of finished stages")
+    report.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
+    report.add_argument("-o", "--out", help="folder for pictures and report.json (default: the first work folder)")
+    for command in (plan, grow, names, check, report):
+        command.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def find_config(name: str) -> Path:
+    """A config by path, or by name among those that compt ships, as mim finds them."""
+    path = Path(name)
+    if path.exists():
+        return path
+    root = Path(__file__).parent
+    for folder in (root / ".mim" / "configs", root.parent / "configs"):
+        found = sorted(folder.rglob(path.name if path.suffix else f"{path.name}.py"))
+        if found:
+            return found[0]
+    raise ConfigError(f"There is no config '{name}', neither here nor among those that compt ships.", do="Check the path.")
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE arguments as mmengine reads them."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--options", nargs="+", action=DictAction)
+    if bad := [pair for pair in pairs if "=" not in pair]:
+        raise ConfigError(f"--cfg-options: {bad[0]!r} is not KEY=VALUE.", do="For example --cfg-options chain.1.epochs=9.")
+    return parser.parse_args(["--options", *pairs]).options if pairs else {}
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from compt.chain import train
+    from compt.config import load_config
+    from compt.progress import Silent, Terminal
+
+    config = load_config(find_config(arguments.config), parse_options(arguments.cfg_options))
+    launcher = arguments.launcher
+    first = int(os.environ.get("RANK", "0")) == 0
+    if launcher != "none":
+        from compt.distributed import start
+
+        start(launcher)
+    with Terminal() if first else Silent() as progress:
+        folder = train(
+            config,
+            work_dir=arguments.work_dir,
+            resume=arguments.resume,
+            individual=arguments.individual,
+            launcher=launcher,
+            progress=progress,
+        )
+    if not first:
+        return 0
+    from compt.report import report_command
+
+    return report_command([str(folder)], json=False, out=None)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from compt.config import load_config
+    from compt.planning import plan
+
+    config = load_config(find_config(arguments.config), parse_options(arguments.cfg_options))
+    result = plan(config, individual=arguments.individual)
+    if arguments.json:
+        print(json.dumps(result.to_dict(), indent=1))
+        return 0
+    from rich.console import Console
+
+    from compt.tables import plan_table, plan_text
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(plan_table(result))
+    console.print(plan_text(result))
+    return 0
+
+
+def _grow(arguments: argparse.Namespace) -> int:
+    from compt.convert import grow_checkpoint
+
+    growth = grow_checkpoint(
+        Path(arguments.source),
+        arguments.target,
+        Path(arguments.out),
+        grower=arguments.grower,
+        paradigm=arguments.paradigm,
+        seed=arguments.seed,
+    )
+    if arguments.json:
+        print(json.dumps(growth, indent=1))
+        return 0
+    counts = ", ".join(f"{number} {status}" for status, number in growth["counts"].items())
+    exact = "keeps the function" if growth["function_preserving"] else f"does not keep the function: {growth['reason']}"
+    error = "" if growth["error"] is None else f" (measured error {growth['error']:.1e})"
+    print(f"{arguments.out}: {counts}; {exact}{error}")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from compt.plugins import list_command
+
+    return list_command(arguments.json)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from compt.plugins import check_command
+
+    return check_command(arguments.json)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from compt.report import report_command
+
+    return report_command(arguments.work_dirs, json=arguments.json, out=arguments.out)

@@ -1,0 +1,90 @@
+"""compt grow: one checkpoint in a paradigm's own format to a larger one, outside any chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from compt.checkpoint import EXPORT, MANIFEST
+from compt.errors import ComptError, ConfigError, PluginError, WorkDirError
+from compt.growth import grow
+from compt.interfaces import Member, Paradigm
+from compt.registry import PARADIGMS
+from compt.stage import build_member
+
+
+def grow_checkpoint(
+    source: Path, target: str, out: Path, *, grower: str = "lossless", paradigm: str | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Grow the model in ``source`` to ``target`` and write it to ``out``, in the same format.
+
+    Args:
+        source: a folder that a paradigm reads, or the folder of a finished stage.
+        target: JSON file of a model config, folder with one, or a model name the paradigm knows.
+        out: folder to write; must not exist or be empty.
+        grower: registered name.
+        paradigm: registered name; by default the first installed one that recognises the source.
+        seed: of fresh weights and of the grower.
+
+    Raises:
+        ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise WorkDirError("The output folder is not empty.", where=str(out), do="Choose another with -o.")
+    if not source.exists():
+        raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
+    folder = source / EXPORT if (source / MANIFEST).is_file() else source
+    reader = _reader(folder, paradigm)
+    small = reader.load(folder)
+    large = build_member(reader, Member(Path(target).stem, _model(target)), seed=seed)
+    report = grow(small, large, grower, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    reader.export(large, out)
+    return {
+        "grower": grower,
+        "counts": report.counts,
+        "params": dict(report.params),
+        "dropped": list(report.dropped),
+        "function_preserving": report.function_preserving,
+        "reason": report.reason,
+        "error": report.error,
+        "out": str(out),
+    }
+
+
+def _reader(path: Path, name: str | None) -> Paradigm:
+    """The paradigm that reads a path."""
+    if name is not None:
+        return PARADIGMS.build({"type": name})
+    for paradigm in _installed():
+        if paradigm.recognises(path):
+            return paradigm
+    raise ConfigError(
+        f"No installed paradigm recognises '{path}'.",
+        do="Name the one that reads it with --paradigm, or install it: pip install 'compt[clip]'.".replace("'compt[clip]'", '"compt[all]"'),
+    )
+
+
+def _installed() -> Iterator[Paradigm]:
+    """Every paradigm that can be built without arguments; those that cannot be loaded are passed over."""
+    for name in PARADIGMS.names():
+        try:
+            yield PARADIGMS.build({"type": name})
+        except (PluginError, ComptError):
+            continue
+
+
+def _model(target: str) -> Any:
+    """A member's model from a JSON file, a folder with a config, or a name."""
+    path = Path(target)
+    if path.is_dir():
+        return f"local-dir:{path}"
+    if path.suffix == ".json":
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"Cannot read the model config '{path}': {error}.", do="Check --to.") from error
+        return content.get("model_cfg", content)
+    return target

@@ -1,0 +1,24 @@
+"""Several processes: started by torchrun, Slurm or MPI, on GPUs or, for tests, on CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import init_dist
+
+
+def start(launcher: str) -> None:
+    """Join the process group: NCCL where there are GPUs, else gloo, which mmengine would not choose itself."""
+    if torch.cuda.is_available():
+        init_dist(launcher, backend="nccl")
+    else:
+        torch.distributed.init_process_group("gloo")
+
+
+def wrapper() -> dict[str, Any]:
+    """The config of the model's wrapper; mmengine's default assumes a GPU."""
+    if torch.cuda.is_available():
+        return {}
+    kind = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+    return {"model_wrapper_cfg": kind}

@@ -1,0 +1,234 @@
+"""Growth that keeps the function: at any width and depth wherever norms only read the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from compt.interfaces import Architecture, ParamAxes
+from compt.operators import AxisGrower, Site
+
+
+@dataclass(frozen=True)
+class StreamMap:
+    """How a residual stream of S units becomes one of T: k scaled copies, then r = T - k S pads.
+
+    ``x_large = scale * [x, ..., x, pads @ x]``. Under LayerNorm each pad is the mean of x, under RMSNorm 0,
+    so that normalised pads are 0; ``scale = sqrt(T / (k S))`` keeps the variance (mean square), so the
+    norm's epsilon means the same and no constant changes.
+    """
+
+    copies: int
+    scale: float
+    pads: Tensor
+    """[r, S]"""
+    pad_gains: Tensor
+    """[r]: for a stream whose only norm writes another stream, the gains that recover that stream's mean."""
+
+    def write(self, value: Tensor, dim: int) -> Tensor:
+        """Grow a tensor along an axis through which it writes the stream: [.., S, ..] -> [.., T, ..]."""
+        value = value.movedim(dim, 0)
+        pads = torch.tensordot(self.pads, value, dims=1)
+        return (torch.cat([*[value] * self.copies, pads]) * self.scale).movedim(0, dim)
+
+    def read(self, value: Tensor, fill: Tensor, dim: int, noise: float, generator: torch.Generator) -> Tensor:
+        """Grow along an axis through which a tensor reads the (normalised) stream.
+
+        The copies of a column sum to the column, and differ by noise of ``noise`` times their rms; the
+        columns that read pads read zeros, so they take the target's own initialisation from ``fill``.
+        """
+        value, fill = value.movedim(dim, 0), fill.movedim(dim, 0)
+        parts = value / self.copies
+        split = parts.expand(self.copies, *parts.shape).clone()
+        if self.copies > 1 and noise:
+            draw = torch.randn(split.shape, generator=generator, dtype=split.dtype)
+            draw -= draw.mean(0)
+            split += draw * (noise * parts.square().mean().sqrt() / sqrt(1 - 1 / self.copies))
+        return torch.cat([split.flatten(0, 1), fill[self.copies * len(value) :]]).movedim(0, dim)
+
+
+class Lossless(AxisGrower):
+    """Grow width and depth so that the larger model computes the same function.
+
+    Residual streams become scaled copies plus pads (:class:`StreamMap`); their readers split each column
+    over the copies, unevenly, so that copies learn different things. New hidden units and heads start as the
+    target's own initialisation with zero weight on what they write. New blocks are copies of their
+    predecessor that write nothing yet. Feature widths that leave the model grow by a random isometry, which
+    keeps lengths and dot products.
+
+    Exact at any width where norms only read a stream. A norm that writes one (open_clip's ``ln_pre``) cannot
+    give its pads the mean of its own output: exact at whole multiples, otherwise close, and
+    ``Growth.function_preserving`` says so.
+
+    Source: LEMON, arXiv 2310.07999 (copies, mean pads, uneven split); HyperCloning, arXiv 2409.12903 (noise).
+    Differs: the stream is rescaled instead of the epsilon, so exports need no changed constant.
+
+    Args:
+        noise: of the split between copies, in units of their rms; 0 leaves copies equal for ever.
+    """
+
+    function_preserving = True
+
+    def __init__(self, *, noise: float = 1.0) -> None:
+        self.noise = noise
+
+    def prepare(
+        self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator
+    ) -> dict[str, StreamMap | Tensor]:
+        """Make one map per axis: a StreamMap for each stream, an isometry [T, S] for each output.
+
+        A parameter that writes through a layer scale gets a map of its own, under its name.
+        """
+        small, large = site["source"], site["target"]
+        maps: dict[str, StreamMap | Tensor] = {}
+        for axis, role in large.roles.items():
+            if axis not in large.sizes or axis not in small.sizes:
+                continue
+            sizes = small.sizes[axis], large.sizes[axis]
+            if role == "stream":
+                maps[axis] = _stream_map(axis, sizes, small, source)
+            elif role == "output" and sizes[0] != sizes[1]:
+                normal = torch.randn(sizes[1], sizes[0], generator=generator, dtype=torch.float64)
+                maps[axis] = torch.linalg.qr(normal).Q
+        for name, param in small.params.items():
+            if param.scaled_by is not None and param.writes:
+                maps[name] = _through_scale(maps[param.groups[param.writes[0]][0]], source[param.scaled_by].double())
+        return maps
+
+    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        """Apply the maps of the streams and outputs, then put the result into the corner of the hidden axes."""
+        if "norm" in site.param.kind:
+            value = self._norm(source, target, site)
+        elif site.param.kind == "scale":
+            value = self._scale(source, target, site)
+        else:
+            value = self._linear(source, target, site)
+        if site.repeat and _writes_stream(site.param, site.target):
+            value.zero_()
+        return value
+
+    def _linear(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        value = source
+        hidden_reads = []
+        for dim, (axis, direction) in enumerate(_directions(site.param)):
+            grown = site.maps.get(axis)
+            if isinstance(grown, StreamMap) and direction == "writes":
+                value = site.maps.get(site.source_param.name, grown).write(value, dim)
+            elif isinstance(grown, StreamMap):
+                fill = target[tuple(slice(None) if d == dim else slice(0, n) for d, n in enumerate(value.shape))]
+                value = grown.read(value, fill, dim, self.noise, site.generator)
+            elif isinstance(grown, Tensor):
+                value = torch.tensordot(grown, value.movedim(dim, 0), dims=1).movedim(0, dim)
+            elif direction == "reads":
+                hidden_reads.append((dim, value.shape[dim]))
+        for dim, length in hidden_reads:
+            target.narrow(dim, length, target.shape[dim] - length).zero_()
+        target[tuple(slice(0, n) for n in value.shape)] = value
+        return target
+
+    def _norm(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        """Grow a norm's gain or bias: copies see scaled input, and what only reads gives zeros at the pads."""
+        read = site.maps.get(site.param.norm_axis)
+        if not isinstance(read, StreamMap):
+            target[site.corner] = source
+            return target
+        offset = 1.0 if site.param.kind.endswith("offset") else 0.0
+        if not site.param.writes:
+            if site.param.kind.endswith("bias"):
+                return torch.cat([*[source] * read.copies, torch.zeros(len(read.pads), dtype=source.dtype)])
+            gain = (source + offset) / read.scale
+            return torch.cat([*[gain] * read.copies, gain.mean().expand(len(read.pads))]) - offset
+        written = site.maps[site.param.axes[0]]
+        if site.param.kind.endswith("bias"):
+            return written.write(source, 0)
+        gain = torch.cat([*[source + offset] * read.copies, read.pad_gains.to(source)])
+        return gain * (written.scale / read.scale) - offset
+
+    def _scale(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        """Repeat a factor for each copy; the pads take its mean size."""
+        for dim, axis in enumerate(site.param.axes):
+            grown = site.maps.get(axis)
+            if isinstance(grown, StreamMap):
+                value = source.movedim(dim, 0)
+                pads = value.abs().mean(0, keepdim=True).expand(len(grown.pads), *value.shape[1:])
+                source = torch.cat([*[value] * grown.copies, pads]).movedim(0, dim)
+        target[tuple(slice(0, n) for n in source.shape)] = source
+        return target
+
+    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+        """Name every norm and factor that the maps cannot pass exactly for this pair."""
+        found: dict[str, str] = {}
+        compensated = {param.scaled_by for param in target.params.values()}
+        for param in target.params.values():
+            axis = param.norm_axis or (param.axes[0] if param.kind == "scale" else None)
+            if axis is None:
+                continue
+            before, after = (sum(arch.sizes.get(a, 0) for a in axis.split("+")) for arch in (source, target))
+            if before == after:
+                continue
+            small, large = source.sizes.get(axis, before), target.sizes.get(axis, after)
+            if target.roles.get(axis) != "stream":
+                found[param.template] = f"'{param.template}' normalises over '{axis}', which grows"
+            elif large % small and param.kind == "scale" and param.name not in compensated:
+                found[param.template] = f"'{param.template}' scales the residual stream, exact at whole multiples of {small} only"
+            elif large % small and param.writes:
+                found[param.template] = (
+                    f"'{param.template}' writes the residual stream through a norm, exact at whole multiples of "
+                    f"{small} only, not at {large}"
+                )
+        return [why for name, why in found.items() if not name.endswith("bias")]
+
+
+def _directions(param: ParamAxes) -> list[tuple[str, str]]:
+    """Each atomic axis of a parameter with what the parameter does through it."""
+    return [
+        (axis, "writes" if i in param.writes else "reads" if i in param.reads else "")
+        for i, group in enumerate(param.groups)
+        for axis in group
+    ]
+
+
+def _writes_stream(param: ParamAxes, arch: Architecture) -> bool:
+    return any(direction == "writes" and arch.roles.get(axis) == "stream" for axis, direction in _directions(param))
+
+
+def _stream_map(axis: str, sizes: tuple[int, int], arch: Architecture, source: Mapping[str, Tensor]) -> StreamMap:
+    """Make the map of one stream from the norms that read it."""
+    small, large = sizes
+    copies = large // small
+    count = large - copies * small
+    norms = [p for p in arch.params.values() if p.norm_axis == axis and "gain" in p.kind]
+    centred = any(p.kind.startswith("layer_norm") for p in norms)
+    pads = torch.full((count, small), 1 / small if centred else 0.0, dtype=torch.float64)
+    gains = torch.ones(count, dtype=torch.float64)
+    if count and centred and norms and all(p.writes for p in norms):
+        pads, gains = _mean_carrying_pads(pads, source[norms[0].name].double())
+    return StreamMap(copies, sqrt(large / (copies * small)), pads, gains)
+
+
+def _through_scale(stream: StreamMap, scale: Tensor) -> StreamMap:
+    """The map of what writes a stream through a factor: pads then hold the stream's mean after the factor."""
+    size = scale.abs().mean()
+    pads = stream.pads * scale / size if size else stream.pads
+    return replace(stream, pads=pads)
+
+
+def _mean_carrying_pads(pads: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    """Pads before a norm that writes a stream, such that after it they hold nearly the mean of its output.
+
+    That mean is u / sigma + mean(bias) with u = mean(gain * (y - mean(y))), linear in y. A pad holding
+    mean(y) + a u, with gain 1 / a, carries it through; with coefficients a that sum to zero the norm's mean
+    is untouched, and its variance is off only by u^2, which is small where gains are alike.
+    """
+    count, small = pads.shape
+    signs = torch.ones(count, dtype=torch.float64)
+    signs[1::2] = -1
+    if count % 2 and count > 1:
+        signs[:3] = torch.tensor([2.0, -1.0, -1.0], dtype=torch.float64)
+        signs[3::2], signs[4::2] = 1, -1
+    functional = gain / small - gain.mean() / small
+    return pads + signs[:, None] * functional, 1 / signs

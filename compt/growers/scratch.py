@@ -1,0 +1,34 @@
+"""No growth: the larger model starts from its own random initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compt.interfaces import Architecture, Grower, Growth
+
+
+class Scratch(Grower):
+    """Leave the target as its constructor initialised it; any two architectures will do."""
+
+    def check(self, source: Architecture, target: Architecture) -> None:
+        """Accept every pair."""
+
+    def grow(
+        self,
+        source: nn.Module,
+        target: nn.Module,
+        *,
+        source_arch: Architecture,
+        target_arch: Architecture,
+        generator: torch.Generator,
+        objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    ) -> Growth:
+        """Report every target tensor as initialised and every source tensor as dropped."""
+        return Growth(
+            params={n: "shared" if p.tied_to else "initialised" for n, p in target_arch.params.items()},
+            dropped=tuple(source_arch.params),
+            reason="nothing is inherited",
+        )

@@ -1,0 +1,1 @@
+"""Built-in layouts, registered by entry points like anyone's."""

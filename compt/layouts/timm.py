@@ -1,0 +1,64 @@
+"""Layout of timm's VisionTransformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from compt.interfaces import Layout, Outputs
+
+
+class VisionTransformerLayout(Layout):
+    """timm's ViT: class, distillation and register tokens, optional layer scale, q/k norms and pre-norm."""
+
+    patterns = {
+        "patch_embed.proj.weight": "patch_embed <- 3 patch patch",
+        "patch_embed.proj.bias": "patch_embed",
+        "cls_token": "1 1 patch_embed",
+        "reg_token": "1 register patch_embed",
+        "pos_embed": "1 position patch_embed",
+        "norm_pre.weight": "layer_norm_gain: patch_embed -> embed",
+        "norm_pre.bias": "layer_norm_bias: patch_embed -> embed",
+        "blocks.{block}.norm1.weight": "embed",
+        "blocks.{block}.norm1.bias": "embed",
+        "blocks.{block}.attn.qkv.weight": "(3 heads head_dim) <- embed",
+        "blocks.{block}.attn.qkv.bias": "(3 heads head_dim)",
+        "blocks.{block}.attn.q_norm.weight": "head_dim",
+        "blocks.{block}.attn.q_norm.bias": "head_dim",
+        "blocks.{block}.attn.k_norm.weight": "head_dim",
+        "blocks.{block}.attn.k_norm.bias": "head_dim",
+        "blocks.{block}.attn.proj.weight": "embed <- (heads head_dim) * blocks.{block}.ls1.gamma",
+        "blocks.{block}.attn.proj.bias": "embed * blocks.{block}.ls1.gamma",
+        "blocks.{block}.ls1.gamma": "scale: embed",
+        "blocks.{block}.norm2.weight": "embed",
+        "blocks.{block}.norm2.bias": "embed",
+        "blocks.{block}.mlp.fc1.weight": "mlp <- embed",
+        "blocks.{block}.mlp.fc1.bias": "mlp",
+        "blocks.{block}.mlp.fc2.weight": "embed <- mlp * blocks.{block}.ls2.gamma",
+        "blocks.{block}.mlp.fc2.bias": "embed * blocks.{block}.ls2.gamma",
+        "blocks.{block}.ls2.gamma": "scale: embed",
+        "norm.weight": "embed",
+        "norm.bias": "embed",
+        "fc_norm.weight": "embed",
+        "fc_norm.bias": "embed",
+        "head.weight": "classes <- embed",
+        "head.bias": "classes",
+    }
+    roles = {"patch_embed": "stream", "register": "fixed"}
+
+    def sizes(self, module: nn.Module) -> Mapping[str, int]:
+        """The number of heads, which the fused qkv does not tell."""
+        return {"heads": module.blocks[0].attn.num_heads}  # type: ignore[index, union-attr]
+
+    def same(self, module: nn.Module) -> Mapping[str, str]:
+        """Without ``norm_pre`` the patches write the residual stream itself."""
+        return {"patch_embed": "embed"} if isinstance(module.norm_pre, nn.Identity) else {}
+
+    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
+        """Output for two random images."""
+        size = module.patch_embed.img_size  # type: ignore[union-attr]
+        weight = next(module.parameters())
+        image = torch.randn(2, 3, *size, generator=generator, dtype=torch.float64).to(weight)  # type: ignore[misc]
+        return {"output": module(image)}

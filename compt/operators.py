@@ -1,0 +1,178 @@
+"""Growing along named axes, parameter by parameter: the base that most growers share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compt.errors import GrowthError
+from compt.interfaces import Architecture, Grower, Growth, ParamAxes, Status
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a value is grown: one target parameter and the source parameter it comes from.
+
+    ``repeat`` is True in a block whose source block has already filled an earlier block. ``maps`` is what
+    the grower's ``prepare`` returned.
+    """
+
+    param: ParamAxes
+    source_param: ParamAxes
+    source: Architecture
+    target: Architecture
+    generator: torch.Generator
+    repeat: bool
+    maps: Any = None
+
+    @property
+    def corner(self) -> tuple[slice, ...]:
+        """Index of the leading part of the unfolded target that is as large as the unfolded source."""
+        return tuple(slice(0, n) for n in self.source.shape(self.source_param))
+
+
+def source_block(block: int, source_depth: int, target_depth: int) -> int:
+    """The source block that fills a target block: floor(i L_s / L_t), onto for every L_s <= L_t."""
+    return block * source_depth // target_depth
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name, tied ones under each of their names, detached."""
+    named = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    return {name: tensor.detach() for name, tensor in named.items()}
+
+
+def matching(param: ParamAxes, source: Architecture, target: Architecture) -> ParamAxes | None:
+    """The source parameter from which a target parameter grows, None if the source has none."""
+    name = param.template
+    if param.scope is not None and param.block is not None:
+        depth = source.depths.get(param.scope)
+        if depth is None:
+            return None
+        name = param.template.format(block=source_block(param.block, depth, target.depths[param.scope]))
+    return source.params.get(name)
+
+
+def check_growable(source: Architecture, target: Architecture) -> None:
+    """Raise GrowthError, naming tensor, axis and sizes, unless every target axis is the source's or grows."""
+    for scope, depth in source.depths.items():
+        if depth > target.depths.get(scope, 0):
+            raise GrowthError(
+                f"'{scope}' would shrink from {depth} to {target.depths.get(scope, 0)} blocks.",
+                do="Order the chain from small to large.",
+            )
+    for param in target.params.values():
+        if param.kind == "constant" or param.tied_to:
+            continue
+        match = matching(param, source, target)
+        if match is None:
+            raise GrowthError(
+                f"The source has no tensor that could grow into '{param.name}' ({source.module} -> {target.module}).",
+                do="Use members of one design, or grower=dict(type='scratch').",
+            )
+        _check_axes(param, match, source, target)
+
+
+def _check_axes(param: ParamAxes, match: ParamAxes, source: Architecture, target: Architecture) -> None:
+    if param.groups != match.groups:
+        raise GrowthError(
+            f"'{param.name}' has the axes {param.groups} in the target and {match.groups} in the source.",
+            do="Use members of one design, or grower=dict(type='scratch').",
+        )
+    for axis in param.axes:
+        small, large = source.size(axis), target.size(axis)
+        if large < small:
+            raise GrowthError(
+                f"'{param.name}': the axis '{axis}' would shrink from {small} to {large}.",
+                do="Order the chain from small to large.",
+            )
+        if large > small and target.roles.get(axis, "fixed") == "fixed":
+            raise GrowthError(
+                f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot grow.",
+                do=f"Keep '{axis}' the same in all members"
+                + (": grow the number of heads instead." if axis.endswith("head_dim") else "."),
+            )
+
+
+class AxisGrower(Grower):
+    """Grow every parameter on its own, from its named axes; blocks are repeated in place to add depth.
+
+    Subclasses write :meth:`expand`; :meth:`prepare` and :meth:`obstacles` are there for those that need them.
+    """
+
+    def check(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where an axis shrinks, a fixed axis changes, or a layer is missing."""
+        check_growable(source, target)
+
+    def prepare(self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator) -> Any:
+        """Make what all parameters share, such as one map per axis, from the source's tensors."""
+        return None
+
+    @abstractmethod
+    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        """Return the grown value from the unfolded source and the unfolded, freshly initialised target.
+
+        Both are float64 copies with one dimension per atomic axis; the result has the target's shape.
+        """
+
+    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+        """Why this grower does not keep the function of this pair; an empty list where it does."""
+        return ["this grower does not aim to preserve the function"] if not self.function_preserving else []
+
+    def grow(
+        self,
+        source: nn.Module,
+        target: nn.Module,
+        *,
+        source_arch: Architecture,
+        target_arch: Architecture,
+        generator: torch.Generator,
+        objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    ) -> Growth:
+        """Grow each target parameter from the source parameter with the same axes and the matching block."""
+        small, large = tensors_of(source), tensors_of(target)
+        maps = self.prepare(small, {"source": source_arch, "target": target_arch}, generator)
+        same = source_arch.sizes == target_arch.sizes and source_arch.depths == target_arch.depths
+        params: dict[str, Status] = {}
+        tensors: dict[str, Tensor] = {}
+        used: set[str] = set()
+        for name, param in target_arch.params.items():
+            match = matching(param, source_arch, target_arch)
+            if match is not None and (param.tied_to or param.kind == "constant"):
+                used.add(match.name)
+            if param.tied_to:
+                params[name] = "shared"
+            elif param.kind == "constant" or match is None:
+                params[name] = "initialised"
+            else:
+                site = Site(param, match, source_arch, target_arch, generator, match.name in used, maps)
+                value = small[match.name].clone() if same else self._value(small[match.name], large[name], site)
+                value = value.to(large[name].dtype)
+                used.add(match.name)
+                params[name] = status(value, small[match.name])
+                tensors[name] = value
+        why = [] if same else self.obstacles(source_arch, target_arch)
+        return Growth(
+            params=params,
+            tensors=tensors,
+            dropped=tuple(n for n in source_arch.params if n not in used),
+            function_preserving=not why,
+            reason="; ".join(why),
+        )
+
+    def _value(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        small = source.double().reshape(site.source.shape(site.source_param)).clone()
+        large = target.double().reshape(site.target.shape(site.param)).clone()
+        return self.expand(small, large, site).reshape(target.shape)
+
+
+def status(value: Tensor, source: Tensor) -> Status:
+    """Tell how a grown value relates to its source: equal, holding more, or zeroed."""
+    if value.shape == source.shape and torch.equal(value, source.to(value.dtype)):
+        return "copied"
+    return "expanded" if value.any() or not source.any() else "initialised"

@@ -1,0 +1,31 @@
+"""The optimizer of a stage: two parameter groups, as the field trains transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from torch import nn
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(name="ComptOptimWrapperConstructor")
+class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Weight decay for matrices, none for gains, biases and scalars: two groups, not one a parameter.
+
+    With a ``paramwise_cfg`` it is mmengine's own constructor.
+    """
+
+    def __call__(self, model: nn.Module) -> Any:
+        """Build the optimizer and its wrapper for all trainable parameters of the model."""
+        if self.paramwise_cfg:
+            return super().__call__(model)
+        model = getattr(model, "module", model)
+        params = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in params if p.ndim >= 2]},
+            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": [g for g in groups if g["params"]]})
+        wrapper = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
+        return OPTIM_WRAPPERS.build(wrapper, default_args={"optimizer": optimizer})

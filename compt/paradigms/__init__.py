@@ -1,0 +1,1 @@
+"""Built-in paradigms, registered by entry points like anyone's."""

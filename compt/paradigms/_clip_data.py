@@ -1,0 +1,67 @@
+"""Image-text samples as CLIP reads them: uint8 pixels of the model's size, token ids, class label."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+
+class PairDataset(Dataset):
+    """Resize, crop and tokenise what a source of image-text pairs yields.
+
+    Args:
+        source: items ``dict(image=PIL RGB, captions=(str, ...), label=int)``.
+        size: height and width of the images.
+        tokenize: texts -> [N, context].
+        augment: smallest area of a random crop, as open_clip crops in training; None resizes the shorter
+            side and crops the centre, as open_clip evaluates. A training sample draws one of its captions,
+            an evaluation sample takes the first.
+    """
+
+    def __init__(
+        self, source: Any, size: tuple[int, int], tokenize: Callable[[list[str]], Tensor], *, augment: float | None
+    ) -> None:
+        self.source, self.size, self.augment = source, size, augment
+        self.classes: tuple[str, ...] = getattr(source, "classes", ())
+        bicubic = v2.InterpolationMode.BICUBIC
+        if augment is None:
+            self.transform = v2.Compose([v2.Resize(min(size), bicubic, antialias=True), v2.CenterCrop(size)])
+        else:
+            self.transform = v2.RandomResizedCrop(size, scale=(augment, 1.0), interpolation=bicubic, antialias=True)
+        self._tokenize = tokenize
+        self._tokens = lru_cache(maxsize=100_000)(self._encode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the cache behind when a worker process takes a copy."""
+        return {k: v for k, v in self.__dict__.items() if k != "_tokens"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._tokens = lru_cache(maxsize=100_000)(self._encode)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return ``image`` uint8 [3, H, W], ``text`` int64 [context] and ``label``."""
+        sample = self.source[index]
+        captions = sample["captions"]
+        caption = random.choice(captions) if self.augment is not None else captions[0]
+        return {"image": self._pixels(sample["image"]), "text": self._tokens(caption), "label": int(sample["label"])}
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        if self.augment is not None or image.size[::-1] != self.size:
+            image = self.transform(image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+    def _encode(self, caption: str) -> Tensor:
+        return self._tokenize([caption])[0]

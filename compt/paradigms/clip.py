@@ -1,0 +1,263 @@
+"""Contrastive language-image pre-training on open_clip's models, tokenizers and loss."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from safetensors.torch import save_model
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from compt.data import open_source, splits
+from compt.errors import ConfigError
+from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
+from compt.paradigms._clip_data import PairDataset
+from compt.paradigms._clip_metrics import retrieval, zero_shot
+
+CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+MAX_LOGIT_SCALE = math.log(100)
+
+
+class Clip(Paradigm):
+    """CLIP as open_clip trains it: symmetric InfoNCE over the batch, gathered over all processes.
+
+    A member's ``model`` is an open_clip model name, or a config dict as in open_clip's JSON files
+    (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...). All members share image size, context length and
+    tokenizer, so that teacher and student see the same batch.
+
+    Args:
+        data: what to train on and measure on: ``dict(type='icons')``, ``dict(type='csv', train=..., val=...)``
+            or ``dict(type='webdataset', train=..., val=...)``; see :mod:`compt.data`. ``num_samples`` in it
+            is the size of the training set for plans made where the data is not.
+        templates: prompts for zero-shot classification; '{}' stands for the class name.
+        augment: smallest share of the area that a random crop keeps in training; None for no crop.
+        mean, std: of the pixels, per channel; open_clip's by default.
+
+    Source: Radford et al. 2021, arXiv 2103.00020, through open_clip.
+    """
+
+    outputs = frozenset({"image_features", "text_features", "logit_scale"})
+    features = ("image_features", "text_features")
+
+    def __init__(
+        self,
+        *,
+        data: Mapping[str, Any] | None = None,
+        templates: Sequence[str] = ("{}",),
+        augment: float | None = 0.9,
+        mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
+        std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
+    ) -> None:
+        self.data = dict(data) if data is not None else None
+        self.templates = tuple(templates)
+        self.augment, self.mean, self.std = augment, tuple(mean), tuple(std)
+        self.splits = splits(self._source_options()) if self.data is not None else ()
+        self._input: dict[str, Any] = {}
+        if augment is not None and not 0 < augment <= 1:
+            raise ConfigError(f"augment={augment} is not in (0, 1].", where="paradigm clip")
+
+    def build_model(self, member: Member) -> nn.Module:
+        """Build an open_clip model.
+
+        Raises:
+            ConfigError: unknown name or key, or sizes that open_clip refuses.
+        """
+        config = model_config(member)
+        cls = CustomTextCLIP if config.get("custom_text") or "hf_model_name" in config["text_cfg"] else CLIP
+        try:
+            model = cls(**{k: v for k, v in deepcopy(config).items() if k != "custom_text"})
+        except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+            raise ConfigError(
+                f"open_clip cannot build the model of member '{member.name}': {type(error).__name__}: {error}",
+                do="Check its widths: heads must divide them (image tower: width / head_width, 64 by default).",
+            ) from error
+        _check_timm_size(member, model)
+        self._agree(member, config, model)
+        model.open_clip_config = config
+        return model
+
+    def _agree(self, member: Member, config: Mapping[str, Any], model: nn.Module) -> None:
+        """Remember what the first member expects as input, and hold the others to it."""
+        size = model.visual.image_size  # type: ignore[union-attr]
+        wants = {
+            "image size": tuple(size) if isinstance(size, Sequence) else (size, size),
+            "context length": model.context_length,
+            "tokenizer": {k: v for k, v in config["text_cfg"].items() if "tokenizer" in k},
+        }
+        for what, value in wants.items():
+            if self._input.setdefault(what, value) != value:
+                raise ConfigError(
+                    f"Member '{member.name}' has {what} {value}, the members before it {self._input[what]}.",
+                    do="Teacher and student see the same batch: give all members of a chain the same input.",
+                )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The members' tokenizer: texts -> [N, context]."""
+        options = dict(self._expected("tokenizer"))
+        name, length = options.get("hf_tokenizer_name"), self._expected("context length")
+        kwargs = options.get("tokenizer_kwargs") or {}
+        if name:
+            return open_clip.HFTokenizer(name, length, tokenizer_mode=options.get("tokenizer_mode"), **kwargs)
+        return open_clip.SimpleTokenizer(context_length=length, **kwargs)
+
+    def _expected(self, what: str) -> Any:
+        if what not in self._input:
+            raise ConfigError(f"The {what} is not known before a member has been built.", do="Call build_model first.")
+        return self._input[what]
+
+    def _source_options(self) -> dict[str, Any]:
+        if self.data is None:
+            raise ConfigError("The paradigm has no data.", where="paradigm.data", do="For example data=dict(type='icons').")
+        return {k: v for k, v in self.data.items() if k != "num_samples"}
+
+    def build_dataset(self, split: str) -> Dataset:
+        """Open a split as ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)`` samples."""
+        size, options = self._expected("image size"), self._source_options()
+        if options.get("type") == "icons":
+            options.setdefault("image_size", max(size))
+        source = open_source(split=split, **options)
+        return PairDataset(source, size, self.tokenizer, augment=self.augment if split == "train" else None)
+
+    def num_samples(self, split: str) -> int:
+        """``data['num_samples']`` for the training split, else the length of the data."""
+        declared = (self.data or {}).get("num_samples") if split == "train" else None
+        return int(declared) if declared is not None else super().num_samples(split)
+
+    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
+        """Zeros for images [B, 3, H, W] and texts [B, context] on the model's device."""
+        weight = next(model.parameters())
+        size, length = self._expected("image size"), self._expected("context length")
+        return {
+            "image": torch.zeros(batch_size, 3, *size, device=weight.device, dtype=weight.dtype),
+            "text": torch.zeros(batch_size, length, device=weight.device, dtype=torch.long),
+        }
+
+    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Bring uint8 images to open_clip's range: (x / 255 - mean) / std."""
+        image = batch["image"]
+        mean, std = (torch.tensor(v, device=image.device).view(3, 1, 1) for v in (self.mean, self.std))
+        return {**batch, "image": (image.float() / 255 - mean) / std}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Unit features [B, E] of images and texts, and the logit scale []."""
+        return {
+            "image_features": model.encode_image(batch["image"], normalize=True),  # type: ignore[operator]
+            "text_features": model.encode_text(batch["text"], normalize=True),  # type: ignore[operator]
+            "logit_scale": model.logit_scale.exp(),  # type: ignore[operator, union-attr]
+        }
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """open_clip's ClipLoss; over several processes each one's share of the global batch."""
+        rank, world = 0, 1
+        if torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        loss = open_clip.ClipLoss(local_loss=world > 1, gather_with_grad=world > 1, rank=rank, world_size=world)
+        return {"contrastive": loss(outputs["image_features"], outputs["text_features"], outputs["logit_scale"])}
+
+    def after_step(self, model: nn.Module) -> None:
+        """Clamp the logit scale to [0, ln 100], as open_clip does."""
+        model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator, union-attr]
+
+    def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
+        """Zero-shot top-1 / top-5 where the split has classes, and retrieval R@1/5/10 in both directions."""
+        images, texts, tokens, labels = [], [], [], []
+        for batch in batches:
+            outputs = self.forward(model, batch)
+            images.append(outputs["image_features"].float())
+            texts.append(outputs["text_features"].float())
+            tokens.append(batch["text"])
+            labels.append(batch["label"])
+        image, text = torch.cat(images), torch.cat(texts)
+        found: dict[str, Metric] = {}
+        classes = self._classes(split)
+        if classes:
+            weights = open_clip.build_zero_shot_classifier(
+                model, self.tokenizer, classes, self.templates, num_classes_per_batch=64, device=image.device
+            )
+            found |= zero_shot(image, weights.float(), torch.cat(labels))
+        return found | retrieval(image, text, torch.cat(tokens))
+
+    def _classes(self, split: str) -> tuple[str, ...]:
+        return getattr(open_source(split=split, **self._source_options()), "classes", ())
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write a folder that ``open_clip.create_model_and_transforms('local-dir:FOLDER')`` loads."""
+        save_model(model, str(folder / WEIGHTS_FILE))
+        preprocess = {"mean": self.mean, "std": self.std, "interpolation": "bicubic", "resize_mode": "shortest"}
+        config = {"model_cfg": model.open_clip_config, "preprocess_cfg": preprocess}
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        if "hf_tokenizer_name" in model.open_clip_config["text_cfg"]:  # type: ignore[index, operator]
+            self.tokenizer.save_pretrained(folder)
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the path is an open_clip folder."""
+        return (path / CONFIG_FILE).is_file()
+
+    def load(self, path: Path) -> nn.Module:
+        """Load an open_clip folder (config and weights)."""
+        model = self.build_model(Member(path.name, f"local-dir:{path}"))
+        weights = next((p for p in sorted(path.iterdir(), reverse=True) if p.suffix in (".safetensors", ".bin", ".pt")), None)
+        if weights is None:
+            raise ConfigError(f"'{path}' has a config but no weights.", do="Give a folder that open_clip or compt exported.")
+        open_clip.load_checkpoint(model, str(weights))
+        return model
+
+
+def model_config(member: Member) -> dict[str, Any]:
+    """The open_clip config of a member, checked: unknown names and keys raise ConfigError with the nearest ones."""
+    if isinstance(member.model, str):
+        return _named_config(member)
+    config = json.loads(json.dumps(member.model))
+    faults = _unknown("model", config, {"custom_text", "quick_gelu", "init_logit_scale", "embed_dim", "vision_cfg", "text_cfg"})
+    faults += [f"model.{key} is missing" for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+    for key, cls in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+        faults += _unknown(f"model.{key}", config.get(key, {}), {f.name for f in fields(cls)})
+    if faults:
+        raise ConfigError(f"The model of member '{member.name}' is not an open_clip config: {'; '.join(faults)}.")
+    return config
+
+
+def _named_config(member: Member) -> dict[str, Any]:
+    try:
+        config = open_clip.get_model_config(member.model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Cannot read the model '{member.model}' of member '{member.name}': {error}.") from error
+    if config is None:
+        near = difflib.get_close_matches(member.model, open_clip.list_models(), n=3)
+        raise ConfigError(
+            f"open_clip has no model '{member.model}' (member '{member.name}').",
+            do=f"Did you mean {' or '.join(near)}?" if near else "See open_clip.list_models().",
+        )
+    return config
+
+
+def _unknown(where: str, given: Mapping[str, Any], known: set[str]) -> list[str]:
+    faults = []
+    for key in sorted(set(given) - known):
+        near = difflib.get_close_matches(key, known, n=1)
+        faults.append(f"{where}.{key} is unknown" + (f", did you mean '{near[0]}'?" if near else ""))
+    return faults
+
+
+def _check_timm_size(member: Member, model: nn.Module) -> None:
+    """open_clip builds a timm tower at its own input size: the config must say the same one."""
+    patch_embed = getattr(getattr(model.visual, "trunk", None), "patch_embed", None)
+    own = getattr(patch_embed, "img_size", None)
+    size = model.visual.image_size  # type: ignore[union-attr]
+    if own is not None and tuple(own) != tuple(size):  # type: ignore[arg-type]
+        raise ConfigError(
+            f"The timm tower of member '{member.name}' takes images of {tuple(own)}, its vision_cfg says {tuple(size)}.",  # type: ignore[arg-type]
+            do=f"Set vision_cfg.image_size={own[0]}, or use a timm model of the size you want.",
+        )

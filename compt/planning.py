@@ -1,0 +1,268 @@
+"""ChainConfig -> ChainPlan on the meta device: order, sizes, growth and transfer checks, compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compt.config import ChainConfig, StageConfig, load_config
+from compt.errors import ComptError, ConfigError, DataError
+from compt.interfaces import Architecture, Grower, Paradigm, Transferer
+from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
+from compt.stage import architecture
+
+EXPANSION = (2.0, 4.0)
+"""Neighbours should differ by this factor in parameters: PAPER rule (ii), arXiv 2604.12391."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage will do and cost. FLOPs count a multiply-add as 2, as torch's flop counter does."""
+
+    name: str
+    index: int
+    params: int
+    grower: str
+    transfer: str
+    batch_size: int
+    iters: int
+    samples: int
+    teacher_iters: int
+    """Iterations at which the teacher is run."""
+    student_flops: float
+    """Forward and backward, a sample."""
+    teacher_flops: float
+    """Forward, a sample; 0 without a teacher."""
+    alone_samples: int
+    """Samples of the same member trained alone, from scratch."""
+    expansion: float | None
+    """Parameters relative to the member before."""
+    first_samples: int = 0
+    """Samples of the chain's first stage: what a member trained alone would need by the paper's recipe."""
+
+    @property
+    def flops(self) -> float:
+        """Of the whole stage, teacher passes charged."""
+        return self.flops_until(self.iters)
+
+    def flops_until(self, iteration: int) -> float:
+        """From the start of the stage to an iteration."""
+        taught = min(iteration, self.teacher_iters)
+        return self.batch_size * (iteration * self.student_flops + taught * self.teacher_flops)
+
+    @property
+    def alone_flops(self) -> float:
+        """Of the same member trained alone."""
+        return self.alone_samples * self.student_flops
+
+
+@dataclass(frozen=True)
+class ChainPlan:
+    """All stages of a chain, with warnings where it leaves the paper's rules."""
+
+    stages: tuple[StagePlan, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> float:
+        """Of the whole family, as a chain."""
+        return sum(stage.flops for stage in self.stages)
+
+    @property
+    def alone_flops(self) -> float:
+        """Of the whole family, every member trained alone with the individual budget."""
+        return sum(stage.alone_flops for stage in self.stages)
+
+    @property
+    def first_budget_flops(self) -> float:
+        """Of the whole family, every member trained alone on as many samples as the first."""
+        return sum(stage.first_samples * stage.student_flops for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain types."""
+        stages = [{**asdict(s), "flops": s.flops, "alone_flops": s.alone_flops, "share": s.flops / (self.flops or 1)} for s in self.stages]
+        return {
+            "stages": stages,
+            "flops": self.flops,
+            "alone_flops": self.alone_flops,
+            "acceleration": self.alone_flops / self.flops if self.flops else None,
+            "first_budget_flops": self.first_budget_flops,
+            "largest_alone_flops": self.stages[-1].first_samples * self.stages[-1].student_flops,
+            "warnings": list(self.warnings),
+        }
+
+
+def plan(config: ChainConfig | Config | Mapping[str, Any] | str, *, individual: bool = False, world: int = 1) -> ChainPlan:
+    """Check a chain and count its compute; trains nothing and allocates no weights.
+
+    Args:
+        config: checked or not, or the path of one.
+        individual: plan every member alone, from scratch, with the individual budget.
+        world: number of processes that share each iteration.
+
+    Raises:
+        ComptError: with all faults found in sizes, growth and transfer.
+    """
+    checked = config if isinstance(config, ChainConfig) else load_config(config)
+    paradigm: Paradigm = PARADIGMS.build(dict(checked.paradigm))
+    length = _Length(paradigm)
+    stages: list[StagePlan] = []
+    warnings: list[str] = []
+    faults: list[ComptError] = []
+    before: tuple[Architecture, float] | None = None
+    for index, stage in enumerate(checked.stages):
+        model = _meta_model(paradigm, stage)
+        batch_size = stage.runner["train_dataloader"]["batch_size"]
+        arch, forward, both = _measure(paradigm, model, batch_size)
+        params = sum(p.numel() for p in model.parameters())
+        taught = None
+        if before is not None and not individual:
+            try:
+                taught = _check_hop(stage, paradigm, before[0], arch, stages[-1], params)
+            except ComptError as fault:
+                faults.append(fault)
+            warnings += _hop_warnings(stage, before[0], arch, stages[-1], params)
+        budget = _alone_budget(checked, stage) if individual else stage.budget
+        iters = length.iters(budget, batch_size, world)
+        samples = iters * batch_size * world
+        alone = length.iters(_alone_budget(checked, stage), batch_size, world) * batch_size * world
+        teacher_iters = sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
+        stages.append(
+            StagePlan(
+                name=stage.member.name,
+                index=index,
+                params=params,
+                grower="scratch" if individual or not index else stage.grower["type"],
+                transfer=stage.transfer["type"] if teacher_iters else "none",
+                batch_size=batch_size * world,
+                iters=iters,
+                samples=samples,
+                teacher_iters=teacher_iters,
+                student_flops=both,
+                teacher_flops=before[1] if teacher_iters and before else 0.0,
+                alone_samples=alone,
+                expansion=params / stages[-1].params if stages else None,
+                first_samples=stages[0].first_samples if stages else samples,
+            )
+        )
+        if index and not individual and samples > stages[index - 1].samples:
+            warnings.append(f"'{stage.member.name}' sees more samples than the member before it; the paper lets them fall along the chain.")
+        before = arch, forward
+    if faults:
+        raise faults[0] if len(faults) == 1 else ConfigError("\n".join(f"  - {fault}" for fault in faults))
+    return ChainPlan(tuple(stages), tuple(warnings))
+
+
+def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:
+    """The budget of a member trained alone: its own, the configured one, or the first member's."""
+    if config.individual is None:
+        return config.stages[0].budget
+    return stage.budget if config.individual[0] == "chain" else config.individual
+
+
+class _Length:
+    """The number of training samples, looked up only if an epoch has to be turned into iterations."""
+
+    def __init__(self, paradigm: Paradigm) -> None:
+        self.paradigm = paradigm
+        self.samples: int | None = None
+
+    def iters(self, budget: tuple[str, float], batch_size: int, world: int) -> int:
+        """Iterations of a budget; an epoch has no short batch at its end."""
+        unit, number = budget
+        if unit == "iters" or not number:
+            return int(number)
+        if unit == "samples":
+            return max(1, round(number / (batch_size * world)))
+        if self.samples is None:
+            try:
+                self.samples = self.paradigm.num_samples("train")
+            except DataError as error:
+                do = f"{error.do} For a plan without the data, say its size with num_samples, or budgets in iters or samples."
+                raise ConfigError(error.what, where=error.where, do=do) from error
+        if self.samples < batch_size * world:
+            raise ConfigError(
+                f"A batch of {batch_size} x {world} process(es) is larger than the {self.samples} training samples.",
+                where="train_dataloader.batch_size",
+            )
+        return max(1, round(number * (self.samples // (batch_size * world))))
+
+
+def _meta_model(paradigm: Paradigm, stage: StageConfig) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return paradigm.build_model(stage.member)
+    except ComptError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"The model of member '{stage.member.name}' cannot be built: {type(error).__name__}: {error}",
+            where=f"chain, member '{stage.member.name}'",
+        ) from error
+
+
+def _measure(paradigm: Paradigm, model: nn.Module, batch_size: int) -> tuple[Architecture, float, float]:
+    """Describe a meta model and count its FLOPs a sample: forward alone, forward and backward."""
+    model.train()  # in eval mode torch fuses attention into an operator without a count
+    batch = paradigm.example_batch(model, batch_size)
+    with torch.no_grad():
+        forward, outputs = _counted(lambda: paradigm.forward(model, batch))
+    both, _ = _counted(lambda: sum(paradigm.loss(paradigm.forward(model, batch), batch).values()).backward())  # type: ignore[union-attr]
+    return architecture(paradigm, model, outputs), forward / batch_size, both / batch_size
+
+
+def _counted(run: Callable[[], Any]) -> tuple[float, Any]:
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    return float(counter.get_total_flops()), result
+
+
+def _check_hop(
+    stage: StageConfig, paradigm: Paradigm, source: Architecture, target: Architecture, before: StagePlan, params: int
+) -> Transferer | None:
+    """Check order, growth and transfer of one hop; return the transferer if it runs a teacher."""
+    where = f"chain, '{before.name}' -> '{stage.member.name}'"
+    if params <= before.params:
+        raise ConfigError(
+            f"The members are not in ascending size: '{stage.member.name}' has {params:,} parameters, "
+            f"'{before.name}' before it {before.params:,}.",
+            where=where,
+            do="Order the chain from small to large.",
+        )
+    try:
+        grower: Grower = GROWERS.build(dict(stage.grower))
+        grower.check(source, target)
+        transferer: Transferer = TRANSFERERS.build(dict(stage.transfer))
+        missing = sorted(transferer.needs - paradigm.outputs)
+        if missing:
+            raise ConfigError(
+                f"The transfer '{stage.transfer['type']}' needs {missing}, the paradigm offers {sorted(paradigm.outputs)}."
+            )
+        if not transferer.strength(0.0):
+            return None
+        with torch.device("meta"):
+            transferer.bind(source, target)
+    except KeyError as error:
+        raise ConfigError(f"The transfer '{stage.transfer['type']}' found no output {error}.", where=where) from error
+    except ComptError as error:
+        error.__init__(error.what, where=error.where or where, do=error.do)  # type: ignore[misc]
+        raise
+    return transferer
+
+
+def _hop_warnings(stage: StageConfig, source: Architecture, target: Architecture, before: StagePlan, params: int) -> list[str]:
+    hop = f"'{before.name}' -> '{stage.member.name}'"
+    found = []
+    ratio = params / before.params
+    if not EXPANSION[0] <= ratio <= EXPANSION[1]:
+        found.append(f"{hop} grows {ratio:.1f}x in parameters; the paper's chains stay between 2x and 4x.")
+    for axis, size in source.sizes.items():
+        if axis.endswith("head_dim") and target.sizes.get(axis, size) != size:
+            found.append(f"{hop}: '{axis}' changes from {size} to {target.sizes[axis]}; attention cannot be inherited.")
+    return found

@@ -1,0 +1,133 @@
+"""What a run shows: bars on a terminal, lines where the output is a file, nothing by default."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from compt.planning import ChainPlan, StagePlan
+
+
+class Progress(Protocol):
+    """Told of every step of a chain."""
+
+    def plan(self, plan: ChainPlan) -> None:
+        """The plan, before anything is trained."""
+
+    def stage_start(self, plan: StagePlan) -> None:
+        """A stage begins or goes on."""
+
+    def report(self, iteration: int, iters: int, loss: float) -> None:
+        """The iteration that is done; the loss is NaN where there is none yet."""
+
+    def stage_done(self, manifest: Mapping[str, Any]) -> None:
+        """A stage is finished, now or in an earlier run."""
+
+
+class Silent:
+    """Show nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def plan(self, plan: ChainPlan) -> None:
+        """Ignore."""
+
+    def stage_start(self, plan: StagePlan) -> None:
+        """Ignore."""
+
+    def report(self, iteration: int, iters: int, loss: float) -> None:
+        """Ignore."""
+
+    def stage_done(self, manifest: Mapping[str, Any]) -> None:
+        """Ignore."""
+
+
+class Terminal:
+    """Bars for the chain (in FLOPs) and the stage on a terminal, about ten lines a stage elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(soft_wrap=True, highlight=False)
+        self.bars = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.tasks: dict[str, Any] = {}
+        self.chain: ChainPlan | None = None
+        self.stage: StagePlan | None = None
+        self.begun = (0.0, 0)
+        self.shown = -1
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bars.stop()
+
+    def plan(self, plan: ChainPlan) -> None:
+        """Print the table of the plan."""
+        from compt.tables import plan_table, plan_text
+
+        self.chain = plan
+        self.console.print(plan_table(plan))
+        self.console.print(plan_text(plan))
+
+    def stage_start(self, plan: StagePlan) -> None:
+        """Add or reset the bars."""
+        assert self.chain is not None
+        self.stage, self.shown = plan, -1
+        if not self.tasks:
+            self.tasks["chain"] = self.bars.add_task("chain", total=self.chain.flops, detail="")
+            self.tasks["stage"] = self.bars.add_task("stage", total=plan.iters, detail="")
+            self.bars.start()
+        self.bars.reset(self.tasks["stage"], total=plan.iters, description=plan.name, detail="")
+        grown = "from scratch" if not plan.index or plan.grower == "scratch" else f"grown by {plan.grower}, transfer {plan.transfer}"
+        self.console.print(f"[bold]{plan.name}[/bold]: {plan.iters:,} iterations of {plan.batch_size}, {grown}")
+
+    def report(self, iteration: int, iters: int, loss: float) -> None:
+        """Move the bars, or print a line at every tenth of the stage."""
+        assert self.chain is not None and self.stage is not None
+        detail = f"{iteration}/{iters}" + ("" if math.isnan(loss) else f"  loss {loss:.3f}")
+        before = sum(s.flops for s in self.chain.stages[: self.stage.index])
+        self.bars.update(self.tasks["stage"], completed=iteration, detail=detail)
+        self.bars.update(self.tasks["chain"], completed=before + self.stage.flops_until(iteration),
+                         detail=f"stage {self.stage.index + 1}/{len(self.chain.stages)}")
+        if math.isnan(loss):
+            self.begun = (time.perf_counter(), iteration)
+        tenth = 10 * iteration // max(1, iters)
+        if not self.console.is_terminal and tenth > self.shown:
+            self.shown = tenth
+            self.console.print(f"  {detail}{self._left(iteration, iters)}")
+
+    def _left(self, iteration: int, iters: int) -> str:
+        start, first = self.begun
+        if iteration <= first or iteration == iters:
+            return ""
+        seconds = (time.perf_counter() - start) / (iteration - first) * (iters - iteration)
+        return f"  {int(seconds) // 60}:{int(seconds) % 60:02d} left"
+
+    def stage_done(self, manifest: Mapping[str, Any]) -> None:
+        """Print the stage's growth and held-out figures."""
+        from compt.tables import metric_text
+
+        growth = manifest.get("growth")
+        if growth:
+            exact = "keeps the function" if growth["function_preserving"] else f"does not keep the function: {growth['reason']}"
+            error = "" if growth["error"] is None else f" (measured error {growth['error']:.1e})"
+            self.console.print(f"  growth {exact}{error}")
+        figures = ", ".join(f"{k} {metric_text(v)}" for k, v in list(manifest["metrics"].items())[:3])
+        self.console.print(f"  {manifest['name']} done in {manifest['seconds']:.0f} s: {figures}")

@@ -1,0 +1,164 @@
+"""The only file that builds an mmengine Runner: a stage as an ordinary Runner config, and its run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmengine.utils import import_modules_from_strings
+from torch import nn
+
+from compt.config import ChainConfig, StageConfig
+from compt.distributed import wrapper
+from compt.errors import ComptError, TrainingError
+from compt.hooks import ProgressHook, Report
+from compt.loops import TrainLoop, stage_model
+from compt.planning import StagePlan
+
+IMPORTS = ["compt.stage", "compt.loops", "compt.hooks", "compt.optim"]
+LOG_INTERVAL = 10
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A trained student, the held-out figures on the way, and the seconds its training took."""
+
+    student: nn.Module
+    curve: list[dict[str, Any]]
+    seconds: float
+
+
+class StageRunner(Runner):
+    """mmengine's Runner, with its log in files only: the terminal belongs to the chain's progress."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger without its console handler."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                logger.removeHandler(handler)
+        return logger
+
+    def dump_config(self) -> None:
+        """Do nothing: the chain has written the stage's config.py."""
+
+
+def stage_config(
+    config: ChainConfig,
+    stage: StageConfig,
+    plan: StagePlan,
+    folder: Path,
+    *,
+    init: Path | None,
+    teacher: Mapping[str, Any] | None,
+    launcher: str = "none",
+) -> Config:
+    """Write one stage as a Runner config that can be read, rerun and debugged alone.
+
+    Args:
+        folder: of the stage, its work_dir.
+        init: weights to start from.
+        teacher: ``dict(name, model, weights)`` of the member before, None without one.
+        launcher: as of mmengine.
+    """
+    given = dict(stage.runner)
+    evaluator = given.pop("val_evaluator", None)
+    optim = {"type": "OptimWrapper", "constructor": "ComptOptimWrapperConstructor", **given.pop("optim_wrapper")}
+    loader = given.pop("train_dataloader")
+    interval = max(1, min(LOG_INTERVAL, plan.iters // 10))
+    imports = (config.raw.get("custom_imports") or {}).get("imports", [])
+    content = {
+        "custom_imports": {"imports": [*IMPORTS, *([imports] if isinstance(imports, str) else imports)]},
+        "default_scope": config.raw.get("default_scope", "mmengine"),
+        "experiment_name": f"{folder.parent.name}_{folder.name}_{time.time_ns()}",
+        "work_dir": str(folder),
+        "launcher": launcher,
+        "randomness": {"seed": config.seed},
+        "model": {
+            "type": "ComptStageModel",
+            "paradigm": config.paradigm,
+            "member": {"name": stage.member.name, "model": stage.member.model},
+            "init": None if init is None else str(init),
+            "teacher": teacher,
+            "transfer": stage.transfer if teacher is not None else None,
+            "seed": config.seed + plan.index,
+        },
+        "train_dataloader": loader,
+        "train_cfg": {
+            "type": "ComptTrainLoop",
+            "max_iters": plan.iters,
+            "eval_iters": _points(plan.iters, config.evaluations),
+            "save_interval": config.checkpoint["interval"],
+            "keep": config.checkpoint["keep"],
+            "check_interval": LOG_INTERVAL if torch.cuda.is_available() else 1,
+        },
+        "val_dataloader": {"batch_size": 2 * loader["batch_size"], "num_workers": 0, **(given.pop("val_dataloader", None) or {})},
+        "val_cfg": {"type": "ComptEvalLoop"},
+        "val_evaluator": evaluator or [],
+        "optim_wrapper": optim,
+        "param_scheduler": _schedulers(given.pop("param_scheduler"), plan.iters),
+        "default_hooks": {
+            "runtime_info": {"type": "ComptRuntimeInfoHook", "interval": interval},
+            "logger": {"type": "LoggerHook", "interval": interval, "log_metric_by_epoch": False},
+            "checkpoint": None,
+            "sampler_seed": None,
+            **given.pop("default_hooks", {}),
+        },
+        "log_processor": {"by_epoch": False, "window_size": interval},
+        "visualizer": {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]},
+        **(wrapper() if launcher != "none" else {}),
+        **{k: v for k, v in given.items() if v is not None},
+    }
+    return Config(content)
+
+
+def _points(iters: int, evaluations: int) -> list[int]:
+    """Iterations at which to evaluate: equal parts of the stage, the last at its end."""
+    return sorted({max(1, round(iters * (i + 1) / evaluations)) for i in range(evaluations)})
+
+
+def _schedulers(given: Any, iters: int) -> list[dict[str, Any]]:
+    """Turn schedules written as fractions of the stage into iterations; whole numbers stay as they are."""
+    schedulers = []
+    for one in given if isinstance(given, (list, tuple)) else [given] if given else []:
+        absolute = {k: round(v * iters) if k in ("begin", "end", "T_max", "total_iters") and isinstance(v, float) else v
+                    for k, v in one.items()}
+        begin, end = absolute.get("begin", 0), absolute.get("end", iters)
+        if end <= begin:  # a warm-up shorter than one iteration
+            continue
+        if absolute["type"] == "CosineAnnealingLR":
+            absolute.setdefault("T_max", end - begin)
+        schedulers.append({**absolute, "begin": begin, "end": end, "by_epoch": False})
+    return schedulers
+
+
+def run_stage(config: Config, report: Report) -> StageResult:
+    """Train one stage, or what is left of it.
+
+    Raises:
+        TrainingError: it cannot go on; what it saved is kept.
+    """
+    config = Config(config.to_dict())
+    iters = config.train_cfg["max_iters"]
+    import_modules_from_strings(config.custom_imports["imports"])
+    try:
+        runner = StageRunner.from_cfg(config)
+        runner.register_hook(ProgressHook(report, max(1, min(LOG_INTERVAL, iters // 20))))
+        runner.train()
+    except ComptError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"Out of memory: {error}", where=config.work_dir, do="Lower train_dataloader.batch_size or use gradient accumulation."
+        ) from error
+    loop = runner.train_loop
+    assert isinstance(loop, TrainLoop)
+    return StageResult(stage_model(runner).student, loop.curve, loop.seconds)

@@ -1,0 +1,64 @@
+"""Tables of a plan for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from compt.planning import ChainPlan
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """A number with an SI prefix and three digits: 1.23e15, 'FLOP' -> '1.23 PFLOP'."""
+    for factor, prefix in UNITS:
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def metric_text(metric: Mapping[str, Any]) -> str:
+    """A figure with what guessing would reach beside it."""
+    if metric.get("chance") is None:
+        return f"{metric['value']:.4g}"
+    return f"{100 * metric['value']:.1f} % (chance {100 * metric['chance']:.1f} %)"
+
+
+def plan_table(plan: ChainPlan) -> Table:
+    """One row a stage."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="plan (compute in FLOP)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = ("member", "params", "growth", "a sample", "teacher", "samples", "compute", "share", "alone")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "member" else "right", no_wrap=True)
+    for stage in plan.stages:
+        table.add_row(
+            stage.name,
+            quantity(stage.params),
+            "" if stage.expansion is None else f"{stage.expansion:.1f}x",
+            quantity(stage.student_flops),
+            quantity(stage.teacher_flops) if stage.teacher_flops else "-",
+            f"{stage.samples:,}",
+            quantity(stage.flops),
+            f"{100 * stage.flops / (plan.flops or 1):.0f} %",
+            quantity(stage.alone_flops),
+        )
+    return table
+
+
+def plan_text(plan: ChainPlan) -> str:
+    """The totals, and warnings where the chain leaves the paper's rules."""
+    largest = plan.stages[-1]
+    lines = [f"chain {quantity(plan.flops, 'FLOP')}; every member alone {quantity(plan.alone_flops, 'FLOP')}"
+             f" ({plan.alone_flops / (plan.flops or 1):.2f}x the chain)"]
+    if plan.first_budget_flops != plan.alone_flops:
+        lines.append(f"with as many samples as '{plan.stages[0].name}' for every member, alone: "
+                     f"{quantity(plan.first_budget_flops, 'FLOP')} ({plan.first_budget_flops / (plan.flops or 1):.2f}x the chain), "
+                     f"'{largest.name}' only: {quantity(largest.first_samples * largest.student_flops, 'FLOP')}")
+    return "\n".join(lines + [f"warning: {warning}" for warning in plan.warnings])

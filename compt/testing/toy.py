@@ -1,0 +1,175 @@
+"""A toy family that trains on a CPU in seconds: residual MLPs that classify points around random centres.
+
+Name it in a config: ``custom_imports=dict(imports=['compt.testing.toy'])``, ``paradigm=dict(type='toy')``,
+``model=dict(width=16, depth=1)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+from compt.interfaces import Batch, Layout, Member, Metric, Outputs, Paradigm
+from compt.registry import LAYOUTS, PARADIGMS
+
+INPUTS, CLASSES = 8, 10
+
+
+class ToyBlock(nn.Module):
+    """A pre-norm residual MLP block with dropout."""
+
+    def __init__(self, width: int, norm: type[nn.Module], dropout: float) -> None:
+        super().__init__()
+        self.norm = norm(width)
+        self.fc1 = nn.Linear(width, 2 * width)
+        self.fc2 = nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] -> [B, D]."""
+        return x + self.dropout(self.fc2(F.gelu(self.fc1(self.norm(x)))))
+
+
+class ToyNet(nn.Module):
+    """``width`` x ``depth`` residual MLP over 8 inputs and 10 classes; ``rms`` takes RMSNorm for LayerNorm."""
+
+    def __init__(self, width: int = 16, depth: int = 1, *, rms: bool = False, dropout: float = 0.1) -> None:
+        super().__init__()
+        norm = nn.RMSNorm if rms else nn.LayerNorm
+        self.embed = nn.Linear(INPUTS, width)
+        self.blocks = nn.ModuleList(ToyBlock(width, norm, dropout) for _ in range(depth))
+        self.norm = norm(width)
+        self.head = nn.Linear(width, CLASSES)
+
+    def features(self, x: Tensor) -> Tensor:
+        """[B, 8] -> [B, D]."""
+        x = self.embed(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 8] -> [B, 10]."""
+        return self.head(self.features(x))
+
+
+@LAYOUTS.register_module(name=f"{__name__}.ToyNet")
+class ToyLayout(Layout):
+    """Named axes of ToyNet."""
+
+    patterns = {
+        "embed.weight": "embed <- 8",
+        "embed.bias": "embed",
+        "blocks.{block}.norm.weight": "embed",
+        "blocks.{block}.norm.bias": "embed",
+        "blocks.{block}.fc1.weight": "mlp <- embed",
+        "blocks.{block}.fc1.bias": "mlp",
+        "blocks.{block}.fc2.weight": "embed <- mlp",
+        "blocks.{block}.fc2.bias": "embed",
+        "norm.weight": "embed",
+        "norm.bias": "embed",
+        "head.weight": "classes <- embed",
+        "head.bias": "classes",
+    }
+
+    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
+        """Logits of four random points."""
+        weight = next(module.parameters())
+        return {"logits": module(torch.randn(4, INPUTS, generator=generator, dtype=torch.float64).to(weight))}
+
+
+@PARADIGMS.register_module(name="toy")
+class Toy(Paradigm):
+    """Classify points by the nearest of 40 random centres, four a class.
+
+    Args:
+        samples: training points; a quarter as many are held out.
+        noise: standard deviation of the points around their centres.
+        fail_at: turn the loss into NaN from this iteration on, to try what happens then.
+    """
+
+    outputs = frozenset({"features", "logits"})
+    features = ("features",)
+
+    def __init__(self, *, samples: int = 512, noise: float = 0.5, fail_at: int | None = None) -> None:
+        self.samples, self.noise, self.fail_at = samples, noise, fail_at
+        self.steps = 0
+
+    def build_model(self, member: Member) -> nn.Module:
+        """A ToyNet of the member's width and depth."""
+        return ToyNet(**member.model)
+
+    def build_dataset(self, split: str) -> Dataset:
+        """Points [8] and classes."""
+        centres = torch.randn(40, INPUTS, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(1 if split == "train" else 2)
+        count = self.samples if split == "train" else self.samples // 4
+        label = torch.randint(0, 40, (count,), generator=generator)
+        points = centres[label] + self.noise * torch.randn(count, INPUTS, generator=generator)
+        return TensorDataset(points, label % CLASSES)
+
+    def collate(self, samples: Any) -> Batch:
+        """``x`` [B, 8] and ``label`` [B]."""
+        points, labels = zip(*samples, strict=True)
+        return {"x": torch.stack(points), "label": torch.stack(labels)}
+
+    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Add a little noise, the same for teacher and student."""
+        x = batch["x"]
+        return {**batch, "x": x + 0.05 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)}
+
+    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
+        """Zeros on the model's device."""
+        weight = next(model.parameters())
+        label = torch.zeros(batch_size, dtype=torch.long, device=weight.device)
+        return {"x": torch.zeros(batch_size, INPUTS, device=weight.device, dtype=weight.dtype), "label": label}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Features [B, D] and logits [B, 10]."""
+        features = model.features(batch["x"])  # type: ignore[operator]
+        return {"features": features, "logits": model.head(features)}  # type: ignore[operator]
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Cross entropy."""
+        loss = F.cross_entropy(outputs["logits"], batch["label"])
+        return {"cross_entropy": loss * float("nan") if self.fail_at is not None and self.steps >= self.fail_at else loss}
+
+    def after_step(self, model: nn.Module) -> None:
+        """Count the steps."""
+        self.steps += 1
+
+    def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
+        """Accuracy (chance 10 %) and cross entropy."""
+        logits, labels = [], []
+        for batch in batches:
+            logits.append(self.forward(model, batch)["logits"])
+            labels.append(batch["label"])
+        scores, truth = torch.cat(logits), torch.cat(labels)
+        accuracy = (scores.argmax(1) == truth).float().mean().item()
+        return {
+            "accuracy": Metric(accuracy, chance=1 / CLASSES),
+            "loss": Metric(F.cross_entropy(scores, truth).item(), higher_is_better=False),
+        }
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """One safetensors file."""
+        save_file(model.state_dict(), str(folder / "toy.safetensors"))
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the folder holds ``toy.safetensors``."""
+        return (path / "toy.safetensors").is_file()
+
+    def load(self, path: Path) -> nn.Module:
+        """A ToyNet of the size that the weights have."""
+        state: Mapping[str, Tensor] = load_file(str(path / "toy.safetensors"))
+        depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+        model = ToyNet(state["embed.weight"].shape[0], depth, rms="norm.bias" not in state)
+        model.load_state_dict(state)
+        return model

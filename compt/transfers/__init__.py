@@ -1,0 +1,1 @@
+"""Built-in transfers, registered by entry points like anyone's."""

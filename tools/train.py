@@ -1,0 +1,8 @@
+"""What ``mim train compt`` runs."""
+
+import sys
+
+from compt.cli import train_main
+
+if __name__ == "__main__":
+    sys.exit(train_main())
