@@ -161,26 +161,21 @@ class Lossless(AxisGrower):
 
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every norm and factor that the maps cannot pass exactly for this pair."""
-        found: dict[str, str] = {}
         compensated = {param.scaled_by for param in target.params.values()}
+        found: dict[str, None] = {}
         for param in target.params.values():
-            axis = param.norm_axis or (param.axes[0] if param.kind == "scale" else None)
-            if axis is None:
+            axis = param.norm_axis or next(iter(param.axes if param.kind == "scale" else ()), "")
+            small, large = source.sizes.get(axis), target.sizes.get(axis)
+            if "bias" in param.kind or small is None or large is None or small == large:
                 continue
-            before, after = (sum(arch.sizes.get(a, 0) for a in axis.split("+")) for arch in (source, target))
-            if before == after:
-                continue
-            small, large = source.sizes.get(axis, before), target.sizes.get(axis, after)
-            if target.roles.get(axis) != "stream":
-                found[param.template] = f"'{param.template}' normalises over '{axis}', which grows"
-            elif large % small and param.kind == "scale" and param.name not in compensated:
-                found[param.template] = f"'{param.template}' scales the residual stream, exact at whole multiples of {small} only"
-            elif large % small and param.writes:
-                found[param.template] = (
-                    f"'{param.template}' writes the residual stream through a norm, exact at whole multiples of "
-                    f"{small} only, not at {large}"
-                )
-        return [why for name, why in found.items() if not name.endswith("bias")]
+            stream, whole = target.roles[axis] == "stream", large % small == 0
+            if param.norm_axis and not stream:
+                found[f"'{param.template}' normalises over '{axis}', which grows"] = None
+            elif param.norm_axis and param.writes and not whole:
+                found[f"'{param.template}' writes the residual stream through a norm: exact at multiples of {small} only"] = None
+            elif param.kind == "scale" and stream and not whole and param.name not in compensated:
+                found[f"'{param.template}' scales the residual stream: exact at multiples of {small} only"] = None
+        return list(found)
 
 
 def _directions(param: ParamAxes) -> list[tuple[str, str]]:

@@ -1,0 +1,154 @@
+"""open_clip and timm layouts: every tensor described, and real CLIP models grown without a change of function."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from compt import LayoutError, describe, grow
+from compt.testing import LayoutContract
+from compt.testing.contracts import randomised
+
+open_clip = pytest.importorskip("open_clip")
+timm = pytest.importorskip("timm")
+from open_clip.model import CLIP, CustomTextCLIP  # noqa: E402
+from open_clip.timm_model import TimmModel  # noqa: E402
+
+
+def clip(width, layers, text_width, text_layers, *, embed_dim=32, head=16, cls=CLIP, text=None, **vision):
+    vision_cfg = dict(image_size=32, patch_size=16, width=width, layers=layers, head_width=head, **vision)
+    text_cfg = dict(context_length=10, vocab_size=99, width=text_width, layers=text_layers, heads=text_width // head, **(text or {}))
+    return cls(embed_dim, vision_cfg, text_cfg).double()
+
+
+def timm_vit(width, depth, **options):
+    options = {"img_size": 32, "patch_size": 16, "num_heads": width // 16, "num_classes": 0, **options}
+    return timm.models.vision_transformer.VisionTransformer(embed_dim=width, depth=depth, **options).double()
+
+
+class TestClip(LayoutContract):
+    def pair(self):
+        return clip(32, 2, 48, 2), clip(64, 4, 96, 3)
+
+
+class TestCustomTextClip(LayoutContract):
+    def pair(self):
+        options = dict(cls=CustomTextCLIP, text=dict(proj_bias=True), no_ln_pre=True)
+        return clip(32, 2, 48, 2, **options), clip(80, 3, 64, 3, **options)
+
+
+class TestTimmVit(LayoutContract):
+    def pair(self):
+        return timm_vit(32, 2, reg_tokens=3, qk_norm=True, num_classes=7), timm_vit(80, 3, reg_tokens=3, qk_norm=True, num_classes=7)
+
+
+EXACT = {
+    "192 -> 320, 12 -> 18 layers, 3 -> 5 heads, no ln_pre": (
+        lambda: clip(192, 12, 192, 12, head=64, no_ln_pre=True),
+        lambda: clip(320, 18, 320, 18, head=64, no_ln_pre=True),
+    ),
+    "whole multiple with ln_pre": (lambda: clip(32, 2, 32, 1), lambda: clip(96, 5, 80, 4)),
+    "layer scale at another width": (
+        lambda: clip(32, 2, 32, 2, no_ln_pre=True, ls_init_value=0.1, text=dict(ls_init_value=0.1)),
+        lambda: clip(48, 3, 80, 2, no_ln_pre=True, ls_init_value=0.1, text=dict(ls_init_value=0.1)),
+    ),
+    "average pooling, norm after it": (
+        lambda: clip(32, 2, 32, 2, no_ln_pre=True, pool_type="avg", final_ln_after_pool=True),
+        lambda: clip(48, 3, 80, 2, no_ln_pre=True, pool_type="avg", final_ln_after_pool=True),
+    ),
+    "wider MLP and more depth only": (lambda: clip(32, 2, 32, 2, mlp_ratio=2.0), lambda: clip(32, 7, 32, 3, mlp_ratio=3.5)),
+    "wider feature space": (lambda: clip(32, 2, 32, 2, embed_dim=24), lambda: clip(64, 2, 48, 2, embed_dim=40)),
+    "q/k norms and scaled heads": (
+        lambda: clip(32, 2, 32, 2, no_ln_pre=True, qk_norm=True, scale_heads=True),
+        lambda: clip(48, 2, 32, 2, no_ln_pre=True, qk_norm=True, scale_heads=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_lossless_keeps_features_and_logits_of_clip(case):
+    source, target = (make() for make in EXACT[case])
+    randomised(source)
+    growth = grow(source, target, "lossless")
+    assert growth.function_preserving, growth.reason
+    source.eval(), target.eval()
+    image = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    text = torch.tensor([[5, 7, 98, 0, 0, 0, 0, 0, 0, 0], [98, *[0] * 9], [*range(1, 10), 98]])
+    with torch.no_grad():
+        (one, other), (grown, wide) = source.get_logits(image, text), target.get_logits(image, text)
+        assert torch.allclose(one, grown, atol=1e-9)
+        assert torch.allclose(other, wide, atol=1e-9)
+        before, after = source.encode_image(image, True), target.encode_image(image, True)
+    if before.shape == after.shape:
+        assert torch.allclose(before, after, atol=1e-9)
+
+
+@pytest.mark.parametrize(("small", "large"), [(32, 48), (32, 80), (48, 64), (48, 128)])
+def test_ln_pre_at_another_width_is_close_and_says_so(small, large):
+    source, target = randomised(clip(small, 2, 32, 2)), clip(large, 3, 32, 2)
+    growth = grow(source, target, "lossless")
+    assert not growth.function_preserving
+    assert "ln_pre" in growth.reason
+    assert 0 < growth.error < 2e-2  # zero pads: 18 %, a constant in the pads: about 3 %
+
+
+@pytest.mark.parametrize("options", [dict(), dict(init_values=0.1), dict(class_token=False, global_pool="avg"), dict(pre_norm=False, fc_norm=True, global_pool="avg")])
+def test_lossless_keeps_timm_vits_at_any_width(options):
+    source, target = randomised(timm_vit(48, 2, num_classes=7, **options)), timm_vit(112, 5, num_classes=7, **options)
+    growth = grow(source, target, "lossless")
+    assert growth.function_preserving, growth.reason
+    image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.allclose(source.eval()(image), target.eval()(image), atol=1e-9)
+
+
+class _Tower(TimmModel):
+    """open_clip's timm tower around a small ViT, without timm's registry."""
+
+    def __init__(self, width: int, depth: int, proj: str) -> None:
+        nn.Module.__init__(self)
+        self.image_size = (32, 32)
+        self.trunk = timm_vit(width, depth)
+        self.head = nn.Sequential()
+        self.head.add_module("proj", nn.Linear(width, 24, bias=False).double())
+
+
+def test_a_timm_tower_inside_clip_keeps_the_function():
+    models = []
+    for width, depth in ((48, 2), (80, 3)):
+        model = clip(32, 2, 32, 2, embed_dim=24)
+        model.visual = _Tower(width, depth, "linear")
+        models.append(model)
+    randomised(models[0])
+    growth = grow(*models)
+    assert growth.function_preserving, growth.reason
+    assert growth.error < 1e-9
+    assert describe(models[1]).sizes["visual.trunk.embed"] == 80
+
+
+def test_fused_and_split_axes_of_qkv():
+    arch = describe(clip(32, 2, 48, 2))
+    param = arch.params["visual.transformer.resblocks.0.attn.in_proj_weight"]
+    assert arch.shape(param) == (3, 2, 16, 32)
+    assert arch.params["text_projection"].reads == (0,)
+    assert arch.params["text_projection"].writes == (1,)
+    assert arch.depths == {"visual.transformer.resblocks": 2, "transformer.resblocks": 2}
+
+
+def test_a_tower_without_layout_is_named():
+    model = clip(32, 2, 32, 2)
+    model.visual = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(LayoutError, match=r"'torch\.nn\.modules\.container\.Sequential'.*(\n.*)*register_module"):
+        describe(model)
+
+
+def test_a_different_activation_is_noticed():
+    """Weights cannot carry QuickGELU: the claim is corrected by measurement."""
+    source = randomised(clip(32, 2, 32, 2))
+    target = CLIP(32, dict(image_size=32, patch_size=16, width=64, layers=2, head_width=16), dict(context_length=10, vocab_size=99, width=32, layers=2, heads=2), quick_gelu=True).double()
+    growth = grow(source, target)
+    assert not growth.function_preserving
+    assert "activation" in growth.reason
+
+
