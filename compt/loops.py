@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from compt.checkpoint import (
     CHECKPOINTS,
+    checkpoints,
     load_checkpoint,
     random_state,
     restore_random_state,
@@ -74,6 +75,7 @@ class TrainLoop(BaseLoop):
         self.dataset = open_dataset(self.stage, self.options, "train")
         self.curve: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self._finite: bool | torch.Tensor = True
         self.dataloader = self._loader(0)
 
     def _loader(self, start: int) -> DataLoader:
@@ -115,23 +117,23 @@ class TrainLoop(BaseLoop):
                 restore_random_state(state["random"])
             self.runner.call_hook("before_train_epoch")
             while self._iter < self._max_iters:
+                start = time.perf_counter()
                 self._step(next(batches))
+                self.seconds += time.perf_counter() - start
                 self._after_step(stop)
             self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
 
     def _step(self, batch: Batch) -> None:
-        start = time.perf_counter()
         self.stage.iteration, self.stage.max_iters = self._iter, self._max_iters
         self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=batch)
         outputs = self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
         with torch.no_grad():
             self.stage.paradigm.after_step(self.stage.student)
-        self._finite = getattr(self, "_finite", True) & torch.isfinite(outputs["loss"])
+        self._finite = self._finite & torch.isfinite(outputs["loss"])
         self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=batch, outputs=outputs)
         self._iter += 1
-        self.seconds += time.perf_counter() - start
 
     def _after_step(self, stop: list[int]) -> None:
         """Check the loss, evaluate, save and stop, whatever is due."""
@@ -153,12 +155,12 @@ class TrainLoop(BaseLoop):
 
     def _check_finite(self) -> None:
         if not self._finite:
-            last = self._iter - self._iter % self.save_interval
+            kept = [int(path.stem.removeprefix("iter_")) for path in checkpoints(self.folder)[:1]]
             raise TrainingError(
                 f"The loss is not finite (NaN or infinite) at iteration {self._iter} of {self._max_iters}.",
                 where=str(self.runner.work_dir),
-                do=f"Lower the learning rate, lengthen the warm-up, or clip gradients (optim_wrapper.clip_grad). The "
-                f"checkpoint before it ({'iteration ' + str(last) if last else 'none yet'}) is kept.",
+                do="Lower the learning rate, lengthen the warm-up, or clip gradients (optim_wrapper.clip_grad)."
+                + (f" The checkpoint of iteration {kept[0]} is kept." if kept else ""),
             )
 
     def _save(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -165,8 +165,8 @@ class Lossless(AxisGrower):
         found: dict[str, None] = {}
         for param in target.params.values():
             axis = param.norm_axis or next(iter(param.axes if param.kind == "scale" else ()), "")
-            small, large = source.sizes.get(axis), target.sizes.get(axis)
-            if "bias" in param.kind or small is None or large is None or small == large:
+            small, large = (prod(arch.size(a) for a in axis.split("+") if a) for arch in (source, target))
+            if "bias" in param.kind or small == large:
                 continue
             stream, whole = target.roles[axis] == "stream", large % small == 0
             if param.norm_axis and not stream:

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from compt.data import CsvPairs
+from compt.errors import ConfigError, DataError
+
+
+def table(folder: Path, text: str, name: str = "pairs.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_paths_start_at_the_table_or_the_root(pictures: Path, tmp_path: Path) -> None:
+    path = table(pictures, "image,caption\n03.png,three\n04.png,four\n")
+    data = CsvPairs(path)
+    assert len(data) == 2
+    assert data[0]["image"].getpixel((0, 0)) == (3, 6, 7)
+    assert (data[1]["captions"], data[1]["label"], data.classes) == (("four",), -1, ())
+    (tmp_path / "lists").mkdir()
+    other = table(tmp_path / "lists", "image,caption\n03.png,three\n")
+    assert CsvPairs(other, root=pictures)[0]["captions"] == ("three",)
+    absolute = table(tmp_path / "lists", f"image,caption\n{pictures / '05.png'},five\n")
+    assert CsvPairs(absolute)[0]["image"].getpixel((0, 0))[0] == 5
+
+
+def test_open_clip_tables_are_read_as_they_are(pictures: Path) -> None:
+    data = CsvPairs(table(pictures, "filepath\ttitle\n01.png\ta, b\n"))
+    assert data[0]["captions"] == ("a, b",)
+
+
+def test_several_captions(pictures: Path) -> None:
+    text = 'image,short,long\n01.png,one,"[""uno, due"", "" ein ""]"\n02.png,,[not json\n03.png,x,"[1]"\n'
+    data = CsvPairs(table(pictures, text), caption_key=["short", "long"])
+    assert [data[i]["captions"] for i in range(3)] == [
+        ("one", "uno, due", "ein"),
+        ("[not json",),
+        ("x", "[1]"),
+    ]
+
+
+def test_labels_are_sorted_names(pictures: Path) -> None:
+    text = "image|caption|kind\n01.png|a|dog\n02.png|b|cat\n03.png|c|\n"
+    data = CsvPairs(table(pictures, text, "pairs.txt"), label_key="kind", sep="|")
+    assert data.classes == ("cat", "dog")
+    assert [data[i]["label"] for i in range(3)] == [1, 0, -1]
+
+
+def test_quotes_byte_order_mark_and_blank_lines(pictures: Path) -> None:
+    data = CsvPairs(table(pictures, '\ufeffimage,caption\n\n01.png,"one ""1"",\nin two lines — été"\n\n'))
+    assert [data[0]["captions"], len(data)] == [('one "1",\nin two lines — été',), 1]
+
+
+def test_errors_say_which_columns_there_are(pictures: Path) -> None:
+    path = table(pictures, "image,captoin\n01.png,one\n")
+    with pytest.raises(DataError, match=r"(?s)no column 'caption'. Did you mean 'captoin'.*image, captoin"):
+        CsvPairs(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"image,caption\n", "no rows"),
+        (b"image,caption\n01.png,\xff\xfe\n", "cannot be read"),
+        (b"\xff\xfei\x00m\x00", "cannot be read"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        CsvPairs(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file"):
+        CsvPairs(tmp_path / "none.csv")
+
+
+def test_wrong_options(pictures: Path) -> None:
+    path = table(pictures, "image,caption\n01.png,one\n")
+    with pytest.raises(ConfigError, match="sep="):
+        CsvPairs(path, sep="||")
+    with pytest.raises(ConfigError, match="max_broken"):
+        CsvPairs(path, max_broken=5)
+    with pytest.raises(ConfigError, match="caption_key"):
+        CsvPairs(path, caption_key=[])
+
+
+def test_rows_that_say_too_little_or_too_much_are_broken(pictures: Path) -> None:
+    text = "image,caption\n01.png,one\n02.png\n,three\n04.png,a dog, brown\n05.png,five,\n"
+    data = CsvPairs(table(pictures, text), max_broken=0.6)
+    assert [data[i]["captions"][0] for i in range(5)] == ["one", "five", "five", "five", "five"]
+    assert data.broken_count == 3
+
+
+def test_check_finds_missing_images_before_training(pictures: Path) -> None:
+    rows = "".join(f"{'' if i % 2 else 'gone/'}{i:02d}.png,c{i}\n" for i in range(20))
+    path = table(pictures, "image,caption\n" + rows)
+    with pytest.raises(DataError, match=r"(?s)10 of 20 samples tried.*gone/00.png.*root") as caught:
+        CsvPairs(path).check()
+    assert str(caught.value).count("gone/") == 3
+    assert CsvPairs(path, max_broken=0.5).check() == 10
+
+
+def test_workers_and_pickle(pictures: Path) -> None:
+    path = table(pictures, "image,caption\n" + "".join(f"{i:02d}.png,c{i}\n" for i in range(20)))
+    data = CsvPairs(path)
+    for method in ("fork", "spawn"):
+        loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=method)
+        assert [sample["captions"][0] for sample in loader] == [f"c{i}" for i in range(20)]
+    assert pickle.loads(pickle.dumps(data))[3]["captions"] == ("c3",)

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+from compt.data import ShardPairs
+from compt.data import _tar_index as tar_index_module
+from compt.data import shards as shards_module
+from compt.data.broken import decode
+from compt.errors import ConfigError, DataError
+
+from .conftest import picture
+
+Make = Callable[[str, Mapping[str, bytes]], Path]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def members(numbers: range) -> dict[str, bytes]:
+    found = {}
+    for i in numbers:
+        found[f"./some.dir/{i:05d}.PNG"] = picture(i)
+        found[f"./some.dir/{i:05d}.txt"] = f" picture {i}\n".encode()
+        found[f"./some.dir/{i:05d}.json"] = json.dumps({"kind": ["even", "odd"][i % 2], "n": i}).encode()
+    return found
+
+
+def test_random_access_equals_reading_the_archive(make_tar: Make, cache: Path) -> None:
+    path = make_tar("a.tar", members(range(30)))
+    data = ShardPairs(path, cache_dir=cache, label_key="kind")
+    assert data.classes == ("even", "odd")
+    with tarfile.open(path) as tar:
+        for i in reversed(range(30)):
+            key = f"./some.dir/{i:05d}"
+            expected = decode(tar.extractfile(f"{key}.PNG").read())  # type: ignore[union-attr]
+            sample = data[i]
+            assert sample["image"].tobytes() == expected.tobytes()
+            assert (sample["captions"], sample["label"]) == ((f"picture {i}",), i % 2)
+            assert data.where(i) == f"{path}: {key}"
+
+
+def test_patterns_and_lists(make_tar: Make, cache: Path, tmp_path: Path) -> None:
+    for shard in range(3):
+        make_tar(f"s-{shard:03d}.tar", members(range(10 * shard, 10 * shard + 10)))
+    pattern = ShardPairs(str(tmp_path / "s-{000..002}.tar"), cache_dir=cache)
+    listed = ShardPairs([tmp_path / f"s-{i:03d}.tar" for i in range(3)], cache_dir=cache)
+    for data in (pattern, listed):
+        assert [data[i]["captions"][0] for i in range(30)] == [f"picture {i}" for i in range(30)]
+
+
+def test_few_files_stay_open(
+    make_tar: Make, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "MAX_OPEN", 2)
+    paths = [make_tar(f"s{shard}.tar", members(range(shard, shard + 1))) for shard in range(5)]
+    data = ShardPairs(paths, cache_dir=cache)
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
+    for _ in range(2):
+        assert [data[i]["captions"][0] for i in range(5)] == [f"picture {i}" for i in range(5)]
+    if before is not None:
+        assert len(os.listdir("/proc/self/fd")) == before + 2
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_read_the_same(make_tar: Make, cache: Path, method: str) -> None:
+    data = ShardPairs(make_tar("a.tar", members(range(40))), cache_dir=cache)
+    assert data[0]["captions"] == ("picture 0",)  # the file is open when the workers start
+    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=method)
+    for i, sample in enumerate(loader):
+        assert sample["captions"][0] == f"picture {i}"
+        assert sample["image"].getpixel((0, 0))[0] == i
+    assert pickle.loads(pickle.dumps(data))[3]["captions"] == ("picture 3",)
+
+
+def test_captions_from_json(make_tar: Make, cache: Path) -> None:
+    path = make_tar(
+        "a.tar",
+        {
+            "0.jpg": picture(0, "JPEG"),
+            "0.json": b'{"caption": "one"}',
+            "1.webp": picture(1, "WEBP"),
+            "1.json": b'{"captions": ["a", " b ", "", 3]}',
+            "2.png": picture(2),
+            "2.txt": b" ",
+            "2.json": b'{"caption": "not from the text"}',
+        },
+    )
+    data = ShardPairs(path, cache_dir=cache)
+    assert [data[i]["captions"] for i in range(3)] == [("one",), ("a", "b"), ("not from the text",)]
+    other = ShardPairs(path, cache_dir=cache, image_keys=["jpg"], caption_keys=["json:caption"])
+    assert len(other) == 1
+    assert other.skipped == 2
+
+
+def test_members_without_partner_are_left_out(make_tar: Make, cache: Path) -> None:
+    path = make_tar(
+        "a.tar", {"0.png": picture(0), "1.txt": b"text", "2.png": picture(2), "2.txt": b"two", "README": b"x"}
+    )
+    data = ShardPairs(path, cache_dir=cache)
+    assert (len(data), data.skipped, data[0]["captions"]) == (1, 2, ("two",))
+
+
+def test_the_index_is_read_once_until_the_file_changes(
+    make_tar: Make, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_tar("a.tar", members(range(5)))
+    ShardPairs(path, cache_dir=cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_index_module, "_scan", lambda *_: pytest.fail("read again"))
+        assert ShardPairs(path, cache_dir=cache)[4]["captions"] == ("picture 4",)
+    make_tar("a.tar", members(range(7)))
+    assert len(ShardPairs(path, cache_dir=cache)) == 7
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_a_damaged_index_is_made_anew(make_tar: Make, cache: Path, damage: bytes | None) -> None:
+    path = make_tar("a.tar", members(range(5)))
+    ShardPairs(path, cache_dir=cache)
+    (index,) = (cache / "shards").iterdir()
+    good = index.read_bytes()
+    index.write_bytes(good[: len(good) // 2] if damage is None else damage)
+    assert len(ShardPairs(path, cache_dir=cache)) == 5
+    assert index.stat().st_size == len(good)
+
+
+def test_without_a_cache_it_works_all_the_same(make_tar: Make, cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    assert len(ShardPairs(make_tar("a.tar", members(range(5))), cache_dir=cache)) == 5
+
+
+def test_archives_that_cannot_be_used(make_tar: Make, cache: Path, tmp_path: Path) -> None:
+    path = make_tar("a.tar", members(range(5)))
+    whole = path.read_bytes()
+    with pytest.raises(DataError, match="No such file"):
+        ShardPairs(tmp_path / "none.tar", cache_dir=cache)
+    path.write_bytes(whole[: 5 * 512 + 100])
+    with pytest.raises(DataError, match="cut short"):
+        ShardPairs(path, cache_dir=cache)
+    path.write_bytes(bytes(2_000_000) + whole)
+    with pytest.raises(DataError, match="ends after 0 of"):
+        ShardPairs(path, cache_dir=cache)
+    path.write_bytes(bytes(10_240))
+    with pytest.raises(DataError, match="no samples"):
+        ShardPairs(path, cache_dir=cache)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(__file__, "0.txt")
+    with pytest.raises(DataError, match="uncompressed"):
+        ShardPairs(tmp_path / "a.tar.gz", cache_dir=cache)
+
+
+def test_wrong_keys_name_the_members_there_are(make_tar: Make, cache: Path) -> None:
+    path = make_tar("a.tar", members(range(5)))
+    with pytest.raises(DataError, match="json, png, txt"):
+        ShardPairs(path, cache_dir=cache, image_keys=["tiff"])
+    with pytest.raises(DataError, match="'colour'"):
+        ShardPairs(path, cache_dir=cache, label_key="colour")
+    data = ShardPairs(path, cache_dir=cache, caption_keys=["json:title"])
+    with pytest.raises(DataError, match="no caption in json:title"):
+        data.check()
+
+
+@pytest.mark.parametrize("urls", ["s3://bucket/a.tar", "pipe:cat a.tar", [], "a-{000..002.tar"])
+def test_wrong_urls(urls: object) -> None:
+    with pytest.raises(ConfigError):
+        ShardPairs(urls)  # type: ignore[arg-type]
+
+
+def test_an_archive_cut_short_later_breaks_its_samples(make_tar: Make, cache: Path) -> None:
+    path = make_tar("a.tar", members(range(10)))
+    data = ShardPairs(path, cache_dir=cache, max_broken=0.9)
+    os.truncate(path, path.stat().st_size // 3)
+    assert data[9]["captions"] == ("picture 0",)
+    assert data.broken_count == 1

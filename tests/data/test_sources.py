@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from compt.data import SOURCES, CsvPairs, ShardPairs, open_source, splits
+from compt.errors import ConfigError
+
+from .conftest import picture
+
+
+def test_csv_splits_and_shared_options(pictures: Path) -> None:
+    for name in ("a", "b"):
+        (pictures / f"{name}.csv").write_text(f"file,caption\n01.png,{name}\n")
+    cfg = {
+        "type": "csv",
+        "train": str(pictures / "a.csv"),
+        "night": pictures / "b.csv",
+        "image_key": "file",
+        "max_broken": 0.1,
+    }
+    assert splits(cfg) == ("night",)
+    data = open_source(split="night", **cfg)
+    assert isinstance(data, CsvPairs)
+    assert (data[0]["captions"], data.max_broken) == (("b",), 0.1)
+
+
+@pytest.mark.parametrize("type", ["shards", "webdataset"])
+def test_shards(make_tar: Callable, type: str, tmp_path: Path) -> None:
+    path = make_tar("a.tar", {"0.png": picture(1), "0.txt": b"one"})
+    data = open_source(type, "val", val=[path], cache_dir=tmp_path / "cache")
+    assert isinstance(data, ShardPairs)
+    assert len(data) == 1
+
+
+def test_icons_have_their_splits() -> None:
+    assert splits({"type": "icons"}) == ("concept", "vendor")
+    assert splits({"type": "icons", "image_size": 48}) == ("concept", "vendor")
+
+
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ({"type": "icon"}, "Did you mean 'icons'"),
+        ({}, "no type"),
+        ({"type": "icons", "imagesize": 3}, "Did you mean 'image_size'"),
+        ({"type": "icons", "train": "a.csv"}, "no option 'train'"),
+        ({"type": "csv", "train": "a.csv", "captoin_key": "title"}, "Did you mean 'caption_key'"),
+        ({"type": "csv", "train": "a.csv", "batch": 3}, "no option 'batch'"),
+        ({"type": "webdataset", "train": "a.tar", "val": []}, "no option 'val'"),
+    ],
+)
+def test_faults_name_what_there_is(cfg: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        splits(cfg)
+    assert "do:" in str(caught.value)
+
+
+def test_a_missing_split_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)no split 'vla'. Did you mean 'val'.*train, val"):
+        open_source("csv", "vla", train="a.csv", val="b.csv")
+    with pytest.raises(ConfigError, match="no split 'train'"):
+        open_source("webdataset", "train", val="b.tar")
+
+
+def test_every_source_says_what_it_raises() -> None:
+    assert all("Raises:" in (source.__doc__ or "") for source in SOURCES.values())

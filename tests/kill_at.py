@@ -1,0 +1,79 @@
+"""Train the toy chain and die by SIGKILL at a named point: ``python -m tests.kill_at POINT WORK_DIR [resume]``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+import compt
+from compt import chain, checkpoint, loops
+from tests.conftest import TOY
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str) -> None:
+    """Patch what compt calls at this point so that the process dies there."""
+    if point == "in the middle of a stage":
+        step = loops.TrainLoop._step
+
+        def dying_step(self, batch):
+            if self.runner.work_dir.endswith("02_b") and self._iter == 5:
+                die()
+            step(self, batch)
+
+        loops.TrainLoop._step = dying_step
+    elif point == "while a checkpoint is written":
+        save = torch.save
+
+        def dying_save(state, file, **options):
+            if isinstance(state, dict) and state.get("iter") == 6 and "01_a" in str(file):
+                Path(file).write_bytes(b"half a checkpoint")
+                die()
+            save(state, file, **options)
+
+        torch.save = dying_save
+    elif point == "between two stages":
+        done = compt.checkpoint.write_json
+
+        def dying_write(path, content):
+            done(path, content)
+            if path.parent.name == "01_a" and path.name == "manifest.json":
+                die()
+
+        chain.write_json = dying_write
+    elif point == "after growth":
+        run = chain.run_stage
+        chain.run_stage = lambda config, report: die() if config.work_dir.endswith("02_b") else run(config, report)
+    elif point == "before the manifest":
+        chain._Stage._manifest = die
+    elif point == "while weights are written":
+        replace = os.replace
+
+        def dying_replace(source, target):
+            if str(target).endswith("02_b/weights.safetensors"):
+                die()
+            replace(source, target)
+
+        checkpoint.os.replace = dying_replace
+
+
+POINTS = (
+    "in the middle of a stage",
+    "while a checkpoint is written",
+    "between two stages",
+    "after growth",
+    "before the manifest",
+    "while weights are written",
+)
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    arm(sys.argv[1])
+    compt.train(TOY, work_dir=sys.argv[2], resume="resume" in sys.argv[3:])

@@ -1,0 +1,182 @@
+"""The chain loop: what a run leaves, and that no interruption changes a bit of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import compt
+from compt import ConfigError, TrainingError
+from compt.checkpoint import read_json
+from compt.errors import WorkDirError
+from tests.kill_at import POINTS
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(*arguments: str, **options) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, **options)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> Path:
+    """An uninterrupted run of the toy chain."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    result = python("-m", "tests.kill_at", "never", str(folder))
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def same_weights(one: Path, other: Path) -> None:
+    for stage in ("01_a", "02_b", "03_c"):
+        assert (one / stage / "weights.safetensors").read_bytes() == (other / stage / "weights.safetensors").read_bytes(), stage
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill_and_resume_gives_the_same_bytes(point, reference, tmp_path):
+    folder = tmp_path / "run"
+    killed = python("-m", "tests.kill_at", point, str(folder))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    finished = {p.parent.name: p.stat().st_mtime_ns for p in folder.glob("*/manifest.json")}
+    resumed = python("-m", "tests.kill_at", "never", str(folder), "resume")
+    assert resumed.returncode == 0, resumed.stderr
+    same_weights(reference, folder)
+    for stage, written in finished.items():
+        assert (folder / stage / "manifest.json").stat().st_mtime_ns == written, f"{stage} was trained again"
+    assert not list(folder.rglob("*.tmp")), "an interrupted write was left behind"
+    before, after = (read_json(f / "03_c" / "manifest.json") for f in (reference, folder))
+    assert before["metrics"] == after["metrics"]
+    assert [p["iter"] for p in before["curve"]] == [p["iter"] for p in after["curve"]]
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(sig, tmp_path, toy):
+    toy["chain"][0]["iters"] = 100_000
+    toy["checkpoint"] = dict(interval=50_000)
+    toy["evaluations"] = 1
+    config = tmp_path / "toy.py"
+    config.write_text("\n".join(f"{k} = {v!r}" for k, v in toy.items()))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "compt", "train", str(config), "--work-dir", str(tmp_path / "run")],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    for _ in range(600):
+        if list((tmp_path / "run").rglob("*.log")):
+            break
+        time.sleep(0.1)
+    time.sleep(1.5)
+    process.send_signal(sig)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    saved = list((tmp_path / "run" / "01_a" / "checkpoints").glob("iter_*.pt"))
+    assert len(saved) == 1
+    iteration = torch.load(saved[0], weights_only=True)["iter"]
+    assert f"after iteration {iteration} " in errors
+
+
+def test_what_a_stage_leaves(reference):
+    manifest = read_json(reference / "02_b" / "manifest.json")
+    assert manifest["samples"] == 8 * 32
+    assert manifest["main_metric"] == "val/accuracy"
+    assert manifest["metrics"]["val/accuracy"]["chance"] == 0.1
+    assert [p["iter"] for p in manifest["curve"]] == [4, 8]
+    assert manifest["growth"]["function_preserving"]
+    expected = 32 * 8 * (manifest["flops"]["student_per_sample"] + manifest["flops"]["teacher_per_sample"])
+    assert manifest["flops"]["total"] == pytest.approx(expected)
+    assert manifest["curve"][0]["flops"] == pytest.approx(expected / 2)
+    assert not (reference / "02_b" / "checkpoints").exists()
+    events = list((reference / "02_b").rglob("events.out.tfevents*"))
+    assert events, "no TensorBoard log"
+    exported = load_file(reference / "02_b" / "export" / "toy.safetensors")
+    weights = load_file(reference / "02_b" / "weights.safetensors")
+    assert exported.keys() == weights.keys()
+    assert all(torch.equal(exported[k], weights[k]) for k in weights)
+
+
+def test_a_stage_runs_alone_as_an_mmengine_config(reference, tmp_path):
+    script = (
+        "import sys; from mmengine.config import Config; from mmengine.runner import Runner;"
+        f"c = Config.fromfile(r'{reference / '02_b' / 'config.py'}'); c.work_dir = r'{tmp_path}';"
+        "r = Runner.from_cfg(c); r.train(); print('iterations', r.iter)"
+    )
+    result = python("-c", script)
+    assert "iterations 8" in result.stdout, result.stderr
+
+
+def test_a_used_folder_is_not_overwritten(reference, toy):
+    with pytest.raises(WorkDirError, match="--resume"):
+        compt.train(toy, work_dir=reference)
+
+
+def test_resuming_a_finished_chain_trains_nothing(reference, toy):
+    before = {p: p.stat().st_mtime_ns for p in reference.rglob("*.safetensors")}
+    compt.train(toy, work_dir=reference, resume=True)
+    assert before == {p: p.stat().st_mtime_ns for p in reference.rglob("*.safetensors")}
+
+
+def test_a_changed_config_is_named(reference, toy):
+    toy["chain"][1]["iters"] = 9
+    toy["grower"] = dict(type="leading_block")
+    with pytest.raises(WorkDirError, match=r"chain\.1\.iters: 8 -> 9\n.*grower\.type: lossless -> leading_block"):
+        compt.train(toy, work_dir=reference, resume=True)
+
+
+def test_foreign_and_unwritable_folders_are_refused(toy, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(WorkDirError, match="holds no chain"):
+        compt.train(toy, work_dir=tmp_path)
+    with pytest.raises(WorkDirError, match="cannot be used"):
+        compt.train(toy, work_dir=tmp_path / "thesis.tex" / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"] or {p.name for p in tmp_path.iterdir()} == {"thesis.tex", ".chain.lock"}
+
+
+def test_a_folder_in_use_is_refused(toy, tmp_path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".chain.lock"), pytest.raises(WorkDirError, match="Another process"):
+        compt.train(toy, work_dir=tmp_path)
+
+
+def test_nan_stops_the_stage_and_keeps_the_last_good_checkpoint(toy, tmp_path):
+    toy["paradigm"]["fail_at"] = 5
+    with pytest.raises(TrainingError, match=r"not finite.*iteration 6 of 8(.*\n)*.*iteration 3"):
+        compt.train(toy, work_dir=tmp_path / "run")
+    saved = sorted((tmp_path / "run" / "01_a" / "checkpoints").glob("*.pt"))
+    assert [p.name for p in saved] == ["iter_00000003.pt"]
+    state = torch.load(saved[0], weights_only=True)
+    assert all(torch.isfinite(t).all() for t in state["model"].values())
+
+
+def test_individual_trains_every_member_from_scratch(toy, tmp_path):
+    toy["individual"] = dict(iters=4)
+    folder = compt.train(toy, work_dir=tmp_path / "run", individual=True)
+    assert json.loads((folder / "chain.json").read_text())["mode"] == "individual"
+    for stage in folder.glob("0*"):
+        manifest = read_json(stage / "manifest.json")
+        assert (manifest["iters"], manifest["growth"], manifest["transfer"]) == (4, None, None)
+        assert not (stage / "grown.safetensors").exists()
+
+
+def test_the_first_member_may_be_given(reference, toy, tmp_path):
+    toy["chain"][0] |= dict(init=str(reference / "01_a" / "export"), iters=0)
+    folder = compt.train(toy, work_dir=tmp_path / "run")
+    given, kept = (load_file(f / "01_a" / "weights.safetensors") for f in (reference, folder))
+    assert all(torch.equal(given[k], kept[k]) for k in given)
+
+
+def test_a_wrong_first_member_is_refused(reference, toy, tmp_path):
+    toy["chain"][0] |= dict(init=str(reference / "02_b" / "export"), iters=0)
+    with pytest.raises(ConfigError, match="not of member 'a'"):
+        compt.train(toy, work_dir=tmp_path / "run")
