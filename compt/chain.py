@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 from collections.abc import Mapping
@@ -16,16 +15,17 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 from torch import nn
 
 from compt import growth as growing
-from compt.checkpoint import FORMAT, load_weights, read_json, save_weights, write_json
+from compt.checkpoint import load_weights, save_weights
 from compt.config import ChainConfig, load_config
 from compt.errors import ConfigError, DataError
+from compt.files import FORMAT, WEIGHTS, read_json, write_json
 from compt.interfaces import Paradigm
 from compt.planning import ChainPlan, StagePlan, plan
 from compt.progress import Progress, Silent
 from compt.registry import PARADIGMS
 from compt.runner import StageResult, run_stage, stage_config
 from compt.stage import build_member
-from compt.workdir import StageFolder, WorkDir
+from compt.workdir import WorkDir
 
 
 def train(
@@ -152,9 +152,11 @@ class _Stage:
             try:
                 model.load_state_dict(given.state_dict())
             except RuntimeError as error:
-                raise ConfigError(f"The checkpoint '{path}' is not of member '{self.config.member.name}': {error}") from error
+                raise ConfigError(
+                    f"The checkpoint '{path}' is not of member '{self.config.member.name}': {error}"
+                ) from error
         else:
-            load_weights(model, path / "weights.safetensors" if path.is_dir() else path)
+            load_weights(model, path / WEIGHTS if path.is_dir() else path)
         return model
 
     def _teacher(self) -> dict[str, Any] | None:
@@ -200,7 +202,7 @@ class _Stage:
             "metrics": metrics,
             "main_metric": next(iter(metrics), None),
             "curve": curve,
-            "growth": json.loads(self.folder.growth.read_text())["growth"],
+            "growth": read_json(self.folder.growth)["growth"],
             "weights": {"file": self.folder.weights.name, "sha256": digest},
             "environment": environment(),
         }
@@ -209,6 +211,9 @@ class _Stage:
 def environment() -> dict[str, str]:
     """What a figure was measured on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
-    return {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine(), "device": device}
-
-
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "device": device,
+    }

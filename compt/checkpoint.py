@@ -1,12 +1,8 @@
-"""Files of a stage: weights and manifest for the next stage, checkpoints for resuming; all written atomically."""
+"""Weights for the next stage, checkpoints for resuming, and the state of random generators."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import random
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,87 +13,31 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from compt.errors import ConfigError, TrainingError, WorkDirError
-
-FORMAT = 1
-WEIGHTS, MANIFEST, GROWN, EXPORT, CHECKPOINTS = (
-    "weights.safetensors", "manifest.json", "grown.safetensors", "export", "checkpoints",
-)
+from compt.errors import ConfigError
+from compt.files import atomic, not_written, sha256
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a file beside ``path`` that takes its name once it is complete and on disk.
+def saving(path: Path) -> Iterator[Path]:
+    """Yield a file that becomes ``path`` once torch or safetensors has written it completely.
 
     Raises:
         TrainingError: the disk is full or the folder cannot be written; ``path`` is then as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield beside
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _sync(path.parent)
+        with atomic(path) as file:
+            yield file
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         if isinstance(error, RuntimeError) and "write" not in str(error).lower():
             raise
-        free = shutil.disk_usage(path.parent).free / 2**20
-        raise TrainingError(
-            f"Could not write '{path.name}': {error}.",
-            where=f"{path.parent} ({free:.0f} MiB free)",
-            do="Make room or choose another --work-dir; what was written before is kept, and --resume continues from it.",
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in this folder durable, where the system allows it."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as JSON, atomically."""
-    with atomic(path) as file:
-        file.write_text(json.dumps(content, indent=1) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that compt wrote.
-
-    Raises:
-        WorkDirError: the file is damaged or from a newer compt.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise WorkDirError(f"Cannot read '{path}': {error}.", do="Restore the file, or use another --work-dir.") from error
-    if content.get("format") != FORMAT:
-        raise WorkDirError(f"'{path}' has format {content.get('format')}, this compt reads {FORMAT}.")
-    return content
+        raise not_written(path, error) from error
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
     """Write a model's state dict as safetensors and return the file's SHA-256; tied tensors are kept once."""
-    with atomic(path) as file:
+    with saving(path) as file:
         safetensors.torch.save_model(model, str(file))
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return sha256(path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -109,7 +49,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         safetensors.torch.load_model(model, str(path))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise ConfigError(f"Cannot load the weights '{path}': {error}", do="Check the path and the model's config.") from error
+        raise ConfigError(
+            f"Cannot load the weights '{path}': {error}", do="Check the path and the model's config."
+        ) from error
 
 
 def random_state() -> dict[str, Any]:
@@ -139,7 +81,7 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 def save_checkpoint(state: Mapping[str, Any], folder: Path, iteration: int, *, keep: int) -> Path:
     """Write a checkpoint to resume from, then remove all but the newest ``keep``."""
     path = folder / f"iter_{iteration:08d}.pt"
-    with atomic(path) as file:
+    with saving(path) as file:
         torch.save(dict(state), file)
     for old in checkpoints(folder)[keep:]:
         old.unlink()
@@ -159,12 +101,3 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]
         except Exception as error:  # torch raises many types for a damaged file
             warn(f"The checkpoint '{path}' cannot be read ({error}); trying the one before it.")
     return None
-
-
-def sweep(folder: Path) -> None:
-    """Remove what an interrupted write left behind."""
-    for leftover in folder.rglob(".*.tmp"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()

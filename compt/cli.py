@@ -53,13 +53,17 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", help="folder to write to (default: work_dirs/CONFIG_NAME)")
     parser.add_argument("--resume", action="store_true", help="go on with the chain in the work folder")
     parser.add_argument("--individual", action="store_true", help="train every member alone, for comparison")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="for several processes")
+    parser.add_argument(
+        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="for several processes"
+    )
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     _add_options(parser)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override keys: chain.1.epochs=9")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override keys: chain.1.epochs=9"
+    )
 
 
 def _add_others(commands: Any) -> None:
@@ -68,8 +72,12 @@ def _add_others(commands: Any) -> None:
     plan.add_argument("--individual", action="store_true", help="plan every member alone")
     _add_options(plan)
     grow = commands.add_parser("grow", help="grow one checkpoint, outside any chain")
-    grow.add_argument("--from", dest="source", required=True, metavar="CKPT", help="folder in a paradigm's own format, or a stage")
-    grow.add_argument("--to", dest="target", required=True, metavar="CONFIG_OR_DIR", help="JSON config, model name or folder")
+    grow.add_argument(
+        "--from", dest="source", required=True, metavar="CKPT", help="folder in a paradigm's own format, or a stage"
+    )
+    grow.add_argument(
+        "--to", dest="target", required=True, metavar="CONFIG_OR_DIR", help="JSON config, model name or folder"
+    )
     grow.add_argument("--grower", default="lossless")
     grow.add_argument("--paradigm", help="which reads the formats; found from the checkpoint by default")
     grow.add_argument("--seed", type=int, default=0)
@@ -93,7 +101,9 @@ def find_config(name: str) -> Path:
         found = sorted(folder.rglob(path.name if path.suffix else f"{path.name}.py"))
         if found:
             return found[0]
-    raise ConfigError(f"There is no config '{name}', neither here nor among those that compt ships.", do="Check the path.")
+    raise ConfigError(
+        f"There is no config '{name}', neither here nor among those that compt ships.", do="Check the path."
+    )
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -103,7 +113,9 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--options", nargs="+", action=DictAction)
     if bad := [pair for pair in pairs if "=" not in pair]:
-        raise ConfigError(f"--cfg-options: {bad[0]!r} is not KEY=VALUE.", do="For example --cfg-options chain.1.epochs=9.")
+        raise ConfigError(
+            f"--cfg-options: {bad[0]!r} is not KEY=VALUE.", do="For example --cfg-options chain.1.epochs=9."
+        )
     return parser.parse_args(["--options", *pairs]).options if pairs else {}
 
 

@@ -17,14 +17,47 @@ from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
 
 BUDGETS = ("epochs", "iters", "samples")
-STAGE_KEYS = {"name", "model", "init", "grower", "transfer", "optim_wrapper", "param_scheduler", "train_dataloader", *BUDGETS}
+STAGE_KEYS = {
+    "name",
+    "model",
+    "init",
+    "grower",
+    "transfer",
+    "optim_wrapper",
+    "param_scheduler",
+    "train_dataloader",
+    *BUDGETS,
+}
 RUNNER_KEYS = {
-    "train_dataloader", "val_dataloader", "val_evaluator", "optim_wrapper", "param_scheduler", "visualizer",
-    "custom_hooks", "default_hooks", "env_cfg", "model_wrapper_cfg", "log_processor", "compile",
+    "train_dataloader",
+    "val_dataloader",
+    "val_evaluator",
+    "optim_wrapper",
+    "param_scheduler",
+    "visualizer",
+    "custom_hooks",
+    "default_hooks",
+    "env_cfg",
+    "model_wrapper_cfg",
+    "log_processor",
+    "compile",
     "find_unused_parameters",
 }
-KEYS = {"paradigm", "chain", "grower", "transfer", "individual", "seed", "work_dir", "checkpoint", "evaluations",
-        "custom_imports", "default_scope", "launcher", *RUNNER_KEYS}
+KEYS = {
+    "paradigm",
+    "chain",
+    "grower",
+    "transfer",
+    "individual",
+    "seed",
+    "work_dir",
+    "checkpoint",
+    "evaluations",
+    "custom_imports",
+    "default_scope",
+    "launcher",
+    *RUNNER_KEYS,
+}
 DEFAULTS: Mapping[str, Any] = {
     "grower": {"type": "leading_block"},
     "transfer": {"type": "feature_mse"},
@@ -73,7 +106,9 @@ class ChainConfig:
     raw: Mapping[str, Any]
 
 
-def load_config(source: str | Path | Mapping[str, Any] | Config, options: Mapping[str, Any] | None = None) -> ChainConfig:
+def load_config(
+    source: str | Path | Mapping[str, Any] | Config, options: Mapping[str, Any] | None = None
+) -> ChainConfig:
     """Read and check a config.
 
     Args:
@@ -89,7 +124,9 @@ def load_config(source: str | Path | Mapping[str, Any] | Config, options: Mappin
         try:
             config.merge_from_dict(dict(options))
         except (KeyError, IndexError, TypeError, AssertionError) as error:
-            raise ConfigError(f"--cfg-options do not fit the config: {error}.", do="Write them as chain.1.epochs=9.") from error
+            raise ConfigError(
+                f"--cfg-options do not fit the config: {error}.", do="Write them as chain.1.epochs=9."
+            ) from error
     raw = {k: v for k, v in config.to_dict().items() if not (callable(v) or inspect.ismodule(v) or k.startswith("_"))}
     faults = _Faults(str(config.filename or "config"))
     raw = _known_keys(raw, config, faults)
@@ -129,7 +166,9 @@ class _Faults:
         if self.found:
             count = "1 fault" if len(self.found) == 1 else f"{len(self.found)} faults"
             lines = "\n".join(f"  - {fault}" for fault in self.found)
-            raise ConfigError(f"The config has {count}:\n{lines}", where=self.where, do="See docs/config.md for every key.")
+            raise ConfigError(
+                f"The config has {count}:\n{lines}", where=self.where, do="See docs/config.md for every key."
+            )
 
 
 def _read(source: str | Path | Mapping[str, Any] | Config) -> Config:
@@ -234,7 +273,10 @@ def _individual(given: Any, faults: _Faults) -> tuple[str, float] | None:
     if given is None:
         return None
     if not isinstance(given, Mapping) or set(given) - {*BUDGETS, "budget"}:
-        faults.add(f"individual: {given!r} is not dict(epochs=...), dict(iters=...), dict(samples=...) or dict(budget='chain').")
+        faults.add(
+            f"individual: {given!r} is none of dict(epochs=...), dict(iters=...), dict(samples=...), "
+            "dict(budget='chain')."
+        )
         return None
     if given.get("budget") == "chain":
         return "chain", 0
@@ -245,7 +287,10 @@ def _check_types(raw: Mapping[str, Any], stages: Sequence[StageConfig], faults: 
     """Check every plug-in the config names, and its arguments, without building it."""
     checks = [(PARADIGMS, "paradigm", raw.get("paradigm"))]
     for i, stage in enumerate(stages):
-        checks += [(GROWERS, f"grower (chain.{i})", stage.grower), (TRANSFERERS, f"transfer (chain.{i})", stage.transfer)]
+        checks += [
+            (GROWERS, f"grower (chain.{i})", stage.grower),
+            (TRANSFERERS, f"transfer (chain.{i})", stage.transfer),
+        ]
     seen: list[tuple[Any, Any]] = []
     for registry, where, value in checks:
         if value is None or (registry, value) in seen:
@@ -261,7 +306,13 @@ def _check_types(raw: Mapping[str, Any], stages: Sequence[StageConfig], faults: 
 def _check_numbers(raw: Mapping[str, Any], faults: _Faults) -> None:
     for key in set(raw.get("checkpoint") or {}) - {"interval", "keep"}:
         faults.unknown("checkpoint.", key, {"interval", "keep"})
-    numbers = {"seed": 0, "evaluations": 1, "checkpoint.interval": 1, "checkpoint.keep": 1, "train_dataloader.batch_size": 1}
+    numbers = {
+        "seed": 0,
+        "evaluations": 1,
+        "checkpoint.interval": 1,
+        "checkpoint.keep": 1,
+        "train_dataloader.batch_size": 1,
+    }
     for key, least in numbers.items():
         head, _, tail = key.partition(".")
         value = raw.get(head)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from compt.checkpoint import EXPORT, MANIFEST
 from compt.errors import ComptError, ConfigError, PluginError, WorkDirError
+from compt.files import EXPORT, MANIFEST
 from compt.growth import grow
 from compt.interfaces import Member, Paradigm
 from compt.registry import PARADIGMS
@@ -63,7 +63,9 @@ def _reader(path: Path, name: str | None) -> Paradigm:
             return paradigm
     raise ConfigError(
         f"No installed paradigm recognises '{path}'.",
-        do="Name the one that reads it with --paradigm, or install it: pip install 'compt[clip]'.".replace("'compt[clip]'", '"compt[all]"'),
+        do="Name the one that reads it with --paradigm, or install it: pip install 'compt[clip]'.".replace(
+            "'compt[clip]'", '"compt[all]"'
+        ),
     )
 
 

@@ -19,7 +19,9 @@ class ComptError(Exception):
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
         self.what, self.where, self.do = what, where, do
-        super().__init__("\n".join(part for part in (what, where and f"  where: {where}", do and f"  do: {do}") if part))
+        super().__init__(
+            "\n".join(part for part in (what, where and f"  where: {where}", do and f"  do: {do}") if part)
+        )
 
 
 class ConfigError(ComptError):

@@ -178,7 +178,7 @@ class Transferer(nn.Module, ABC):
         """The weight at ``progress`` (0 to 1) through the stage; at 0 the teacher is not run."""
         return self.weight if progress < self.until else 0.0
 
-    def bind(self, teacher: Architecture, student: Architecture) -> None:  # noqa: B027 - nothing to make by default
+    def bind(self, teacher: Architecture, student: Architecture) -> None:
         """Make what depends on the two models, such as projection heads."""
 
     @abstractmethod
@@ -255,7 +255,7 @@ class Paradigm(ABC):
         """Keep parameters in their range after an optimizer step (CLIP clamps its logit scale)."""
 
 
-class Layout(ABC):
+class Layout(ABC):  # noqa: B024 - patterns alone make a layout
     """Says, for one module class, what each of its parameters' axes are.
 
     A layout is registered under the path of the module class it describes, such as

@@ -23,9 +23,16 @@ class EndlessBatches(Sampler[list[Any]]):
     The first entry of each batch is a seed for the samples' own randomness.
     """
 
-    def __init__(self, length: int, batch_size: int, *, seed: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.order = DistributedSampler(
-            range(length), num_replicas=world, rank=rank, shuffle=True, seed=seed, drop_last=True  # type: ignore[arg-type]
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.order: DistributedSampler = DistributedSampler(
+            range(length),  # type: ignore[arg-type]
+            num_replicas=world,
+            rank=rank,
+            shuffle=True,
+            seed=seed,
+            drop_last=True,
         )
         self.batches = BatchSampler(self.order, batch_size, drop_last=True)
         self.seed, self.start, self.rank = seed, start, rank
@@ -85,14 +92,17 @@ def train_loader(
 ) -> DataLoader:
     """An endless loader that begins at iteration ``start``; ``options`` go to torch's DataLoader."""
     batches = EndlessBatches(
-        len(dataset), batch_size, seed=seed, start=start, rank=rank, world=world  # type: ignore[arg-type]
+        len(dataset),  # type: ignore[arg-type]
+        batch_size,
+        seed=seed,
+        start=start,
+        rank=rank,
+        world=world,
     )
     return _loader(SeededFetch(dataset), collate, batch_sampler=batches, **options)
 
 
-def eval_loader(
-    dataset: Dataset, collate: Collate, *, batch_size: int, **options: Any
-) -> DataLoader:
+def eval_loader(dataset: Dataset, collate: Collate, *, batch_size: int, **options: Any) -> DataLoader:
     """A loader over the whole data set, in order."""
     return _loader(dataset, collate, batch_size=batch_size, **options)
 

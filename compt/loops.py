@@ -17,7 +17,6 @@ from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
 from compt.checkpoint import (
-    CHECKPOINTS,
     checkpoints,
     load_checkpoint,
     random_state,
@@ -25,6 +24,7 @@ from compt.checkpoint import (
     save_checkpoint,
 )
 from compt.errors import TrainingError
+from compt.files import CHECKPOINTS
 from compt.interfaces import Batch, Metric
 from compt.loader import eval_loader, train_loader
 from compt.stage import StageModel
@@ -111,7 +111,8 @@ class TrainLoop(BaseLoop):
         if state is not None:
             self._restore(state)
         self.dataloader = self._loader(self._iter)
-        with _stop_signals() as stop, _model_training(self.runner.model):
+        self.runner.model.train()
+        with _stop_signals() as stop:
             batches = iter(self.dataloader) if self._iter < self._max_iters else iter(())
             if state is not None:
                 restore_random_state(state["random"])
@@ -231,7 +232,9 @@ class EvalLoop(BaseLoop):
         restore_random_state(state)
         self.runner.call_hook("after_val_epoch", metrics={k: m.value for k, m in found.items()})
         self.runner.call_hook("after_val")
-        return {k: {"value": m.value, "chance": m.chance, "higher_is_better": m.higher_is_better} for k, m in found.items()}
+        return {
+            k: {"value": m.value, "chance": m.chance, "higher_is_better": m.higher_is_better} for k, m in found.items()
+        }
 
     def _prepared(self, loader: DataLoader, *, measure: bool) -> Iterator[Batch]:
         """Yield batches on the device, prepared, and show them to mmengine's evaluator on the way."""
@@ -244,12 +247,6 @@ class EvalLoop(BaseLoop):
                 self.evaluator.process(data_samples=[dict(outputs)], data_batch=batch)
             yield batch
             self.runner.call_hook("after_val_iter", batch_idx=index, data_batch=raw, outputs=None)
-
-
-@contextmanager
-def _model_training(model: torch.nn.Module) -> Iterator[None]:
-    model.train()
-    yield
 
 
 @contextmanager

@@ -109,7 +109,9 @@ class AxisGrower(Grower):
         """Raise GrowthError where an axis shrinks, a fixed axis changes, or a layer is missing."""
         check_growable(source, target)
 
-    def prepare(self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator) -> Any:
+    def prepare(
+        self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator
+    ) -> Any:
         """Make what all parameters share, such as one map per axis, from the source's tensors."""
         return None
 

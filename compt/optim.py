@@ -22,7 +22,7 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return super().__call__(model)
         model = getattr(model, "module", model)
         params = [p for p in model.parameters() if p.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in params if p.ndim >= 2]},
             {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
         ]

@@ -86,7 +86,10 @@ class ChainPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain types."""
-        stages = [{**asdict(s), "flops": s.flops, "alone_flops": s.alone_flops, "share": s.flops / (self.flops or 1)} for s in self.stages]
+        stages = [
+            {**asdict(s), "flops": s.flops, "alone_flops": s.alone_flops, "share": s.flops / (self.flops or 1)}
+            for s in self.stages
+        ]
         return {
             "stages": stages,
             "flops": self.flops,
@@ -98,7 +101,9 @@ class ChainPlan:
         }
 
 
-def plan(config: ChainConfig | Config | Mapping[str, Any] | str, *, individual: bool = False, world: int = 1) -> ChainPlan:
+def plan(
+    config: ChainConfig | Config | Mapping[str, Any] | str, *, individual: bool = False, world: int = 1
+) -> ChainPlan:
     """Check a chain and count its compute; trains nothing and allocates no weights.
 
     Args:
@@ -152,7 +157,10 @@ def plan(config: ChainConfig | Config | Mapping[str, Any] | str, *, individual: 
             )
         )
         if index and not individual and samples > stages[index - 1].samples:
-            warnings.append(f"'{stage.member.name}' sees more samples than the member before it; the paper lets them fall along the chain.")
+            warnings.append(
+                f"'{stage.member.name}' sees more samples than the member before it; "
+                "the paper lets them fall along the chain."
+            )
         before = arch, forward
     if faults:
         raise faults[0] if len(faults) == 1 else ConfigError("\n".join(f"  - {fault}" for fault in faults))
@@ -184,7 +192,7 @@ class _Length:
             try:
                 self.samples = self.paradigm.num_samples("train")
             except DataError as error:
-                do = f"{error.do} For a plan without the data, say its size with num_samples, or budgets in iters or samples."
+                do = f"{error.do} To plan without the data, give its num_samples, or budgets in iters or samples."
                 raise ConfigError(error.what, where=error.where, do=do) from error
         if self.samples < batch_size * world:
             raise ConfigError(
@@ -242,7 +250,7 @@ def _check_hop(
         missing = sorted(transferer.needs - paradigm.outputs)
         if missing:
             raise ConfigError(
-                f"The transfer '{stage.transfer['type']}' needs {missing}, the paradigm offers {sorted(paradigm.outputs)}."
+                f"The transfer '{stage.transfer['type']}' needs {missing}, the paradigm has {sorted(paradigm.outputs)}."
             )
         if not transferer.strength(0.0):
             return None
@@ -256,7 +264,9 @@ def _check_hop(
     return transferer
 
 
-def _hop_warnings(stage: StageConfig, source: Architecture, target: Architecture, before: StagePlan, params: int) -> list[str]:
+def _hop_warnings(
+    stage: StageConfig, source: Architecture, target: Architecture, before: StagePlan, params: int
+) -> list[str]:
     hop = f"'{before.name}' -> '{stage.member.name}'"
     found = []
     ratio = params / before.params

@@ -95,7 +95,11 @@ class Terminal:
             self.tasks["stage"] = self.bars.add_task("stage", total=plan.iters, detail="")
             self.bars.start()
         self.bars.reset(self.tasks["stage"], total=plan.iters, description=plan.name, detail="")
-        grown = "from scratch" if not plan.index or plan.grower == "scratch" else f"grown by {plan.grower}, transfer {plan.transfer}"
+        grown = (
+            "from scratch"
+            if not plan.index or plan.grower == "scratch"
+            else f"grown by {plan.grower}, transfer {plan.transfer}"
+        )
         self.console.print(f"[bold]{plan.name}[/bold]: {plan.iters:,} iterations of {plan.batch_size}, {grown}")
 
     def report(self, iteration: int, iters: int, loss: float) -> None:
@@ -104,8 +108,11 @@ class Terminal:
         detail = f"{iteration}/{iters}" + ("" if math.isnan(loss) else f"  loss {loss:.3f}")
         before = sum(s.flops for s in self.chain.stages[: self.stage.index])
         self.bars.update(self.tasks["stage"], completed=iteration, detail=detail)
-        self.bars.update(self.tasks["chain"], completed=before + self.stage.flops_until(iteration),
-                         detail=f"stage {self.stage.index + 1}/{len(self.chain.stages)}")
+        self.bars.update(
+            self.tasks["chain"],
+            completed=before + self.stage.flops_until(iteration),
+            detail=f"stage {self.stage.index + 1}/{len(self.chain.stages)}",
+        )
         if math.isnan(loss):
             self.begun = (time.perf_counter(), iteration)
         tenth = 10 * iteration // max(1, iters)
@@ -122,12 +129,16 @@ class Terminal:
 
     def stage_done(self, manifest: Mapping[str, Any]) -> None:
         """Print the stage's growth and held-out figures."""
-        from compt.tables import metric_text
+        from compt.tables import figure_text
 
         growth = manifest.get("growth")
         if growth:
-            exact = "keeps the function" if growth["function_preserving"] else f"does not keep the function: {growth['reason']}"
+            exact = (
+                "keeps the function"
+                if growth["function_preserving"]
+                else f"does not keep the function: {growth['reason']}"
+            )
             error = "" if growth["error"] is None else f" (measured error {growth['error']:.1e})"
             self.console.print(f"  growth {exact}{error}")
-        figures = ", ".join(f"{k} {metric_text(v)}" for k, v in list(manifest["metrics"].items())[:3])
+        figures = ", ".join(f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3])
         self.console.print(f"  {manifest['name']} done in {manifest['seconds']:.0f} s: {figures}")

@@ -100,7 +100,11 @@ def stage_config(
             "keep": config.checkpoint["keep"],
             "check_interval": LOG_INTERVAL if torch.cuda.is_available() else 1,
         },
-        "val_dataloader": {"batch_size": 2 * loader["batch_size"], "num_workers": 0, **(given.pop("val_dataloader", None) or {})},
+        "val_dataloader": {
+            "batch_size": 2 * loader["batch_size"],
+            "num_workers": 0,
+            **(given.pop("val_dataloader", None) or {}),
+        },
         "val_cfg": {"type": "ComptEvalLoop"},
         "val_evaluator": evaluator or [],
         "optim_wrapper": optim,
@@ -113,7 +117,10 @@ def stage_config(
             **given.pop("default_hooks", {}),
         },
         "log_processor": {"by_epoch": False, "window_size": interval},
-        "visualizer": {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]},
+        "visualizer": {
+            "type": "Visualizer",
+            "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
+        },
         **(wrapper() if launcher != "none" else {}),
         **{k: v for k, v in given.items() if v is not None},
     }
@@ -129,8 +136,10 @@ def _schedulers(given: Any, iters: int) -> list[dict[str, Any]]:
     """Turn schedules written as fractions of the stage into iterations; whole numbers stay as they are."""
     schedulers = []
     for one in given if isinstance(given, (list, tuple)) else [given] if given else []:
-        absolute = {k: round(v * iters) if k in ("begin", "end", "T_max", "total_iters") and isinstance(v, float) else v
-                    for k, v in one.items()}
+        absolute = {
+            k: round(v * iters) if k in ("begin", "end", "T_max", "total_iters") and isinstance(v, float) else v
+            for k, v in one.items()
+        }
         begin, end = absolute.get("begin", 0), absolute.get("end", iters)
         if end <= begin:  # a warm-up shorter than one iteration
             continue
@@ -157,7 +166,9 @@ def run_stage(config: Config, report: Report) -> StageResult:
         raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"Out of memory: {error}", where=config.work_dir, do="Lower train_dataloader.batch_size or use gradient accumulation."
+            f"Out of memory: {error}",
+            where=config.work_dir,
+            do="Lower train_dataloader.batch_size or use gradient accumulation.",
         ) from error
     loop = runner.train_loop
     assert isinstance(loop, TrainLoop)

@@ -125,7 +125,9 @@ class StageModel(BaseModel):
             losses |= {f"transfer/{name}": term.detach() for name, term in added.items()}
         return losses
 
-    def _transfer_loss(self, outputs: Outputs, batch: Mapping[str, Any], strength: float, task: Tensor) -> dict[str, Tensor]:
+    def _transfer_loss(
+        self, outputs: Outputs, batch: Mapping[str, Any], strength: float, task: Tensor
+    ) -> dict[str, Tensor]:
         """Run the teacher, weigh its terms, and keep their sum below the transferer's limit."""
         assert self.transfer is not None
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Tables of a plan for the terminal."""
+"""Numbers as people read them, and the table of a plan."""
 
 from __future__ import annotations
 
@@ -21,11 +21,33 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
-def metric_text(metric: Mapping[str, Any]) -> str:
-    """A figure with what guessing would reach beside it."""
-    if metric.get("chance") is None:
-        return f"{metric['value']:.4g}"
-    return f"{100 * metric['value']:.1f} % (chance {100 * metric['chance']:.1f} %)"
+def is_share(metric: Mapping[str, Any]) -> bool:
+    """Whether a figure reads best in per cent: between 0 and 1, with a chance level."""
+    return metric["chance"] is not None and metric["value"] is not None and 0 <= metric["value"] <= 1
+
+
+def figure_text(metric: Mapping[str, Any] | None) -> str:
+    """A figure with what guessing would reach beside it: '31.2 % (chance 1.1)'."""
+    if metric is None:
+        return "-"
+    value, chance = metric["value"], metric["chance"]
+    if value is None:
+        return "not finite"
+    if is_share(metric):
+        return f"{100 * value:.1f} % (chance {100 * chance:.2g})"
+    return f"{value:.4g}" + ("" if chance is None else f" (chance {chance:.4g})")
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def times(factor: float | None) -> str:
+    """An acceleration, '-' where there is none."""
+    return "-" if factor is None else f"{factor:.2f}x" if factor < 10 else f"{factor:.0f}x"
 
 
 def plan_table(plan: ChainPlan) -> Table:
@@ -55,10 +77,15 @@ def plan_table(plan: ChainPlan) -> Table:
 def plan_text(plan: ChainPlan) -> str:
     """The totals, and warnings where the chain leaves the paper's rules."""
     largest = plan.stages[-1]
-    lines = [f"chain {quantity(plan.flops, 'FLOP')}; every member alone {quantity(plan.alone_flops, 'FLOP')}"
-             f" ({plan.alone_flops / (plan.flops or 1):.2f}x the chain)"]
+    lines = [
+        f"chain {quantity(plan.flops, 'FLOP')}; every member alone {quantity(plan.alone_flops, 'FLOP')}"
+        f" ({plan.alone_flops / (plan.flops or 1):.2f}x the chain)"
+    ]
     if plan.first_budget_flops != plan.alone_flops:
-        lines.append(f"with as many samples as '{plan.stages[0].name}' for every member, alone: "
-                     f"{quantity(plan.first_budget_flops, 'FLOP')} ({plan.first_budget_flops / (plan.flops or 1):.2f}x the chain), "
-                     f"'{largest.name}' only: {quantity(largest.first_samples * largest.student_flops, 'FLOP')}")
+        ratio = plan.first_budget_flops / (plan.flops or 1)
+        lines.append(
+            f"with as many samples as '{plan.stages[0].name}' for every member, alone: "
+            f"{quantity(plan.first_budget_flops, 'FLOP')} ({ratio:.2f}x the chain), "
+            f"'{largest.name}' only: {quantity(largest.first_samples * largest.student_flops, 'FLOP')}"
+        )
     return "\n".join(lines + [f"warning: {warning}" for warning in plan.warnings])

@@ -11,13 +11,35 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from compt.checkpoint import CHECKPOINTS, EXPORT, FORMAT, GROWN, MANIFEST, WEIGHTS, read_json, sweep, write_json
 from compt.config import ChainConfig
 from compt.errors import ComptError, WorkDirError
+from compt.files import (
+    CHECKPOINTS,
+    CONFIG,
+    EXPORT,
+    FORMAT,
+    GROWN,
+    GROWTH,
+    LOCK,
+    MANIFEST,
+    STATE,
+    WEIGHTS,
+    read_json,
+    stage_name,
+    sweep,
+    write_json,
+)
 
-STATE = "chain.json"
-LOCK = ".chain.lock"
-FREE_KEYS = ("work_dir", "launcher", "visualizer", "log_processor", "env_cfg", "default_hooks", "checkpoint", "val_dataloader")
+FREE_KEYS = (
+    "work_dir",
+    "launcher",
+    "visualizer",
+    "log_processor",
+    "env_cfg",
+    "default_hooks",
+    "checkpoint",
+    "val_dataloader",
+)
 """Keys that may change between a run and its resumption: they do not touch what is trained."""
 
 
@@ -27,7 +49,7 @@ class StageFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest, self.weights, self.grown = path / MANIFEST, path / WEIGHTS, path / GROWN
-        self.growth, self.config = path / "growth.json", path / "config.py"
+        self.growth, self.config = path / GROWTH, path / CONFIG
         self.export, self.checkpoints = path / EXPORT, path / CHECKPOINTS
 
     @property
@@ -57,7 +79,7 @@ class WorkDir:
 
     def __init__(self, path: Path, config: ChainConfig, mode: str) -> None:
         self.path, self.config, self.mode = path, config, mode
-        self.stages = tuple(StageFolder(path / f"{i + 1:02d}_{s.member.name}") for i, s in enumerate(config.stages))
+        self.stages = tuple(StageFolder(path / stage_name(i, s.member.name)) for i, s in enumerate(config.stages))
 
     @contextmanager
     def open(self, *, resume: bool) -> Iterator[None]:
@@ -72,10 +94,14 @@ class WorkDir:
             existing = [p for p in self.path.iterdir() if p.name != LOCK]
             lock.acquire()
         except Timeout as error:
-            raise WorkDirError("Another process is training in this folder.", where=str(self.path), do="Wait for it, or stop it.") from error
+            raise WorkDirError(
+                "Another process is training in this folder.", where=str(self.path), do="Wait for it, or stop it."
+            ) from error
         except OSError as error:
             raise WorkDirError(
-                f"The work folder cannot be used: {error.strerror or error}.", where=str(self.path), do="Choose another with --work-dir."
+                f"The work folder cannot be used: {error.strerror or error}.",
+                where=str(self.path),
+                do="Choose another with --work-dir.",
             ) from error
         try:
             self._claim(existing, resume)
@@ -112,7 +138,9 @@ class WorkDir:
                 do="Add --resume to go on with it, or choose another folder with --work-dir.",
             )
         if state["mode"] != self.mode:
-            raise WorkDirError(f"The work folder holds a run in mode '{state['mode']}', not '{self.mode}'.", where=str(self.path))
+            raise WorkDirError(
+                f"The work folder holds a run in mode '{state['mode']}', not '{self.mode}'.", where=str(self.path)
+            )
         changes = differences(state["config"], plain(self.config.raw))
         if changes:
             lines = "\n".join(f"  - {change}" for change in changes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import compt
-from compt import chain, checkpoint, loops
+from compt import chain, files, loops
 from tests.conftest import TOY
 
 
@@ -40,7 +40,7 @@ def arm(point: str) -> None:
 
         torch.save = dying_save
     elif point == "between two stages":
-        done = compt.checkpoint.write_json
+        done = files.write_json
 
         def dying_write(path, content):
             done(path, content)
@@ -61,7 +61,7 @@ def arm(point: str) -> None:
                 die()
             replace(source, target)
 
-        checkpoint.os.replace = dying_replace
+        files.os.replace = dying_replace
 
 
 POINTS = (

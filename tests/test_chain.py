@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 import compt
 from compt import ConfigError, TrainingError
-from compt.checkpoint import read_json
 from compt.errors import WorkDirError
+from compt.files import read_json
 from tests.kill_at import POINTS
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[1]
 
 def python(*arguments: str, **options) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, **options)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,9 @@ def reference(tmp_path_factory) -> Path:
 
 def same_weights(one: Path, other: Path) -> None:
     for stage in ("01_a", "02_b", "03_c"):
-        assert (one / stage / "weights.safetensors").read_bytes() == (other / stage / "weights.safetensors").read_bytes(), stage
+        assert (one / stage / "weights.safetensors").read_bytes() == (
+            other / stage / "weights.safetensors"
+        ).read_bytes(), stage
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -68,7 +72,10 @@ def test_a_signal_saves_and_stops(sig, tmp_path, toy):
     config.write_text("\n".join(f"{k} = {v!r}" for k, v in toy.items()))
     process = subprocess.Popen(
         [sys.executable, "-m", "compt", "train", str(config), "--work-dir", str(tmp_path / "run")],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     for _ in range(600):
         if list((tmp_path / "run").rglob("*.log")):
@@ -139,7 +146,10 @@ def test_foreign_and_unwritable_folders_are_refused(toy, tmp_path):
         compt.train(toy, work_dir=tmp_path)
     with pytest.raises(WorkDirError, match="cannot be used"):
         compt.train(toy, work_dir=tmp_path / "thesis.tex" / "run")
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"] or {p.name for p in tmp_path.iterdir()} == {"thesis.tex", ".chain.lock"}
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"] or {p.name for p in tmp_path.iterdir()} == {
+        "thesis.tex",
+        ".chain.lock",
+    }
 
 
 def test_a_folder_in_use_is_refused(toy, tmp_path):

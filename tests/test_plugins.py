@@ -135,9 +135,7 @@ class TestCheck:
         assert check_command(json=False) == 2
         lines = capsys.readouterr().out.splitlines()
         (line,) = (
-            line
-            for line in lines
-            if line.lstrip().startswith("growers") and " needs " in line.split("alpha ")[0]
+            line for line in lines if line.lstrip().startswith("growers") and " needs " in line.split("alpha ")[0]
         )
         assert 'pip install "alpha[one]"' in line, "brackets are not markup, and a pipe folds no line"
 
@@ -226,9 +224,7 @@ def test_smallest_extra_otherwise(install):  # noqa: F811
 def test_part_of_an_installed_package_is_missing():
     (entry,) = (e for e in PARADIGMS.candidates("clip")[1])
     assert pip_command("timm.not_yet", entry) == 'pip install --upgrade "compt[clip]"'
-    assert pip_command("pytest.not_yet", GROWERS.candidates("lossless")[1][0]).startswith(
-        "pip install --upgrade "
-    )
+    assert pip_command("pytest.not_yet", GROWERS.candidates("lossless")[1][0]).startswith("pip install --upgrade ")
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,7 @@ def write_package(
     (info / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{textwrap.dedent(metadata)}"
     )
-    (info / "entry_points.txt").write_text(
-        f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items())
-    )
+    (info / "entry_points.txt").write_text(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()))
     for module, source in modules.items():
         (folder / f"{module}.py").write_text(textwrap.dedent(source))
 
@@ -134,8 +132,7 @@ def test_two_packages_with_one_name(install):
         with pytest.raises(PluginError) as caught:
             ask("same")
         assert caught.value.what == (
-            "The grower 'same' is declared by 2 packages: alpha 1.2 (alpha_m:Fake) "
-            "and Beta_Pack 3.0 (beta_m:Fake)."
+            "The grower 'same' is declared by 2 packages: alpha 1.2 (alpha_m:Fake) and Beta_Pack 3.0 (beta_m:Fake)."
         )
         assert "'alpha:same' or 'beta-pack:same'" in caught.value.do
     assert "beta_m" not in sys.modules
@@ -146,9 +143,7 @@ def test_two_packages_with_one_name(install):
     assert "same" not in GROWERS.names()
 
 
-@pytest.mark.parametrize(
-    ("stale", "stem"), [("alpha-pack", ""), ("Alpha_Pack", ""), ("Alpha_Pack", "Alpha-Pack")]
-)
+@pytest.mark.parametrize(("stale", "stem"), [("alpha-pack", ""), ("Alpha_Pack", ""), ("Alpha_Pack", "Alpha-Pack")])
 def test_a_stale_copy_of_one_package_is_no_clash(install, stale, stem):
     install(stale, {"one": "old_m:Fake"}, {}, folder="old", version="0.9", stem=stem)
     install("alpha-pack", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER}, folder="new")
@@ -327,9 +322,7 @@ def arguments(install):
 class TestBuild:
     def test_builds(self):
         assert GROWERS.build({"type": "args", "size": 3}).size == 3
-        built = GROWERS.build(
-            Config({"type": "args", "num_heads": 2}), default_args={"size": 4, "num_heads": 9}
-        )
+        built = GROWERS.build(Config({"type": "args", "num_heads": 2}), default_args={"size": 4, "num_heads": 9})
         assert (built.size, built.num_heads) == (4, 2)
         cls = GROWERS.get("args")
         assert isinstance(GROWERS.build({"type": cls, "size": 1}), cls)
@@ -355,9 +348,7 @@ class TestBuild:
         assert GROWERS.signature_faults({"type": "args", "size": 1, "fail": ValueError()}) == []
 
     def test_faults_of_the_type(self):
-        assert GROWERS.signature_faults({"type": "arg"})[0].startswith(
-            "No grower named 'arg'. Did you mean 'args'?"
-        )
+        assert GROWERS.signature_faults({"type": "arg"})[0].startswith("No grower named 'arg'. Did you mean 'args'?")
         assert "is not a dict(type=..., ...)" in GROWERS.signature_faults({"size": 3})[0]
         (fault,) = GROWERS.signature_faults({"type": int})
         assert fault.startswith("The grower 'int' (builtins:int) is not a subclass of compt.Grower")

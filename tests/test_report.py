@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from compt.errors import ConfigError, WorkDirError
-from compt.report import PICTURES, Report, as_table, report, report_command, write
+from compt.report import PICTURES, Report, report, report_command, write
+from compt.summary import tables
 
 # FLOPs and val/top1 at each measurement; the last entry is the end of the stage.
 CHAIN = {"tiny": [(50, 0.1), (100, 0.3)], "small": [(20, 0.35), (40, 0.5), (60, 0.45)]}
@@ -34,19 +35,35 @@ def make_run(
     (folder / "chain.json").write_text(json.dumps(state))
     for index, (member, points) in enumerate(list(curves.items())[:done]):
         curve = [
-            {"iter": i + 1, "samples": 8 * (i + 1), "flops": flops, "seconds": 2.0 * i,
-             "metrics": {name: _metric(value, higher, chance), "val/loss": _metric(1 - value, False, None)}}
+            {
+                "iter": i + 1,
+                "samples": 8 * (i + 1),
+                "flops": flops,
+                "seconds": 2.0 * i,
+                "metrics": {name: _metric(value, higher, chance), "val/loss": _metric(1 - value, False, None)},
+            }
             for i, (flops, value) in enumerate(points)
         ]
         grown = mode == "chain" and index > 0
         stage = folder / f"{index + 1:02d}_{member}"
         stage.mkdir()
         manifest = {
-            "format": 1, "name": member, "index": index, "mode": mode, "paradigm": "toy",
-            "grower": "lossless" if grown else None, "transfer": "feature_mse" if grown else None,
-            "params": 10 * len(member), "samples": curve[-1]["samples"], "iters": len(curve), "batch_size": 8,
+            "format": 1,
+            "name": member,
+            "index": index,
+            "mode": mode,
+            "paradigm": "toy",
+            "grower": "lossless" if grown else None,
+            "transfer": "feature_mse" if grown else None,
+            "params": 10 * len(member),
+            "samples": curve[-1]["samples"],
+            "iters": len(curve),
+            "batch_size": 8,
             "flops": {"student_per_sample": 1, "teacher_per_sample": 0, "total": points[-1][0]},
-            "seconds": 61.2, "metrics": curve[-1]["metrics"], "main_metric": name, "curve": curve,
+            "seconds": 61.2,
+            "metrics": curve[-1]["metrics"],
+            "main_metric": name,
+            "curve": curve,
             "growth": {"grower": "lossless", "function_preserving": True, "reason": ""} if grown else None,
             "environment": {"device": "cpu"},
         }
@@ -251,7 +268,7 @@ def test_the_json_has_the_documented_keys(both: list[Path], capsys: pytest.Captu
 
 
 def _lines(result: Report, capsys: pytest.CaptureFixture) -> list[str]:
-    from compt.pictures import show
+    from compt.summary import show
 
     show(result, [], as_json=False)
     return capsys.readouterr().out.splitlines()
@@ -267,7 +284,7 @@ def test_tables_keep_to_their_width(both: list[Path], capsys: pytest.CaptureFixt
     assert "…" not in "".join(lines)
     assert all(any(name in line for line in lines) for name in names)
     assert any("31.2 % (chance 1.1)" in line for line in lines)
-    assert as_table(result).columns[0].header == "member"
+    assert tables(result)[0].columns[0].header == "member"
 
 
 def test_the_table_says_what_was_reached(both: list[Path], capsys: pytest.CaptureFixture) -> None:

@@ -73,11 +73,7 @@ def splits(cfg: Mapping[str, Any]) -> tuple[str, ...]:
 def _sort_options(type: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tell the splits (name -> files) from the options of the source's class."""
     if type not in SOURCES:
-        what = (
-            "The data has no type."
-            if type is None
-            else f"No data source named '{type}'." + _near(type, SOURCES)
-        )
+        what = "The data has no type." if type is None else f"No data source named '{type}'." + _near(type, SOURCES)
         raise ConfigError(what, where="data", do=f"Available: {', '.join(SOURCES)}.")
     known = [p.name for p in inspect.signature(SOURCES[type]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     settings = {key: value for key, value in options.items() if key in known}

@@ -9,15 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from compt.data._cache import cache_folder, sha256, unwritable, write_whole
+from compt.data._cache import cache_folder, unwritable
 from compt.data._icon_names import VENDORS
 from compt.errors import DataError
+from compt.files import atomic, sha256, sweep
 
 FORMAT = 1
 INSTALL = 'pip install "compt[demo]"'
@@ -65,9 +66,7 @@ def drawings(image_size: int, cache_dir: str | Path | None = None) -> Drawings:
     found_paths = (path for vendor in VENDORS for path in (root / vendor).rglob("*.svg"))
     paths = tuple(sorted(path.relative_to(root).as_posix() for path in found_paths))
     if not paths:
-        raise DataError(
-            "The package mkdocs-material has no icons.", where=str(root), do=f"Reinstall it: {INSTALL}"
-        )
+        raise DataError("The package mkdocs-material has no icons.", where=str(root), do=f"Reinstall it: {INSTALL}")
     names = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     folder = cache_folder(cache_dir) / "icons"
     file = folder / f"{version}-{image_size}px-v{FORMAT}-{names[:12]}.npy"
@@ -105,13 +104,12 @@ def _intact(file: Path, paths: Sequence[str]) -> Drawings | None:
 
 def _draw_all(root: Path, paths: Sequence[str], size: int, file: Path) -> Drawings:
     """Draw every icon and write array and facts; the caller holds the lock."""
-    for stale in file.parent.glob(f"{file.stem}.*.part"):
-        stale.unlink(missing_ok=True)
+    sweep(file.parent, f".{file.stem}*.tmp")
     draw = _drawer(size)
     pictures: list[str] = []
     skipped: list[str] = []
 
-    def write(out: BinaryIO) -> None:
+    with atomic(file) as part, part.open("wb") as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
         np.lib.format.write_array_header_1_0(out, header)
         with _bar() as bar:
@@ -123,9 +121,9 @@ def _draw_all(root: Path, paths: Sequence[str], size: int, file: Path) -> Drawin
                 pictures.append(hashlib.sha256(picture.tobytes()).hexdigest()[:16])
                 out.write(picture.tobytes())
 
-    digest = write_whole(file, write)
-    facts = json.dumps({"sha256": digest, "skipped": skipped, "pictures": pictures})
-    write_whole(file.with_suffix(".json"), lambda out: out.write(facts.encode()))
+    facts = {"sha256": sha256(file), "skipped": skipped, "pictures": pictures}
+    with atomic(file.with_suffix(".json")) as part:
+        part.write_text(json.dumps(facts), "utf-8")
     return Drawings(file, tuple(paths), tuple(pictures), frozenset(skipped))
 
 
@@ -134,16 +132,12 @@ def _drawer(size: int) -> Callable[[Path], np.ndarray | None]:
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
-        raise DataError(
-            f"Icons are drawn with resvg-py, which cannot be loaded: {error}.", do=INSTALL
-        ) from error
+        raise DataError(f"Icons are drawn with resvg-py, which cannot be loaded: {error}.", do=INSTALL) from error
 
     def draw(path: Path) -> np.ndarray | None:
         try:
             svg = path.read_text("utf-8")
-            png = svg_to_bytes(
-                svg_string=svg, background="white", width=size, height=size, skip_system_fonts=True
-            )
+            png = svg_to_bytes(svg_string=svg, background="white", width=size, height=size, skip_system_fonts=True)
             drawn = Image.open(io.BytesIO(bytes(png))).convert("L")
         except (ValueError, OSError):
             return None

@@ -62,9 +62,7 @@ class Icon:
         words = self.name.split("-")
         if words[0] == "language" and len(words) > 1:
             words = words[1:]
-        return words[0] + "".join(
-            word for word in words[1:] if word not in STYLES and not LEVEL.fullmatch(word)
-        )
+        return words[0] + "".join(word for word in words[1:] if word not in STYLES and not LEVEL.fullmatch(word))
 
 
 def held_out(concept: str) -> bool:

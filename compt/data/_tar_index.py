@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compt.data._cache import cache_folder, write_whole
+from compt.data._cache import cache_folder
 from compt.data._strings import PackedStrings, Packer
 from compt.errors import DataError
+from compt.files import atomic
 
 FORMAT = 1
 SLACK = 1 << 20
@@ -92,7 +93,8 @@ def _store(file: Path, same: np.ndarray, index: TarIndex) -> None:
         "extensions": np.array(index.extensions, np.str_),
         "members": index.members,
     }
-    write_whole(file, lambda out: np.savez(out, **arrays))  # type: ignore[arg-type]
+    with atomic(file) as part, part.open("wb") as out:
+        np.savez(out, **arrays)  # type: ignore[arg-type]
 
 
 def _scan(path: Path, size: int) -> TarIndex:
@@ -125,7 +127,5 @@ def _scan(path: Path, size: int) -> TarIndex:
             do="It was probably not copied completely: fetch it again.",
         )
     if not samples:
-        raise DataError(
-            "The shard holds no samples.", where=str(path), do="Members are named like '000017.jpg'."
-        )
+        raise DataError("The shard holds no samples.", where=str(path), do="Members are named like '000017.jpg'.")
     return TarIndex(Packer(samples).packed(), tuple(extensions), np.array(members, np.int64).reshape(-1, 4))

@@ -81,9 +81,7 @@ class SkipBroken(Dataset):
 
     def __init__(self, num_samples: int, *, max_broken: float) -> None:
         if not isinstance(max_broken, int | float) or not 0 <= max_broken <= 1:
-            raise ConfigError(
-                f"max_broken={max_broken!r} is no share from 0 to 1.", do="0.01 allows one in a hundred."
-            )
+            raise ConfigError(f"max_broken={max_broken!r} is no share from 0 to 1.", do="0.01 allows one in a hundred.")
         self.max_broken = max_broken
         self._broken = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
 

@@ -120,13 +120,9 @@ class _Rows:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 first = file.readline(MAX_CELL)
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"The table cannot be read: {error}.", where=str(path), do="Check the path."
-            ) from error
+            raise DataError(f"The table cannot be read: {error}.", where=str(path), do="Check the path.") from error
         if not first.strip():
-            raise DataError(
-                "The table is empty.", where=str(path), do="Its first line must name the columns."
-            )
+            raise DataError("The table is empty.", where=str(path), do="Its first line must name the columns.")
         tabs = path.suffix.lower() in (".tsv", ".tab") or first.count("\t") > first.count(",")
         self.sep = sep or ("\t" if tabs else ",")
         self.header = [name.strip() for name in next(csv.reader([first], delimiter=self.sep))]

@@ -74,9 +74,7 @@ class Icons(Dataset):
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise ConfigError(f"Icons have no split '{split}'.{hint}", do=f"Available: {', '.join(SPLITS)}.")
         if not isinstance(image_size, int) or not 8 <= image_size <= 1024:
-            raise ConfigError(
-                f"image_size={image_size!r} is not a number of pixels from 8 to 1024.", where="icons"
-            )
+            raise ConfigError(f"image_size={image_size!r} is not a number of pixels from 8 to 1024.", where="icons")
         self._drawings = drawings(image_size, cache_dir)
         icons = [None if path in self._drawings.skipped else Icon(path) for path in self._drawings.paths]
         part = divide(icons, self._drawings.pictures)[split]

@@ -56,9 +56,7 @@ class ShardPairs(SkipBroken):
     ) -> None:
         for option, value in (("image_keys", image_keys), ("caption_keys", caption_keys)):
             if isinstance(value, str) or not value:
-                raise ConfigError(
-                    f"{option}={value!r} is not a list of member extensions.", where="webdataset"
-                )
+                raise ConfigError(f"{option}={value!r} is not a list of member extensions.", where="webdataset")
         self.paths = expand(urls)
         self.caption_keys = tuple(caption_keys)
         texts = dict.fromkeys(key.partition(":")[0] for key in caption_keys)
@@ -72,9 +70,7 @@ class ShardPairs(SkipBroken):
         if label_key is not None:
             self.classes, self._labels = number([self._class_name(i, label_key) for i in range(len(self))])
             if not self.classes:
-                raise DataError(
-                    f"No sample's JSON member has the key '{label_key}'.", where=str(self.paths[0])
-                )
+                raise DataError(f"No sample's JSON member has the key '{label_key}'.", where=str(self.paths[0]))
 
     def _load(self, image_keys: Sequence[str], texts: Sequence[str], cache_dir: str | Path | None) -> None:
         """Index all archives: ``_spans`` int64 [N, columns, 2] (offset and size), ``_shard`` int32 [N]."""
@@ -180,9 +176,7 @@ def _braces(pattern: str) -> list[str]:
     try:
         import braceexpand
     except ImportError as error:
-        raise ConfigError(
-            f"'{pattern}' needs the package braceexpand.", do="pip install braceexpand"
-        ) from error
+        raise ConfigError(f"'{pattern}' needs the package braceexpand.", do="pip install braceexpand") from error
     try:
         return list(braceexpand.braceexpand(pattern))
     except ValueError as error:

@@ -26,7 +26,9 @@ class LeadingBlock(AxisGrower):
 
     def __init__(self, *, fused: Literal["split", "whole"] = "split") -> None:
         if fused not in ("split", "whole"):
-            raise ConfigError(f"fused={fused!r} is not known.", where="grower leading_block", do="Use 'split' or 'whole'.")
+            raise ConfigError(
+                f"fused={fused!r} is not known.", where="grower leading_block", do="Use 'split' or 'whole'."
+            )
         self.fused = fused
 
     def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
@@ -38,4 +40,3 @@ class LeadingBlock(AxisGrower):
         folded = target.reshape(large)
         folded[tuple(slice(0, n) for n in small)] = source.reshape(small)
         return folded.reshape(target.shape)
-

@@ -95,8 +95,9 @@ class Lossless(AxisGrower):
                 normal = torch.randn(sizes[1], sizes[0], generator=generator, dtype=torch.float64)
                 maps[axis] = torch.linalg.qr(normal).Q
         for name, param in small.params.items():
-            if param.scaled_by is not None and param.writes:
-                maps[name] = _through_scale(maps[param.groups[param.writes[0]][0]], source[param.scaled_by].double())
+            stream = maps.get(param.groups[param.writes[0]][0]) if param.writes else None
+            if param.scaled_by is not None and isinstance(stream, StreamMap):
+                maps[name] = _through_scale(stream, source[param.scaled_by].double())
         return maps
 
     def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
@@ -172,7 +173,9 @@ class Lossless(AxisGrower):
             if param.norm_axis and not stream:
                 found[f"'{param.template}' normalises over '{axis}', which grows"] = None
             elif param.norm_axis and param.writes and not whole:
-                found[f"'{param.template}' writes the residual stream through a norm: exact at multiples of {small} only"] = None
+                found[
+                    f"'{param.template}' writes the residual stream through a norm: exact at multiples of {small} only"
+                ] = None
             elif param.kind == "scale" and stream and not whole and param.name not in compensated:
                 found[f"'{param.template}' scales the residual stream: exact at multiples of {small} only"] = None
         return list(found)

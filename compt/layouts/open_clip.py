@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compt.interfaces import Layout, Outputs
 
+# fmt: off
 BLOCKS: Mapping[str, str] = {
     "transformer.resblocks.{block}.ln_1.weight": "embed",
     "transformer.resblocks.{block}.ln_1.bias": "embed",
@@ -21,7 +22,8 @@ BLOCKS: Mapping[str, str] = {
     "transformer.resblocks.{block}.attn.ln_k.bias": "head_dim",
     "transformer.resblocks.{block}.attn.head_scale": "scale: heads 1 1",
     "transformer.resblocks.{block}.attn.logit_scale": "scale: heads 1 1",
-    "transformer.resblocks.{block}.attn.out_proj.weight": "embed <- (heads head_dim) * transformer.resblocks.{block}.ls_1.gamma",
+    "transformer.resblocks.{block}.attn.out_proj.weight":
+        "embed <- (heads head_dim) * transformer.resblocks.{block}.ls_1.gamma",
     "transformer.resblocks.{block}.attn.out_proj.bias": "embed * transformer.resblocks.{block}.ls_1.gamma",
     "transformer.resblocks.{block}.ls_1.gamma": "scale: embed",
     "transformer.resblocks.{block}.ln_2.weight": "embed",
@@ -34,6 +36,7 @@ BLOCKS: Mapping[str, str] = {
     "transformer.resblocks.{block}.mlp.c_proj.bias": "embed * transformer.resblocks.{block}.ls_2.gamma",
     "transformer.resblocks.{block}.ls_2.gamma": "scale: embed",
 }
+# fmt: on
 TEXT: Mapping[str, str] = {
     "token_embedding.weight": "vocab -> embed",
     "positional_embedding": "position -> embed",

@@ -17,11 +17,14 @@ def zero_shot(image_NE: Tensor, classifier_EC: Tensor, label_N: Tensor) -> dict[
     ranked = (image_NE[labelled] @ classifier_EC).topk(min(5, classes), dim=1).indices
     hit = ranked == label_N[labelled, None].to(ranked.device)
     return {
-        f"zeroshot_top{k}": Metric(hit[:, :k].any(1).float().mean().item(), chance=min(1.0, k / classes)) for k in (1, 5)
+        f"zeroshot_top{k}": Metric(hit[:, :k].any(1).float().mean().item(), chance=min(1.0, k / classes))
+        for k in (1, 5)
     }
 
 
-def retrieval(image_NE: Tensor, text_NE: Tensor, token_NL: Tensor, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, Metric]:
+def retrieval(
+    image_NE: Tensor, text_NE: Tensor, token_NL: Tensor, ks: tuple[int, ...] = (1, 5, 10)
+) -> dict[str, Metric]:
     """Recall at k, both ways: the share of queries with a right answer among the k nearest.
 
     Samples whose texts are equal to the token are right answers for each other; chance is the expectation
@@ -31,9 +34,12 @@ def retrieval(image_NE: Tensor, text_NE: Tensor, token_NL: Tensor, ks: tuple[int
     right = torch.bincount(text_id)[text_id]
     metrics: dict[str, Metric] = {}
     for way, query, answer in (("image_to_text", image_NE, text_NE), ("text_to_image", text_NE, image_NE)):
-        hits = torch.cat([_hits(q, answer, ids, text_id, max(ks)) for q, ids in zip(query.split(1024), text_id.split(1024))])
+        chunks = zip(query.split(1024), text_id.split(1024), strict=True)
+        hits = torch.cat([_hits(q, answer, ids, text_id, max(ks)) for q, ids in chunks])
         for k in ks:
-            metrics[f"{way}_R@{k}"] = Metric(hits[:, :k].any(1).float().mean().item(), chance=_chance(right, len(right), k))
+            metrics[f"{way}_R@{k}"] = Metric(
+                hits[:, :k].any(1).float().mean().item(), chance=_chance(right, len(right), k)
+            )
     return metrics
 
 

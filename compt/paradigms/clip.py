@@ -119,7 +119,9 @@ class Clip(Paradigm):
 
     def _source_options(self) -> dict[str, Any]:
         if self.data is None:
-            raise ConfigError("The paradigm has no data.", where="paradigm.data", do="For example data=dict(type='icons').")
+            raise ConfigError(
+                "The paradigm has no data.", where="paradigm.data", do="For example data=dict(type='icons')."
+            )
         return {k: v for k, v in self.data.items() if k != "num_samples"}
 
     def build_dataset(self, split: str) -> Dataset:
@@ -208,9 +210,13 @@ class Clip(Paradigm):
     def load(self, path: Path) -> nn.Module:
         """Load an open_clip folder (config and weights)."""
         model = self.build_model(Member(path.name, f"local-dir:{path}"))
-        weights = next((p for p in sorted(path.iterdir(), reverse=True) if p.suffix in (".safetensors", ".bin", ".pt")), None)
+        weights = next(
+            (p for p in sorted(path.iterdir(), reverse=True) if p.suffix in (".safetensors", ".bin", ".pt")), None
+        )
         if weights is None:
-            raise ConfigError(f"'{path}' has a config but no weights.", do="Give a folder that open_clip or compt exported.")
+            raise ConfigError(
+                f"'{path}' has a config but no weights.", do="Give a folder that open_clip or compt exported."
+            )
         open_clip.load_checkpoint(model, str(weights))
         return model
 
@@ -220,7 +226,9 @@ def model_config(member: Member) -> dict[str, Any]:
     if isinstance(member.model, str):
         return _named_config(member)
     config = json.loads(json.dumps(member.model))
-    faults = _unknown("model", config, {"custom_text", "quick_gelu", "init_logit_scale", "embed_dim", "vision_cfg", "text_cfg"})
+    faults = _unknown(
+        "model", config, {"custom_text", "quick_gelu", "init_logit_scale", "embed_dim", "vision_cfg", "text_cfg"}
+    )
     faults += [f"model.{key} is missing" for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     for key, cls in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
         faults += _unknown(f"model.{key}", config.get(key, {}), {f.name for f in fields(cls)})
@@ -254,10 +262,10 @@ def _unknown(where: str, given: Mapping[str, Any], known: set[str]) -> list[str]
 def _check_timm_size(member: Member, model: nn.Module) -> None:
     """open_clip builds a timm tower at its own input size: the config must say the same one."""
     patch_embed = getattr(getattr(model.visual, "trunk", None), "patch_embed", None)
-    own = getattr(patch_embed, "img_size", None)
-    size = model.visual.image_size  # type: ignore[union-attr]
-    if own is not None and tuple(own) != tuple(size):  # type: ignore[arg-type]
+    own: Any = getattr(patch_embed, "img_size", None)
+    size: Any = model.visual.image_size  # type: ignore[union-attr]
+    if own is not None and tuple(own) != tuple(size):
         raise ConfigError(
-            f"The timm tower of member '{member.name}' takes images of {tuple(own)}, its vision_cfg says {tuple(size)}.",  # type: ignore[arg-type]
+            f"The timm tower of member '{member.name}' takes images of {tuple(own)}, its config says {tuple(size)}.",
             do=f"Set vision_cfg.image_size={own[0]}, or use a timm model of the size you want.",
         )

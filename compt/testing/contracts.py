@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from compt.axes import describe, find_layout
+from compt.errors import GrowthError
 from compt.growth import TOLERANCE, build_grower, grow, output_error
 from compt.interfaces import Member, Paradigm, Transferer
 from compt.operators import tensors_of
@@ -30,8 +31,13 @@ def randomised(module: nn.Module, *, scale: float = 0.2, seed: int = 0) -> nn.Mo
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for param in module.parameters():
-            param += scale * torch.randn(param.shape, generator=generator, dtype=torch.float64).to(param)
+            param.add_(scale * torch.randn(param.shape, generator=generator, dtype=torch.float64).to(param))
     return module
+
+
+def is_finite_scalar(value: Tensor) -> bool:
+    """Whether a tensor is one finite number."""
+    return value.ndim == 0 and bool(torch.isfinite(value))
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
@@ -61,7 +67,9 @@ class GrowerContract:
             error = output_error(source, target, seed=1)
             assert error is not None, "the layout of the pair has no probe"
             if growth.function_preserving:
-                assert error <= TOLERANCE[torch.float64], f"outputs differ by {error:.1e}; report function_preserving=False"
+                assert error <= TOLERANCE[torch.float64], (
+                    f"outputs differ by {error:.1e}; report function_preserving=False"
+                )
             else:
                 assert growth.reason, "say in Growth.reason why the function is not kept"
 
@@ -78,7 +86,7 @@ class GrowerContract:
         for source, target in self.pairs():
             before = snapshot(target)
             growth = grow(source, target, self.grower)
-            values = [t for t in tensors_of(source).values()]
+            values = list(tensors_of(source).values())
             for name, tensor in tensors_of(target).items():
                 if growth.params[name] == "copied":
                     assert any(tensor.shape == v.shape and torch.equal(tensor, v) for v in values), f"{name} is no copy"
@@ -103,7 +111,10 @@ class GrowerContract:
             other = copy.deepcopy(target)
             grow(source, target, self.grower, seed=3)
             grow(source, other, self.grower, seed=3)
-            assert all(torch.equal(a, b) for a, b in zip(target.state_dict().values(), other.state_dict().values(), strict=True))
+            assert all(
+                torch.equal(a, b)
+                for a, b in zip(target.state_dict().values(), other.state_dict().values(), strict=True)
+            )
 
     def test_a_refusal_changes_nothing(self) -> None:
         """A pair that shrinks is grown completely or refused before any write."""
@@ -111,8 +122,7 @@ class GrowerContract:
         before = snapshot(target)
         try:
             grow(source, target, self.grower)
-        except Exception as error:
-            assert type(error).__name__ == "GrowthError", f"raise GrowthError, not {type(error).__name__}"
+        except GrowthError:
             after = tensors_of(target)
             assert all(torch.equal(before[n], after[n]) for n in before), "the target changed before the refusal"
 
@@ -159,7 +169,7 @@ class TransfererContract:
     def test_terms_are_finite_scalars(self) -> None:
         """Every term is one finite number."""
         for name, term in self.make()(self.outputs(20, 0), self.outputs(12, 1), progress=0.5).items():
-            assert term.ndim == 0 and torch.isfinite(term), f"{name} is not a finite scalar"
+            assert is_finite_scalar(term), f"{name} is not a finite scalar"
 
     def test_the_student_learns(self) -> None:
         """Gradients reach the student's features and every trainable parameter of the transferer."""
@@ -225,7 +235,8 @@ class ParadigmContract:
         paradigm, model = self.make()
         batch = self.batch(paradigm)
         terms = paradigm.loss(paradigm.forward(model, batch), batch)
-        assert terms and all(t.ndim == 0 and torch.isfinite(t) for t in terms.values())
+        assert terms, "return at least one loss term"
+        assert all(map(is_finite_scalar, terms.values())), "loss terms are finite scalars"
         sum(terms.values()).backward()  # type: ignore[union-attr]
         assert any(p.grad is not None and p.grad.any() for p in model.parameters())
 
@@ -273,7 +284,8 @@ class LayoutContract:
         growth = grow(source, target, "lossless")
         assert growth.function_preserving or growth.reason
         if growth.function_preserving:
-            assert growth.error is not None and growth.error <= TOLERANCE[torch.float64]
+            assert growth.error is not None, "write the layout's probe()"
+            assert growth.error <= TOLERANCE[torch.float64]
 
     def test_probe_sees_the_weights(self) -> None:
         """A change of any one weight tensor changes what the probe returns."""

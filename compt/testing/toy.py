@@ -139,7 +139,9 @@ class Toy(Paradigm):
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy."""
         loss = F.cross_entropy(outputs["logits"], batch["label"])
-        return {"cross_entropy": loss * float("nan") if self.fail_at is not None and self.steps >= self.fail_at else loss}
+        return {
+            "cross_entropy": loss * float("nan") if self.fail_at is not None and self.steps >= self.fail_at else loss
+        }
 
     def after_step(self, model: nn.Module) -> None:
         """Count the steps."""

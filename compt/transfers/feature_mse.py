@@ -47,7 +47,8 @@ class FeatureMse(Transferer):
         self.features = self.features or tuple(student.features)
         if not self.features:
             raise ConfigError(
-                "feature_mse has no features to compare.", do="Name them: transfer=dict(type='feature_mse', features=[...])."
+                "feature_mse has no features to compare.",
+                do="Name them: transfer=dict(type='feature_mse', features=[...]).",
             )
         for name in self.features:
             widths = student.features[name], teacher.features[name]

@@ -129,9 +129,7 @@ def test_an_item_is_dark_on_white_rgb(icons: dict[str, Icons]) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_read_the_same(icons: dict[str, Icons], method: str) -> None:
     data = icons["vendor"]
-    loader = DataLoader(
-        data, batch_size=None, num_workers=2, multiprocessing_context=method, sampler=range(20)
-    )
+    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=method, sampler=range(20))
     for i, sample in enumerate(loader):
         assert tuple(sample["captions"]) == data[i]["captions"]
         assert sample["image"].tobytes() == data[i]["image"].tobytes()

@@ -58,9 +58,7 @@ def test_patterns_and_lists(make_tar: Make, cache: Path, tmp_path: Path) -> None
         assert [data[i]["captions"][0] for i in range(30)] == [f"picture {i}" for i in range(30)]
 
 
-def test_few_files_stay_open(
-    make_tar: Make, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_files_stay_open(make_tar: Make, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_module, "MAX_OPEN", 2)
     paths = [make_tar(f"s{shard}.tar", members(range(shard, shard + 1))) for shard in range(5)]
     data = ShardPairs(paths, cache_dir=cache)

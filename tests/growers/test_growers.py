@@ -31,7 +31,9 @@ class TestScratch(GrowerContract):
 
 
 @pytest.mark.parametrize("rms", [False, True])
-@pytest.mark.parametrize(("small", "large"), [((12, 1), (20, 5)), ((16, 3), (17, 4)), ((8, 2), (24, 3)), ((8, 5), (31, 5))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((12, 1), (20, 5)), ((16, 3), (17, 4)), ((8, 2), (24, 3)), ((8, 5), (31, 5))]
+)
 def test_lossless_is_exact_at_any_width_and_depth(small, large, rms):
     source, target = randomised(ToyNet(*small, rms=rms).double()), ToyNet(*large, rms=rms).double()
     growth = grow(source, target, "lossless")
@@ -135,7 +137,10 @@ def test_scratch_takes_any_pair():
 @pytest.mark.parametrize("grower", ["lossless", "leading_block"])
 @pytest.mark.parametrize(
     ("small", "large", "message"),
-    [((32, 1), (16, 1), "'embed.weight': the axis 'embed' would shrink from 32 to 16"), ((16, 3), (16, 2), "shrink from 3 to 2 blocks")],
+    [
+        ((32, 1), (16, 1), "'embed.weight': the axis 'embed' would shrink from 32 to 16"),
+        ((16, 3), (16, 2), "shrink from 3 to 2 blocks"),
+    ],
 )
 def test_shrinking_is_refused_by_name(grower, small, large, message):
     with pytest.raises(GrowthError, match=message):

@@ -18,7 +18,9 @@ from open_clip.timm_model import TimmModel  # noqa: E402
 
 def clip(width, layers, text_width, text_layers, *, embed_dim=32, head=16, cls=CLIP, text=None, **vision):
     vision_cfg = dict(image_size=32, patch_size=16, width=width, layers=layers, head_width=head, **vision)
-    text_cfg = dict(context_length=10, vocab_size=99, width=text_width, layers=text_layers, heads=text_width // head, **(text or {}))
+    text_cfg = dict(
+        context_length=10, vocab_size=99, width=text_width, layers=text_layers, heads=text_width // head, **(text or {})
+    )
     return cls(embed_dim, vision_cfg, text_cfg).double()
 
 
@@ -40,7 +42,9 @@ class TestCustomTextClip(LayoutContract):
 
 class TestTimmVit(LayoutContract):
     def pair(self):
-        return timm_vit(32, 2, reg_tokens=3, qk_norm=True, num_classes=7), timm_vit(80, 3, reg_tokens=3, qk_norm=True, num_classes=7)
+        return timm_vit(32, 2, reg_tokens=3, qk_norm=True, num_classes=7), timm_vit(
+            80, 3, reg_tokens=3, qk_norm=True, num_classes=7
+        )
 
 
 EXACT = {
@@ -57,7 +61,10 @@ EXACT = {
         lambda: clip(32, 2, 32, 2, no_ln_pre=True, pool_type="avg", final_ln_after_pool=True),
         lambda: clip(48, 3, 80, 2, no_ln_pre=True, pool_type="avg", final_ln_after_pool=True),
     ),
-    "wider MLP and more depth only": (lambda: clip(32, 2, 32, 2, mlp_ratio=2.0), lambda: clip(32, 7, 32, 3, mlp_ratio=3.5)),
+    "wider MLP and more depth only": (
+        lambda: clip(32, 2, 32, 2, mlp_ratio=2.0),
+        lambda: clip(32, 7, 32, 3, mlp_ratio=3.5),
+    ),
     "wider feature space": (lambda: clip(32, 2, 32, 2, embed_dim=24), lambda: clip(64, 2, 48, 2, embed_dim=40)),
     "q/k norms and scaled heads": (
         lambda: clip(32, 2, 32, 2, no_ln_pre=True, qk_norm=True, scale_heads=True),
@@ -93,7 +100,15 @@ def test_ln_pre_at_another_width_is_close_and_says_so(small, large):
     assert 0 < growth.error < 2e-2  # zero pads: 18 %, a constant in the pads: about 3 %
 
 
-@pytest.mark.parametrize("options", [dict(), dict(init_values=0.1), dict(class_token=False, global_pool="avg"), dict(pre_norm=False, fc_norm=True, global_pool="avg")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(init_values=0.1),
+        dict(class_token=False, global_pool="avg"),
+        dict(pre_norm=False, fc_norm=True, global_pool="avg"),
+    ],
+)
 def test_lossless_keeps_timm_vits_at_any_width(options):
     source, target = randomised(timm_vit(48, 2, num_classes=7, **options)), timm_vit(112, 5, num_classes=7, **options)
     growth = grow(source, target, "lossless")
@@ -146,9 +161,12 @@ def test_a_tower_without_layout_is_named():
 def test_a_different_activation_is_noticed():
     """Weights cannot carry QuickGELU: the claim is corrected by measurement."""
     source = randomised(clip(32, 2, 32, 2))
-    target = CLIP(32, dict(image_size=32, patch_size=16, width=64, layers=2, head_width=16), dict(context_length=10, vocab_size=99, width=32, layers=2, heads=2), quick_gelu=True).double()
+    target = CLIP(
+        32,
+        dict(image_size=32, patch_size=16, width=64, layers=2, head_width=16),
+        dict(context_length=10, vocab_size=99, width=32, layers=2, heads=2),
+        quick_gelu=True,
+    ).double()
     growth = grow(source, target)
     assert not growth.function_preserving
     assert "activation" in growth.reason
-
-

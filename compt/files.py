@@ -1,0 +1,107 @@
+"""The files of a run: their names, and how they are written: whole or not at all. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from compt.errors import TrainingError, WorkDirError
+
+FORMAT = 1
+STATE, LOCK = "chain.json", ".chain.lock"
+MANIFEST, WEIGHTS, GROWN, GROWTH = "manifest.json", "weights.safetensors", "grown.safetensors", "growth.json"
+CONFIG, EXPORT, CHECKPOINTS = "config.py", "export", "checkpoints"
+
+
+def stage_name(index: int, member: str) -> str:
+    """The folder of a stage in the work folder: '02_vit-s' for the second."""
+    return f"{index + 1:02d}_{member}"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a file beside ``path`` that takes its name once it is complete and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield beside
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        _sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in this folder durable, where the system allows it."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def not_written(path: Path, error: Exception) -> TrainingError:
+    """The error for a file of a run that could not be written."""
+    free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0
+    return TrainingError(
+        f"Could not write '{path.name}': {error}.",
+        where=f"{path.parent} ({free:.0f} MiB free)",
+        do="Make room or choose another --work-dir; what was written before is kept, and --resume goes on from it.",
+    )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, atomically.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; ``path`` is then as it was.
+    """
+    try:
+        with atomic(path) as file:
+            file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def read_json(path: Path, do: str = "Restore the file from a copy, or use another --work-dir.") -> dict[str, Any]:
+    """Read a JSON file that compt wrote.
+
+    Raises:
+        WorkDirError: the file is damaged or of another format; ``do`` is the advice it gives.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkDirError(f"Cannot read '{path.name}': {error}.", where=str(path), do=do) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else "no format at all"
+        raise WorkDirError(f"'{path.name}' is of format {found}; this compt reads {FORMAT}.", where=str(path), do=do)
+    return content
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sweep(folder: Path, pattern: str = ".*.tmp") -> None:
+    """Remove what an interrupted write left behind."""
+    for leftover in folder.rglob(pattern):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()

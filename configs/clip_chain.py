@@ -1,0 +1,24 @@
+"""Three CLIP models on icons, small to large: `mim train compt configs/clip_chain.py`."""
+
+paradigm = dict(type="clip", data=dict(type="icons"))
+
+
+def clip(width, vision_layers, text_layers):
+    return dict(
+        embed_dim=128,
+        vision_cfg=dict(image_size=32, patch_size=8, width=width, layers=vision_layers, head_width=32),
+        text_cfg=dict(context_length=12, width=width, layers=text_layers, heads=width // 32),
+    )
+
+
+chain = [
+    dict(name="clip-t", model=clip(64, 3, 2), epochs=18),
+    dict(name="clip-s", model=clip(128, 4, 3), epochs=9),
+    dict(name="clip-b", model=clip(256, 6, 4), epochs=4.5),
+]
+grower = dict(type="lossless")
+transfer = dict(type="feature_mse", weight=1.0)
+individual = dict(budget="chain")
+
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.1, betas=(0.9, 0.98)))
