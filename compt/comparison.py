@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
+from compt.files import FORMAT
 from compt.results import MemberReport, Point, RunReport
 
 
@@ -52,6 +54,19 @@ class Comparison:
     reached_flops: float | None
     acceleration: float | None
     acceleration_full: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All runs, and one comparison a chain where exactly one of them is individual."""
+
+    runs: tuple[RunReport, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return json.loads(json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False))
 
 
 def compare(chain: RunReport, individual: RunReport) -> Comparison:

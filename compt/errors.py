@@ -23,6 +23,12 @@ class ComptError(Exception):
             "\n".join(part for part in (what, where and f"  where: {where}", do and f"  do: {do}") if part)
         )
 
+    @property
+    def one_line(self) -> str:
+        """What is wrong, where, and what to do, on one line."""
+        where = f"({self.where})" if self.where else ""
+        return " ".join(f"{self.what} {where} {self.do}".split())
+
 
 class ConfigError(ComptError):
     """A config or a command-line argument that cannot be used."""

@@ -19,8 +19,8 @@ from typing import Any
 
 from mmengine.registry import Registry
 
+from compt.entries import Entry, installed, normalised, object_path, pip_command
 from compt.errors import ComptError, ConfigError, PluginError
-from compt.plugins import Entry, installed, normalised, object_path, one_line, pip_command
 
 
 class PluginRegistry(Registry):
@@ -150,7 +150,7 @@ class PluginRegistry(Registry):
         try:
             return self._argument_faults(*self._resolve(cfg, {}))
         except ComptError as error:
-            return [one_line(error)]
+            return [error.one_line]
 
     def refresh(self) -> None:
         """Forget which entry points were found and loaded, to see packages installed since."""

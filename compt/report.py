@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from compt.comparison import Comparison, compare
+from compt.comparison import Comparison, Report, compare
 from compt.errors import ConfigError, WorkDirError
-from compt.files import FORMAT, atomic
-from compt.results import RunReport, read_run, read_state
+from compt.files import atomic
+from compt.pictures import pictures
+from compt.results import read_run, read_state
+from compt.summary import show
 
 REPORT = "report.json"
 PICTURES = {f"{stem}.{kind}" for stem in ("quality_vs_compute", "acceleration") for kind in ("png", "svg")}
-
-
-@dataclass(frozen=True)
-class Report:
-    """All runs, and one comparison a chain where exactly one of them is individual."""
-
-    runs: tuple[RunReport, ...]
-    comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
-        return json.loads(json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False))
 
 
 def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
@@ -62,8 +49,6 @@ def write(report: Report, folder: Path) -> list[Path]:
     Raises:
         WorkDirError: the folder cannot be written.
     """
-    from compt.pictures import pictures
-
     text = json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n"
     files = {REPORT: text.encode(), **pictures(report)}
     try:
@@ -82,8 +67,6 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 def report_command(work_dirs: list[str], json: bool, out: str | None) -> int:
     """Report on work folders: tables, or JSON, on stdout; files into ``out`` or the first folder."""
-    from compt.summary import show
-
     folders = [Path(folder) for folder in work_dirs]
     result = report(folders)
     paths = write(result, Path(out) if out is not None else folders[0])

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from compt.comparison import Comparison, MemberComparison
-    from compt.report import Report
+    from compt.comparison import Comparison, MemberComparison, Report
     from compt.results import MemberReport, RunReport
 
 CHARGES = (

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from compt.entries import pip_command
 from compt.errors import PluginError
 from compt.plugins import (
     PluginInfo,
@@ -18,7 +19,6 @@ from compt.plugins import (
     check_command,
     list_command,
     listing,
-    pip_command,
 )
 from compt.registry import GROWERS, PARADIGMS
 from tests.test_registry import GROWER, install, write_package  # noqa: F401 - a fixture
