@@ -145,21 +145,21 @@ class TestCheck:
 
 
 def test_check_passes_where_all_is_well(install, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr("compt.registry.REGISTRIES", (GROWERS,))
+    monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
     install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER})
     assert check_command(json=False) == 0
     assert capsys.readouterr().out.count(" ok ") == len(GROWERS)
 
 
 def test_check_of_a_class_in_process(install, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("compt.registry.REGISTRIES", (GROWERS,))
+    monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
     GROWERS.register_module(name="mine", module=int)
     (row,) = (row for row in check() if row.plugin.name == "mine")
     assert "(builtins:int) is not a subclass of compt.Grower" in row.error
 
 
 def test_a_clash_is_shown_but_is_no_failure(install, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr("compt.registry.REGISTRIES", (GROWERS,))
+    monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
     install("alpha", {"same": "alpha_m:Fake"}, {"alpha_m": GROWER})
     install("beta", {"same": "beta_m:Fake"}, {"beta_m": GROWER})
     assert check_command(json=False) == 0
