@@ -17,10 +17,11 @@ from torch import nn
 from compt import growth as growing
 from compt.checkpoint import load_weights, save_weights
 from compt.config import ChainConfig, load_config
-from compt.errors import ConfigError, DataError
+from compt.errors import ConfigError
 from compt.files import FORMAT, WEIGHTS, read_json, write_json
 from compt.interfaces import Paradigm
 from compt.planning import ChainPlan, StagePlan, plan
+from compt.preflight import preflight
 from compt.progress import Progress, Silent
 from compt.registry import PARADIGMS
 from compt.runner import StageResult, run_stage, stage_config
@@ -57,7 +58,7 @@ def train(
     folder = WorkDir(Path(work_dir) if work_dir else default, checked, mode)
     chain_plan = plan(checked, individual=individual, world=get_world_size())
     progress.plan(chain_plan)
-    _check_data(checked)
+    preflight(checked, chain_plan)
     with folder.open(resume=resume) if is_main_process() else nullcontext():
         barrier()
         for index, stage_plan in enumerate(chain_plan.stages):
@@ -66,22 +67,6 @@ def train(
             barrier()
             progress.stage_done(read_json(folder.stages[index].manifest))
     return folder.path
-
-
-def _check_data(config: ChainConfig) -> None:
-    """Open every split once, so that missing data is found before anything is trained."""
-    paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
-    with torch.device("meta"):
-        for stage in config.stages:
-            paradigm.build_model(stage.member)
-    loaders = [stage.runner for stage in config.stages]
-    own_train = all((r.get("train_dataloader") or {}).get("dataset") is None for r in loaders)
-    try:
-        for split in (*(("train",) if own_train else ()), *paradigm.splits):
-            if not len(paradigm.build_dataset(split)):  # type: ignore[arg-type]
-                raise DataError(f"The split '{split}' is empty.")
-    except DataError as error:
-        raise ConfigError(error.what, where=error.where or "paradigm.data", do=error.do) from error
 
 
 class _Stage:
@@ -199,6 +184,7 @@ class _Stage:
                 "total": self.plan.flops,
             },
             "seconds": result.seconds,
+            "broken_samples": result.broken,
             "metrics": metrics,
             "main_metric": next(iter(metrics), None),
             "curve": curve,

@@ -27,9 +27,7 @@ def saving(path: Path) -> Iterator[Path]:
     try:
         with atomic(path) as file:
             yield file
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
-            raise
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch raises RuntimeError
         raise not_written(path, error) from error
 
 

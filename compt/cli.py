@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,9 +48,16 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the train command takes."""
-    parser.add_argument("config", help="path of a config, or the name of one that compt ships")
+    parser.add_argument("config", nargs="?", help="path of a config, or the name of one that compt ships")
     parser.add_argument("--work-dir", help="folder to write to (default: work_dirs/CONFIG_NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on with the chain in the work folder")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="WORK_DIR",
+        help="go on with the chain in the work folder (--work-dir, or given here)",
+    )
     parser.add_argument("--individual", action="store_true", help="train every member alone, for comparison")
     parser.add_argument(
         "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="for several processes"
@@ -119,25 +125,40 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     return parser.parse_args(["--options", *pairs]).options if pairs else {}
 
 
+def _what_to_train(arguments: argparse.Namespace) -> tuple[str, str | None]:
+    """The config and the work folder, wherever on the command line they were given."""
+    config, folder, resume = arguments.config, arguments.work_dir, arguments.resume
+    if config is None and isinstance(resume, str):  # 'train --resume CONFIG'
+        config, resume = resume, True
+    if config is None:
+        raise ConfigError(
+            "No config is given.", do="compt train CONFIG, for example: compt train configs/clip_chain.py"
+        )
+    if isinstance(resume, str) and folder not in (None, resume):
+        raise ConfigError(f"--work-dir {folder} and --resume {resume} name two folders.", do="Give one of them.")
+    return config, resume if isinstance(resume, str) else folder
+
+
 def _train(arguments: argparse.Namespace) -> int:
+    from mmengine.dist import is_main_process
+
     from compt.chain import train
     from compt.config import load_config
+    from compt.distributed import start
     from compt.progress import Silent, Terminal
 
-    config = load_config(find_config(arguments.config), parse_options(arguments.cfg_options))
-    launcher = arguments.launcher
-    first = int(os.environ.get("RANK", "0")) == 0
-    if launcher != "none":
-        from compt.distributed import start
-
-        start(launcher)
+    name, work_dir = _what_to_train(arguments)
+    config = load_config(find_config(name), parse_options(arguments.cfg_options))
+    if arguments.launcher != "none":
+        start(arguments.launcher)
+    first = is_main_process()
     with Terminal() if first else Silent() as progress:
         folder = train(
             config,
-            work_dir=arguments.work_dir,
-            resume=arguments.resume,
+            work_dir=work_dir,
+            resume=bool(arguments.resume),
             individual=arguments.individual,
-            launcher=launcher,
+            launcher=arguments.launcher,
             progress=progress,
         )
     if not first:

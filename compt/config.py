@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from compt.errors import ConfigError
+from compt.errors import ConfigError, Faults
 from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
 
@@ -128,7 +127,7 @@ def load_config(
                 f"--cfg-options do not fit the config: {error}.", do="Write them as chain.1.epochs=9."
             ) from error
     raw = {k: v for k, v in config.to_dict().items() if not (callable(v) or inspect.ismodule(v) or k.startswith("_"))}
-    faults = _Faults(str(config.filename or "config"))
+    faults = Faults(str(config.filename or "config"))
     raw = _known_keys(raw, config, faults)
     stages = _stages(raw, faults)
     _check_types(raw, stages, faults)
@@ -149,28 +148,6 @@ def load_config(
     )
 
 
-class _Faults:
-    """Collects what is wrong with a config."""
-
-    def __init__(self, where: str) -> None:
-        self.where, self.found = where, list[str]()
-
-    def add(self, fault: str) -> None:
-        self.found.append(fault)
-
-    def unknown(self, where: str, key: str, known: Sequence[str] | set[str]) -> None:
-        near = difflib.get_close_matches(key, sorted(known), n=1)
-        self.add(f"{where}{key} is not a key of compt" + (f"; did you mean '{near[0]}'?" if near else "."))
-
-    def raise_if_any(self) -> None:
-        if self.found:
-            count = "1 fault" if len(self.found) == 1 else f"{len(self.found)} faults"
-            lines = "\n".join(f"  - {fault}" for fault in self.found)
-            raise ConfigError(
-                f"The config has {count}:\n{lines}", where=self.where, do="See docs/config.md for every key."
-            )
-
-
 def _read(source: str | Path | Mapping[str, Any] | Config) -> Config:
     if isinstance(source, Config):
         return source
@@ -188,7 +165,7 @@ def _read(source: str | Path | Mapping[str, Any] | Config) -> Config:
         ) from error
 
 
-def _known_keys(raw: dict[str, Any], config: Config, faults: _Faults) -> dict[str, Any]:
+def _known_keys(raw: dict[str, Any], config: Config, faults: Faults) -> dict[str, Any]:
     """Drop variables that the config file uses itself; every other unknown key is a fault."""
     kept = {}
     for key, value in raw.items():
@@ -202,7 +179,7 @@ def _known_keys(raw: dict[str, Any], config: Config, faults: _Faults) -> dict[st
     return kept
 
 
-def _stages(raw: Mapping[str, Any], faults: _Faults) -> list[StageConfig]:
+def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig]:
     chain = raw.get("chain") or []
     if not isinstance(chain, list) or not all(isinstance(stage, Mapping) for stage in chain):
         faults.add("chain must be a list of dict(name=..., model=..., epochs=...).")
@@ -214,7 +191,7 @@ def _stages(raw: Mapping[str, Any], faults: _Faults) -> list[StageConfig]:
     return stages
 
 
-def _stage(index: int, stage: Mapping[str, Any], raw: Mapping[str, Any], faults: _Faults) -> StageConfig:
+def _stage(index: int, stage: Mapping[str, Any], raw: Mapping[str, Any], faults: Faults) -> StageConfig:
     where = f"chain.{index}"
     for key in stage:
         if key not in STAGE_KEYS:
@@ -255,7 +232,7 @@ def _typed(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value if value is not None else {"type": "none"}
 
 
-def _budget(given: Mapping[str, Any], where: str, faults: _Faults, *, may_be_zero: bool = False) -> tuple[str, float]:
+def _budget(given: Mapping[str, Any], where: str, faults: Faults, *, may_be_zero: bool = False) -> tuple[str, float]:
     """The one budget of a stage."""
     found = [(k, given[k]) for k in BUDGETS if given.get(k) is not None]
     if len(found) != 1:
@@ -268,7 +245,7 @@ def _budget(given: Mapping[str, Any], where: str, faults: _Faults, *, may_be_zer
     return unit, number
 
 
-def _individual(given: Any, faults: _Faults) -> tuple[str, float] | None:
+def _individual(given: Any, faults: Faults) -> tuple[str, float] | None:
     """The budget of members trained alone: ``dict(budget='chain')`` is each member's own in the chain."""
     if given is None:
         return None
@@ -283,7 +260,7 @@ def _individual(given: Any, faults: _Faults) -> tuple[str, float] | None:
     return _budget(given, "individual", faults)
 
 
-def _check_types(raw: Mapping[str, Any], stages: Sequence[StageConfig], faults: _Faults) -> None:
+def _check_types(raw: Mapping[str, Any], stages: Sequence[StageConfig], faults: Faults) -> None:
     """Check every plug-in the config names, and its arguments, without building it."""
     checks = [(PARADIGMS, "paradigm", raw.get("paradigm"))]
     for i, stage in enumerate(stages):
@@ -303,7 +280,7 @@ def _check_types(raw: Mapping[str, Any], stages: Sequence[StageConfig], faults: 
             faults.add(f"{where}: {fault}")
 
 
-def _check_numbers(raw: Mapping[str, Any], faults: _Faults) -> None:
+def _check_numbers(raw: Mapping[str, Any], faults: Faults) -> None:
     for key in set(raw.get("checkpoint") or {}) - {"interval", "keep"}:
         faults.unknown("checkpoint.", key, {"interval", "keep"})
     numbers = {

@@ -202,7 +202,11 @@ class Paradigm(ABC):
 
     @abstractmethod
     def build_dataset(self, split: str) -> Dataset:
-        """Build the map-style data set of 'train' or of one of ``splits``; raise DataError if it is missing."""
+        """Build the map-style data set of 'train' or of one of ``splits``; raise DataError if it is missing.
+
+        Where a data set puts others in the place of samples it cannot read, it counts them in ``broken_count``,
+        which the stage reports.
+        """
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Put samples of the data set together into one batch of CPU tensors."""

@@ -15,6 +15,8 @@ from compt.errors import ConfigError
 from compt.interfaces import Batch
 
 Collate = Callable[[Sequence[Any]], Batch]
+OURS = ("dataset", "sampler", "collate_fn")
+"""Keys of an mmengine dataloader config that compt fills itself."""
 
 
 class EndlessBatches(Sampler[list[Any]]):
@@ -108,6 +110,7 @@ def eval_loader(dataset: Dataset, collate: Collate, *, batch_size: int, **option
 
 
 def _loader(dataset: Dataset, collate: Collate, *, num_workers: int = 0, **options: Any) -> DataLoader:
+    options = {key: value for key, value in options.items() if key not in OURS}
     generator = torch.Generator().manual_seed(0)  # keeps the loader off the global random state
     options.setdefault("pin_memory", torch.cuda.is_available())
     return DataLoader(dataset, collate_fn=collate, num_workers=num_workers, generator=generator, **options)

@@ -79,7 +79,6 @@ class TrainLoop(BaseLoop):
         self.dataloader = self._loader(0)
 
     def _loader(self, start: int) -> DataLoader:
-        options = {k: v for k, v in self.options.items() if k not in ("dataset", "sampler", "collate_fn")}
         return train_loader(
             self.dataset,
             self.stage.paradigm.collate,
@@ -87,7 +86,7 @@ class TrainLoop(BaseLoop):
             start=start,
             rank=self.runner.rank,
             world=self.runner.world_size,
-            **options,
+            **self.options,
         )
 
     max_epochs = property(lambda self: 1)
@@ -208,8 +207,7 @@ class EvalLoop(BaseLoop):
     def _split_loader(self, split: str) -> DataLoader:
         if split not in self.loaders:
             dataset = open_dataset(self.stage, self.options, split)
-            options = {k: v for k, v in self.options.items() if k not in ("dataset", "sampler", "collate_fn")}
-            self.loaders[split] = eval_loader(dataset, self.stage.paradigm.collate, **options)
+            self.loaders[split] = eval_loader(dataset, self.stage.paradigm.collate, **self.options)
         return self.loaders[split]
 
     @torch.no_grad()

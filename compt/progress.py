@@ -140,5 +140,7 @@ class Terminal:
             )
             error = "" if growth["error"] is None else f" (measured error {growth['error']:.1e})"
             self.console.print(f"  growth {exact}{error}")
+        if broken := manifest.get("broken_samples"):
+            self.console.print(f"  {broken} training samples could not be read; others took their place")
         figures = ", ".join(f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3])
         self.console.print(f"  {manifest['name']} done in {manifest['seconds']:.0f} s: {figures}")

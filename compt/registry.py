@@ -11,8 +11,7 @@ import contextlib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 from mmengine.registry import Registry
 
 from compt.entries import Entry, installed, normalised, object_path, pip_command
-from compt.errors import ComptError, ConfigError, PluginError
+from compt.errors import ComptError, ConfigError, PluginError, did_you_mean
 
 
 class PluginRegistry(Registry):
@@ -203,7 +202,7 @@ class PluginRegistry(Registry):
         missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
         takes = f"It takes: {', '.join(names)}." if names else "It takes none."
         head = f"The {self.noun} '{name}'"
-        return [f"{head} takes no argument '{a}'.{_did_you_mean(a, names)} {takes}" for a in unknown] + [
+        return [f"{head} takes no argument '{a}'.{did_you_mean(a, names)} {takes}" for a in unknown] + [
             f"{head} needs the argument '{a}'." for a in missing
         ]
 
@@ -212,7 +211,7 @@ class PluginRegistry(Registry):
 
     def _unknown(self, key: str) -> PluginError:
         qualified = [e.key for entries in self._entries.values() for e in entries] if ":" in key else []
-        nearest = _did_you_mean(key, [*self.names(), *qualified])
+        nearest = did_you_mean(key, [*self.names(), *qualified])
         return PluginError(
             f"No {self.noun} named '{key}'.{nearest} {self._available()} "
             f"Others install by pip: a package that declares the entry-point group '{self.group}'."
@@ -245,13 +244,6 @@ class PluginRegistry(Registry):
             where=_location(error),
             do=f"Update or remove the package '{entry.package}'; other plug-ins are not affected.",
         )
-
-
-def _did_you_mean(name: Any, options: Iterable[str]) -> str:
-    """A sentence with the nearest names, after a space, or nothing."""
-    folded = {option.lower(): option for option in options}
-    near = [f"'{folded[match]}'" for match in get_close_matches(str(name).lower(), folded)]
-    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def _described(error: BaseException) -> str:

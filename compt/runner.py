@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from torch import nn
 
 from compt.config import ChainConfig, StageConfig
 from compt.distributed import wrapper
-from compt.errors import ComptError, TrainingError
+from compt.errors import TrainingError
+from compt.files import not_written
 from compt.hooks import ProgressHook, Report
 from compt.loops import TrainLoop, stage_model
 from compt.planning import StagePlan
@@ -34,6 +36,8 @@ class StageResult:
     student: nn.Module
     curve: list[dict[str, Any]]
     seconds: float
+    broken: int
+    """Training samples that could not be read, and were replaced by others."""
 
 
 class StageRunner(Runner):
@@ -162,8 +166,10 @@ def run_stage(config: Config, report: Report) -> StageResult:
         runner = StageRunner.from_cfg(config)
         runner.register_hook(ProgressHook(report, max(1, min(LOG_INTERVAL, iters // 20))))
         runner.train()
-    except ComptError:
-        raise
+    except OSError as error:  # from loggers: compt's own files have their own errors
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise not_written(Path(config.work_dir) / (error.filename or "log"), error) from error
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"Out of memory: {error}",
@@ -172,4 +178,5 @@ def run_stage(config: Config, report: Report) -> StageResult:
         ) from error
     loop = runner.train_loop
     assert isinstance(loop, TrainLoop)
-    return StageResult(stage_model(runner).student, loop.curve, loop.seconds)
+    broken = getattr(loop.dataset, "broken_count", 0)
+    return StageResult(stage_model(runner).student, loop.curve, loop.seconds, broken)

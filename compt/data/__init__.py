@@ -10,9 +10,8 @@ label -1 where a sample has no class, and the names of the classes in ``classes`
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from compt.data.csv import CsvPairs
 from compt.data.icons import SPLITS as ICON_SPLITS
 from compt.data.icons import Icons
 from compt.data.shards import ShardPairs
-from compt.errors import ConfigError
+from compt.errors import ConfigError, did_you_mean
 
 __all__ = ["SOURCES", "CsvPairs", "Icons", "Sample", "ShardPairs", "SkipBroken", "open_source", "splits"]
 
@@ -52,7 +51,7 @@ def open_source(type: str, split: str, **options: Any) -> Any:
         return Icons(split, **settings)
     if split not in files:
         raise ConfigError(
-            f"The data has no split '{split}'." + _near(split, files, cutoff=0.6),
+            f"The data has no split '{split}'." + did_you_mean(split, files),
             where=f"data of type '{type}'",
             do=f"Splits: {', '.join(files) or 'none'}. Give it a file: dict(type='{type}', {split}=...).",
         )
@@ -73,16 +72,18 @@ def splits(cfg: Mapping[str, Any]) -> tuple[str, ...]:
 def _sort_options(type: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tell the splits (name -> files) from the options of the source's class."""
     if type not in SOURCES:
-        what = "The data has no type." if type is None else f"No data source named '{type}'." + _near(type, SOURCES)
+        what = (
+            "The data has no type." if type is None else f"No data source named '{type}'." + did_you_mean(type, SOURCES)
+        )
         raise ConfigError(what, where="data", do=f"Available: {', '.join(SOURCES)}.")
     known = [p.name for p in inspect.signature(SOURCES[type]).parameters.values() if p.kind is p.KEYWORD_ONLY]
     settings = {key: value for key, value in options.items() if key in known}
     files = {key: value for key, value in options.items() if key not in known}
     rest = "." if type == "icons" else "; any other key is a split and its file."
     for key, value in files.items():
-        if type == "icons" or _near(key, known) or not _is_files(value):
+        if type == "icons" or did_you_mean(key, known, cutoff=0.75) or not _is_files(value):
             raise ConfigError(
-                f"Data of type '{type}' has no option '{key}'." + _near(key, known),
+                f"Data of type '{type}' has no option '{key}'." + did_you_mean(key, known, cutoff=0.75),
                 where=f"data.{key}",
                 do=f"Options: {', '.join(known)}{rest}",
             )
@@ -93,8 +94,3 @@ def _is_files(value: Any) -> bool:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return bool(value) and all(isinstance(item, str | Path) for item in value)
     return isinstance(value, str | Path) and bool(str(value))
-
-
-def _near(word: Any, words: Iterable[str], cutoff: float = 0.75) -> str:
-    found = difflib.get_close_matches(str(word), list(words), n=1, cutoff=cutoff)
-    return f" Did you mean '{found[0]}'?" if found else ""

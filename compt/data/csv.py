@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from compt.data._labels import number
 from compt.data._strings import Packer
 from compt.data.broken import BrokenSample, Sample, SkipBroken, decode
-from compt.errors import ConfigError, DataError
+from compt.errors import ConfigError, DataError, did_you_mean
 
 ALIASES = {"image": "filepath", "caption": "title"}
 """open_clip's names for the columns, read where the default names do not occur."""
@@ -133,10 +132,8 @@ class _Rows:
         for name in (key, ALIASES.get(key)):
             if name in self.header:
                 return self.header.index(name)
-        near = difflib.get_close_matches(key, self.header, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
         raise DataError(
-            f"The table has no column '{key}'.{hint}",
+            f"The table has no column '{key}'.{did_you_mean(key, self.header)}",
             where=str(self.path),
             do=f"Its columns, separated by {self.sep!r}: {', '.join(self.header)}. "
             "Name them with image_key, caption_key and label_key; the separator with sep.",

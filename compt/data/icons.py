@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch.utils.data import Dataset
 from compt.data._icon_cache import drawings
 from compt.data._icon_names import Icon, divide
 from compt.data.broken import Sample
-from compt.errors import ConfigError
+from compt.errors import ConfigError, did_you_mean
 
 SPLITS = ("train", "concept", "vendor")
 
@@ -70,9 +69,9 @@ class Icons(Dataset):
 
     def __init__(self, split: str, *, image_size: int = 32, cache_dir: str | Path | None = None) -> None:
         if split not in SPLITS:
-            near = difflib.get_close_matches(str(split), SPLITS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"Icons have no split '{split}'.{hint}", do=f"Available: {', '.join(SPLITS)}.")
+            raise ConfigError(
+                f"Icons have no split '{split}'.{did_you_mean(split, SPLITS)}", do=f"Available: {', '.join(SPLITS)}."
+            )
         if not isinstance(image_size, int) or not 8 <= image_size <= 1024:
             raise ConfigError(f"image_size={image_size!r} is not a number of pixels from 8 to 1024.", where="icons")
         self._drawings = drawings(image_size, cache_dir)

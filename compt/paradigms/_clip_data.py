@@ -48,6 +48,11 @@ class PairDataset(Dataset):
         self.__dict__.update(state)
         self._tokens = lru_cache(maxsize=100_000)(self._encode)
 
+    @property
+    def broken_count(self) -> int:
+        """How many samples of the source could not be read so far."""
+        return getattr(self.source, "broken_count", 0)
+
     def __len__(self) -> int:
         return len(self.source)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +18,8 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from compt.data import open_source, splits
-from compt.errors import ConfigError
+from compt.data import SkipBroken, open_source, splits
+from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
 from compt.paradigms._clip_data import PairDataset
 from compt.paradigms._clip_metrics import retrieval, zero_shot
@@ -130,6 +129,8 @@ class Clip(Paradigm):
         if options.get("type") == "icons":
             options.setdefault("image_size", max(size))
         source = open_source(split=split, **options)
+        if isinstance(source, SkipBroken):
+            source.check()
         return PairDataset(source, size, self.tokenizer, augment=self.augment if split == "train" else None)
 
     def num_samples(self, split: str) -> int:
@@ -229,11 +230,11 @@ def model_config(member: Member) -> dict[str, Any]:
     faults = _unknown(
         "model", config, {"custom_text", "quick_gelu", "init_logit_scale", "embed_dim", "vision_cfg", "text_cfg"}
     )
-    faults += [f"model.{key} is missing" for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+    faults += [f"model.{key} is missing." for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     for key, cls in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
         faults += _unknown(f"model.{key}", config.get(key, {}), {f.name for f in fields(cls)})
     if faults:
-        raise ConfigError(f"The model of member '{member.name}' is not an open_clip config: {'; '.join(faults)}.")
+        raise ConfigError(f"The model of member '{member.name}' is not an open_clip config: {' '.join(faults)}")
     return config
 
 
@@ -243,20 +244,16 @@ def _named_config(member: Member) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"Cannot read the model '{member.model}' of member '{member.name}': {error}.") from error
     if config is None:
-        near = difflib.get_close_matches(member.model, open_clip.list_models(), n=3)
+        near = did_you_mean(member.model, open_clip.list_models())
         raise ConfigError(
-            f"open_clip has no model '{member.model}' (member '{member.name}').",
-            do=f"Did you mean {' or '.join(near)}?" if near else "See open_clip.list_models().",
+            f"open_clip has no model '{member.model}' (member '{member.name}').{near}",
+            do="See open_clip.list_models().",
         )
     return config
 
 
 def _unknown(where: str, given: Mapping[str, Any], known: set[str]) -> list[str]:
-    faults = []
-    for key in sorted(set(given) - known):
-        near = difflib.get_close_matches(key, known, n=1)
-        faults.append(f"{where}.{key} is unknown" + (f", did you mean '{near[0]}'?" if near else ""))
-    return faults
+    return [f"{where}.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) - known)]
 
 
 def _check_timm_size(member: Member, model: nn.Module) -> None:
