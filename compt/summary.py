@@ -87,7 +87,7 @@ def family_text(c: Comparison) -> str:
     """The acceleration of the whole family in one sentence."""
     if c.acceleration is not None:
         full, first = times(c.acceleration_full), times(c.acceleration)
-        what = f"the family took {full} less compute as it ran, {first} less with each stage only until then"
+        what = f"acceleration of the family {full} as it ran, {first} with each stage only until then"
         return f"{c.chain}: every member reaches the one trained alone; {what}."
     unknown = tuple(m.name for m in c.members if m.status not in ("reached", "missed"))
     causes = {"missed": c.missed, "unknown": unknown}

@@ -79,7 +79,7 @@ class Clip(Paradigm):
         except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
             raise ConfigError(
                 f"open_clip cannot build the model of member '{member.name}': {type(error).__name__}: {error}",
-                do="Check its widths: heads must divide them (image tower: width / head_width, 64 by default).",
+                do="Check its sizes: heads must divide widths (image tower: width / head_width heads, 64 by default).",
             ) from error
         _check_timm_size(member, model)
         self._agree(member, config, model)

@@ -1,0 +1,63 @@
+"""README and docs: their code runs, their config is the one that ships, their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from compt import GROWERS, LAYOUTS
+from compt.config import KEYS, RUNNER_KEYS, STAGE_KEYS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.fixture
+def registries():
+    """What a page registers is forgotten afterwards."""
+    before = [(registry, dict(registry._module_dict)) for registry in (GROWERS, LAYOUTS)]
+    yield
+    for registry, modules in before:
+        registry._module_dict.clear()
+        registry._module_dict.update(modules)
+
+
+def test_the_readme_shows_the_config_that_ships():
+    config = (ROOT / "configs" / "clip_chain.py").read_text()
+    shown = next(block for block in blocks(ROOT / "README.md", "python") if "paradigm = " in block)
+    assert shown.strip() == config[config.index("paradigm = ") :].strip()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/plugins.md"])
+def test_the_grower_of_the_page_grows(registries, page, capsys):
+    namespace = {"__name__": "a_page"}
+    code = blocks(ROOT / page, "python")
+    for block in code[next(i for i, block in enumerate(code) if "MeanFill" in block) :]:
+        exec(block, namespace)
+    from compt import grow
+    from compt.testing.toy import ToyNet
+
+    source, target = ToyNet(8, 1), ToyNet(12, 1)
+    grow(source, target, "mean_fill")
+    assert target.head.weight[0, 8:].tolist() == pytest.approx([source.head.weight.mean().item()] * 4)
+    if page != "README.md":
+        assert "expanded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_key_is_explained():
+    text = (ROOT / "docs" / "config.md").read_text()
+    missing = [key for key in sorted(KEYS | STAGE_KEYS | RUNNER_KEYS) if f"`{key}`" not in text]
+    assert not missing
