@@ -86,6 +86,8 @@ class _Stage:
         if is_main_process() and not self.folder.growth.is_file():
             write_json(self.folder.growth, {"format": FORMAT, "growth": self._grow()})
         barrier()
+        if growth := read_json(self.folder.growth)["growth"]:
+            self.progress.grown(growth)
         config = stage_config(
             self.work.config,
             self.config,

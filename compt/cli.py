@@ -189,6 +189,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _grow(arguments: argparse.Namespace) -> int:
     from compt.convert import grow_checkpoint
+    from compt.tables import growth_text
 
     growth = grow_checkpoint(
         Path(arguments.source),
@@ -202,9 +203,7 @@ def _grow(arguments: argparse.Namespace) -> int:
         print(json.dumps(growth, indent=1))
         return 0
     counts = ", ".join(f"{number} {status}" for status, number in growth["counts"].items())
-    exact = "keeps the function" if growth["function_preserving"] else f"does not keep the function: {growth['reason']}"
-    error = "" if growth["error"] is None else f" (measured error {growth['error']:.1e})"
-    print(f"{arguments.out}: {counts}; {exact}{error}")
+    print(f"{arguments.out}: {counts}; growth {growth_text(growth)}")
     return 0
 
 

@@ -19,6 +19,9 @@ class Progress(Protocol):
     def stage_start(self, plan: StagePlan) -> None:
         """A stage begins or goes on."""
 
+    def grown(self, growth: Mapping[str, Any]) -> None:
+        """The stage's first weights were grown, now or before it was interrupted."""
+
     def report(self, iteration: int, iters: int, loss: float) -> None:
         """The iteration that is done; the loss is NaN where there is none yet."""
 
@@ -39,6 +42,9 @@ class Silent:
         """Ignore."""
 
     def stage_start(self, plan: StagePlan) -> None:
+        """Ignore."""
+
+    def grown(self, growth: Mapping[str, Any]) -> None:
         """Ignore."""
 
     def report(self, iteration: int, iters: int, loss: float) -> None:
@@ -127,19 +133,16 @@ class Terminal:
         seconds = (time.perf_counter() - start) / (iteration - first) * (iters - iteration)
         return f"  {int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
+    def grown(self, growth: Mapping[str, Any]) -> None:
+        """Print what growing kept."""
+        from compt.tables import growth_text
+
+        self.console.print(f"  growth {growth_text(growth)}")
+
     def stage_done(self, manifest: Mapping[str, Any]) -> None:
-        """Print the stage's growth and held-out figures."""
+        """Print the stage's first held-out figures."""
         from compt.tables import figure_text
 
-        growth = manifest.get("growth")
-        if growth:
-            exact = (
-                "keeps the function"
-                if growth["function_preserving"]
-                else f"does not keep the function: {growth['reason']}"
-            )
-            error = "" if growth["error"] is None else f" (measured error {growth['error']:.1e})"
-            self.console.print(f"  growth {exact}{error}")
         if broken := manifest.get("broken_samples"):
             self.console.print(f"  {broken} training samples could not be read; others took their place")
         figures = ", ".join(f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3])

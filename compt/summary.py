@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compt.tables import duration, figure_text, quantity, times
 
@@ -27,26 +27,43 @@ CHARGES = (
 
 
 def tables(report: Report, width: int = 100) -> list[Table]:
-    """One row a member: costs with the figures that fit into ``width``, then tables of further figures."""
+    """One row a member with its costs and main figure; then, for each run, one row a figure."""
+    return [_cost_table(report), *(table for run in report.runs for table in _figure_tables(run, width))]
+
+
+def _cost_table(report: Report) -> Table:
     rows: list[tuple[RunReport, MemberReport | str]] = []
     for run in report.runs:
         rows += [(run, member) for member in run.members]
         rows += [(run, name) for name in run.unfinished]
-    finished = [member for _, member in rows if not isinstance(member, str)]
-    key = [_Column("member", tuple(m if isinstance(m, str) else m.name for _, m in rows))]
+    columns = [_Column("member", tuple(m if isinstance(m, str) else m.name for _, m in rows))]
     if len(report.runs) > 1:
-        key.insert(0, _Column("run", tuple(run.label for run, _ in rows)))
+        columns.insert(0, _Column("run", tuple(run.label for run, _ in rows)))
     facts = [_cost_cells(run, member) for run, member in rows]
-    current = key + [_Column(header, tuple(row[header] for row in facts)) for header in facts[0]]
-    packed = [current]
-    mains = dict.fromkeys(m.main_metric for m in finished if m.main_metric)
-    for name in mains | dict.fromkeys(name for m in finished for name in m.metrics):
+    columns += [_Column(header, tuple(row[header] for row in facts)) for header in facts[0]]
+    for name in dict.fromkeys(m.main_metric for _, m in rows if not isinstance(m, str) and m.main_metric):
         cells = tuple("" if isinstance(m, str) else figure_text(m.metrics.get(name)) for _, m in rows)
-        column = _Column(name, cells)
+        columns.append(_Column(name, cells))
+    ends = [i for i in range(1, len(rows)) if rows[i][0] is not rows[i - 1][0]]
+    return _table(columns, ends)
+
+
+def _figure_tables(run: RunReport, width: int) -> list[Table]:
+    """All held-out figures of a run: one row a figure, chance beside it, as many members as fit into ``width``."""
+    first = {name: metric for member in reversed(run.members) for name, metric in member.metrics.items()}
+    names = list(dict.fromkeys(name for member in run.members for name in member.metrics))
+    if len(names) < 2:  # the costs have it
+        return []
+    chances = tuple(_short(first[name]["chance"], first[name]["chance"]) for name in names)
+    key = [_Column(f"held out, {run.label}", tuple(names)), _Column("chance", chances)]
+    packed = [list(key)]
+    for member in run.members:
+        column = _Column(member.name, tuple(_short_figure(member.metrics.get(name)) for name in names))
         if len(packed[-1]) > len(key) and sum(c.width for c in (*packed[-1], column)) > width:
             packed.append(list(key))
         packed[-1].append(column)
-    ends = [i for i in range(1, len(rows)) if rows[i][0] is not rows[i - 1][0]]
+    splits = [name.partition("/")[0] for name in names]
+    ends = [i for i in range(1, len(names)) if splits[i] != splits[i - 1]]
     return [_table(columns, ends) for columns in packed]
 
 
@@ -121,6 +138,11 @@ class _Column:
     def width(self) -> int:
         return max(map(len, (self.header, *self.cells))) + 2
 
+    @property
+    def left(self) -> bool:
+        """Whether it is text, which stands left."""
+        return self.header.startswith(("run", "member", "grower", "verdict", "held out"))
+
 
 def _cost_cells(run: RunReport, member: MemberReport | str) -> dict[str, str]:
     """What a stage is and costs, by column; an unfinished one says so in the place of its time."""
@@ -137,8 +159,13 @@ def _cost_cells(run: RunReport, member: MemberReport | str) -> dict[str, str]:
     }
 
 
-def _short(value: float, chance: float | None) -> str:
-    return figure_text({"value": value, "chance": chance}).partition(" (")[0]
+def _short(value: float | None, chance: float | None) -> str:
+    return _short_figure({"value": value, "chance": chance} if value is not None else None)
+
+
+def _short_figure(metric: Mapping[str, Any] | None) -> str:
+    """A figure without its chance level."""
+    return figure_text(metric).partition(" (")[0]
 
 
 def _table(columns: Sequence[_Column], section_ends: Sequence[int]) -> Table:
@@ -148,8 +175,7 @@ def _table(columns: Sequence[_Column], section_ends: Sequence[int]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
-        left = column.header in ("run", "member", "grower (exact)", "verdict")
-        table.add_column(column.header, justify="left" if left else "right", no_wrap=True)
+        table.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
     for index, row in enumerate(zip(*(column.cells for column in columns), strict=True)):
         table.add_row(*row, end_section=index + 1 in section_ends)
     return table

@@ -50,6 +50,13 @@ def times(factor: float | None) -> str:
     return "-" if factor is None else f"{factor:.2f}x" if factor < 10 else f"{factor:.0f}x"
 
 
+def growth_text(growth: Mapping[str, Any]) -> str:
+    """Whether growing kept the function, why not, and the measured error."""
+    kept = growth["function_preserving"]
+    text = "keeps the function" if kept else f"does not keep the function: {growth['reason']}"
+    return text + ("" if growth["error"] is None else f" (measured error {growth['error']:.1e})")
+
+
 def plan_table(plan: ChainPlan) -> Table:
     """One row a stage."""
     from rich import box

@@ -277,20 +277,24 @@ def _lines(result: Report, capsys: pytest.CaptureFixture) -> list[str]:
 def test_tables_keep_to_their_width(both: list[Path], capsys: pytest.CaptureFixture) -> None:
     names = [f"imagenet/metric_{i}" for i in range(7)]
     metrics = {name: _metric(0.312, True, 0.011) for name in names}
-    change(both[0] / "01_tiny" / "manifest.json", metrics=metrics, main_metric=names[0])
+    for stage in ("01_tiny", "02_small"):
+        change(both[0] / stage / "manifest.json", metrics=metrics, main_metric=names[0])
     result = report(both[:1])
     lines = _lines(result, capsys)
     assert max(len(line) for line in lines if "tmp" not in line) <= 100
     assert "…" not in "".join(lines)
     assert all(any(name in line for line in lines) for name in names)
     assert any("31.2 % (chance 1.1)" in line for line in lines)
-    assert tables(result)[0].columns[0].header == "member"
+    costs, figures = tables(result)
+    assert costs.columns[0].header == "member"
+    assert [column.header for column in figures.columns] == ["held out, chain", "chance", "tiny", "small"]
+    assert next(iter(figures.columns[1].cells)) == "1.1 %"
 
 
 def test_the_table_says_what_was_reached(both: list[Path], capsys: pytest.CaptureFixture) -> None:
     text = "\n".join(_lines(report(both), capsys))
     assert "lossless (yes)" in text
-    assert "the family took 2.50x less compute as it ran, 2.86x less" in text
+    assert "acceleration of the family 2.50x as it ran, 2.86x with each stage" in text
     assert "7.50x" in text
     assert "the whole budget of the member trained alone" in text
 
