@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from compt import LayoutError, describe, grow
+from compt import GrowthError, LayoutError, describe, grow
 from compt.testing import LayoutContract
 from compt.testing.contracts import randomised
 
@@ -17,10 +17,9 @@ from open_clip.timm_model import TimmModel  # noqa: E402
 
 
 def clip(width, layers, text_width, text_layers, *, embed_dim=32, head=16, cls=CLIP, text=None, **vision):
-    vision_cfg = dict(image_size=32, patch_size=16, width=width, layers=layers, head_width=head, **vision)
-    text_cfg = dict(
-        context_length=10, vocab_size=99, width=text_width, layers=text_layers, heads=text_width // head, **(text or {})
-    )
+    vision_cfg = dict(image_size=32, width=width, layers=layers, head_width=head) | dict(patch_size=16) | vision
+    text_cfg = dict(context_length=10, vocab_size=99, width=text_width, layers=text_layers, heads=text_width // head)
+    text_cfg |= text or {}
     return cls(embed_dim, vision_cfg, text_cfg).double()
 
 
@@ -89,6 +88,49 @@ def test_lossless_keeps_features_and_logits_of_clip(case):
         before, after = source.encode_image(image, True), target.encode_image(image, True)
     if before.shape == after.shape:
         assert torch.allclose(before, after, atol=1e-9)
+
+
+PAIRS = [((16, 1), (48, 5)), ((48, 3), (64, 3)), ((48, 2), (80, 7)), ((64, 4), (144, 6)), ((80, 5), (96, 12))]
+
+
+@pytest.mark.parametrize(("small", "large"), PAIRS)
+def test_lossless_is_exact_for_many_widths_depths_and_heads(small, large):
+    """Both towers at once, at non-multiples of width, depth and number of heads; twice in a row too."""
+    source, target, last = (clip(w, n, w, n, no_ln_pre=True) for w, n in (small, large, (large[0] + 16, large[1] + 2)))
+    randomised(source)
+    for one, other in ((source, target), (target, last)):
+        growth = grow(one, other)
+        assert growth.function_preserving, growth.reason
+        assert growth.error < 1e-9
+
+
+REFUSED = {
+    "heads of another size": (dict(head=16), dict(head=32), r"'visual\..*in_proj_weight': the axis 'visual\.head_dim'"),
+    "another vocabulary": (
+        dict(),
+        dict(text=dict(vocab_size=120)),
+        r"'token_embedding\.weight': the axis 'vocab'.*99 to 120",
+    ),
+    "more positions": (
+        dict(),
+        dict(text=dict(context_length=12)),
+        r"'positional_embedding': the axis 'position'.*10 to 12",
+    ),
+    "another patch size": (dict(), dict(patch_size=8), r"the axis 'visual\.(patch|position)'"),
+    "a layer the source lacks": (dict(), dict(qk_norm=True), r"could grow into 'visual\..*attn\.ln_q\.weight'"),
+    "a narrower MLP": (dict(), dict(mlp_ratio=1.0), r"the axis 'visual\.mlp' would shrink from 128 to 64"),
+}
+
+
+@pytest.mark.parametrize("grower", ["lossless", "leading_block"])
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_grow_is_named_before_any_write(case, grower):
+    small, large, message = REFUSED[case]
+    source, target = clip(32, 2, 32, 2, **small), clip(64, 2, 64, 2, **large)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    with pytest.raises(GrowthError, match=message):
+        grow(source, target, grower)
+    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
 
 
 @pytest.mark.parametrize(("small", "large"), [(32, 48), (32, 80), (48, 64), (48, 128)])
