@@ -208,7 +208,8 @@ def _stage(index: int, stage: Mapping[str, Any], raw: Mapping[str, Any], faults:
     for key in ("optim_wrapper", "param_scheduler", "train_dataloader"):
         if key in stage:
             runner[key] = _merged(runner.get(key), stage[key])
-    runner["train_dataloader"] = {**DEFAULTS["train_dataloader"], **(runner["train_dataloader"] or {})}
+    for key in ("optim_wrapper", "train_dataloader"):  # what is not given keeps its default
+        runner[key] = {**DEFAULTS[key], **(runner[key] or {})}
     return StageConfig(
         member=Member(name, stage.get("model")),
         budget=budget,

@@ -76,6 +76,7 @@ class TrainLoop(BaseLoop):
         self.curve: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._finite: bool | torch.Tensor = True
+        self._due = False
         self.dataloader = self._loader(0)
 
     def _loader(self, start: int) -> DataLoader:
@@ -138,7 +139,7 @@ class TrainLoop(BaseLoop):
     def _after_step(self, stop: list[int]) -> None:
         """Check the loss, evaluate, save and stop, whatever is due."""
         evaluate = self._iter in self.eval_iters and self.runner.val_loop is not None
-        save = self._iter % self.save_interval == 0 or self._iter == self._max_iters or bool(stop)
+        save = self._save_due(bool(stop))
         if evaluate or save or self._iter % self.check_interval == 0:
             self._check_finite()
         if evaluate:
@@ -146,12 +147,20 @@ class TrainLoop(BaseLoop):
             self.curve.append({"iter": self._iter, "seconds": self.seconds, "metrics": metrics})
         if save:
             self._save()
-        if stop:
+        if stop and save:
             raise TrainingError(
                 f"Stopped by {signal.Signals(stop[0]).name} after iteration {self._iter} of {self._max_iters}.",
                 where=str(self.runner.work_dir),
                 do="Run the same command with --resume to go on from there.",
             )
+
+    def _save_due(self, stop: bool) -> bool:
+        """Whether to save now: what is due waits for accumulated gradients, which no checkpoint holds."""
+        self._due = self._due or stop or self._iter % self.save_interval == 0
+        whole = self._iter % self.runner.optim_wrapper._accumulative_counts == 0
+        now = self._iter == self._max_iters or (self._due and whole)
+        self._due = self._due and not now
+        return now
 
     def _check_finite(self) -> None:
         if not self._finite:

@@ -68,6 +68,8 @@ class ChainPlan:
 
     stages: tuple[StagePlan, ...]
     warnings: tuple[str, ...] = ()
+    individual: bool = False
+    """Every member alone, from scratch: no chain."""
 
     @property
     def flops(self) -> float:
@@ -164,7 +166,7 @@ def plan(
         before = arch, forward
     if faults:
         raise faults[0] if len(faults) == 1 else ConfigError("\n".join(f"  - {fault}" for fault in faults))
-    return ChainPlan(tuple(stages), tuple(warnings))
+    return ChainPlan(tuple(stages), tuple(warnings), individual)
 
 
 def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:

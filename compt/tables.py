@@ -83,6 +83,8 @@ def plan_table(plan: ChainPlan) -> Table:
 
 def plan_text(plan: ChainPlan) -> str:
     """The totals, and warnings where the chain leaves the paper's rules."""
+    if plan.individual:
+        return f"every member alone: {quantity(plan.flops, 'FLOP')}"
     largest = plan.stages[-1]
     lines = [
         f"chain {quantity(plan.flops, 'FLOP')}; every member alone {quantity(plan.alone_flops, 'FLOP')}"

@@ -169,6 +169,17 @@ def test_nan_stops_the_stage_and_keeps_the_last_good_checkpoint(toy, tmp_path):
     assert all(torch.isfinite(t).all() for t in state["model"].values())
 
 
+def test_checkpoints_wait_for_accumulated_gradients(toy, tmp_path):
+    toy["optim_wrapper"] = dict(accumulative_counts=3)
+    toy["checkpoint"] = dict(interval=2, keep=9)
+    toy["chain"][0]["iters"] = 8
+    toy["paradigm"]["fail_at"] = 7
+    with pytest.raises(TrainingError, match="not finite"):
+        compt.train(toy, work_dir=tmp_path / "run")
+    saved = sorted((tmp_path / "run" / "01_a" / "checkpoints").glob("*.pt"))
+    assert [p.name for p in saved] == ["iter_00000003.pt", "iter_00000006.pt"]
+
+
 def test_individual_trains_every_member_from_scratch(toy, tmp_path):
     toy["individual"] = dict(iters=4)
     folder = compt.train(toy, work_dir=tmp_path / "run", individual=True)
