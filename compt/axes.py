@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -38,6 +39,18 @@ def unwrap(module: nn.Module) -> nn.Module:
             module = module._modules["_orig_mod"]  # type: ignore[assignment]
         else:
             return module
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode, and every submodule back as it was."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
 
 
 def describe(module: nn.Module) -> Architecture:

@@ -106,7 +106,7 @@ class _Stage:
     def _grow(self) -> dict[str, Any] | None:
         """Write the weights to start from, and return what is reported of them."""
         seed = self.work.config.seed + self.plan.index
-        if self.config.init and not self.plan.index:
+        if self.config.init and self.work.mode == "chain":
             save_weights(self._load_init(Path(self.config.init)), self.folder.grown)
             return None
         if self.alone:

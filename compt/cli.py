@@ -102,9 +102,9 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.exists():
         return path
-    root = Path(__file__).parent
+    root, wanted = Path(__file__).parent, path if path.suffix else path.with_suffix(".py")
     for folder in (root / ".mim" / "configs", root.parent / "configs"):
-        found = sorted(folder.rglob(path.name if path.suffix else f"{path.name}.py"))
+        found = sorted(p for p in folder.rglob(wanted.name) if p.parts[-len(wanted.parts) :] == wanted.parts)
         if found:
             return found[0]
     raise ConfigError(

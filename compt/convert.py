@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,16 @@ def grow_checkpoint(
     Raises:
         ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
     """
-    if out.exists() and any(out.iterdir()):
-        raise WorkDirError("The output folder is not empty.", where=str(out), do="Choose another with -o.")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise WorkDirError("The output exists and is no empty folder.", where=str(out), do="Choose another with -o.")
     if not source.exists():
         raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
     folder = source / EXPORT if (source / MANIFEST).is_file() else source
     reader = _reader(folder, paradigm)
-    small = reader.load(folder)
-    large = build_member(reader, Member(Path(target).stem, _model(target)), seed=seed)
+    with _as_config_error(f"The checkpoint '{source}' cannot be loaded", do="Check --from."):
+        small = reader.load(folder)
+    with _as_config_error(f"The model '{target}' cannot be built", do="Check --to."):
+        large = build_member(reader, Member(Path(target).stem, _model(target)), seed=seed)
     report = grow(small, large, grower, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     reader.export(large, out)
@@ -52,6 +55,17 @@ def grow_checkpoint(
         "error": report.error,
         "out": str(out),
     }
+
+
+@contextmanager
+def _as_config_error(what: str, do: str) -> Iterator[None]:
+    """Say what could not be done with a file, whatever a paradigm's library raises over it."""
+    try:
+        yield
+    except ComptError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what}: {type(error).__name__}: {error}", do=do) from error
 
 
 def _reader(path: Path, name: str | None) -> Paradigm:
@@ -86,6 +100,8 @@ def _model(target: str) -> Any:
     if path.suffix == ".json":
         try:
             content = json.loads(path.read_text())
+            if not isinstance(content, dict):
+                raise ValueError("it is no JSON object")
         except (OSError, ValueError) as error:
             raise ConfigError(f"Cannot read the model config '{path}': {error}.", do="Check --to.") from error
         return content.get("model_cfg", content)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compt.axes import describe, find_layout, unwrap
+from compt.axes import describe, evaluating, find_layout, unwrap
 from compt.errors import GrowthError
 from compt.interfaces import Architecture, Grower, Growth
 from compt.operators import tensors_of
@@ -108,7 +107,7 @@ def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float |
     """
     outputs = []
     for module in (source, target):
-        with torch.random.fork_rng(devices=[]), _evaluating(module):
+        with torch.random.fork_rng(devices=[]), evaluating(module):
             outputs.append(find_layout(module).probe(module, torch.Generator().manual_seed(seed)))
     before, after = outputs
     if not before or not after:
@@ -116,15 +115,3 @@ def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float |
     shared = [k for k in before if k in after and before[k].shape == after[k].shape]
     errors = [((before[k] - after[k]).abs().max() / before[k].abs().max().clamp_min(1e-30)).item() for k in shared]
     return max(errors) if errors else None
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode, and every submodule back as it was."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in modes.items():
-            m.training = mode

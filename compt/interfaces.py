@@ -82,8 +82,8 @@ class Architecture:
     ``sizes`` maps an axis to its length, ``roles`` to how it may grow: ``stream`` (a residual width that many
     parameters write and read), ``hidden`` (units inside one sub-layer, such as ``mlp`` or ``heads``),
     ``output`` (a feature width that leaves the model), ``fixed``. ``depths`` maps the scope of each stack of
-    blocks to its number of blocks. ``features`` maps the outputs of the paradigm to their widths; it is
-    empty outside a chain.
+    blocks to its number of blocks. ``outputs`` maps the outputs of the paradigm to their widths, ``features``
+    those that transferers compare by default; both are empty outside a chain.
     """
 
     module: str
@@ -92,6 +92,7 @@ class Architecture:
     depths: Mapping[str, int]
     params: Mapping[str, ParamAxes]
     features: Mapping[str, int] = field(default_factory=dict)
+    outputs: Mapping[str, int] = field(default_factory=dict)
 
     def shape(self, param: ParamAxes) -> tuple[int, ...]:
         """The unfolded shape of a parameter: one dimension per atomic axis."""

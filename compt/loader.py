@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,11 @@ from compt.interfaces import Batch
 Collate = Callable[[Sequence[Any]], Batch]
 OURS = ("dataset", "sampler", "collate_fn")
 """Keys of an mmengine dataloader config that compt fills itself."""
+
+
+def loader_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a dataloader config goes to torch's DataLoader."""
+    return {key: value for key, value in given.items() if key not in OURS}
 
 
 class EndlessBatches(Sampler[list[Any]]):
@@ -110,7 +115,6 @@ def eval_loader(dataset: Dataset, collate: Collate, *, batch_size: int, **option
 
 
 def _loader(dataset: Dataset, collate: Collate, *, num_workers: int = 0, **options: Any) -> DataLoader:
-    options = {key: value for key, value in options.items() if key not in OURS}
     generator = torch.Generator().manual_seed(0)  # keeps the loader off the global random state
     options.setdefault("pin_memory", torch.cuda.is_available())
     return DataLoader(dataset, collate_fn=collate, num_workers=num_workers, generator=generator, **options)

@@ -26,7 +26,7 @@ from compt.checkpoint import (
 from compt.errors import TrainingError
 from compt.files import CHECKPOINTS
 from compt.interfaces import Batch, Metric
-from compt.loader import eval_loader, train_loader
+from compt.loader import eval_loader, loader_options, train_loader
 from compt.stage import StageModel
 
 
@@ -87,7 +87,7 @@ class TrainLoop(BaseLoop):
             start=start,
             rank=self.runner.rank,
             world=self.runner.world_size,
-            **self.options,
+            **loader_options(self.options),
         )
 
     max_epochs = property(lambda self: 1)
@@ -216,7 +216,7 @@ class EvalLoop(BaseLoop):
     def _split_loader(self, split: str) -> DataLoader:
         if split not in self.loaders:
             dataset = open_dataset(self.stage, self.options, split)
-            self.loaders[split] = eval_loader(dataset, self.stage.paradigm.collate, **self.options)
+            self.loaders[split] = eval_loader(dataset, self.stage.paradigm.collate, **loader_options(self.options))
         return self.loaders[split]
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -136,9 +137,16 @@ def plan(
                 faults.append(fault)
             warnings += _hop_warnings(stage, before[0], arch, stages[-1], params)
         budget = _alone_budget(checked, stage) if individual else stage.budget
-        iters = length.iters(budget, batch_size, world)
+        if individual and not budget[1]:
+            raise ConfigError(
+                "The members have no budget to be trained alone with: the first one's is 0.",
+                where="individual",
+                do="Give one, for example individual=dict(epochs=10).",
+            )
+        dataset = stage.runner["train_dataloader"].get("dataset")
+        iters = length.iters(budget, batch_size, world, dataset)
         samples = iters * batch_size * world
-        alone = length.iters(_alone_budget(checked, stage), batch_size, world) * batch_size * world
+        alone = length.iters(_alone_budget(checked, stage), batch_size, world, dataset) * batch_size * world
         teacher_iters = sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
         stages.append(
             StagePlan(
@@ -181,27 +189,36 @@ class _Length:
 
     def __init__(self, paradigm: Paradigm) -> None:
         self.paradigm = paradigm
-        self.samples: int | None = None
+        self.known: list[tuple[Any, int]] = []
 
-    def iters(self, budget: tuple[str, float], batch_size: int, world: int) -> int:
+    def iters(self, budget: tuple[str, float], batch_size: int, world: int, dataset: Any) -> int:
         """Iterations of a budget; an epoch has no short batch at its end."""
         unit, number = budget
         if unit == "iters" or not number:
             return int(number)
         if unit == "samples":
             return max(1, round(number / (batch_size * world)))
-        if self.samples is None:
-            try:
-                self.samples = self.paradigm.num_samples("train")
-            except DataError as error:
-                do = f"{error.do} To plan without the data, give its num_samples, or budgets in iters or samples."
-                raise ConfigError(error.what, where=error.where, do=do) from error
-        if self.samples < batch_size * world:
+        samples = self._samples(dataset)
+        if samples < batch_size * world:
             raise ConfigError(
-                f"A batch of {batch_size} x {world} process(es) is larger than the {self.samples} training samples.",
+                f"A batch of {batch_size} x {world} process(es) is larger than the {samples} training samples.",
                 where="train_dataloader.batch_size",
+                do=f"Use at most {samples // world}.",
             )
-        return max(1, round(number * (self.samples // (batch_size * world))))
+        return max(1, round(number * (samples // (batch_size * world))))
+
+    def _samples(self, dataset: Any) -> int:
+        """The length of an mmengine data set, or of the paradigm's own where the config names none."""
+        for known, samples in self.known:
+            if known == dataset:
+                return samples
+        try:
+            samples = self.paradigm.num_samples("train") if dataset is None else len(DATASETS.build(dataset))
+        except DataError as error:
+            do = f"{error.do} To plan without the data, give its num_samples, or budgets in iters or samples."
+            raise ConfigError(error.what, where=error.where, do=do) from error
+        self.known.append((dataset, samples))
+        return samples
 
 
 def _meta_model(paradigm: Paradigm, stage: StageConfig) -> nn.Module:
@@ -235,8 +252,8 @@ def _counted(run: Callable[[], Any]) -> tuple[float, Any]:
 
 def _check_hop(
     stage: StageConfig, paradigm: Paradigm, source: Architecture, target: Architecture, before: StagePlan, params: int
-) -> Transferer | None:
-    """Check order, growth and transfer of one hop; return the transferer if it runs a teacher."""
+) -> Transferer:
+    """Check order, growth and transfer of one hop; return the transferer."""
     where = f"chain, '{before.name}' -> '{stage.member.name}'"
     if params <= before.params:
         raise ConfigError(
@@ -254,8 +271,6 @@ def _check_hop(
             raise ConfigError(
                 f"The transfer '{stage.transfer['type']}' needs {missing}, the paradigm has {sorted(paradigm.outputs)}."
             )
-        if not transferer.strength(0.0):
-            return None
         with torch.device("meta"):
             transferer.bind(source, target)
     except KeyError as error:

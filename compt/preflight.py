@@ -12,7 +12,9 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (
+    DATASETS,
     HOOKS,
+    LOG_PROCESSORS,
     METRICS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
@@ -27,9 +29,10 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from compt.config import ChainConfig
+from compt.configfile import listed
 from compt.errors import ComptError, ConfigError, DataError, Faults, did_you_mean
 from compt.interfaces import Paradigm
-from compt.loader import eval_loader, train_loader
+from compt.loader import eval_loader, loader_options, train_loader
 from compt.planning import ChainPlan
 from compt.registry import PARADIGMS
 from compt.runner import stage_config
@@ -42,7 +45,7 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> None:
         ConfigError: with all faults found.
     """
     check_data(config)
-    faults = Faults(config.name)
+    faults = Faults(config.where)
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
         runner = stage_config(config, stage, stage_plan, Path(stage.member.name), init=None, teacher=None)
         import_modules_from_strings(runner.custom_imports["imports"])
@@ -84,10 +87,12 @@ def _check_runner(config: Config, faults: Faults) -> None:
             PARAM_SCHEDULERS.build(scheduler, default_args={"optimizer": optimizer})
     data = TensorDataset(torch.zeros(config.train_dataloader["batch_size"], 1))
     with _noting(faults, "train_dataloader"):
-        train_loader(data, _collate, seed=0, start=0, rank=0, world=1, **config.train_dataloader)
+        _known(DATASETS, config.train_dataloader.get("dataset"))
+        train_loader(data, _collate, seed=0, start=0, rank=0, world=1, **loader_options(config.train_dataloader))
     with _noting(faults, "val_dataloader"):
-        eval_loader(data, _collate, **config.val_dataloader)
-    for metric in _as_list(config.val_evaluator):
+        _known(DATASETS, config.val_dataloader.get("dataset"))
+        eval_loader(data, _collate, **loader_options(config.val_dataloader))
+    for metric in listed(config.val_evaluator):
         with _noting(faults, "val_evaluator"):
             _known(METRICS, metric)
             Evaluator(metric)
@@ -96,9 +101,11 @@ def _check_runner(config: Config, faults: Faults) -> None:
             _known(HOOKS, hook)
             if isinstance(hook, Mapping):
                 HOOKS.build(hook)
+    with _noting(faults, "log_processor"):
+        LOG_PROCESSORS.build({"type": "LogProcessor", **config.log_processor})
     with _noting(faults, "visualizer"):
         _known(VISUALIZERS, config.visualizer)
-        for backend in _as_list(config.visualizer.get("vis_backends")):
+        for backend in listed(config.visualizer.get("vis_backends")):
             _known(VISBACKENDS, backend)
 
 
@@ -122,7 +129,3 @@ def _known(registry: Registry, cfg: Any) -> None:
 
 def _collate(samples: Sequence[Any]) -> dict[str, Any]:
     return {"samples": samples}
-
-
-def _as_list(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, (list, tuple)) else [value] if value else []

@@ -13,7 +13,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from compt.axes import describe
+from compt.axes import describe, evaluating
 from compt.checkpoint import load_weights
 from compt.interfaces import Architecture, Member, Outputs, Paradigm, Transferer
 from compt.loader import step_seed
@@ -28,10 +28,10 @@ def build_member(paradigm: Paradigm, member: Member, *, seed: int) -> nn.Module:
 
 
 def architecture(paradigm: Paradigm, model: nn.Module, outputs: Outputs) -> Architecture:
-    """Describe a model together with the widths of its features, from outputs of any batch."""
+    """Describe a model together with the widths of its outputs and features, from outputs of any batch."""
     widths = {name: outputs[name].shape[-1] for name in sorted(paradigm.outputs) if outputs[name].ndim > 1}
-    ordered = {name: widths[name] for name in paradigm.features} | widths
-    return replace(describe(model), features={n: w for n, w in ordered.items() if n in paradigm.features} or ordered)
+    features = {name: widths[name] for name in paradigm.features or widths}
+    return replace(describe(model), features=features, outputs=widths)
 
 
 @MODELS.register_module(name="ComptStageModel")
@@ -74,8 +74,6 @@ class StageModel(BaseModel):
 
     def _add_teacher(self, teacher: Mapping[str, Any], transfer: Mapping[str, Any]) -> None:
         transferer: Transferer = TRANSFERERS.build(dict(transfer))
-        if not transferer.strength(0.0):
-            return
         model = build_member(self.paradigm, Member(teacher["name"], teacher["model"]), seed=self.seed)
         load_weights(model, Path(teacher["weights"]))
         self._teacher = [model.eval().requires_grad_(False)]
@@ -85,7 +83,7 @@ class StageModel(BaseModel):
         self.transfer = transferer
 
     def _architecture(self, model: nn.Module) -> Architecture:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             batch = self.paradigm.example_batch(model, 2)
             return architecture(self.paradigm, model, self.paradigm.forward(model, batch))
 
@@ -123,6 +121,8 @@ class StageModel(BaseModel):
             added = self._transfer_loss(outputs, prepared, strength, task.detach())
             losses["loss"] = task + sum(added.values())
             losses |= {f"transfer/{name}": term.detach() for name, term in added.items()}
+        elif self.transfer:  # distributed training wants a gradient for every parameter
+            losses["loss"] = task + sum(0.0 * p.sum() for p in self.transfer.parameters() if p.requires_grad)
         return losses
 
     def _transfer_loss(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compt import GROWERS, LAYOUTS
-from compt.config import KEYS, RUNNER_KEYS, STAGE_KEYS
+from compt.config_checks import KEYS, RUNNER_KEYS, STAGE_KEYS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,11 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
+from torchvision.transforms import Compose
 
 
 class PairDataset(Dataset):
@@ -32,11 +33,9 @@ class PairDataset(Dataset):
     ) -> None:
         self.source, self.size, self.augment = source, size, augment
         self.classes: tuple[str, ...] = getattr(source, "classes", ())
-        bicubic = v2.InterpolationMode.BICUBIC
-        if augment is None:
-            self.transform = v2.Compose([v2.Resize(min(size), bicubic, antialias=True), v2.CenterCrop(size)])
-        else:
-            self.transform = v2.RandomResizedCrop(size, scale=(augment, 1.0), interpolation=bicubic, antialias=True)
+        options = {} if augment is None else {"aug_cfg": {"scale": (augment, 1.0)}}
+        whole = open_clip.image_transform(size, is_train=augment is not None, **options)
+        self.transform = Compose(whole.transforms[:-2])  # the last two, to floats and normalised, are Clip.prepare
         self._tokenize = tokenize
         self._tokens = lru_cache(maxsize=100_000)(self._encode)
 

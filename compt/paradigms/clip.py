@@ -81,6 +81,11 @@ class Clip(Paradigm):
                 f"open_clip cannot build the model of member '{member.name}': {type(error).__name__}: {error}",
                 do="Check its sizes: heads must divide widths (image tower: width / head_width heads, 64 by default).",
             ) from error
+        if model.logit_bias is not None:
+            raise ConfigError(
+                f"The model of member '{member.name}' has a logit bias, which the loss of CLIP does not use.",
+                do="Leave init_logit_bias out; sigmoid losses are another paradigm.",
+            )
         _check_timm_size(member, model)
         self._agree(member, config, model)
         model.open_clip_config = config
@@ -209,16 +214,22 @@ class Clip(Paradigm):
         return (path / CONFIG_FILE).is_file()
 
     def load(self, path: Path) -> nn.Module:
-        """Load an open_clip folder (config and weights)."""
-        model = self.build_model(Member(path.name, f"local-dir:{path}"))
-        weights = next(
-            (p for p in sorted(path.iterdir(), reverse=True) if p.suffix in (".safetensors", ".bin", ".pt")), None
-        )
-        if weights is None:
+        """Load an open_clip folder (config and weights), as open_clip itself does.
+
+        Raises:
+            ConfigError: it has no weights, or they are damaged or another model's.
+        """
+        member = Member(path.name, f"local-dir:{path}")
+        config = model_config(member)
+        try:
+            model = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
+        except Exception as error:  # open_clip, torch and safetensors each have their own
             raise ConfigError(
-                f"'{path}' has a config but no weights.", do="Give a folder that open_clip or compt exported."
-            )
-        open_clip.load_checkpoint(model, str(weights))
+                f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
+                do="Give a folder that open_clip or compt exported.",
+            ) from error
+        self._agree(member, config, model)
+        model.open_clip_config = config
         return model
 
 
@@ -232,7 +243,11 @@ def model_config(member: Member) -> dict[str, Any]:
     )
     faults += [f"model.{key} is missing." for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     for key, cls in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
-        faults += _unknown(f"model.{key}", config.get(key, {}), {f.name for f in fields(cls)})
+        part = config.get(key, {})
+        if isinstance(part, Mapping):
+            faults += _unknown(f"model.{key}", part, {field.name for field in fields(cls)})
+        else:
+            faults.append(f"model.{key} is no dict.")
     if faults:
         raise ConfigError(f"The model of member '{member.name}' is not an open_clip config: {' '.join(faults)}")
     return config

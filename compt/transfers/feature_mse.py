@@ -51,9 +51,9 @@ class FeatureMse(Transferer):
                 do="Name them: transfer=dict(type='feature_mse', features=[...]).",
             )
         for name in self.features:
-            widths = student.features[name], teacher.features[name]
-            if widths[0] != widths[1]:
-                self.heads[name] = nn.Linear(*widths, bias=False)
+            wide, narrow = ((arch.outputs or arch.features)[name] for arch in (student, teacher))
+            if wide != narrow:
+                self.heads[name] = nn.Linear(wide, narrow, bias=False)
 
     def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
         """Return ``{'feature_mse': scalar}``; 0 where the features point the same way, at most 4."""

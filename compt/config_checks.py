@@ -1,0 +1,153 @@
+"""Checks of a config's keys and values; each notes its faults, and leaves what the others can go on with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compt.configfile import listed
+from compt.errors import Faults
+from compt.registry import PluginRegistry
+
+BUDGETS = ("epochs", "iters", "samples")
+STAGE_KEYS = {
+    "name",
+    "model",
+    "init",
+    "grower",
+    "transfer",
+    "optim_wrapper",
+    "param_scheduler",
+    "train_dataloader",
+    *BUDGETS,
+}
+RUNNER_KEYS = {
+    "train_dataloader",
+    "val_dataloader",
+    "val_evaluator",
+    "optim_wrapper",
+    "param_scheduler",
+    "visualizer",
+    "custom_hooks",
+    "default_hooks",
+    "env_cfg",
+    "model_wrapper_cfg",
+    "log_processor",
+    "compile",
+    "find_unused_parameters",
+}
+KEYS = {
+    "paradigm",
+    "chain",
+    "grower",
+    "transfer",
+    "individual",
+    "seed",
+    "work_dir",
+    "checkpoint",
+    "evaluations",
+    "custom_imports",
+    "default_scope",
+    "launcher",
+    *RUNNER_KEYS,
+}
+DICTS = ("optim_wrapper", "train_dataloader", "val_dataloader", "default_hooks", "checkpoint", "custom_imports")
+LISTS = ("param_scheduler", "custom_hooks")
+
+
+def check_keys(raw: Mapping[str, Any], variables: frozenset[str], faults: Faults) -> dict[str, Any]:
+    """Keep the keys that compt knows; any other that is no variable of the file itself is a fault."""
+    for key in raw:
+        if key not in KEYS and key not in variables:
+            faults.unknown("", key, KEYS)
+    kept = {key: value for key, value in raw.items() if key in KEYS}
+    for key in ("paradigm", "chain"):
+        if not kept.get(key):
+            faults.add(f"{key} is missing.")
+    return {key: value for key, value in kept.items() if _is_right_kind(key, value, "", faults)}
+
+
+def check_stage_keys(stage: Mapping[str, Any], where: str, faults: Faults) -> dict[str, Any]:
+    """Keep the keys of a stage that compt knows, with values of the right kind."""
+    for key in stage:
+        if key not in STAGE_KEYS:
+            faults.unknown(f"{where}.", key, STAGE_KEYS)
+    return {k: v for k, v in stage.items() if k in STAGE_KEYS and _is_right_kind(k, v, f"{where}.", faults)}
+
+
+def _is_right_kind(key: str, value: Any, where: str, faults: Faults) -> bool:
+    """Whether a key that mmengine reads holds a dict, a list of typed dicts, or a path, as it should."""
+    if value is None:
+        return True
+    if key in DICTS and not isinstance(value, Mapping):
+        faults.add(f"{where}{key}: {value!r} is not a dict.")
+    elif key in LISTS and not all(isinstance(one, Mapping) and "type" in one for one in listed(value)):
+        faults.add(f"{where}{key}: {value!r} is not a list of dict(type=..., ...).")
+    elif key == "work_dir" and not isinstance(value, (str, Path)):
+        faults.add(f"{where}{key}: {value!r} is not a path.")
+    else:
+        return True
+    return False
+
+
+def budget(given: Mapping[str, Any], where: str, faults: Faults, *, may_be_zero: bool = False) -> tuple[str, float]:
+    """The one budget of a stage, as unit and number."""
+    found = [(k, given[k]) for k in BUDGETS if given.get(k) is not None]
+    if len(found) != 1:
+        faults.add(f"{where} needs exactly one of epochs, iters, samples; it has {[k for k, _ in found] or 'none'}.")
+        return "iters", 0
+    unit, number = found[0]
+    real = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    if real and number == 0 and may_be_zero:
+        return unit, 0
+    if not real or number <= 0 or (unit != "epochs" and number < 1):
+        faults.add(f"{where}.{unit}: {number!r} is not a positive number.")
+        return "iters", 0
+    return unit, number
+
+
+def individual_budget(given: Any, faults: Faults) -> tuple[str, float] | None:
+    """The budget of members trained alone: ``dict(budget='chain')`` is each member's own in the chain."""
+    if given is None:
+        return None
+    if given == {"budget": "chain"}:
+        return "chain", 0
+    if not isinstance(given, Mapping) or set(given) - {*BUDGETS}:
+        faults.add(
+            f"individual: {given!r} is none of dict(epochs=...), dict(iters=...), dict(samples=...), "
+            "dict(budget='chain')."
+        )
+        return None
+    return budget(given, "individual", faults)
+
+
+def check_plugins(named: Sequence[tuple[PluginRegistry, str, Any]], faults: Faults) -> None:
+    """Check plug-ins by their registry, key and config, with their arguments, without building them."""
+    seen: list[tuple[Any, Any]] = []
+    for registry, where, value in named:
+        if value is None or (registry, value) in seen:
+            continue
+        seen.append((registry, value))
+        if not isinstance(value, Mapping) or "type" not in value:
+            faults.add(f"{where}: {value!r} is not a dict(type=..., ...).")
+            continue
+        for fault in registry.signature_faults(dict(value)):
+            faults.add(f"{where}: {fault}")
+
+
+def check_numbers(raw: Mapping[str, Any], faults: Faults) -> None:
+    """Check the whole numbers of a config."""
+    for key in set(raw.get("checkpoint") or {}) - {"interval", "keep"}:
+        faults.unknown("checkpoint.", key, {"interval", "keep"})
+    for key, least in (("seed", 0), ("evaluations", 1)):
+        check_whole(raw.get(key), key, least, faults)
+    for key in ("interval", "keep"):
+        check_whole((raw.get("checkpoint") or {}).get(key), f"checkpoint.{key}", 1, faults)
+
+
+def check_whole(value: Any, key: str, least: int, faults: Faults) -> None:
+    """Note a value that is given and is no whole number of at least ``least``."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        faults.add(f"{key}: {value!r} is not a whole number of at least {least}.")

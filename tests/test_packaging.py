@@ -1,0 +1,248 @@
+"""What is installed: the wheel's files, mim and the commands in a fresh environment, imports, README and CI."""
+
+from __future__ import annotations
+
+import configparser
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TOY
+
+ROOT = Path(__file__).parents[1]
+GROUPS = {f"compt.{kind}" for kind in ("growers", "transfers", "paradigms", "layouts")}
+BIN = "Scripts" if os.name == "nt" else "bin"
+
+
+def call(*command: object, cwd: Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command outside this checkout, and check its exit code (None: anything but 0)."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**clean, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == code if code is not None else result.returncode, result.stdout + result.stderr
+    return result
+
+
+def libraries() -> list[str]:
+    """Where the packages of this environment are."""
+    return [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    """A copy of the checkout: what git knows, and what it does not ignore."""
+    copied = tmp_path_factory.mktemp("tree")
+    listed = call("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=ROOT).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (copied / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copied / name)
+    return copied
+
+
+@pytest.fixture(scope="module")
+def wheel(tree, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, tree, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+class Environment:
+    """A fresh virtual environment with compt in it, and a folder to work in that is no checkout."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.elsewhere = root / "env", root / "elsewhere"
+        self.elsewhere.mkdir()
+        call(sys.executable, "-m", "venv", "--without-pip", self.root, cwd=root)
+        self.python, self.compt = self.root / BIN / "python", self.root / BIN / "compt"
+
+    def install(self, *what: object) -> None:
+        """Install compt alone; the other packages come from this environment, after the new one's own."""
+        pip = (sys.executable, "-m", "pip", "--python", self.python, "install", "--no-deps", "--no-index", "--quiet")
+        call(*pip, *what, cwd=self.elsewhere, PYTHONPATH=os.pathsep.join(libraries()))
+        purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        site = Path(call(self.python, "-c", purelib, cwd=self.elsewhere).stdout.strip())
+        (site / "zz_libraries.pth").write_text("\n".join(libraries()) + "\n")
+
+    def run(self, *command: object, code: int | None = 0) -> subprocess.CompletedProcess:
+        return call(*command, cwd=self.elsewhere, code=code)
+
+    def origin(self) -> Path:
+        """The folder that ``import compt`` finds."""
+        found = self.run(self.python, "-c", "import compt; print(compt.__file__)").stdout
+        return Path(found.strip()).parent
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp("installed"))
+    environment.install("--force-reinstall", wheel)
+    return environment
+
+
+@pytest.fixture(scope="module")
+def editable(tree, tmp_path_factory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp("editable"))
+    environment.install("--no-build-isolation", "--editable", tree)
+    return environment
+
+
+def toy_config(folder: Path) -> Path:
+    """A toy chain of two members, two iterations each."""
+    toy = copy.deepcopy(TOY)
+    toy["chain"] = [{**member, "iters": 2} for member in toy["chain"][:2]]
+    toy["evaluations"] = 1
+    path = folder / "toy_chain.py"
+    path.write_text("\n".join(f"{key} = {value!r}" for key, value in toy.items()) + "\n")
+    return path
+
+
+def trained(folder: Path) -> list[str]:
+    """The stages of a work folder that are done."""
+    return sorted(path.parent.name for path in folder.glob("*/manifest.json"))
+
+
+def test_the_wheel_holds_the_package_the_configs_and_nothing_else(tree, wheel):
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {p.relative_to(tree).as_posix() for p in (tree / "compt").rglob("*") if p.is_file()}
+    for folder in ("tools", "configs"):
+        expected |= {f"compt/.mim/{p.relative_to(tree).as_posix()}" for p in (tree / folder).rglob("*") if p.is_file()}
+    assert packed == expected
+    assert {"compt/.mim/tools/train.py", "compt/.mim/configs/clip_chain.py", "compt/testing/contracts.py"} <= packed
+    assert not [name for name in packed if name.startswith(("tests/", "benchmarks/"))]
+
+
+def test_the_wheel_declares_the_command_and_the_plug_ins(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/entry_points.txt"))
+        text = archive.read(name).decode()
+        packed = set(archive.namelist())
+    declared = configparser.ConfigParser(delimiters="=")
+    declared.optionxform = str  # type: ignore[assignment, method-assign]
+    declared.read_string(text)
+    assert set(declared.sections()) == {"console_scripts", *GROUPS}
+    assert declared["console_scripts"]["compt"] == "compt.cli:main"
+    for group in GROUPS:
+        assert declared[group], group
+        for target in declared[group].values():
+            assert target.partition(":")[0].replace(".", "/") + ".py" in packed, target
+
+
+def test_configs_have_names_of_their_own(tree):
+    names = [path.name for path in (tree / "configs").rglob("*.py")]
+    assert len(names) == len(set(names)), "mim finds a config by its name alone"
+
+
+def check_mim_train(environment: Environment) -> None:
+    config = toy_config(environment.elsewhere)
+    work = environment.elsewhere / "by_mim"
+    environment.run(environment.python, "-m", "mim", "train", "compt", config.name, "--work-dir", work)
+    assert trained(work) == ["01_a", "02_b"]
+
+
+def check_mim_finds_configs(environment: Environment) -> None:
+    """By name, from a folder that has none; a budget that cannot be ends it before anything is trained."""
+    mim = (environment.python, "-m", "mim", "train", "compt", "clip_chain.py")
+    work = environment.elsewhere / "never"
+    result = environment.run(*mim, "--work-dir", work, "--cfg-options", "chain.1.epochs=-9", code=None)
+    said = result.stdout + result.stderr
+    assert "chain.1.epochs: -9 is not a positive number" in " ".join(said.split()), said
+    assert str(Path(".mim", "configs", "clip_chain.py")) in said
+    assert not work.exists()
+
+
+def check_compt_train(environment: Environment) -> None:
+    work = environment.elsewhere / "by_compt"
+    environment.run(environment.compt, "train", toy_config(environment.elsewhere), "--work-dir", work)
+    assert trained(work) == ["01_a", "02_b"]
+
+
+def check_lists(environment: Environment) -> None:
+    """All built-in plug-ins are there, whether the script is called or the package."""
+    listed = environment.run(environment.compt, "list", "--json").stdout
+    assert environment.run(environment.python, "-m", "compt", "list", "--json").stdout == listed
+    json.loads(listed)
+    for name in ("leading_block", "lossless", "scratch", "feature_mse", "clip", "open_clip.model.CLIP"):
+        assert f'"{name}"' in listed, listed
+
+
+def test_the_wheel_is_what_its_environment_imports(installed):
+    assert installed.origin().is_relative_to(installed.root)
+
+
+def test_mim_trains_a_chain_from_the_wheel(installed):
+    check_mim_train(installed)
+
+
+def test_mim_finds_a_config_of_the_wheel_by_name(installed):
+    check_mim_finds_configs(installed)
+
+
+def test_compt_lists_from_the_wheel(installed):
+    check_lists(installed)
+
+
+@pytest.mark.slow
+def test_compt_trains_a_chain_from_the_wheel(installed):
+    check_compt_train(installed)
+
+
+def test_an_editable_install_is_the_checkout(editable, tree):
+    assert editable.origin() == tree / "compt"
+
+
+def test_mim_finds_a_config_of_an_editable_install_by_name(editable):
+    check_mim_finds_configs(editable)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [check_mim_train, check_compt_train, check_lists])
+def test_an_editable_install_works_as_the_wheel_does(editable, check):
+    check(editable)
+
+
+def test_the_import_contract_is_kept():
+    pytest.importorskip("importlinter")
+    command = Path(sys.executable).with_name("lint-imports")
+    call(command, "--no-cache", cwd=ROOT)
+
+
+def test_the_core_imports_no_plug_in_and_no_paradigm_library():
+    script = """
+import importlib, sys
+for name in ("compt", "compt.chain", "compt.planning", "compt.report", "compt.cli"):
+    importlib.import_module(name)
+    print(name, *sorted(set(sys.modules) & set(sys.argv[1:])))
+"""
+    plugins = [f"compt.{kind}" for kind in ("growers", "transfers", "paradigms", "layouts", "data")]
+    forbidden = ("open_clip", "timm", "mmpretrain", "transformers", *plugins)
+    lines = call(sys.executable, "-c", script, *forbidden, cwd=ROOT).stdout.splitlines()
+    assert lines == ["compt", "compt.chain", "compt.planning", "compt.report", "compt.cli"]
+
+
+def test_the_readme_and_ci_run_the_same_tests():
+    readme, fenced = [], False
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif fenced and "pytest" in line:
+            readme.append(line.strip())
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    ci = [line.strip() for line in script if "pytest" in line and not line.lstrip().startswith("#")]
+    assert readme, "no test command in a code block of the README"
+    assert "python -m pytest" in readme[0]
+    assert ci == readme[:1]
