@@ -1,13 +1,18 @@
-"""Shared fixtures: a toy chain that trains in a second."""
+"""Shared fixtures: a toy chain that trains in a second, and fake packages."""
 
 from __future__ import annotations
 
 import copy
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import compt.testing.toy  # noqa: F401 - registers the toy paradigm
+from compt.registry import REGISTRIES
+from tests.packages import write_package
 
 TOY: dict[str, Any] = dict(
     custom_imports=dict(imports=["compt.testing.toy"]),
@@ -28,3 +33,37 @@ TOY: dict[str, Any] = dict(
 def toy() -> dict[str, Any]:
     """The config of a three-member toy chain, free to change."""
     return copy.deepcopy(TOY)
+
+
+def config_file(folder: Path, config: dict[str, Any], name: str = "toy.py") -> Path:
+    """Write a config as a Python file."""
+    file = folder / name
+    file.write_text("\n".join(f"{k} = {v!r}" for k, v in config.items()) + "\n")
+    return file
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Install fake packages for one test; registries and sys.modules are as before afterwards."""
+    before = [dict(registry.module_dict) for registry in REGISTRIES]
+    modules, site = set(sys.modules), tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+
+    def add(
+        name: str, entries: Mapping[str, str], modules: Mapping[str, str], *, folder: str = "site", **options
+    ) -> None:
+        write_package(tmp_path / folder, name, entries, modules, **options)
+        if folder != "site":
+            monkeypatch.syspath_prepend(str(tmp_path / folder))
+        for registry in REGISTRIES:
+            registry.refresh()
+
+    yield add
+    for registry, names in zip(REGISTRIES, before, strict=True):
+        registry.module_dict.clear()
+        registry.module_dict.update(names)
+        registry.refresh()
+    for module in set(sys.modules) - modules:
+        if str(tmp_path) in str(getattr(sys.modules[module], "__file__", "")):
+            del sys.modules[module]

@@ -21,14 +21,14 @@ from compt.plugins import (
     listing,
 )
 from compt.registry import GROWERS, PARADIGMS
-from tests.test_registry import GROWER, install, write_package  # noqa: F401 - a fixture
+from tests.packages import GROWER, write_package
 
 
 def rows_of(package, rows):
     return [row for row in rows if row.package == package]
 
 
-def test_listing(install):  # noqa: F811
+def test_listing(install):
     install("alpha", {"one": "alpha_m:Fake", "same": "alpha_m:Fake"}, {"alpha_m": GROWER})
     install("beta", {"same": "beta_m:Fake [extra]"}, {"beta_m": GROWER}, version="2.0")
     rows = listing()
@@ -49,7 +49,7 @@ def test_listing(install):  # noqa: F811
     assert {"lossless", "scratch"} <= {row.name for row in rows_of("compt", rows)}
 
 
-def test_registered_in_process(install):  # noqa: F811
+def test_registered_in_process(install):
     install("alpha", {"one": "alpha_m:Fake", "two": "alpha_m:Fake"}, {"alpha_m": GROWER})
     GROWERS.register_module(name="mine", module=GROWERS.get("lossless"))
     GROWERS.register_module(name="two", module=GROWERS.get("lossless"))
@@ -88,7 +88,7 @@ def test_listing_imports_no_plugin(tmp_path):
 
 
 @pytest.fixture
-def faulty(install):  # noqa: F811
+def faulty(install):
     """A package with good and bad growers, all of them loud."""
     loud = "import sys\nprint('to stdout')\nprint('to stderr', file=sys.stderr)\n"
     install(
@@ -144,21 +144,21 @@ class TestCheck:
         assert "alpha_boom:Fake" in capsys.readouterr().out
 
 
-def test_check_passes_where_all_is_well(install, monkeypatch, capsys):  # noqa: F811
+def test_check_passes_where_all_is_well(install, monkeypatch, capsys):
     monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
     install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER})
     assert check_command(json=False) == 0
     assert capsys.readouterr().out.count(" ok ") == len(GROWERS)
 
 
-def test_check_of_a_class_in_process(install, monkeypatch):  # noqa: F811
+def test_check_of_a_class_in_process(install, monkeypatch):
     monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
     GROWERS.register_module(name="mine", module=int)
     (row,) = (row for row in check() if row.plugin.name == "mine")
     assert "(builtins:int) is not a subclass of compt.Grower" in row.error
 
 
-def test_a_clash_is_shown_but_is_no_failure(install, monkeypatch, capsys):  # noqa: F811
+def test_a_clash_is_shown_but_is_no_failure(install, monkeypatch, capsys):
     monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
     install("alpha", {"same": "alpha_m:Fake"}, {"alpha_m": GROWER})
     install("beta", {"same": "beta_m:Fake"}, {"beta_m": GROWER})
@@ -202,7 +202,7 @@ EXTRAS = """\
         ("sklearn_not", "pip install sklearn_not"),
     ],
 )
-def test_missing_dependency(install, module, command):  # noqa: F811
+def test_missing_dependency(install, module, command):
     source = f"import {module}\n{GROWER}"
     install("alpha", {"clip": "alpha_m:Fake"}, {"alpha_m": source}, metadata=EXTRAS)
     with pytest.raises(PluginError) as caught:
@@ -215,7 +215,7 @@ def test_missing_dependency(install, module, command):  # noqa: F811
     assert GROWERS.signature_faults({"type": "clip"}) == [f"{caught.value.what} {caught.value.do}"]
 
 
-def test_smallest_extra_otherwise(install):  # noqa: F811
+def test_smallest_extra_otherwise(install):
     install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": "import shared_one"}, metadata=EXTRAS)
     with pytest.raises(PluginError, match=r'pip install "alpha\[small\]"'):
         GROWERS.get("one")
@@ -242,7 +242,7 @@ def test_part_of_an_installed_package_is_missing():
         ),
     ],
 )
-def test_broken_on_import(install, source, first_error):  # noqa: F811
+def test_broken_on_import(install, source, first_error):
     install("alpha", {"bad": "alpha_m:Fake", "good": "alpha_n:Fake"}, {"alpha_m": source, "alpha_n": GROWER})
     for _ in range(2):  # a second try says the same
         with pytest.raises(PluginError) as caught:
@@ -254,7 +254,7 @@ def test_broken_on_import(install, source, first_error):  # noqa: F811
     assert GROWERS.get("good").__name__ == "Fake"
 
 
-def test_the_place_of_the_error_is_named(install):  # noqa: F811
+def test_the_place_of_the_error_is_named(install):
     install("alpha", {"bad": "alpha_m:Fake"}, {"alpha_m": "x = 1\nraise ValueError('boom')\n"})
     with pytest.raises(PluginError) as caught:
         GROWERS.get("bad")

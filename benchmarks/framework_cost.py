@@ -1,0 +1,332 @@
+"""What compt costs: one of its stages against a hand-written PyTorch loop, side by side in one process.
+
+``python benchmarks/framework_cost.py`` trains the first member of ``configs/clip_chain.py`` without a teacher,
+in turns of 30 iterations: compt, by hand, by hand, compt, compt, ... so that both get the same share of whatever
+else the machine does. A ratio is the time of the hand-written loop by compt's: 1 means the same speed, 0.95 that
+compt takes 5 % longer. About two minutes on two cores.
+
+* compt is ``compt.runner.run_stage`` as the chain calls it: Runner, loop, default hooks, log file, TensorBoard,
+  check of the loss. Evaluations and checkpoints are left out: the config says how many there are.
+* by hand is the loop below, written for speed: everything that does not change is made before the loop, the loss
+  is read as often as compt logs it. Model, samples and their order, loader options, loss, optimizer, parameter
+  groups and schedule are the same.
+
+The second row leaves the data out: one batch, made before. There both start from the same weights and the losses
+of the first iterations must agree, or the comparison is void and the script fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import platform
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, LOOPS
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader, DistributedSampler
+
+from compt.chain import environment
+from compt.cli import find_config
+from compt.config import DEFAULTS, ChainConfig, StageConfig, load_config
+from compt.interfaces import Paradigm
+from compt.loops import TrainLoop
+from compt.planning import StagePlan, plan
+from compt.registry import PARADIGMS
+from compt.runner import run_stage, stage_config
+from compt.stage import build_member
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+WARM_UP = 10
+NEEDED = 0.95
+SAME = 1e-3
+"""Relative difference of the losses that rounding may make in the first iterations."""
+
+Batch = Mapping[str, torch.Tensor]
+
+
+class ByHand:
+    """The loop a user would write around open_clip for this one stage."""
+
+    def __init__(self, config: ChainConfig, stage: StageConfig, seed: int, iters: int, batch: Batch | None) -> None:
+        paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
+        self.model = build_member(paradigm, stage.member, seed=seed).to(DEVICE).train()
+        self.batches = self._loaded(paradigm, stage, seed) if batch is None else _same(batch)
+        self.loss = open_clip.ClipLoss(cache_labels=True)
+        params = list(self.model.parameters())
+        options = dict(stage.runner["optim_wrapper"]["optimizer"])
+        groups = [
+            {"params": [p for p in params if p.ndim >= 2]},
+            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = getattr(torch.optim, options.pop("type"))(groups, **options)
+        self.peak, self.iters, self.warm = options["lr"], iters, round(0.05 * iters)
+        mean, std = (torch.tensor(v, device=DEVICE).view(3, 1, 1) for v in (paradigm.mean, paradigm.std))
+        self.shift, self.scale = -mean / std, 1 / (255 * std)
+        self.iteration = 0
+        self.losses: list[float] = []
+
+    def _loaded(self, paradigm: Paradigm, stage: StageConfig, seed: int) -> Iterator[Batch]:
+        dataset = paradigm.build_dataset("train")
+        sampler = DistributedSampler(dataset, 1, 0, shuffle=True, seed=seed, drop_last=True)
+        options = {"num_workers": 0, "pin_memory": DEVICE.type == "cuda", **stage.runner["train_dataloader"]}
+        options.setdefault("persistent_workers", options["num_workers"] > 0)
+        loader = DataLoader(dataset, sampler=sampler, drop_last=True, **options)
+        epoch = 0
+        while True:
+            sampler.set_epoch(epoch)
+            yield from loader
+            epoch += 1
+
+    def rate(self) -> float:
+        """Linear warm-up over the first 5 %, then a cosine to 0."""
+        if self.iteration < self.warm:
+            return self.peak * (1e-3 + (1 - 1e-3) * self.iteration / max(1, self.warm - 1))
+        return self.peak * 0.5 * (1 + math.cos(math.pi * (self.iteration - self.warm) / (self.iters - self.warm)))
+
+    def run(self, iterations: int, log_interval: int) -> None:
+        """Train some more."""
+        model, optimizer = self.model, self.optimizer
+        for _ in range(iterations):
+            batch = next(self.batches)
+            image = batch["image"].to(DEVICE, non_blocking=True)
+            text = batch["text"].to(DEVICE, non_blocking=True)
+            rate = self.rate()
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            image = torch.addcmul(self.shift, image.float(), self.scale)
+            loss = self.loss(*model(image, text))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, math.log(100))
+            self.iteration += 1
+            if self.iteration % log_interval == 0:
+                self.losses.append(loss.item())
+
+
+def _same(batch: Batch) -> Iterator[Batch]:
+    while True:
+        yield batch
+
+
+class OneBatch(list):
+    """As much of a DataLoader as mmengine looks at."""
+
+    dataset = ()
+
+
+@LOOPS.register_module()
+class OneBatchLoop(TrainLoop):
+    """compt's loop over one batch made before."""
+
+    batch: Batch
+
+    def _loader(self, start: int) -> Any:
+        return OneBatch([self.batch] * (self._max_iters - start))
+
+
+@HOOKS.register_module()
+class Turns(Hook):
+    """Time compt's turns, and let the hand-written loop have its own in between."""
+
+    priority = "LOWEST"
+
+    @classmethod
+    def prepare(cls, by_hand: ByHand, rounds: int, iters: int) -> None:
+        """Say what the hook of the next stage does."""
+        cls.by_hand, cls.iters = by_hand, iters
+        order = [turn for i in range(rounds) for turn in (("compt", "by hand") if i % 2 == 0 else ("by hand", "compt"))]
+        cls.order: list[str] = order
+        cls.clocks: dict[str, list[tuple[float, float]]] = {"compt": [], "by hand": []}
+        cls.losses: list[float] = []
+
+    def before_train_epoch(self, runner: Any) -> None:
+        """Read the loss in the log's interval, as compt does."""
+        self.log_interval = runner.cfg.log_processor["window_size"]
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """End the warm-up, or a turn."""
+        done = batch_idx + 1 - WARM_UP
+        if done < 0:
+            self._warm_up(outputs)
+        elif done == 0:
+            self._warm_up(outputs)
+            self._next(runner)
+        elif done % self.iters == 0:
+            self._note("compt")
+            self._next(runner)
+
+    def _warm_up(self, outputs: Any) -> None:
+        self.losses.append(outputs["loss"].item())
+        self.by_hand.run(1, 1)
+
+    def _next(self, runner: Any) -> None:
+        """Take the hand-written loop's turns until the next one is compt's."""
+        while self.order and self.order[0] == "by hand":
+            self.order.pop(0)
+            self.start = _now()
+            self.by_hand.run(self.iters, self.log_interval)
+            self._note("by hand")
+        if not self.order:
+            runner.visualizer.close()
+            raise Finished
+        self.order.pop(0)
+        self.start = _now()
+
+    def _note(self, who: str) -> None:
+        wall, processor = (1e3 * (b - a) / self.iters for a, b in zip(self.start, _now(), strict=True))
+        self.clocks[who].append((wall, processor))
+
+
+class Finished(Exception):
+    """All turns have been taken."""
+
+
+def _now() -> tuple[float, float]:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter(), time.process_time()
+
+
+def measure(
+    config: ChainConfig, stage: StageConfig, stage_plan: StagePlan, rounds: int, iters: int, batch: Batch | None
+) -> dict[str, Any]:
+    """Take all turns and return the milliseconds an iteration, by round."""
+    total = max(stage_plan.iters, WARM_UP + rounds * iters + 1)
+    by_hand = ByHand(config, stage, config.seed + stage_plan.index, total, batch)
+    Turns.prepare(by_hand, rounds, iters)
+    with tempfile.TemporaryDirectory() as folder:
+        run = stage_config(
+            config, stage, replace(stage_plan, iters=total), Path(folder) / "stage", init=None, teacher=None
+        )
+        run.custom_hooks = [{"type": "Turns"}]
+        if batch is not None:
+            OneBatchLoop.batch = batch
+            run.train_cfg["type"] = "OneBatchLoop"
+        with contextlib.suppress(Finished):
+            run_stage(run, lambda iteration, iters, loss: None)
+    if batch is not None:
+        _compare(Turns.losses, by_hand.losses[:WARM_UP])
+    hand, own = Turns.clocks["by hand"], Turns.clocks["compt"]
+    ratios, processor = ([h[i] / o[i] for h, o in zip(hand, own, strict=True)] for i in (0, 1))
+    return {
+        "data": "one batch" if batch is not None else "loaded",
+        "compt_ms": [wall for wall, _ in own],
+        "by_hand_ms": [wall for wall, _ in hand],
+        "ratios": ratios,
+        "median_ratio": statistics.median(ratios),
+        "processor_ratios": processor,
+        "median_processor_ratio": statistics.median(processor),
+        "first_losses": Turns.losses if batch is not None else None,
+    }
+
+
+def _compare(own: list[float], hand: list[float]) -> None:
+    for i, (a, b) in enumerate(zip(own, hand, strict=True)):
+        if abs(a - b) > SAME * abs(b):
+            sys.exit(f"The two do not train the same: loss {a} in compt, {b} by hand, at iteration {i + 1}.")
+
+
+def one_batch(config: ChainConfig, stage: StageConfig, seed: int) -> Batch:
+    """The first batch of the stage, made once."""
+    hand = ByHand(config, stage, seed, 1, None)
+    return dict(next(hand.batches))
+
+
+def read(path: str, member: int) -> tuple[ChainConfig, StageConfig, StagePlan]:
+    """The config without evaluations and checkpoints on the way, its stage and the stage's plan."""
+    config = load_config(find_config(path), {"evaluations": 1, "checkpoint.interval": 10**9})
+    stage = config.stages[member]
+    wrapper = stage.runner["optim_wrapper"]
+    if (
+        config.paradigm["type"] != "clip"
+        or set(wrapper) != {"optimizer"}
+        or stage.runner["param_scheduler"] != DEFAULTS["param_scheduler"]
+    ):
+        sys.exit("The hand-written loop knows CLIP with a plain optimizer and the default schedule only.")
+    return config, stage, plan(config, individual=True).stages[member]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        **environment(),
+        "open_clip": open_clip.__version__,
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def show(result: Mapping[str, Any], command: str) -> None:
+    """Print the table and how to repeat it."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(title=f"{result['member']}, batches of {result['batch_size']}")
+    for column in ("data", "by hand, ms", "compt, ms", "ratio", "least", "most", "processor"):
+        table.add_column(column, justify="left" if column == "data" else "right", no_wrap=True)
+    for row in result["rows"]:
+        middle = [f"{statistics.median(row[key]):.2f}" for key in ("by_hand_ms", "compt_ms")]
+        found = (row["median_ratio"], min(row["ratios"]), max(row["ratios"]), row["median_processor_ratio"])
+        ratios = [f"{x:.3f}" for x in found]
+        table.add_row(row["data"], *middle, *ratios)
+    console.print(table)
+    for row in result["rows"]:
+        console.print(f"ratio by round, {row['data']}: " + " ".join(f"{x:.3f}" for x in row["ratios"]))
+    console.print(
+        f"Times are medians of an iteration. Ratio: by hand / compt, median of {result['rounds']} rounds of "
+        f"{result['iters']} iterations each; at least {NEEDED} is wanted. Processor: the ratio of processor times, "
+        "which other jobs on the machine disturb less."
+    )
+    console.print(", ".join(f"{k} {v}" for k, v in result["machine"].items()))
+    console.print(f"Repeat: {command}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time a stage of compt against a hand-written loop.")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")
+    parser.add_argument("--iters", type=int, default=30, help="iterations of a turn (default 30)")
+    parser.add_argument("--config", default="configs/clip_chain.py", help="a CLIP chain, by path or name")
+    parser.add_argument("--member", type=int, default=0, help="which of its members, from 0")
+    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    arguments = parser.parse_args()
+    given = (arguments.config, arguments.member)
+    config, stage, stage_plan = read(*given)
+    batch = one_batch(config, stage, config.seed + stage_plan.index)
+    before = machine()
+    rows = [measure(config, stage, stage_plan, arguments.rounds, arguments.iters, cached) for cached in (None, batch)]
+    command = shlex.join(["python", *sys.argv])
+    result = {
+        "member": stage.member.name,
+        "batch_size": stage_plan.batch_size,
+        "rounds": arguments.rounds,
+        "iters": arguments.iters,
+        "seed": config.seed,
+        "rows": rows,
+        "machine": before,
+        "command": command,
+    }
+    show(result, command)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""CLIP: pixels and tokens equal open_clip's own."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+open_clip = pytest.importorskip("open_clip")
+
+from compt import ConfigError  # noqa: E402
+from compt.paradigms._clip_data import PairDataset  # noqa: E402
+from compt.paradigms.clip import Clip  # noqa: E402
+from tests.paradigms.clip_models import MEAN, MODEL, STD, changed, made, prepared, raw, transform  # noqa: E402
+from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402
+
+
+def test_pixels_equal_open_clips_for_every_shape(data):
+    """Both round to uint8 when they resize, so nothing but float32 rounding of the normalisation is left."""
+    paradigm, _ = made(data=data, mean=MEAN, std=STD)
+    ours = prepared(paradigm, raw(paradigm.build_dataset("val")))["image"]
+    theirs = torch.stack([transform(32)(picture(i, size)) for i, size in enumerate(SIZES)])
+    assert ours.shape == (8, 3, 32, 32)
+    assert torch.allclose(ours, theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(32, 64), (48, 16)])
+def test_pixels_equal_open_clips_for_models_that_are_not_square(data, size):
+    paradigm, _ = made(changed(MODEL, vision_image_size=list(size)), data=data, mean=MEAN, std=STD)
+    ours = prepared(paradigm, raw(paradigm.build_dataset("val")))["image"]
+    theirs = torch.stack([transform(size)(picture(i, s)) for i, s in enumerate(SIZES)])
+    assert ours.shape == theirs.shape
+    assert torch.allclose(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_random_crops_equal_open_clips_for_the_same_random_numbers(data):
+    """open_clip's own default: at least 0.9 of the area."""
+    paradigm, _ = made(data=data)
+    dataset = paradigm.build_dataset("train")
+    crop = transform(32, train=True, mean=paradigm.mean, std=paradigm.std)
+    for i, size in enumerate(SIZES):
+        torch.manual_seed(i)
+        ours = prepared(paradigm, raw(dataset, [i]))["image"][0]
+        torch.manual_seed(i)
+        assert torch.allclose(ours, crop(picture(i, size)), atol=1e-6, rtol=0), size
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees(data):
+    paradigm, _ = made(data=data, augment=None)
+    train, val = (raw(paradigm.build_dataset(split)) for split in ("train", "val"))
+    assert all(torch.equal(train[k], val[k]) for k in train)
+    augmented, _ = made(data=data, augment=0.3)
+    assert not torch.equal(raw(augmented.build_dataset("train"))["image"], val["image"])
+    assert torch.equal(raw(augmented.build_dataset("val"))["image"], val["image"])
+
+
+@pytest.mark.parametrize("augment", [0.0, 1.5, -0.1])
+def test_an_impossible_crop_is_refused(augment):
+    with pytest.raises(ConfigError, match="augment"):
+        Clip(augment=augment)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"clean": "canonicalize"}])
+def test_tokens_equal_open_clips(tmp_path, kwargs):
+    paradigm, model = made(changed(MODEL, text_tokenizer_kwargs=kwargs))
+    paradigm.export(model, tmp_path)
+    theirs = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    texts = [*CAPTIONS, "", "Many words, " * 20, "<b>&amp;</b> été 你好 🙂", "UPPER-case_under"]
+    tokens = paradigm.tokenizer(texts)
+    assert tokens.shape == (len(texts), 12)
+    assert torch.equal(tokens, theirs(texts))
+    default = open_clip.get_tokenizer("ViT-B-32", context_length=12)(texts)
+    assert torch.equal(tokens, default) is (not kwargs)
+
+
+def test_samples_hold_the_tokens_and_classes_of_their_rows(data):
+    paradigm, _ = made(data=data)
+    dataset = paradigm.build_dataset("val")
+    assert dataset.classes == ("bird", "cat", "dog")
+    batch = raw(dataset)
+    assert torch.equal(batch["text"], open_clip.get_tokenizer("ViT-B-32", context_length=12)(CAPTIONS))
+    assert batch["label"].tolist() == [2, 1, 2, 0, 1, 0, 2, -1]
+    assert (batch["image"].dtype, batch["text"].dtype) == (torch.uint8, torch.int64)
+
+
+def test_training_draws_a_caption_and_evaluation_takes_the_first():
+    source = [dict(image=picture(0, (8, 8)), captions=("a", "b", "c"), label=0)]
+
+    def tokenize(texts):
+        return torch.tensor([[ord(text)] for text in texts])
+
+    train, val = (PairDataset(source, (8, 8), tokenize, augment=augment) for augment in (0.9, None))
+    assert {chr(train[0]["text"]) for _ in range(100)} == {"a", "b", "c"}
+    assert {chr(val[0]["text"]) for _ in range(20)} == {"a"}
+
+
+def test_a_data_set_survives_the_way_to_a_worker(data):
+    paradigm, _ = made(data=data)
+    dataset = paradigm.build_dataset("val")
+    one, two = raw(dataset), raw(pickle.loads(pickle.dumps(dataset)))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_num_samples_may_be_given_where_the_data_is_not(data):
+    paradigm = Clip(data=dict(type="csv", train="nowhere.csv", num_samples=5_000_000))
+    assert paradigm.num_samples("train") == 5_000_000
+    assert made(data=data)[0].num_samples("val") == 8

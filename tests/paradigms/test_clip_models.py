@@ -1,0 +1,137 @@
+"""CLIP: the shipped contract, the models there are, and what cannot be one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+open_clip = pytest.importorskip("open_clip")
+from open_clip.model import CLIP  # noqa: E402
+
+from compt import ConfigError  # noqa: E402
+from compt.interfaces import Member  # noqa: E402
+from compt.paradigms.clip import Clip  # noqa: E402
+from compt.testing import ParadigmContract  # noqa: E402
+from tests.paradigms.clip_models import CUSTOM, MODEL, TIMM, changed, made, prepared, raw  # noqa: E402
+
+
+class _Contract(ParadigmContract):
+    @pytest.fixture(autouse=True)
+    def _on_data(self, data):
+        self.paradigm = dict(type="clip", data=data)
+
+
+class TestClip(_Contract):
+    model = MODEL
+
+
+class TestCustomTextClip(_Contract):
+    model = CUSTOM
+
+
+class TestClipWithTimmTower(_Contract):
+    model = TIMM
+
+
+def test_a_named_model_is_open_clips():
+    with torch.device("meta"):
+        ours = Clip().build_model(Member("a", "ViT-B-32"))
+        theirs = CLIP(**open_clip.get_model_config("ViT-B-32"))
+    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+
+
+def test_options_of_the_config_reach_the_model():
+    model = Clip().build_model(Member("a", dict(MODEL, quick_gelu=True, init_logit_scale=1.5)))
+    assert model.logit_scale.item() == 1.5
+    assert type(model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+
+
+def test_unknown_keys_are_all_reported_with_the_nearest_ones():
+    model = dict(
+        embeddim=16,
+        vision_cfg=dict(MODEL["vision_cfg"], widht=32),
+        text_cfg=dict(MODEL["text_cfg"], context_lenght=12, xyzzy=1),
+        quick_gleu=True,
+    )
+    with pytest.raises(ConfigError) as caught:
+        Clip().build_model(Member("large", model))
+    message = str(caught.value)
+    assert "'large'" in message
+    for wrong, right in (
+        ("model.embeddim", "embed_dim"),
+        ("model.quick_gleu", "quick_gelu"),
+        ("model.vision_cfg.widht", "width"),
+        ("model.text_cfg.context_lenght", "context_length"),
+    ):
+        assert f"{wrong} is unknown" in message
+        assert f"'{right}'" in message.partition(f"{wrong} is unknown")[2].partition("unknown")[0], wrong
+    assert "model.text_cfg.xyzzy is unknown" in message
+    assert "model.embed_dim is missing" in message
+
+
+def test_an_unknown_name_suggests_near_ones():
+    with pytest.raises(ConfigError, match=r"'ViT-B-23'(.|\n)*Did you mean(.|\n)*ViT-B-32"):
+        Clip().build_model(Member("a", "ViT-B-23"))
+    with pytest.raises(ConfigError, match="'nothing like it'"):
+        Clip().build_model(Member("a", "nothing like it"))
+    with pytest.raises(ConfigError, match="nowhere"):
+        Clip().build_model(Member("a", "local-dir:/nowhere"))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        changed(MODEL, vision_head_width=64),  # 32 / 64: no head
+        changed(MODEL, text_heads=5),
+        dict(MODEL, vision_cfg=dict(timm_model_name="no_such_vit", image_size=32)),
+        dict(MODEL, vision_cfg="ViT-B-32"),
+        dict(MODEL, text_cfg=None),
+    ],
+)
+def test_models_that_cannot_be_are_config_errors(model):
+    with pytest.raises(ConfigError, match="member 'a'"):
+        Clip().build_model(Member("a", model))
+
+
+def test_a_timm_tower_of_another_size_is_refused():
+    with pytest.raises(ConfigError, match=r"\(160, 160\).*\(32, 32\)(.|\n)*image_size=160"):
+        Clip().build_model(Member("a", changed(TIMM, vision_image_size=32)))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (changed(MODEL, vision_image_size=48), r"'b'.*image size \(48, 48\).*\(32, 32\)"),
+        (changed(MODEL, text_context_length=16), r"'b'.*context length 16.* 12"),
+        (changed(MODEL, text_tokenizer_kwargs={"clean": "whitespace"}), r"'b'.*tokenizer.*whitespace"),
+    ],
+)
+def test_members_of_different_input_are_refused(other, message):
+    paradigm, _ = made()
+    with pytest.raises(ConfigError, match=message):
+        paradigm.build_model(Member("b", other))
+    paradigm.build_model(Member("c", changed(MODEL, vision_width=64, text_width=64)))
+
+
+def test_what_is_not_known_yet_is_said(data):
+    with pytest.raises(ConfigError, match="build_model first"):
+        Clip(data=data).build_dataset("train")
+    with pytest.raises(ConfigError, match="no data"):
+        made()[0].build_dataset("train")
+
+
+def test_a_logit_bias_is_part_of_the_loss_or_refused(data, tmp_path):
+    """Models of the SigLIP kind: a bias that open_clip adds to the logits must not be dropped silently."""
+    config = {"model_cfg": dict(MODEL, init_logit_bias=-3.0)}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    paradigm = Clip(data=data)
+    try:
+        model = paradigm.build_model(Member("a", f"local-dir:{tmp_path}"))
+    except ConfigError:
+        return
+    batch = prepared(paradigm, raw(paradigm.build_dataset("val")))
+    sum(paradigm.loss(paradigm.forward(model, batch), batch).values()).backward()
+    assert model.logit_bias.grad is not None, "the logit bias is not trained"
