@@ -51,6 +51,15 @@ class StageRunner(Runner):
                 logger.removeHandler(handler)
         return logger
 
+    def train(self) -> nn.Module:
+        """Train, then close the log: a chain has many stages."""
+        try:
+            return super().train()
+        finally:
+            for handler in list(self.logger.handlers):
+                handler.close()
+                self.logger.removeHandler(handler)
+
     def dump_config(self) -> None:
         """Do nothing: the chain has written the stage's config.py."""
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("01_a", "02_b", "03_c")
 
 HOOKS = '''
-"""For each process: keep the weights it ends with; die in the middle of a stage if told to."""
+"""For each process: keep the weights it ends with; get a signal in the middle of a stage if told to."""
 import os
 import signal
 
@@ -35,8 +35,8 @@ class EachProcess(Hook):
         self.folder = folder
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if os.environ.get("DIE") == str(runner.rank) and runner.work_dir.endswith("02_b") and batch_idx == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ.get("RECEIVER") == str(runner.rank) and runner.work_dir.endswith("02_b") and batch_idx == 4:
+            os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
 
     def after_train(self, runner):
         stage = os.path.basename(runner.work_dir)
@@ -153,12 +153,15 @@ def test_only_the_first_process_speaks(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_kill_and_resume_gives_the_same_bytes_over_two_processes(rank, run, tmp_path):
+@pytest.mark.parametrize(("name", "kept"), [("SIGKILL", 3), ("SIGTERM", 5)])
+def test_a_signal_to_one_process_ends_both_and_resuming_gives_the_same_bytes(name, kept, rank, run, tmp_path):
+    """A process that is killed leaves the checkpoint before; one that is asked to stop makes both save first."""
     other = Run(tmp_path)
-    killed = other.train(DIE=str(rank))
-    assert killed.returncode != 0
+    ended = other.train(SIGNAL=name, RECEIVER=str(rank))
+    assert ended.returncode != 0
     assert (other.work / "01_a" / "manifest.json").is_file()
-    assert not (other.work / "02_b" / "manifest.json").exists()
+    saved = sorted(path.name for path in (other.work / "02_b" / "checkpoints").glob("iter_*.pt"))
+    assert saved[-1:] == [f"iter_{kept:08d}.pt"], ended.stderr
     resumed = other.train("--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     for stage in STAGES:
