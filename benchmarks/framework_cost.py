@@ -8,8 +8,8 @@ compt takes 5 % longer. About two minutes on two cores.
 * compt is ``compt.runner.run_stage`` as the chain calls it: Runner, loop, default hooks, log file, TensorBoard,
   check of the loss. Evaluations and checkpoints are left out: the config says how many there are.
 * by hand is the loop below, written for speed: everything that does not change is made before the loop, the loss
-  is read as often as compt logs it. Model, samples and their order, loader options, loss, optimizer, parameter
-  groups and schedule are the same.
+  is read as often as compt logs it. Model, samples and their order, loader options, loss, optimizer (its
+  implementation, too), parameter groups and schedule are the same.
 
 The second row leaves the data out: one batch, made before. There both start from the same weights and the losses
 of the first iterations must agree, or the comparison is void and the script fails.
@@ -68,18 +68,23 @@ class ByHand:
         self.model = build_member(paradigm, stage.member, seed=seed).to(DEVICE).train()
         self.batches = self._loaded(paradigm, stage, seed) if batch is None else _same(batch)
         self.loss = open_clip.ClipLoss(cache_labels=True)
-        params = list(self.model.parameters())
-        options = dict(stage.runner["optim_wrapper"]["optimizer"])
-        groups = [
-            {"params": [p for p in params if p.ndim >= 2]},
-            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = getattr(torch.optim, options.pop("type"))(groups, **options)
-        self.peak, self.iters, self.warm = options["lr"], iters, round(0.05 * iters)
+        self.options = dict(stage.runner["optim_wrapper"]["optimizer"])
+        self.peak, self.iters, self.warm = self.options["lr"], iters, round(0.05 * iters)
+        self.optimizer = self.build_optimizer()
         mean, std = (torch.tensor(v, device=DEVICE).view(3, 1, 1) for v in (paradigm.mean, paradigm.std))
         self.shift, self.scale = -mean / std, 1 / (255 * std)
         self.iteration = 0
         self.losses: list[float] = []
+
+    def build_optimizer(self, **implementation: Any) -> torch.optim.Optimizer:
+        """The config's optimizer, with compt's two groups of parameters."""
+        params = list(self.model.parameters())
+        groups = [
+            {"params": [p for p in params if p.ndim >= 2]},
+            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        options = {**self.options, **implementation}
+        return getattr(torch.optim, options.pop("type"))(groups, **options)
 
     def _loaded(self, paradigm: Paradigm, stage: StageConfig, seed: int) -> Iterator[Batch]:
         dataset = paradigm.build_dataset("train")
@@ -158,8 +163,11 @@ class Turns(Hook):
         cls.losses: list[float] = []
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Read the loss in the log's interval, as compt does."""
+        """Take over what compt chose: how often the loss is read, which implementation of the optimizer runs."""
         self.log_interval = runner.cfg.log_processor["window_size"]
+        chosen = runner.optim_wrapper.optimizer.defaults
+        implementation = {k: chosen[k] for k in ("fused", "foreach") if k in chosen}
+        self.by_hand.optimizer = self.by_hand.build_optimizer(**implementation)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """End the warm-up, or a turn."""

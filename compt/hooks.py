@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.hooks import Hook, RuntimeInfoHook
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+HISTORY = 1000
 Report = Callable[[int, int, float], None]
 
 
@@ -19,6 +21,12 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
     def __init__(self, interval: int = 10) -> None:
         super().__init__()
         self.interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        """Keep short histories of what is noted every iteration: each note copies all of its history."""
+        super().before_train(runner)
+        for name in (*runner.optim_wrapper.get_lr(), "time", "data_time"):
+            runner.message_hub.log_scalars[f"train/{name}"] = HistoryBuffer(max_length=HISTORY)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None

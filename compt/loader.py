@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler
 
-from compt.checkpoint import random_state, restore_random_state
 from compt.errors import ConfigError
 from compt.interfaces import Batch
 
@@ -68,7 +67,11 @@ class EndlessBatches(Sampler[list[Any]]):
 
 
 class SeededFetch(Dataset):
-    """A data set that is read a batch at a time, with the random generators seeded for that batch alone."""
+    """A data set that is read a batch at a time, with the random generators seeded for that batch alone.
+
+    The CPU's generators only: samples are made there, and a worker process may not touch the GPU.
+    ``torch.manual_seed`` would seed every kind of device, at a tenth of a millisecond and more each time.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -79,14 +82,16 @@ class SeededFetch(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Fetch the samples of a batch; the first index is the seed."""
         seed, *rest = indices
-        state = random_state()
+        python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         try:
             return [self.dataset[i] for i in rest]
         finally:
-            restore_random_state(state)
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(torch_state)
 
 
 def step_seed(seed: int, iteration: int, rank: int = 0) -> int:

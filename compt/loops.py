@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import BaseLoop, Runner
@@ -139,9 +140,14 @@ class TrainLoop(BaseLoop):
     def _after_step(self, stop: list[int]) -> None:
         """Check the loss, evaluate, save and stop, whatever is due."""
         evaluate = self._iter in self.eval_iters and self.runner.val_loop is not None
-        save = self._save_due(bool(stop))
-        if evaluate or save or self._iter % self.check_interval == 0:
+        alone = self.runner.world_size == 1
+        due = evaluate or self._due or self._iter == self._max_iters or self._iter % self.save_interval == 0
+        if due or (alone and stop) or self._iter % self.check_interval == 0:
+            stop = stop if alone else self._agree(stop)
             self._check_finite()
+        elif not alone:
+            stop = []  # until the next check, where all processes learn of it
+        save = self._save_due(bool(stop))
         if evaluate:
             metrics = self.runner.val_loop.run()
             self.curve.append({"iter": self._iter, "seconds": self.seconds, "metrics": metrics})
@@ -153,6 +159,14 @@ class TrainLoop(BaseLoop):
                 where=str(self.runner.work_dir),
                 do="Run the same command with --resume to go on from there.",
             )
+
+    def _agree(self, stop: list[int]) -> list[int]:
+        """The signal and the bad loss of any process, for all: one that went on alone would wait for the others."""
+        told = torch.tensor([max(stop, default=0), int(not self._finite)])
+        all_reduce(told, op="max")
+        number, bad = told.tolist()
+        self._finite = not bad
+        return [number] if number else []
 
     def _save_due(self, stop: bool) -> bool:
         """Whether to save now: what is due waits for accumulated gradients, which no checkpoint holds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -26,6 +28,17 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
             {"params": [p for p in params if p.ndim >= 2]},
             {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": [g for g in groups if g["params"]]})
+        optimizer = OPTIMIZERS.build(
+            {**_fused(self.optimizer_cfg), **self.optimizer_cfg, "params": [g for g in groups if g["params"]]}
+        )
         wrapper = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
         return OPTIM_WRAPPERS.build(wrapper, default_args={"optimizer": optimizer})
+
+
+def _fused(config: Mapping[str, Any]) -> dict[str, bool]:
+    """``fused=True`` for an optimizer of torch that has it, if the config does not choose for itself.
+
+    torch's own default is a loop over the parameters on CPU, 5 to 8 times slower.
+    """
+    known = inspect.signature(OPTIMIZERS.get(config["type"])).parameters
+    return {"fused": True} if "fused" in known and not {"fused", "foreach", "differentiable"} & {*config} else {}

@@ -63,6 +63,7 @@ class Clip(Paradigm):
         self.augment, self.mean, self.std = augment, tuple(mean), tuple(std)
         self.splits = splits(self._source_options()) if self.data is not None else ()
         self._input: dict[str, Any] = {}
+        self._sent: dict[torch.device, tuple[Tensor, ...]] = {}
         if augment is not None and not 0 < augment <= 1:
             raise ConfigError(f"augment={augment} is not in (0, 1].", where="paradigm clip")
 
@@ -155,8 +156,14 @@ class Clip(Paradigm):
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Bring uint8 images to open_clip's range: (x / 255 - mean) / std."""
         image = batch["image"]
-        mean, std = (torch.tensor(v, device=image.device).view(3, 1, 1) for v in (self.mean, self.std))
-        return {**batch, "image": (image.float() / 255 - mean) / std}
+        mean, std = self._pixels(image.device)
+        return {**batch, "image": (image.float() / 255).sub_(mean).div_(std)}
+
+    def _pixels(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Mean and standard deviation [3, 1, 1], sent to each device once: sending waits for the device."""
+        if device not in self._sent:
+            self._sent[device] = tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
+        return self._sent[device]
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """Unit features [B, E] of images and texts, and the logit scale []."""
