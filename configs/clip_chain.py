@@ -12,13 +12,13 @@ def clip(width, vision_layers, text_layers):
 
 
 chain = [
-    dict(name="clip-t", model=clip(64, 3, 2), epochs=18),
-    dict(name="clip-s", model=clip(128, 4, 3), epochs=9),
-    dict(name="clip-b", model=clip(256, 6, 4), epochs=4.5),
+    dict(name="clip-t", model=clip(64, 3, 2), epochs=24),
+    dict(name="clip-s", model=clip(128, 4, 3), epochs=5),
+    dict(name="clip-b", model=clip(256, 6, 4), epochs=3),
 ]
 grower = dict(type="lossless")
 transfer = dict(type="feature_mse", weight=1.0)
 individual = dict(budget="chain")
 
 train_dataloader = dict(batch_size=128)
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.1, betas=(0.9, 0.98)))
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=5e-4, weight_decay=0.1, betas=(0.9, 0.98)))
