@@ -117,64 +117,92 @@ def plan(
     Raises:
         ComptError: with all faults found in sizes, growth and transfer.
     """
-    checked = config if isinstance(config, ChainConfig) else load_config(config)
-    paradigm: Paradigm = PARADIGMS.build(dict(checked.paradigm))
-    length = _Length(paradigm)
-    stages: list[StagePlan] = []
-    warnings: list[str] = []
-    faults: list[ComptError] = []
-    before: tuple[Architecture, float] | None = None
-    for index, stage in enumerate(checked.stages):
-        model = _meta_model(paradigm, stage)
+    planner = _Planner(config if isinstance(config, ChainConfig) else load_config(config), individual, world)
+    for stage in planner.config.stages:
+        planner.add(stage)
+    return planner.result()
+
+
+class _Planner:
+    """Plans a chain stage by stage, small to large; faults are collected until the end."""
+
+    def __init__(self, config: ChainConfig, individual: bool, world: int) -> None:
+        self.config, self.individual, self.world = config, individual, world
+        self.paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
+        self.length = _Length(self.paradigm)
+        self.stages: list[StagePlan] = []
+        self.warnings: list[str] = []
+        self.faults: list[ComptError] = []
+        self.before: tuple[Architecture, float] | None = None
+        """Architecture and forward FLOPs of the member before."""
+
+    def add(self, stage: StageConfig) -> None:
+        """Plan the next stage."""
+        model = _meta_model(self.paradigm, stage)
         batch_size = stage.runner["train_dataloader"]["batch_size"]
-        arch, forward, both = _measure(paradigm, model, batch_size)
+        arch, forward, both = _measure(self.paradigm, model, batch_size)
         params = sum(p.numel() for p in model.parameters())
-        taught = None
-        if before is not None and not individual:
-            try:
-                taught = _check_hop(stage, paradigm, before[0], arch, stages[-1], params)
-            except ComptError as fault:
-                faults.append(fault)
-            warnings += _hop_warnings(stage, before[0], arch, stages[-1], params)
-        budget = _alone_budget(checked, stage) if individual else stage.budget
-        if individual and not budget[1]:
+        taught = self._hop(stage, arch, params)
+        iters, alone = self._iters(stage, batch_size)
+        teacher_iters = sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
+        samples, index = iters * batch_size * self.world, len(self.stages)
+        if index and not self.individual and samples > self.stages[-1].samples:
+            self.warnings.append(
+                f"'{stage.member.name}' sees more samples than the member before it; "
+                "the paper lets them fall along the chain."
+            )
+        self.stages.append(
+            StagePlan(
+                name=stage.member.name,
+                index=index,
+                params=params,
+                grower="scratch" if self.individual or not index else stage.grower["type"],
+                transfer=stage.transfer["type"] if teacher_iters else "none",
+                batch_size=batch_size * self.world,
+                iters=iters,
+                samples=samples,
+                teacher_iters=teacher_iters,
+                student_flops=both,
+                teacher_flops=self.before[1] if teacher_iters and self.before else 0.0,
+                alone_samples=alone * batch_size * self.world,
+                expansion=params / self.stages[-1].params if index else None,
+                first_samples=self.stages[0].first_samples if index else samples,
+            )
+        )
+        self.before = arch, forward
+
+    def _hop(self, stage: StageConfig, arch: Architecture, params: int) -> Transferer | None:
+        """Check the hop from the member before; return its transferer, None where there is no hop."""
+        if self.before is None or self.individual:
+            return None
+        source, previous = self.before[0], self.stages[-1]
+        self.warnings += _hop_warnings(stage, source, arch, previous, params)
+        try:
+            return _check_hop(stage, self.paradigm, source, arch, previous, params)
+        except ComptError as fault:
+            self.faults.append(fault)
+            return None
+
+    def _iters(self, stage: StageConfig, batch_size: int) -> tuple[int, int]:
+        """Iterations of the stage, and of the same member trained alone."""
+        dataset = stage.runner["train_dataloader"].get("dataset")
+        alone = self.length.iters(_alone_budget(self.config, stage), batch_size, self.world, dataset)
+        if not self.individual:
+            return self.length.iters(stage.budget, batch_size, self.world, dataset), alone
+        if not alone:
             raise ConfigError(
                 "The members have no budget to be trained alone with: the first one's is 0.",
                 where="individual",
                 do="Give one, for example individual=dict(epochs=10).",
             )
-        dataset = stage.runner["train_dataloader"].get("dataset")
-        iters = length.iters(budget, batch_size, world, dataset)
-        samples = iters * batch_size * world
-        alone = length.iters(_alone_budget(checked, stage), batch_size, world, dataset) * batch_size * world
-        teacher_iters = sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
-        stages.append(
-            StagePlan(
-                name=stage.member.name,
-                index=index,
-                params=params,
-                grower="scratch" if individual or not index else stage.grower["type"],
-                transfer=stage.transfer["type"] if teacher_iters else "none",
-                batch_size=batch_size * world,
-                iters=iters,
-                samples=samples,
-                teacher_iters=teacher_iters,
-                student_flops=both,
-                teacher_flops=before[1] if teacher_iters and before else 0.0,
-                alone_samples=alone,
-                expansion=params / stages[-1].params if stages else None,
-                first_samples=stages[0].first_samples if stages else samples,
-            )
-        )
-        if index and not individual and samples > stages[index - 1].samples:
-            warnings.append(
-                f"'{stage.member.name}' sees more samples than the member before it; "
-                "the paper lets them fall along the chain."
-            )
-        before = arch, forward
-    if faults:
-        raise faults[0] if len(faults) == 1 else ConfigError("\n".join(f"  - {fault}" for fault in faults))
-    return ChainPlan(tuple(stages), tuple(warnings), individual)
+        return alone, alone
+
+    def result(self) -> ChainPlan:
+        """The plan, or all faults as one error."""
+        if self.faults:
+            lines = "\n".join(f"  - {fault}" for fault in self.faults)
+            raise self.faults[0] if len(self.faults) == 1 else ConfigError(lines)
+        return ChainPlan(tuple(self.stages), tuple(self.warnings), self.individual)
 
 
 def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:

@@ -18,6 +18,7 @@ from mmengine.utils import import_modules_from_strings
 from torch import nn
 
 from compt.config import ChainConfig, StageConfig
+from compt.configfile import listed
 from compt.distributed import wrapper
 from compt.errors import TrainingError
 from compt.files import not_written
@@ -82,14 +83,11 @@ def stage_config(
         teacher: ``dict(name, model, weights)`` of the member before, None without one.
         launcher: as of mmengine.
     """
-    given = dict(stage.runner)
-    evaluator = given.pop("val_evaluator", None)
-    optim = {"type": "OptimWrapper", "constructor": "ComptOptimWrapperConstructor", **given.pop("optim_wrapper")}
-    loader = given.pop("train_dataloader")
+    given = {key: value for key, value in stage.runner.items() if value is not None}
     interval = max(1, min(LOG_INTERVAL, plan.iters // 10))
     imports = (config.raw.get("custom_imports") or {}).get("imports", [])
     content = {
-        "custom_imports": {"imports": [*IMPORTS, *([imports] if isinstance(imports, str) else imports)]},
+        "custom_imports": {"imports": [*IMPORTS, *listed(imports)]},
         "default_scope": config.raw.get("default_scope", "mmengine"),
         "experiment_name": f"{folder.parent.name}_{folder.name}_{time.time_ns()}",
         "work_dir": str(folder),
@@ -104,6 +102,18 @@ def stage_config(
             "transfer": stage.transfer if teacher is not None else None,
             "seed": config.seed + plan.index,
         },
+        **_loops(config, plan, given),
+        **_logs(interval, given.pop("default_hooks", {})),
+        **(wrapper() if launcher != "none" else {}),
+    }
+    return Config({**content, **given})
+
+
+def _loops(config: ChainConfig, plan: StagePlan, given: dict[str, Any]) -> dict[str, Any]:
+    """Training and evaluation: loops, data, optimizer and schedules, taken out of what is given."""
+    loader = given.pop("train_dataloader")
+    optim = {"type": "OptimWrapper", "constructor": "ComptOptimWrapperConstructor", **given.pop("optim_wrapper")}
+    return {
         "train_dataloader": loader,
         "train_cfg": {
             "type": "ComptTrainLoop",
@@ -116,28 +126,31 @@ def stage_config(
         "val_dataloader": {
             "batch_size": 2 * loader["batch_size"],
             "num_workers": 0,
-            **(given.pop("val_dataloader", None) or {}),
+            **given.pop("val_dataloader", {}),
         },
         "val_cfg": {"type": "ComptEvalLoop"},
-        "val_evaluator": evaluator or [],
+        "val_evaluator": given.pop("val_evaluator", []),
         "optim_wrapper": optim,
-        "param_scheduler": _schedulers(given.pop("param_scheduler"), plan.iters),
+        "param_scheduler": _schedulers(given.pop("param_scheduler", []), plan.iters),
+    }
+
+
+def _logs(interval: int, hooks: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written while a stage trains, and how often."""
+    return {
         "default_hooks": {
             "runtime_info": {"type": "ComptRuntimeInfoHook", "interval": interval},
             "logger": {"type": "LoggerHook", "interval": interval, "log_metric_by_epoch": False},
             "checkpoint": None,
             "sampler_seed": None,
-            **given.pop("default_hooks", {}),
+            **hooks,
         },
         "log_processor": {"by_epoch": False, "window_size": interval},
         "visualizer": {
             "type": "Visualizer",
             "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],
         },
-        **(wrapper() if launcher != "none" else {}),
-        **{k: v for k, v in given.items() if v is not None},
     }
-    return Config(content)
 
 
 def _points(iters: int, evaluations: int) -> list[int]:
@@ -148,7 +161,7 @@ def _points(iters: int, evaluations: int) -> list[int]:
 def _schedulers(given: Any, iters: int) -> list[dict[str, Any]]:
     """Turn schedules written as fractions of the stage into iterations; whole numbers stay as they are."""
     schedulers = []
-    for one in given if isinstance(given, (list, tuple)) else [given] if given else []:
+    for one in listed(given):
         absolute = {
             k: round(v * iters) if k in ("begin", "end", "T_max", "total_iters") and isinstance(v, float) else v
             for k, v in one.items()
