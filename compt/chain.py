@@ -115,15 +115,7 @@ class _Stage:
         target = build_member(self.paradigm, self.config.member, seed=seed)
         report = growing.grow(source, target, self.config.grower, seed=seed)
         save_weights(target, self.folder.grown)
-        return {
-            "grower": self.config.grower["type"],
-            "counts": report.counts,
-            "params": dict(report.params),
-            "dropped": list(report.dropped),
-            "function_preserving": report.function_preserving,
-            "reason": report.reason,
-            "error": report.error,
-        }
+        return {"grower": self.config.grower["type"], **report.to_dict()}
 
     def _previous(self) -> nn.Module:
         before = self.work.config.stages[self.plan.index - 1]

@@ -45,16 +45,7 @@ def grow_checkpoint(
     report = grow(small, large, grower, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     reader.export(large, out)
-    return {
-        "grower": grower,
-        "counts": report.counts,
-        "params": dict(report.params),
-        "dropped": list(report.dropped),
-        "function_preserving": report.function_preserving,
-        "reason": report.reason,
-        "error": report.error,
-        "out": str(out),
-    }
+    return {"grower": grower, **report.to_dict(), "out": str(out)}
 
 
 @contextmanager

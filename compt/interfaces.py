@@ -128,6 +128,17 @@ class Growth:
         statuses = list(self.params.values())
         return {s: statuses.count(s) for s in ("copied", "expanded", "initialised", "shared")}
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report without the tensors, as JSON types."""
+        return {
+            "counts": self.counts,
+            "params": dict(self.params),
+            "dropped": list(self.dropped),
+            "function_preserving": self.function_preserving,
+            "reason": self.reason,
+            "error": self.error,
+        }
+
 
 class Grower(ABC):
     """Parameter space: makes the weights of a larger model from those of a smaller one, once a stage."""
