@@ -144,6 +144,6 @@ class Terminal:
         from compt.tables import figure_text
 
         if broken := manifest.get("broken_samples"):
-            self.console.print(f"  {broken} training samples could not be read; others took their place")
+            self.console.print(f"  training samples that could not be read: {broken}; others took their place")
         figures = ", ".join(f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3])
         self.console.print(f"  {manifest['name']} done in {manifest['seconds']:.0f} s: {figures}")

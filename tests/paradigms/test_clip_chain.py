@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from compt.cli import main
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -55,6 +58,11 @@ def train(config: Path, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
 
 
+def short(options: list[str]) -> list[str]:
+    """Options that make the chain end in seconds."""
+    return [*options, "chain.0.iters=2", "chain.1.iters=1", "evaluations=1", "train_dataloader.num_workers=0"]
+
+
 @pytest.mark.slow
 def test_killed_at_checkpoints_it_resumes_to_the_same_bytes(config, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -73,3 +81,19 @@ def test_killed_at_checkpoints_it_resumes_to_the_same_bytes(config, tmp_path):
             assert (whole / stage / name).read_bytes() == (broken / stage / name).read_bytes(), name
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{broken / '02_b' / 'export'}")
     assert sum(p.numel() for p in model.parameters()) > 1e6
+
+
+def test_broken_images_are_skipped_counted_and_told(config, tmp_path, capsys):
+    (tmp_path / "7.png").write_bytes(b"no picture")
+    options = ["paradigm.data.max_broken=0.05"]
+    assert main(["train", str(config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *short(options)]) == 0
+    manifest = json.loads((tmp_path / "run" / "01_a" / "manifest.json").read_text())
+    assert manifest["broken_samples"] == 1
+    assert "training samples that could not be read: 1" in capsys.readouterr().out
+
+
+def test_too_many_broken_images_stop_before_training(config, tmp_path, capsys):
+    (tmp_path / "7.png").write_bytes(b"no picture")
+    assert main(["train", str(config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *short([])]) == 2
+    assert "7.png" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
