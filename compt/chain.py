@@ -20,7 +20,7 @@ from compt.config import ChainConfig, load_config
 from compt.errors import ConfigError
 from compt.files import FORMAT, WEIGHTS, read_json, write_json
 from compt.interfaces import Paradigm
-from compt.planning import ChainPlan, StagePlan, plan
+from compt.planning import StagePlan, plan
 from compt.preflight import preflight
 from compt.progress import Progress, Silent
 from compt.registry import PARADIGMS
@@ -63,7 +63,7 @@ def train(
         barrier()
         for index, stage_plan in enumerate(chain_plan.stages):
             if not folder.stages[index].done:
-                _Stage(folder, chain_plan, stage_plan, launcher, progress).run()
+                _Stage(folder, stage_plan, launcher, progress).run()
             barrier()
             progress.stage_done(read_json(folder.stages[index].manifest))
     return folder.path
@@ -72,8 +72,8 @@ def train(
 class _Stage:
     """One stage of a chain, from growth to manifest; every step leaves only complete files."""
 
-    def __init__(self, work: WorkDir, chain: ChainPlan, plan: StagePlan, launcher: str, progress: Progress) -> None:
-        self.work, self.chain, self.plan, self.launcher, self.progress = work, chain, plan, launcher, progress
+    def __init__(self, work: WorkDir, plan: StagePlan, launcher: str, progress: Progress) -> None:
+        self.work, self.plan, self.launcher, self.progress = work, plan, launcher, progress
         self.config = work.config.stages[plan.index]
         self.folder = work.stages[plan.index]
         self.alone = work.mode == "individual" or plan.index == 0
@@ -166,8 +166,8 @@ class _Stage:
             "index": self.plan.index,
             "mode": self.work.mode,
             "paradigm": self.work.config.paradigm["type"],
-            "grower": None if self.alone else self.plan.grower,
-            "transfer": None if self.plan.transfer == "none" else self.plan.transfer,
+            "grower": self.plan.grower,
+            "transfer": self.plan.transfer,
             "params": self.plan.params,
             "samples": self.plan.samples,
             "iters": self.plan.iters,

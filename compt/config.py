@@ -58,8 +58,8 @@ class ChainConfig:
     """A checked config: what every file after this one works from.
 
     ``individual`` is the budget of a member trained alone, ``('chain', 0)`` for its own in the chain, None for
-    the first member's. ``evaluations``
-    counts the evaluations of a stage, the last one at its end. ``raw`` is the config as plain types.
+    the first member's. ``evaluations`` counts the evaluations of a stage, the last one at its
+    end. ``raw`` is the config as plain types.
     """
 
     name: str

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compt.errors import ComptError, ConfigError, PluginError, WorkDirError
+from compt.errors import ComptError, ConfigError, WorkDirError
 from compt.files import EXPORT, MANIFEST
 from compt.growth import grow
 from compt.interfaces import Member, Paradigm
@@ -68,9 +68,7 @@ def _reader(path: Path, name: str | None) -> Paradigm:
             return paradigm
     raise ConfigError(
         f"No installed paradigm recognises '{path}'.",
-        do="Name the one that reads it with --paradigm, or install it: pip install 'compt[clip]'.".replace(
-            "'compt[clip]'", '"compt[all]"'
-        ),
+        do='Name the one that reads it with --paradigm, or install it: pip install "compt[all]".',
     )
 
 
@@ -79,21 +77,19 @@ def _installed() -> Iterator[Paradigm]:
     for name in PARADIGMS.names():
         try:
             yield PARADIGMS.build({"type": name})
-        except (PluginError, ComptError):
+        except ComptError:
             continue
 
 
 def _model(target: str) -> Any:
-    """A member's model from a JSON file, a folder with a config, or a name."""
+    """A member's model as the paradigm reads it: the content of a JSON file, else the name or folder itself."""
     path = Path(target)
-    if path.is_dir():
-        return f"local-dir:{path}"
-    if path.suffix == ".json":
-        try:
-            content = json.loads(path.read_text())
-            if not isinstance(content, dict):
-                raise ValueError("it is no JSON object")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"Cannot read the model config '{path}': {error}.", do="Check --to.") from error
-        return content.get("model_cfg", content)
-    return target
+    if path.suffix != ".json":
+        return target
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Cannot read the model config '{path}': {error}.", do="Check --to.") from error
+    return content

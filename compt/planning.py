@@ -29,8 +29,10 @@ class StagePlan:
     name: str
     index: int
     params: int
-    grower: str
-    transfer: str
+    grower: str | None
+    """None where nothing is grown."""
+    transfer: str | None
+    """None where no teacher is run."""
     batch_size: int
     iters: int
     samples: int
@@ -156,8 +158,8 @@ class _Planner:
                 name=stage.member.name,
                 index=index,
                 params=params,
-                grower="scratch" if self.individual or not index else stage.grower["type"],
-                transfer=stage.transfer["type"] if teacher_iters else "none",
+                grower=None if self.individual or not index else stage.grower["type"],
+                transfer=stage.transfer["type"] if teacher_iters else None,
                 batch_size=batch_size * self.world,
                 iters=iters,
                 samples=samples,

@@ -101,11 +101,7 @@ class Terminal:
             self.tasks["stage"] = self.bars.add_task("stage", total=plan.iters, detail="")
             self.bars.start()
         self.bars.reset(self.tasks["stage"], total=plan.iters, description=plan.name, detail="")
-        grown = (
-            "from scratch"
-            if not plan.index or plan.grower == "scratch"
-            else f"grown by {plan.grower}, transfer {plan.transfer}"
-        )
+        grown = f"grown by {plan.grower}, transfer {plan.transfer or 'none'}" if plan.grower else "from scratch"
         self.console.print(f"[bold]{plan.name}[/bold]: {plan.iters:,} iterations of {plan.batch_size}, {grown}")
 
     def report(self, iteration: int, iters: int, loss: float) -> None:

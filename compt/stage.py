@@ -78,7 +78,7 @@ class StageModel(BaseModel):
         load_weights(model, Path(teacher["weights"]))
         self._teacher = [model.eval().requires_grad_(False)]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step_seed(self.seed, -1 & 0xFFFF))
+            torch.manual_seed(self.seed)
             transferer.bind(*(self._architecture(m) for m in (model, self.student)))
         self.transfer = transferer
 

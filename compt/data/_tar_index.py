@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tarfile
@@ -66,11 +67,8 @@ def tar_index(path: Path, cache_dir: str | Path | None = None) -> TarIndex:
     if index := _cached(file, same):
         return index
     index = _scan(path, stat.st_size)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # without a cache the archive is scanned again next time
         _store(file, same, index)
-    except OSError:
-        pass  # without a cache the archive is scanned again next time
     return index
 
 

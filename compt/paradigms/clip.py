@@ -31,9 +31,9 @@ MAX_LOGIT_SCALE = math.log(100)
 class Clip(Paradigm):
     """CLIP as open_clip trains it: symmetric InfoNCE over the batch, gathered over all processes.
 
-    A member's ``model`` is an open_clip model name, or a config dict as in open_clip's JSON files
-    (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...). All members share image size, context length and
-    tokenizer, so that teacher and student see the same batch.
+    A member's ``model`` is an open_clip model name, a folder that open_clip loads, or a config dict as in
+    open_clip's JSON files (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...). All members share image size,
+    context length and tokenizer, so that teacher and student see the same batch.
 
     Args:
         data: what to train on and measure on: ``dict(type='icons')``, ``dict(type='csv', train=..., val=...)``
@@ -244,7 +244,7 @@ def model_config(member: Member) -> dict[str, Any]:
     """The open_clip config of a member, checked: unknown names and keys raise ConfigError with the nearest ones."""
     if isinstance(member.model, str):
         return _named_config(member)
-    config = json.loads(json.dumps(member.model))
+    config = json.loads(json.dumps(member.model.get("model_cfg", member.model)))  # a folder's JSON wraps it
     faults = _unknown(
         "model", config, {"custom_text", "quick_gelu", "init_logit_scale", "embed_dim", "vision_cfg", "text_cfg"}
     )
@@ -261,8 +261,9 @@ def model_config(member: Member) -> dict[str, Any]:
 
 
 def _named_config(member: Member) -> dict[str, Any]:
+    name = f"local-dir:{member.model}" if Path(member.model).is_dir() else member.model
     try:
-        config = open_clip.get_model_config(member.model)
+        config = open_clip.get_model_config(name)
     except (OSError, ValueError) as error:
         raise ConfigError(f"Cannot read the model '{member.model}' of member '{member.name}': {error}.") from error
     if config is None:

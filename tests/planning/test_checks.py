@@ -44,7 +44,7 @@ def test_a_transfer_names_the_outputs_there_are(toy):
 
 def test_any_output_with_a_width_can_be_transferred(toy):
     toy["transfer"] = dict(type="feature_mse", features=["logits"])
-    assert [s.transfer for s in stages(toy)] == ["none", "feature_mse", "feature_mse"]
+    assert [s.transfer for s in stages(toy)] == [None, "feature_mse", "feature_mse"]
 
 
 def test_all_hops_are_checked_before_one_is_reported(toy):

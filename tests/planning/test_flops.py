@@ -83,7 +83,7 @@ def test_the_iterations_charged_are_those_a_stage_runs_its_teacher_at(toy, monke
 def test_a_transfer_of_no_weight_has_no_teacher(toy, transfer):
     toy["transfer"] = transfer
     b = stages(toy)[1]
-    assert (b.transfer, b.teacher_iters, b.teacher_flops) == ("none", 0, 0)
+    assert (b.transfer, b.teacher_iters, b.teacher_flops) == (None, 0, 0)
     assert b.flops == 256 * 13760
 
 
@@ -177,7 +177,7 @@ def test_what_the_family_would_cost_alone(toy, individual, samples):
 def test_members_planned_alone_have_neither_growth_nor_teacher(toy):
     toy["individual"] = dict(iters=4)
     plan = compt.plan(toy, individual=True)
-    assert [(s.grower, s.transfer, s.teacher_flops) for s in plan.stages] == [("scratch", "none", 0)] * 3
+    assert [(s.grower, s.transfer, s.teacher_flops) for s in plan.stages] == [(None, None, 0)] * 3
     assert [s.flops for s in plan.stages] == [4 * 32 * flops for flops in BOTH.values()]
     assert plan.flops == plan.alone_flops
     assert plan.warnings == ()

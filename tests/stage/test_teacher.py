@@ -96,7 +96,7 @@ def test_a_transfer_without_weight_runs_no_teacher(make, batch, toy, transfer):
     assert set(stage(mode="loss", **batch)) == {"loss", "task/cross_entropy"}
     toy["transfer"] = transfer
     planned = compt.plan(toy).stages[1]
-    assert (planned.teacher_iters, planned.teacher_flops, planned.transfer) == (0, 0.0, "none")
+    assert (planned.teacher_iters, planned.teacher_flops, planned.transfer) == (0, 0.0, None)
 
 
 @pytest.fixture
