@@ -13,7 +13,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from compt.errors import LayoutError
 from compt.interfaces import Architecture, Layout, ParamAxes, Role
-from compt.patterns import parse
+from compt.patterns import matcher, parse, relations
 from compt.registry import LAYOUTS
 
 ROLES: Mapping[str, Role] = {
@@ -106,14 +106,15 @@ def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
     layout, axes = find_layout(module), _Axes()
     same = layout.same(module)
     params: list[tuple[ParamAxes, Tensor]] = []
-    parts = [part for part in layout.parts if isinstance(module._modules.get(part), nn.Module)]
+    children = {part: module._modules.get(part) for part in layout.parts}
+    parts = [part for part, child in children.items() if child is not None and any(_tensors(child))]
     for part in parts:
         inner, inner_axes = _walk(module._modules[part])  # type: ignore[arg-type]
         names = {a: same.get(f"{part}.{a}", f"{part}.{a}") for a in inner_axes.roles}
         params += [(_renamed(p, part, names), t) for p, t in inner]
         axes.sizes |= {names.get(a, f"{part}.{a}"): size for a, size in inner_axes.sizes.items()}
         axes.roles |= {names[a]: role for a, role in inner_axes.roles.items()}
-    matchers = [(_matcher(name), name, pattern) for name, pattern in layout.patterns.items()]
+    matchers = [(matcher(name), name, pattern) for name, pattern in layout.patterns.items()]
     for name, tensor, owner, persistent in _tensors(module):
         if any(name.startswith(f"{part}.") for part in parts):
             continue
@@ -141,10 +142,6 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, nn.Module, bool]]
                 yield dot + name, buffer, owner, name not in owner._non_persistent_buffers_set
 
 
-def _matcher(name: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name)) + r"\Z")
-
-
 def _match(
     module: nn.Module,
     name: str,
@@ -158,9 +155,10 @@ def _match(
     for regex, template, pattern in matchers:
         if match := regex.match(name):
             indices = match.groupdict()
-            pattern, _, factor = pattern.partition("*")
+            pattern, factor, reader = relations(pattern, module, indices)
             kind, groups, reads, writes, norm_axis = parse(pattern, tensor, owner, indices, where=name)
-            factor = factor.strip().format(**indices)
+            if reader and not norm_axis:
+                raise LayoutError(f"'{name}' has a reader ('@ {reader}'), but its pattern does not make it a norm's.")
             head, block, _ = template.partition("{block}")
             return ParamAxes(
                 name=name,
@@ -172,8 +170,9 @@ def _match(
                 scope=head.format(**indices).rstrip(".") if block else None,
                 block=int(indices["block"]) if block else None,
                 buffer=buffer,
-                scaled_by=factor if factor and _has(module, factor) else None,
+                scaled_by=factor,
                 norm_axis=norm_axis,
+                read_by=reader,
             )
     if buffer and not persistent:
         return ParamAxes(name, "constant", tuple((str(n),) for n in tensor.shape), (), (), name, buffer=True)
@@ -181,15 +180,6 @@ def _match(
         f"The layout for '{class_path(type(module))}' does not describe '{name}' {list(tensor.shape)}.",
         do="Use a model without this option, or add the parameter's pattern to the layout.",
     )
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    """Whether the module has a parameter of this name."""
-    try:
-        module.get_parameter(name)
-    except AttributeError:
-        return False
-    return True
 
 
 def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
@@ -216,6 +206,7 @@ def _renamed(param: ParamAxes, part: str, names: Mapping[str, str]) -> ParamAxes
         scope=None if param.scope is None else dot + param.scope,
         groups=groups,
         scaled_by=None if param.scaled_by is None else dot + param.scaled_by,
+        read_by=None if param.read_by is None else dot + param.read_by,
         norm_axis=None if param.norm_axis is None else names.get(param.norm_axis, dot + param.norm_axis),
     )
 

@@ -15,10 +15,9 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 from torch import nn
 
 from compt import growth as growing
-from compt.checkpoint import load_weights, save_weights
 from compt.config import ChainConfig, load_config
 from compt.errors import ConfigError
-from compt.files import FORMAT, WEIGHTS, read_json, write_json
+from compt.files import FORMAT, MANIFEST, WEIGHTS, read_json, write_json
 from compt.interfaces import Paradigm
 from compt.planning import StagePlan, plan
 from compt.preflight import preflight
@@ -26,6 +25,7 @@ from compt.progress import Progress, Silent
 from compt.registry import PARADIGMS
 from compt.runner import StageResult, run_stage, stage_config
 from compt.stage import build_member
+from compt.weights import load_weights, save_weights
 from compt.workdir import WorkDir
 
 
@@ -124,18 +124,13 @@ class _Stage:
         return model
 
     def _load_init(self, path: Path) -> nn.Module:
-        """Load the checkpoint that the first member starts from."""
+        """Load the checkpoint that the first member starts from: a finished stage's, or one of another library."""
         model = build_member(self.paradigm, self.config.member, seed=self.work.config.seed)
-        if path.is_dir() and self.paradigm.recognises(path):
-            given = self.paradigm.load(path)
-            try:
-                model.load_state_dict(given.state_dict())
-            except RuntimeError as error:
-                raise ConfigError(
-                    f"The checkpoint '{path}' is not of member '{self.config.member.name}': {error}"
-                ) from error
-        else:
-            load_weights(model, path / WEIGHTS if path.is_dir() else path)
+        try:
+            self.paradigm.load_weights(model, path / WEIGHTS if (path / MANIFEST).is_file() else path)
+        except ConfigError as error:
+            where = f"init of member '{self.config.member.name}'"
+            raise ConfigError(error.what, where=where, do=error.do) from error
         return model
 
     def _teacher(self) -> dict[str, Any] | None:

@@ -1,55 +1,16 @@
-"""Weights for the next stage, checkpoints for resuming, and the state of random generators."""
+"""Checkpoints for resuming, and the state of random generators."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from torch import nn
 
-from compt.errors import ConfigError
-from compt.files import atomic, not_written, sha256
-
-
-@contextmanager
-def saving(path: Path) -> Iterator[Path]:
-    """Yield a file that becomes ``path`` once torch or safetensors has written it completely.
-
-    Raises:
-        TrainingError: the disk is full or the folder cannot be written; ``path`` is then as it was.
-    """
-    try:
-        with atomic(path) as file:
-            yield file
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch raises RuntimeError
-        raise not_written(path, error) from error
-
-
-def save_weights(model: nn.Module, path: Path) -> str:
-    """Write a model's state dict as safetensors and return the file's SHA-256; tied tensors are kept once."""
-    with saving(path) as file:
-        safetensors.torch.save_model(model, str(file))
-    return sha256(path)
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load safetensors into a model, strictly.
-
-    Raises:
-        ConfigError: the file is missing, damaged, or from another model.
-    """
-    try:
-        safetensors.torch.load_model(model, str(path))
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise ConfigError(
-            f"Cannot load the weights '{path}': {error}", do="Check the path and the model's config."
-        ) from error
+from compt.weights import saving
 
 
 def random_state() -> dict[str, Any]:

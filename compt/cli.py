@@ -79,13 +79,14 @@ def _add_others(commands: Any) -> None:
     _add_options(plan)
     grow = commands.add_parser("grow", help="grow one checkpoint, outside any chain")
     grow.add_argument(
-        "--from", dest="source", required=True, metavar="CKPT", help="folder in a paradigm's own format, or a stage"
+        "--from", dest="source", required=True, metavar="CKPT", help="in a paradigm's own format, or a stage's folder"
     )
     grow.add_argument(
         "--to", dest="target", required=True, metavar="CONFIG_OR_DIR", help="JSON config, model name or folder"
     )
     grow.add_argument("--grower", default="lossless")
     grow.add_argument("--paradigm", help="which reads the formats; found from the checkpoint by default")
+    grow.add_argument("--source-model", help="what the checkpoint is of, as --to, where it holds weights alone")
     grow.add_argument("--seed", type=int, default=0)
     grow.add_argument("-o", "--out", required=True, help="folder to write")
     names = commands.add_parser("list", help="plug-ins by registry; imports nothing")
@@ -197,6 +198,7 @@ def _grow(arguments: argparse.Namespace) -> int:
         Path(arguments.out),
         grower=arguments.grower,
         paradigm=arguments.paradigm,
+        source_model=arguments.source_model,
         seed=arguments.seed,
     )
     if arguments.json:

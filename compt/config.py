@@ -16,9 +16,12 @@ from compt.config_checks import (
     check_keys,
     check_numbers,
     check_plugins,
+    check_schedules,
     check_stage_keys,
     check_whole,
     individual_budget,
+    published_figures,
+    switches,
 )
 from compt.configfile import import_modules, read_config
 from compt.errors import Faults
@@ -49,6 +52,8 @@ class StageConfig:
     grower: Mapping[str, Any]
     transfer: Mapping[str, Any]
     init: str | None = None
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    """Those given, of :class:`compt.switches.Switches`."""
     runner: Mapping[str, Any] = field(default_factory=dict)
     """The keys of an mmengine Runner for this stage: the chain's own, and what the stage overrides."""
 
@@ -59,7 +64,7 @@ class ChainConfig:
 
     ``individual`` is the budget of a member trained alone, ``('chain', 0)`` for its own in the chain, None for
     the first member's. ``evaluations`` counts the evaluations of a stage, the last one at its
-    end. ``raw`` is the config as plain types.
+    end. ``raw`` is the config as plain types. ``published`` are a publication's figures for the plan.
     """
 
     name: str
@@ -73,6 +78,7 @@ class ChainConfig:
     evaluations: int
     work_dir: Path
     raw: Mapping[str, Any]
+    published: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_config(
@@ -90,7 +96,7 @@ def load_config(
     """
     file = read_config(source, options)
     faults = Faults(file.where)
-    raw = check_keys(file.content, file.variables, faults)
+    raw = check_keys(file, faults)
     import_modules(raw.get("custom_imports"), file.where)
     stages = _stages(raw, faults)
     check_plugins(
@@ -102,6 +108,7 @@ def load_config(
         faults,
     )
     individual = individual_budget(raw.get("individual"), faults)
+    published = published_figures(raw.get("published"), [stage.member.name for stage in stages], faults)
     check_numbers(raw, faults)
     faults.raise_if_any()
     return ChainConfig(
@@ -115,6 +122,7 @@ def load_config(
         evaluations=raw.get("evaluations", DEFAULTS["evaluations"]),
         work_dir=Path(raw.get("work_dir") or Path("work_dirs") / file.name),
         raw=raw,
+        published=published,
     )
 
 
@@ -141,6 +149,7 @@ def _stage(index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults:
     if stage.get("init") and index:
         faults.add(f"{where}.init: only the first member can start from a checkpoint; the others are grown.")
     runner = _runner(stage, raw)
+    check_schedules(runner["param_scheduler"], "" if "param_scheduler" not in stage else f"{where}.", faults)
     overrides = "batch_size" in (stage.get("train_dataloader") or {})
     key = f"{where}.train_dataloader.batch_size" if overrides else "train_dataloader.batch_size"
     check_whole(runner["train_dataloader"]["batch_size"], key, 1, faults)
@@ -150,6 +159,7 @@ def _stage(index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults:
         grower=_typed(stage.get("grower", raw.get("grower", DEFAULTS["grower"]))),
         transfer=_typed(stage.get("transfer", raw.get("transfer", DEFAULTS["transfer"]))),
         init=stage.get("init"),
+        switches=switches(stage, raw, where, faults),
         runner=runner,
     )
 

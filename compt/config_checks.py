@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compt.configfile import listed
-from compt.errors import Faults
+import torch
+from mmengine.runner import Runner
+
+from compt.configfile import ConfigFile, listed
+from compt.errors import Faults, did_you_mean
+from compt.plans import sub_chain_names
 from compt.registry import PluginRegistry
+from compt.switches import ATTENTIONS, PRECISIONS
 
 BUDGETS = ("epochs", "iters", "samples")
+SWITCHES = ("precision", "attention", "grad_checkpointing", "compile")
 STAGE_KEYS = {
     "name",
     "model",
@@ -22,6 +29,7 @@ STAGE_KEYS = {
     "param_scheduler",
     "train_dataloader",
     *BUDGETS,
+    *SWITCHES,
 }
 RUNNER_KEYS = {
     "train_dataloader",
@@ -35,7 +43,6 @@ RUNNER_KEYS = {
     "env_cfg",
     "model_wrapper_cfg",
     "log_processor",
-    "compile",
     "find_unused_parameters",
 }
 KEYS = {
@@ -44,6 +51,7 @@ KEYS = {
     "grower",
     "transfer",
     "individual",
+    "published",
     "seed",
     "work_dir",
     "checkpoint",
@@ -51,16 +59,23 @@ KEYS = {
     "custom_imports",
     "default_scope",
     "launcher",
+    *SWITCHES,
     *RUNNER_KEYS,
 }
+UNUSED_KEYS = {*inspect.signature(Runner.__init__).parameters, "auto_scale_lr", "data_preprocessor", "vis_backends"}
+"""What configs of mmengine's libraries say, and compt says itself: a chain may have them from a base file."""
 DICTS = ("optim_wrapper", "train_dataloader", "val_dataloader", "default_hooks", "checkpoint", "custom_imports")
 LISTS = ("param_scheduler", "custom_hooks")
 
 
-def check_keys(raw: Mapping[str, Any], variables: frozenset[str], faults: Faults) -> dict[str, Any]:
-    """Keep the keys that compt knows; any other that is no variable of the file itself is a fault."""
+def check_keys(file: ConfigFile, faults: Faults) -> dict[str, Any]:
+    """Keep the keys that compt knows; any other that is no variable of the file itself is a fault.
+
+    What a ``_base_`` file says for a Runner that compt does not build is left out.
+    """
+    raw = file.content
     for key in raw:
-        if key not in KEYS and key not in variables:
+        if key not in KEYS and key not in file.variables and not (key in file.inherited and key in UNUSED_KEYS):
             faults.unknown("", key, KEYS)
     kept = {key: value for key, value in raw.items() if key in KEYS}
     for key in ("paradigm", "chain"):
@@ -121,6 +136,58 @@ def individual_budget(given: Any, faults: Faults) -> tuple[str, float] | None:
         )
         return None
     return budget(given, "individual", faults)
+
+
+def switches(stage: Mapping[str, Any], raw: Mapping[str, Any], where: str, faults: Faults) -> dict[str, Any]:
+    """The switches of a stage: its own, else the chain's; those not given keep their default."""
+    found = {}
+    choices = {"precision": [*PRECISIONS], "attention": [*ATTENTIONS]}
+    for key in SWITCHES:
+        given = stage if key in stage else raw
+        if given.get(key) is None:
+            continue
+        found[key] = value = given[key]
+        name = f"{where}.{key}" if given is stage else key
+        known = choices.get(key)
+        if known and value not in known:
+            faults.add(f"{name}: {value!r} is none of {', '.join(map(repr, known))}.{did_you_mean(str(value), known)}")
+        elif not known and not isinstance(value, bool) and not (key == "compile" and isinstance(value, Mapping)):
+            faults.add(f"{name}: {value!r} is not True or False" + (" or a dict." if key == "compile" else "."))
+        elif isinstance(value, Mapping):
+            options = set(inspect.signature(torch.compile).parameters) - {"model"}
+            for option in set(value) - options:
+                faults.add(f"{name}: {option!r} is no option of torch.compile.{did_you_mean(option, options)}")
+    return found
+
+
+def published_figures(given: Any, members: Sequence[str], faults: Faults) -> dict[str, Any]:
+    """What a publication reports for this chain: its source, and relative compute by the names of sub-chains."""
+    if given is None:
+        return {}
+    figures = (given.get("relative_compute") or {}) if isinstance(given, Mapping) else None
+    if not isinstance(figures, Mapping) or not isinstance(given.get("source", ""), str):
+        faults.add(f"published: {given!r} is not dict(source='...', relative_compute={{'a->b': 0.5}}).")
+        return {}
+    for key in set(given) - {"source", "relative_compute"}:
+        faults.unknown("published.", key, {"source", "relative_compute"})
+    known = sub_chain_names(members)
+    for name, value in figures.items():
+        if name not in known:
+            ends = ", ".join(map(repr, known)) or "nothing: it has one member"
+            faults.add(f"published.relative_compute: {name!r} is no end of this chain, which has {ends}.")
+        elif not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+            faults.add(f"published.relative_compute: {name!r} is {value!r}, not a positive number.")
+    return dict(given)
+
+
+def check_schedules(given: Any, where: str, faults: Faults) -> None:
+    """Note schedules that count epochs: a stage counts iterations, and knows fractions of itself."""
+    for one in listed(given):
+        if isinstance(one, Mapping) and one.get("by_epoch"):
+            faults.add(
+                f"{where}param_scheduler: {one.get('type')} counts epochs (by_epoch=True); write begin, end and T_max "
+                "as fractions of the stage, 0.0 to 1.0, or as iterations."
+            )
 
 
 def check_plugins(named: Sequence[tuple[PluginRegistry, str, Any]], faults: Faults) -> None:

@@ -20,12 +20,16 @@ from compt.errors import ConfigError
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What a config says, as plain types: ``content`` by key; ``variables`` are names that its own text reads."""
+    """What a config says, as plain types: ``content`` by key.
+
+    ``variables`` are names that its own text reads; ``inherited`` are keys that only a ``_base_`` file sets.
+    """
 
     name: str
     where: str
     content: dict[str, Any]
     variables: frozenset[str]
+    inherited: frozenset[str]
 
 
 def read_config(
@@ -50,7 +54,15 @@ def read_config(
     }
     overridden = {key.partition(".")[0] for key in options or {}}  # too late for a variable that was used already
     variables = used_names(config.text or "") - overridden if path.endswith(".py") else set()
-    return ConfigFile(Path(path).stem if path else "chain", path or "config", content, frozenset(variables))
+    inherited = set(content) - overridden - assigned_names(path) if path.endswith(".py") else set()
+    return ConfigFile(
+        Path(path).stem if path else "chain", path or "config", content, frozenset(variables), frozenset(inherited)
+    )
+
+
+def assigned_names(path: str) -> set[str]:
+    """Names that a config file assigns at its top level, without its ``_base_`` files."""
+    return set(re.findall(r"^(\w+)\s*=", Path(path).read_text("utf-8"), re.MULTILINE))
 
 
 def _open(source: str | Path | Mapping[str, Any]) -> Config:

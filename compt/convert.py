@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from compt.errors import ComptError, ConfigError, WorkDirError
 from compt.files import EXPORT, MANIFEST
 from compt.growth import grow
@@ -17,16 +19,24 @@ from compt.stage import build_member
 
 
 def grow_checkpoint(
-    source: Path, target: str, out: Path, *, grower: str = "lossless", paradigm: str | None = None, seed: int = 0
+    source: Path,
+    target: str,
+    out: Path,
+    *,
+    grower: str = "lossless",
+    paradigm: str | None = None,
+    source_model: str | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Grow the model in ``source`` to ``target`` and write it to ``out``, in the same format.
 
     Args:
-        source: a folder that a paradigm reads, or the folder of a finished stage.
+        source: a folder or file that a paradigm reads, or the folder of a finished stage.
         target: JSON file of a model config, folder with one, or a model name the paradigm knows.
         out: folder to write; must not exist or be empty.
         grower: registered name.
         paradigm: registered name; by default the first installed one that recognises the source.
+        source_model: what model the source is, given like ``target``, where it holds weights alone.
         seed: of fresh weights and of the grower.
 
     Raises:
@@ -38,10 +48,13 @@ def grow_checkpoint(
         raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
     folder = source / EXPORT if (source / MANIFEST).is_file() else source
     reader = _reader(folder, paradigm)
-    with _as_config_error(f"The checkpoint '{source}' cannot be loaded", do="Check --from."):
-        small = reader.load(folder)
-    with _as_config_error(f"The model '{target}' cannot be built", do="Check --to."):
-        large = build_member(reader, Member(Path(target).stem, _model(target)), seed=seed)
+    if source_model is None:
+        with _as_config_error(f"The checkpoint '{source}' cannot be loaded", do="Check --from."):
+            small = reader.load(folder)
+    else:
+        small = _built(reader, source_model, "--source-model", seed)
+        reader.load_weights(small, folder)
+    large = _built(reader, target, "--to", seed)
     report = grow(small, large, grower, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     reader.export(large, out)
@@ -59,6 +72,11 @@ def _as_config_error(what: str, do: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {type(error).__name__}: {error}", do=do) from error
 
 
+def _built(paradigm: Paradigm, model: str, option: str, seed: int) -> nn.Module:
+    with _as_config_error(f"The model '{model}' cannot be built", do=f"Check {option}."):
+        return build_member(paradigm, Member(Path(model).stem, _model(model, option)), seed=seed)
+
+
 def _reader(path: Path, name: str | None) -> Paradigm:
     """The paradigm that reads a path."""
     if name is not None:
@@ -68,7 +86,8 @@ def _reader(path: Path, name: str | None) -> Paradigm:
             return paradigm
     raise ConfigError(
         f"No installed paradigm recognises '{path}'.",
-        do='Name the one that reads it with --paradigm, or install it: pip install "compt[all]".',
+        do="Name the one that reads it with --paradigm, and for a file of weights alone also --source-model; or "
+        'install it: pip install "compt[all]".',
     )
 
 
@@ -81,7 +100,7 @@ def _installed() -> Iterator[Paradigm]:
             continue
 
 
-def _model(target: str) -> Any:
+def _model(target: str, option: str) -> Any:
     """A member's model as the paradigm reads it: the content of a JSON file, else the name or folder itself."""
     path = Path(target)
     if path.suffix != ".json":
@@ -91,5 +110,5 @@ def _model(target: str) -> Any:
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot read the model config '{path}': {error}.", do="Check --to.") from error
+        raise ConfigError(f"Cannot read the model config '{path}': {error}.", do=f"Check {option}.") from error
     return content

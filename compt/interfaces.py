@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from compt.weights import load_state, load_weights
+
 Batch = Mapping[str, Any]
 Outputs = Mapping[str, Tensor]
 Status = Literal["copied", "expanded", "initialised", "shared"]
@@ -68,11 +70,19 @@ class ParamAxes:
     """The parameter (layer scale) that multiplies what this one writes, if any."""
     norm_axis: str | None = None
     """For a norm's gain or bias: the axis that it normalises over."""
+    read_by: str | None = None
+    """For a norm's gain or bias: the parameter, if any, that is known to be all that reads the norm's result."""
 
     @property
     def axes(self) -> tuple[str, ...]:
         """All axes, flattened over the groups."""
         return tuple(axis for group in self.groups for axis in group)
+
+    @property
+    def directions(self) -> tuple[tuple[str, str], ...]:
+        """Each of ``axes`` with ``"reads"``, ``"writes"`` or ``""``: what the parameter does through it."""
+        does = dict.fromkeys(self.reads, "reads") | dict.fromkeys(self.writes, "writes")
+        return tuple((axis, does.get(i, "")) for i, group in enumerate(self.groups) for axis in group)
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,7 @@ class Transferer(nn.Module, ABC):
     """
 
     needs: frozenset[str] = frozenset()
-    """Outputs of the paradigm that it reads; checked before training."""
+    """Outputs of the paradigm that it reads, complete once ``bind`` has run; the teacher need give no others."""
     limit: float | None = None
     """Largest share of the task loss the weighted terms may reach; the core scales them down to it."""
 
@@ -232,6 +242,10 @@ class Paradigm(ABC):
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """Run the model on a prepared batch."""
 
+    def teach(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
+        """Run a teacher: at least the outputs in ``needs``; override it where that is cheaper than ``forward``."""
+        return self.forward(model, batch)
+
     @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms of the task, scalars by name; their sum is minimised."""
@@ -254,6 +268,19 @@ class Paradigm(ABC):
     def recognises(self, path: Path) -> bool:
         """Whether ``load`` can read this path."""
         return False
+
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Fill a member's model, strictly, from a checkpoint that need not say what model it is of.
+
+        Override it to read what else the paradigm's own library writes.
+
+        Raises:
+            ConfigError: the file is damaged, or another model's.
+        """
+        if self.recognises(path):
+            load_state(model, self.load(path).state_dict(), path)
+        else:
+            load_weights(model, path)
 
     def num_samples(self, split: str) -> int:
         """The number of samples of a split; override it to answer without building the data set."""

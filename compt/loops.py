@@ -26,7 +26,7 @@ from compt.checkpoint import (
 )
 from compt.errors import TrainingError
 from compt.files import CHECKPOINTS
-from compt.interfaces import Batch, Metric
+from compt.interfaces import Batch, Metric, Paradigm
 from compt.loader import eval_loader, loader_options, train_loader
 from compt.stage import StageModel
 
@@ -40,6 +40,11 @@ def open_dataset(model: StageModel, options: Mapping[str, Any], split: str) -> D
     """Build a data set: an mmengine one where the config names it, else the paradigm's own."""
     dataset = options.get("dataset")
     return DATASETS.build(dataset) if dataset is not None else model.paradigm.build_dataset(split)
+
+
+def held_out(paradigm: Paradigm, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits to measure: the paradigm's own, or 'val' where an mmengine data set takes their place."""
+    return ("val",) if options.get("dataset") is not None else tuple(paradigm.splits)
 
 
 @LOOPS.register_module(name="ComptTrainLoop")
@@ -241,10 +246,11 @@ class EvalLoop(BaseLoop):
         found: dict[str, Metric] = {}
         state, mode = random_state(), self.runner.model.training
         self.runner.model.eval()
-        for i, split in enumerate(self.stage.paradigm.splits):
+        for i, split in enumerate(held_out(self.stage.paradigm, self.options)):
             self.dataloader = self._split_loader(split)
             batches = self._prepared(self.dataloader, measure=i == 0)
-            metrics = self.stage.paradigm.metrics(self.stage.student, split, batches)
+            with self.stage.context():
+                metrics = self.stage.paradigm.metrics(self.stage.student, split, batches)
             found |= {f"{split}/{name}": metric for name, metric in metrics.items()}
             if i == 0 and self.evaluator is not None:
                 more = self.evaluator.evaluate(len(self.dataloader.dataset))  # type: ignore[arg-type]

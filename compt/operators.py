@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from compt.errors import GrowthError
 from compt.interfaces import Architecture, Grower, Growth, ParamAxes, Status
 
+HEAD_DIM = ": grow the number of heads instead (rotary positions allow nothing else)."
+
 
 @dataclass(frozen=True)
 class Site:
@@ -67,15 +69,29 @@ def check_growable(source: Architecture, target: Architecture) -> None:
                 do="Order the chain from small to large.",
             )
     for param in target.params.values():
-        if param.kind == "constant" or param.tied_to:
+        if param.kind == "constant":
             continue
         match = matching(param, source, target)
-        if match is None:
+        if param.tied_to:
+            _check_tie(param, match, source, target)
+        elif match is None:
             raise GrowthError(
                 f"The source has no tensor that could grow into '{param.name}' ({source.module} -> {target.module}).",
                 do="Use members of one design, or grower=dict(type='scratch').",
             )
-        _check_axes(param, match, source, target)
+        else:
+            _check_axes(param, match, source, target)
+
+
+def _check_tie(param: ParamAxes, match: ParamAxes | None, source: Architecture, target: Architecture) -> None:
+    """Raise GrowthError where the target has one tensor and the source two in its place."""
+    owner = matching(target.params[str(param.tied_to)], source, target)
+    if match and owner and (match.tied_to or match.name) != (owner.tied_to or owner.name):
+        raise GrowthError(
+            f"'{param.name}' is tied to '{param.tied_to}' in the target, but not in the source: "
+            "one tensor cannot hold the values of two.",
+            do="Tie them in all members, in none, or up to one member: a tied tensor can grow into two.",
+        )
 
 
 def _check_axes(param: ParamAxes, match: ParamAxes, source: Architecture, target: Architecture) -> None:
@@ -94,8 +110,7 @@ def _check_axes(param: ParamAxes, match: ParamAxes, source: Architecture, target
         if large > small and target.roles.get(axis, "fixed") == "fixed":
             raise GrowthError(
                 f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot grow.",
-                do=f"Keep '{axis}' the same in all members"
-                + (": grow the number of heads instead." if axis.endswith("head_dim") else "."),
+                do=f"Keep '{axis}' the same in all members" + (HEAD_DIM if axis.endswith("head_dim") else "."),
             )
 
 

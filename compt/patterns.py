@@ -10,8 +10,11 @@ The notation of a pattern, one per parameter, in the tensor's own memory order::
     "embed"                               a bias or a token: written; a norm's gain where a norm owns it
     "scale: embed"                        a factor on what is written (layer scale)
     "embed <- mlp * ls2.gamma"            written through the factor ls2.gamma, in models that have it
+    "(4 embed)"                           a norm's gain over the units of four tokens at once
     "layer_norm_gain: embed"              a norm that torch.nn.LayerNorm or RMSNorm does not tell
     "layer_norm_gain: a -> embed"         a norm over ``a`` whose result is itself the residual stream
+    "embed @ lm_head.weight"              a norm whose result only lm_head.weight reads, or else the next name there:
+                                          if that is tied to an embedding, the norm makes up for what the tie forbids
     ""                                    a single number
     "constant:"                           leave it as the target's constructor made it
 
@@ -64,7 +67,7 @@ def parse(
             second or first,
             (),
             (0,) if arrow else (),
-            first[0][0] if len(first[0]) == 1 else "+".join(first[0]),
+            "+".join(axis for axis in first[0] if not axis.isdigit()),
         )
     groups = first + second
     if len(groups) != tensor.ndim:
@@ -81,6 +84,31 @@ def parse(
     if kind == "scale":
         reads, writes = range(0), range(0)
     return kind, groups, tuple(reads), tuple(writes), None
+
+
+def matcher(name: str) -> re.Pattern[str]:
+    """Turn a layout's parameter name into an expression with one group for each ``{name}`` in it."""
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name)) + r"\Z")
+
+
+def relations(pattern: str, module: nn.Module, indices: Mapping[str, str]) -> tuple[str, str | None, str | None]:
+    """Split a pattern into its axes, the factor after ``*`` and the reader after ``@``; None where there is none."""
+    pattern, _, readers = pattern.partition("@")
+    pattern, _, factor = pattern.partition("*")
+
+    def first(names: str) -> str | None:
+        return next((n for n in names.format(**indices).split() if _has(module, n)), None)
+
+    return pattern, first(factor), first(readers)
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """Whether the module has a parameter of this name."""
+    try:
+        module.get_parameter(name)
+    except AttributeError:
+        return False
+    return True
 
 
 def _groups(text: str) -> tuple[Group, ...]:

@@ -3,107 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compt.config import ChainConfig, StageConfig, load_config
 from compt.errors import ComptError, ConfigError, DataError
-from compt.interfaces import Architecture, Grower, Paradigm, Transferer
+from compt.interfaces import Architecture, Grower, Outputs, Paradigm, Transferer
+from compt.plans import ChainPlan, StagePlan
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
 from compt.stage import architecture
 
 EXPANSION = (2.0, 4.0)
 """Neighbours should differ by this factor in parameters: PAPER rule (ii), arXiv 2604.12391."""
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What one stage will do and cost. FLOPs count a multiply-add as 2, as torch's flop counter does."""
-
-    name: str
-    index: int
-    params: int
-    grower: str | None
-    """None where nothing is grown."""
-    transfer: str | None
-    """None where no teacher is run."""
-    batch_size: int
-    iters: int
-    samples: int
-    teacher_iters: int
-    """Iterations at which the teacher is run."""
-    student_flops: float
-    """Forward and backward, a sample."""
-    teacher_flops: float
-    """Forward, a sample; 0 without a teacher."""
-    alone_samples: int
-    """Samples of the same member trained alone, from scratch."""
-    expansion: float | None
-    """Parameters relative to the member before."""
-    first_samples: int = 0
-    """Samples of the chain's first stage: what a member trained alone would need by the paper's recipe."""
-
-    @property
-    def flops(self) -> float:
-        """Of the whole stage, teacher passes charged."""
-        return self.flops_until(self.iters)
-
-    def flops_until(self, iteration: int) -> float:
-        """From the start of the stage to an iteration."""
-        taught = min(iteration, self.teacher_iters)
-        return self.batch_size * (iteration * self.student_flops + taught * self.teacher_flops)
-
-    @property
-    def alone_flops(self) -> float:
-        """Of the same member trained alone."""
-        return self.alone_samples * self.student_flops
-
-
-@dataclass(frozen=True)
-class ChainPlan:
-    """All stages of a chain, with warnings where it leaves the paper's rules."""
-
-    stages: tuple[StagePlan, ...]
-    warnings: tuple[str, ...] = ()
-    individual: bool = False
-    """Every member alone, from scratch: no chain."""
-
-    @property
-    def flops(self) -> float:
-        """Of the whole family, as a chain."""
-        return sum(stage.flops for stage in self.stages)
-
-    @property
-    def alone_flops(self) -> float:
-        """Of the whole family, every member trained alone with the individual budget."""
-        return sum(stage.alone_flops for stage in self.stages)
-
-    @property
-    def first_budget_flops(self) -> float:
-        """Of the whole family, every member trained alone on as many samples as the first."""
-        return sum(stage.first_samples * stage.student_flops for stage in self.stages)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as plain types."""
-        stages = [
-            {**asdict(s), "flops": s.flops, "alone_flops": s.alone_flops, "share": s.flops / (self.flops or 1)}
-            for s in self.stages
-        ]
-        return {
-            "stages": stages,
-            "flops": self.flops,
-            "alone_flops": self.alone_flops,
-            "acceleration": self.alone_flops / self.flops if self.flops else None,
-            "first_budget_flops": self.first_budget_flops,
-            "largest_alone_flops": self.stages[-1].first_samples * self.stages[-1].student_flops,
-            "warnings": list(self.warnings),
-        }
 
 
 def plan(
@@ -131,18 +47,18 @@ class _Planner:
     def __init__(self, config: ChainConfig, individual: bool, world: int) -> None:
         self.config, self.individual, self.world = config, individual, world
         self.paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
-        self.length = _Length(self.paradigm)
+        self.length = _Length(self.paradigm, config.raw.get("default_scope") or "mmengine")
         self.stages: list[StagePlan] = []
         self.warnings: list[str] = []
         self.faults: list[ComptError] = []
-        self.before: tuple[Architecture, float] | None = None
-        """Architecture and forward FLOPs of the member before."""
+        self.before: tuple[Architecture, nn.Module] | None = None
+        """The member before, and its model on the meta device."""
 
     def add(self, stage: StageConfig) -> None:
         """Plan the next stage."""
         model = _meta_model(self.paradigm, stage)
         batch_size = stage.runner["train_dataloader"]["batch_size"]
-        arch, forward, both = _measure(self.paradigm, model, batch_size)
+        arch, both = _measure(self.paradigm, model, batch_size)
         params = sum(p.numel() for p in model.parameters())
         taught = self._hop(stage, arch, params)
         iters, alone = self._iters(stage, batch_size)
@@ -165,13 +81,22 @@ class _Planner:
                 samples=samples,
                 teacher_iters=teacher_iters,
                 student_flops=both,
-                teacher_flops=self.before[1] if teacher_iters and self.before else 0.0,
+                teacher_flops=self._teacher_flops(taught, batch_size) if taught and teacher_iters else 0.0,
                 alone_samples=alone * batch_size * self.world,
                 expansion=params / self.stages[-1].params if index else None,
                 first_samples=self.stages[0].first_samples if index else samples,
             )
         )
-        self.before = arch, forward
+        self.before = arch, model
+
+    def _teacher_flops(self, transferer: Transferer, batch_size: int) -> float:
+        """Of the teacher's forward pass a sample, for no more than the transferer reads."""
+        assert self.before is not None
+        model = self.before[1]
+        batch = self.paradigm.example_batch(model, batch_size)
+        with torch.no_grad():
+            flops, _ = _counted(lambda: self.paradigm.teach(model, batch, transferer.needs))
+        return flops / batch_size
 
     def _hop(self, stage: StageConfig, arch: Architecture, params: int) -> Transferer | None:
         """Check the hop from the member before; return its transferer, None where there is no hop."""
@@ -204,7 +129,7 @@ class _Planner:
         if self.faults:
             lines = "\n".join(f"  - {fault}" for fault in self.faults)
             raise self.faults[0] if len(self.faults) == 1 else ConfigError(lines)
-        return ChainPlan(tuple(self.stages), tuple(self.warnings), self.individual)
+        return ChainPlan(tuple(self.stages), tuple(self.warnings), self.individual, self.config.published)
 
 
 def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:
@@ -217,8 +142,8 @@ def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:
 class _Length:
     """The number of training samples, looked up only if an epoch has to be turned into iterations."""
 
-    def __init__(self, paradigm: Paradigm) -> None:
-        self.paradigm = paradigm
+    def __init__(self, paradigm: Paradigm, scope: str) -> None:
+        self.paradigm, self.scope = paradigm, scope
         self.known: list[tuple[Any, int]] = []
 
     def iters(self, budget: tuple[str, float], batch_size: int, world: int, dataset: Any) -> int:
@@ -243,12 +168,24 @@ class _Length:
             if known == dataset:
                 return samples
         try:
-            samples = self.paradigm.num_samples("train") if dataset is None else len(DATASETS.build(dataset))
+            samples = self.paradigm.num_samples("train") if dataset is None else len(self._mmengine(dataset))
         except DataError as error:
             do = f"{error.do} To plan without the data, give its num_samples, or budgets in iters or samples."
             raise ConfigError(error.what, where=error.where, do=do) from error
         self.known.append((dataset, samples))
         return samples
+
+    def _mmengine(self, config: Any) -> Any:
+        """Open a data set of mmengine; raise DataError with whatever stopped it."""
+        try:
+            with DefaultScope.overwrite_default_scope(self.scope):
+                return DATASETS.build(config)
+        except Exception as error:  # a data set raises what it likes
+            raise DataError(
+                f"The data set cannot be opened: {type(error).__name__}: {error}.",
+                where="train_dataloader.dataset",
+                do="Check its type and paths.",
+            ) from error
 
 
 def _meta_model(paradigm: Paradigm, stage: StageConfig) -> nn.Module:
@@ -264,14 +201,18 @@ def _meta_model(paradigm: Paradigm, stage: StageConfig) -> nn.Module:
         ) from error
 
 
-def _measure(paradigm: Paradigm, model: nn.Module, batch_size: int) -> tuple[Architecture, float, float]:
-    """Describe a meta model and count its FLOPs a sample: forward alone, forward and backward."""
+def _measure(paradigm: Paradigm, model: nn.Module, batch_size: int) -> tuple[Architecture, float]:
+    """Describe a meta model and count its FLOPs a sample, forward and backward."""
     model.train()  # in eval mode torch fuses attention into an operator without a count
     batch = paradigm.example_batch(model, batch_size)
-    with torch.no_grad():
-        forward, outputs = _counted(lambda: paradigm.forward(model, batch))
-    both, _ = _counted(lambda: sum(paradigm.loss(paradigm.forward(model, batch), batch).values()).backward())  # type: ignore[union-attr]
-    return architecture(paradigm, model, outputs), forward / batch_size, both / batch_size
+
+    def step() -> Outputs:
+        outputs = paradigm.forward(model, batch)
+        sum(paradigm.loss(outputs, batch).values()).backward()  # type: ignore[union-attr]
+        return outputs
+
+    flops, outputs = _counted(step)
+    return architecture(paradigm, model, outputs), flops / batch_size
 
 
 def _counted(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -316,7 +257,7 @@ def _hop_warnings(
 ) -> list[str]:
     hop = f"'{before.name}' -> '{stage.member.name}'"
     found = []
-    ratio = params / before.params
+    ratio = round(params / before.params, 1)  # as it is shown
     if not EXPANSION[0] <= ratio <= EXPANSION[1]:
         found.append(f"{hop} grows {ratio:.1f}x in parameters; the paper's chains stay between 2x and 4x.")
     for axis, size in source.sizes.items():

@@ -64,9 +64,11 @@ def check_data(config: ChainConfig) -> None:
     with torch.device("meta"):
         for stage in config.stages:
             paradigm.build_model(stage.member)
-    own_train = any(stage.runner["train_dataloader"].get("dataset") is None for stage in config.stages)
+    loaders = [(s.runner["train_dataloader"], s.runner.get("val_dataloader") or {}) for s in config.stages]
+    train = {"train"} if any(one.get("dataset") is None for one, _ in loaders) else set()
+    tested = paradigm.splits if any(one.get("dataset") is None for _, one in loaders) else ()
     try:
-        for split in (*(("train",) if own_train else ()), *paradigm.splits):
+        for split in (*train, *tested):
             if not len(paradigm.build_dataset(split)):  # type: ignore[arg-type]
                 raise DataError(f"The split '{split}' is empty.")
     except DataError as error:

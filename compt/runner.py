@@ -100,6 +100,7 @@ def stage_config(
             "init": None if init is None else str(init),
             "teacher": teacher,
             "transfer": stage.transfer if teacher is not None else None,
+            "switches": stage.switches,
             "seed": config.seed + plan.index,
         },
         **_loops(config, plan, given),
@@ -141,9 +142,9 @@ def _logs(interval: int, hooks: Mapping[str, Any]) -> dict[str, Any]:
         "default_hooks": {
             "runtime_info": {"type": "ComptRuntimeInfoHook", "interval": interval},
             "logger": {"type": "LoggerHook", "interval": interval, "log_metric_by_epoch": False},
-            "checkpoint": None,
-            "sampler_seed": None,
             **hooks,
+            "checkpoint": None,  # compt's own loop saves, and seeds its samplers
+            "sampler_seed": None,
         },
         "log_processor": {"by_epoch": False, "window_size": interval},
         "visualizer": {

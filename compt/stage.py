@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from compt.axes import describe, evaluating
-from compt.checkpoint import load_weights
-from compt.interfaces import Architecture, Member, Outputs, Paradigm, Transferer
+from compt.interfaces import Architecture, Batch, Member, Outputs, Paradigm, Transferer
 from compt.loader import step_seed
 from compt.registry import PARADIGMS, TRANSFERERS
+from compt.switches import Switches
+from compt.weights import load_weights
 
 
 def build_member(paradigm: Paradigm, member: Member, *, seed: int) -> nn.Module:
@@ -44,6 +46,7 @@ class StageModel(BaseModel):
         init: file with the weights to start from (the grown ones); None starts from fresh weights.
         teacher: ``dict(name=..., model=..., weights=...)``; None trains without one.
         transfer: config of the transferer.
+        switches: options of :class:`~compt.switches.Switches`.
         seed: of fresh weights and of what :meth:`Paradigm.prepare` draws.
 
     The teacher is in eval mode, gets no gradients, and is in no state dict. Projection heads of the
@@ -58,6 +61,7 @@ class StageModel(BaseModel):
         init: str | None = None,
         teacher: Mapping[str, Any] | None = None,
         transfer: Mapping[str, Any] | None = None,
+        switches: Mapping[str, Any] | None = None,
         seed: int = 0,
         data_preprocessor: Mapping[str, Any] | None = None,
     ) -> None:
@@ -67,6 +71,9 @@ class StageModel(BaseModel):
         self.student = build_member(self.paradigm, Member(member["name"], member["model"]), seed=seed)
         if init is not None:
             load_weights(self.student, Path(init))
+        self.switches = Switches(**(switches or {}))
+        self.switches.prepare(self.student)
+        self._run, self._teach = map(self.switches.compiled, (self.paradigm.forward, self.paradigm.teach))
         self._teacher: list[nn.Module] = []  # in a list: not a submodule, so in no state dict
         self.transfer: Transferer | None = None
         if teacher is not None and transfer is not None:
@@ -107,12 +114,18 @@ class StageModel(BaseModel):
         device = next(self.student.parameters()).device
         return torch.Generator(device).manual_seed(step_seed(self.seed, self.iteration, rank))
 
+    def context(self) -> AbstractContextManager[None]:
+        """What the stage's precision and attention kernel put around the models' calls."""
+        return self.switches.context(next(self.student.parameters()).device.type)
+
     def forward(self, mode: str = "tensor", **batch: Any) -> Any:
         """Return the paradigm's outputs, or in mode 'loss' the losses: ``loss`` is their sum, the rest is for logs."""
         prepared = self.paradigm.prepare(batch, generator=self.generator())
-        outputs = self.paradigm.forward(self.student, prepared)
-        if mode != "loss":
-            return outputs
+        with self.context():
+            outputs = self._run(self.student, prepared)
+            return self._losses(outputs, prepared) if mode == "loss" else outputs
+
+    def _losses(self, outputs: Outputs, prepared: Batch) -> dict[str, Tensor]:
         terms = self.paradigm.loss(outputs, prepared)
         task = sum(terms.values(), start=torch.zeros((), device=next(iter(terms.values())).device))
         losses = {"loss": task, **{f"task/{name}": term.detach() for name, term in terms.items()}}
@@ -131,7 +144,7 @@ class StageModel(BaseModel):
         """Run the teacher, weigh its terms, and keep their sum below the transferer's limit."""
         assert self.transfer is not None
         with torch.no_grad():
-            targets = self.paradigm.forward(self._teacher[0], batch)
+            targets = self._teach(self._teacher[0], batch, self.transfer.needs)
         terms = {k: strength * v for k, v in self.transfer(outputs, targets, progress=self.progress).items()}
         if self.transfer.limit is not None and terms:
             total = sum(terms.values(), start=torch.zeros_like(task)).detach().abs()

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
-    from compt.planning import ChainPlan
+    from compt.plans import ChainPlan
 
 UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -57,15 +58,27 @@ def growth_text(growth: Mapping[str, Any]) -> str:
     return text + ("" if growth["error"] is None else f" (measured error {growth['error']:.1e})")
 
 
-def plan_table(plan: ChainPlan) -> Table:
-    """One row a stage."""
+def plan_table(plan: ChainPlan) -> RenderableType:
+    """One row a stage, then one row a sub-chain, where there are any."""
+    from rich.console import Group
+
+    return Group(_stage_table(plan), *([_sub_chain_table(plan)] if plan.sub_chains else []))
+
+
+def _table(title: str | None, *columns: str) -> Table:
+    """An empty table, the first column for names, the others for numbers."""
     from rich import box
     from rich.table import Table
 
-    table = Table(title="plan (compute in FLOP)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    columns = ("member", "params", "growth", "a sample", "teacher", "samples", "compute", "share", "alone")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, justify="left" if column == "member" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
+    return table
+
+
+def _stage_table(plan: ChainPlan) -> Table:
+    columns = ("member", "params", "growth", "a sample", "teacher", "samples", "compute", "share", "alone")
+    table = _table("plan (compute in FLOP)", *columns)
     for stage in plan.stages:
         table.add_row(
             stage.name,
@@ -78,6 +91,18 @@ def plan_table(plan: ChainPlan) -> Table:
             f"{100 * stage.flops / (plan.flops or 1):.0f} %",
             quantity(stage.alone_flops),
         )
+    return table
+
+
+def _sub_chain_table(plan: ChainPlan) -> Table:
+    largest, known = plan.stages[-1].name, any(chain.published is not None for chain in plan.sub_chains)
+    columns = ("sub-chain", "compute", f"of {largest} alone", *(["published"] if known else []))
+    table = _table(None, *columns)
+    for chain in plan.sub_chains:
+        cells = [chain.name, quantity(chain.flops), f"{100 * chain.relative_compute:.1f} %"]
+        if known:
+            cells.append("-" if chain.published is None else f"{100 * chain.published:.3g} %")
+        table.add_row(*cells)
     return table
 
 
@@ -95,6 +120,19 @@ def plan_text(plan: ChainPlan) -> str:
         lines.append(
             f"with as many samples as '{plan.stages[0].name}' for every member, alone: "
             f"{quantity(plan.first_budget_flops, 'FLOP')} ({ratio:.2f}x the chain), "
-            f"'{largest.name}' only: {quantity(largest.first_samples * largest.student_flops, 'FLOP')}"
+            f"'{largest.name}' only: {quantity(plan.largest_alone_flops, 'FLOP')}"
         )
+    if plan.sub_chains:
+        lines.append(_sub_chain_rule(plan))
     return "\n".join(lines + [f"warning: {warning}" for warning in plan.warnings])
+
+
+def _sub_chain_rule(plan: ChainPlan) -> str:
+    """What the figures of sub-chains count, and where the published ones are from."""
+    rule = (
+        f"sub-chains: the first member of each, like '{plan.stages[-1].name}' alone, on as many samples as "
+        f"'{plan.stages[0].name}'; FLOPs of all members, forward and backward of the student and forward of the "
+        "teacher, a multiply-add as 2, by torch's counter"
+    )
+    source = plan.published.get("source")
+    return f"{rule}; published: {source}" if source else rule

@@ -31,6 +31,7 @@ from compt.files import (
 )
 
 FREE_KEYS = (
+    "published",
     "work_dir",
     "launcher",
     "visualizer",

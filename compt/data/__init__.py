@@ -1,33 +1,49 @@
-"""Public data sets that paradigms share: icons with names, CSV tables, WebDataset shards.
+"""Public data sets that paradigms share: icons with names, CSV tables, WebDataset shards, folders of images.
 
-``dict(type='icons')`` needs no download; ``dict(type='csv', train='a.csv', val='b.csv')`` and
-``dict(type='webdataset', train='a-{000..099}.tar', val='b.tar')`` name a file or pattern for each split, and
-any other option of :class:`~compt.data.csv.CsvPairs` or :class:`~compt.data.shards.ShardPairs` beside them.
+``dict(type='icons')`` needs no download; ``dict(type='csv', train='a.csv', val='b.csv')``,
+``dict(type='webdataset', train='a-{000..099}.tar', val='b.tar')`` and ``dict(type='folder', train='a', val='b')``
+name a file, pattern or folder for each split, and any other option of :class:`~compt.data.csv.CsvPairs`,
+:class:`~compt.data.shards.ShardPairs` or :class:`~compt.data.folder.FolderImages` beside them.
 
 A source is a map-style data set of ``dict(image=RGB picture, captions=(str, ...), label=int)`` items, with
-label -1 where a sample has no class, and the names of the classes in ``classes``.
+label -1 where a sample has no class, and the names of the split's own classes in ``classes``: :func:`renumber`
+brings the labels of two splits together. Folders have no captions, tables and shards none with
+``caption_key=None``.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
+from compt.data._options import files_of, sort_options
 from compt.data.broken import Sample, SkipBroken
 from compt.data.csv import CsvPairs
-from compt.data.icons import SPLITS as ICON_SPLITS
+from compt.data.folder import FolderImages
 from compt.data.icons import Icons
 from compt.data.shards import ShardPairs
-from compt.errors import ConfigError, did_you_mean
 
-__all__ = ["SOURCES", "CsvPairs", "Icons", "Sample", "ShardPairs", "SkipBroken", "open_source", "splits"]
+__all__ = [
+    "SOURCES",
+    "CsvPairs",
+    "FolderImages",
+    "Icons",
+    "Sample",
+    "ShardPairs",
+    "SkipBroken",
+    "open_source",
+    "renumber",
+    "splits",
+]
 
+COMMON = ("num_samples",)
+"""Options of every source: for plans made where the data is not, and not read here."""
 SOURCES: dict[str, type[Dataset]] = {
     "csv": CsvPairs,
+    "folder": FolderImages,
     "icons": Icons,
     "shards": ShardPairs,
     "webdataset": ShardPairs,
@@ -40,22 +56,23 @@ def open_source(type: str, split: str, **options: Any) -> Any:
     Args:
         type: one of ``SOURCES``.
         split: 'train' or one of :func:`splits`.
-        options: those of the source's class; for tables and shards also the file of each split.
+        options: those of the source's class; for all but icons also the file or folder of each split.
 
     Raises:
         ConfigError: unknown type, split or option.
         DataError: the data is missing or damaged.
     """
-    files, settings = _sort_options(type, options)
-    if type == "icons":
-        return Icons(split, **settings)
-    if split not in files:
-        raise ConfigError(
-            f"The data has no split '{split}'." + did_you_mean(split, files),
-            where=f"data of type '{type}'",
-            do=f"Splits: {', '.join(files) or 'none'}. Give it a file: dict(type='{type}', {split}=...).",
-        )
-    return SOURCES[type](files[split], **settings)  # type: ignore[call-arg]
+    kind, files, settings, _ = sort_options(_without_captions(type, options), SOURCES, COMMON)
+    paths = files_of(split, kind, files)
+    return Icons(split, **settings) if paths is None else SOURCES[kind](paths, **settings)  # type: ignore[call-arg]
+
+
+def _without_captions(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Read ``caption_key=None``, as tables have it, in the options of shards as ``caption_keys=None``."""
+    cfg = {"type": kind, **options}
+    if SOURCES.get(kind) is ShardPairs and "caption_keys" not in cfg and cfg.get("caption_key", "") is None:
+        cfg["caption_keys"] = cfg.pop("caption_key")
+    return cfg
 
 
 def splits(cfg: Mapping[str, Any]) -> tuple[str, ...]:
@@ -65,32 +82,21 @@ def splits(cfg: Mapping[str, Any]) -> tuple[str, ...]:
         ConfigError: unknown type or option.
     """
     options = dict(cfg)
-    files, _ = _sort_options(options.pop("type", None), options)
+    files = sort_options(_without_captions(options.pop("type", None), options), SOURCES, COMMON)[1]
     return tuple(name for name in files if name != "train")
 
 
-def _sort_options(type: Any, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tell the splits (name -> files) from the options of the source's class."""
-    if type not in SOURCES:
-        what = (
-            "The data has no type." if type is None else f"No data source named '{type}'." + did_you_mean(type, SOURCES)
-        )
-        raise ConfigError(what, where="data", do=f"Available: {', '.join(SOURCES)}.")
-    known = [p.name for p in inspect.signature(SOURCES[type]).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    settings = {key: value for key, value in options.items() if key in known}
-    files = {key: value for key, value in options.items() if key not in known}
-    rest = "." if type == "icons" else "; any other key is a split and its file."
-    for key, value in files.items():
-        if type == "icons" or did_you_mean(key, known, cutoff=0.75) or not _is_files(value):
-            raise ConfigError(
-                f"Data of type '{type}' has no option '{key}'." + did_you_mean(key, known, cutoff=0.75),
-                where=f"data.{key}",
-                do=f"Options: {', '.join(known)}{rest}",
-            )
-    return dict.fromkeys(ICON_SPLITS) if type == "icons" else files, settings
+def renumber(labels: Sequence[int] | np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Turn a split's labels into those of another split, by the names of the classes.
 
+    Args:
+        labels: [N] indices into ``names``, -1 for none.
+        names: the ``classes`` of the labels' own split.
+        classes: those of the other one.
 
-def _is_files(value: Any) -> bool:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return bool(value) and all(isinstance(item, str | Path) for item in value)
-    return isinstance(value, str | Path) and bool(str(value))
+    Returns:
+        int64 [N], -1 where ``classes`` has no such name.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    numbers = np.array([*(index.get(name, -1) for name in names), -1], np.int64)  # label -1 reads the last
+    return numbers[np.asarray(labels, np.int64)]

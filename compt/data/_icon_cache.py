@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
-from compt.data._cache import cache_folder, unwritable
+from compt.data._cache import once, progress
 from compt.data._icon_names import VENDORS
 from compt.errors import DataError
 from compt.files import atomic, sha256, sweep
@@ -68,16 +67,13 @@ def drawings(image_size: int, cache_dir: str | Path | None = None) -> Drawings:
     if not paths:
         raise DataError("The package mkdocs-material has no icons.", where=str(root), do=f"Reinstall it: {INSTALL}")
     names = hashlib.sha256("\n".join(paths).encode()).hexdigest()
-    folder = cache_folder(cache_dir) / "icons"
-    file = folder / f"{version}-{image_size}px-v{FORMAT}-{names[:12]}.npy"
-    if found := _intact(file, paths):
-        return found
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            return _intact(file, paths) or _draw_all(root, paths, image_size, file)
-    except OSError as error:
-        raise unwritable(folder, error, len(paths) * image_size**2 / 1e6 + 1) from error
+    return once(
+        f"icons/{version}-{image_size}px-v{FORMAT}-{names[:12]}.npy",
+        cache_dir,
+        find=lambda file: _intact(file, paths),
+        make=lambda file: _draw_all(root, paths, image_size, file),
+        megabytes=len(paths) * image_size**2 / 1e6,
+    )
 
 
 def _icon_folder() -> tuple[Path, str]:
@@ -112,14 +108,15 @@ def _draw_all(root: Path, paths: Sequence[str], size: int, file: Path) -> Drawin
     with atomic(file) as part, part.open("wb") as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
         np.lib.format.write_array_header_1_0(out, header)
-        with _bar() as bar:
-            for path in bar.track(paths, description="drawing icons"):
+        with progress("drawing icons", len(paths)) as advance:
+            for done, path in enumerate(paths, 1):
                 picture = draw(root / path)
                 if picture is None:
                     skipped.append(path)
                     picture = np.full((size, size), 255, np.uint8)
                 pictures.append(hashlib.sha256(picture.tobytes()).hexdigest()[:16])
                 out.write(picture.tobytes())
+                advance(done)
 
     facts = {"sha256": sha256(file), "skipped": skipped, "pictures": pictures}
     with atomic(file.with_suffix(".json")) as part:
@@ -147,11 +144,3 @@ def _drawer(size: int) -> Callable[[Path], np.ndarray | None]:
         return picture if (picture < 255).any() else None
 
     return draw
-
-
-def _bar() -> Any:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from abc import abstractmethod
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -27,7 +28,7 @@ class Sample(TypedDict):
     image: Image.Image
     """RGB."""
     captions: tuple[str, ...]
-    """At least one."""
+    """At least one, or none where the source has none."""
     label: int
     """An index into ``classes``, -1 for none."""
 
@@ -50,6 +51,19 @@ def decode(data: bytes) -> Image.Image:
             return to_rgb(image)
     except Exception as error:  # decoders raise whatever they stumble over
         raise BrokenSample(f"{type(error).__name__}: {error}") from error
+
+
+def decode_file(path: str) -> Image.Image:
+    """Read and decode an image file completely, to RGB.
+
+    Raises:
+        BrokenSample: it cannot be read, is no image, damaged or cut short.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise BrokenSample(getattr(error, "strerror", None) or str(error)) from error
+    return decode(data)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Image-text pairs listed in a CSV or TSV file."""
+"""Image-text pairs, or images alone, listed in a CSV or TSV file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from compt.data._labels import number
 from compt.data._strings import Packer
-from compt.data.broken import BrokenSample, Sample, SkipBroken, decode
+from compt.data.broken import BrokenSample, Sample, SkipBroken, decode_file
 from compt.errors import ConfigError, DataError, did_you_mean
 
 ALIASES = {"image": "filepath", "caption": "title"}
@@ -25,25 +25,27 @@ MAX_CELL = 2**24
 class CsvPairs(SkipBroken):
     """Image-text pairs from a table: a column of image paths, one or several of captions.
 
-    Rows without image path or caption, or with more cells than the header, count as broken. A cell may hold a
-    JSON list of captions.
+    Rows without image path, or without caption where captions are read, count as broken, as do those with more
+    cells than the header. A cell may hold a JSON list of captions.
 
     Args:
         path: the table, with a header line, in UTF-8.
         root: the folder that relative image paths start from; that of the table by default.
         image_key: column of image paths ('filepath' is read too, as open_clip writes it).
-        caption_key: column or columns of captions ('title' is read too).
+        caption_key: column or columns of captions ('title' is read too); None reads images alone.
         label_key: column of class names; ``classes`` are those in this table, sorted.
         sep: what separates cells; by default a tab in .tsv files and where the header holds more tabs than
             commas, else a comma.
         max_broken: share of unreadable images above which reading stops; see :meth:`check`.
 
-    Items: ``image`` RGB of any size, ``captions``, ``label``.
+    Items: ``image`` RGB of any size, ``captions`` (empty with ``caption_key=None``), ``label``.
 
     Raises:
         ConfigError: an option that cannot be.
         DataError: the table is missing, empty, not readable, or has no such column.
     """
+
+    takes = "file"
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class CsvPairs(SkipBroken):
         *,
         root: str | Path | None = None,
         image_key: str = "image",
-        caption_key: str | Sequence[str] = "caption",
+        caption_key: str | Sequence[str] | None = "caption",
         label_key: str | None = None,
         sep: str | None = None,
         max_broken: float = 0.01,
@@ -60,9 +62,9 @@ class CsvPairs(SkipBroken):
         self.root = Path(root).expanduser() if root is not None else self.path.parent
         if sep is not None and (not isinstance(sep, str) or len(sep) != 1):
             raise ConfigError(f"sep={sep!r} is not one character.", where="csv")
-        keys = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key)
-        if not keys:
-            raise ConfigError("caption_key names no column.", where="csv")
+        keys = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key or ())
+        if not keys and caption_key is not None:
+            raise ConfigError("caption_key names no column.", where="csv", do="caption_key=None reads images alone.")
         rows = _Rows(self.path, sep)
         image, *captions = (rows.column(key) for key in (image_key, *keys))
         label = rows.column(label_key) if label_key is not None else None
@@ -72,16 +74,17 @@ class CsvPairs(SkipBroken):
             self.classes, self._labels = number(labels)
 
     def _fill(self, rows: _Rows, image: int, captions: Sequence[int], label: int | None) -> list[str]:
-        """Pack image paths and captions; return the class names."""
+        """Pack image paths and, where there are columns for them, captions; return the class names."""
         images, texts, labels = Packer(), Packer(), []
         for row in rows:
             cell = [value.strip() for value in row]
             cell += [""] * (rows.width - len(cell))
             images.add("" if any(cell[rows.width :]) else cell[image])
-            texts.add(BORDER.join(caption for i in captions for caption in _captions(cell[i])))
+            if captions:
+                texts.add(BORDER.join(caption for i in captions for caption in _captions(cell[i])))
             if label is not None:
                 labels.append(cell[label])
-        self._images, self._texts = images.packed(), texts.packed()
+        self._images, self._texts = images.packed(), texts.packed() if captions else None
         if not len(self._images):
             raise DataError("The table has a header but no rows.", where=str(self.path))
         self._labels = np.full(len(self._images), -1, np.int64)
@@ -96,18 +99,16 @@ class CsvPairs(SkipBroken):
         """Read one row's image and captions; raise BrokenSample where it has none."""
         if not self._images[index]:
             raise BrokenSample("its row has no image path, or more cells than the header")
+        captions = self._captions(index)
+        return {"image": decode_file(self.where(index)), "captions": captions, "label": int(self._labels[index])}
+
+    def _captions(self, index: int) -> tuple[str, ...]:
+        if self._texts is None:
+            return ()
         captions = self._texts[index]
         if not captions:
             raise BrokenSample("its row has no caption")
-        try:
-            data = Path(self.where(index)).read_bytes()
-        except (OSError, ValueError) as error:
-            raise BrokenSample(getattr(error, "strerror", None) or str(error)) from error
-        return {
-            "image": decode(data),
-            "captions": tuple(captions.split(BORDER)),
-            "label": int(self._labels[index]),
-        }
+        return tuple(captions.split(BORDER))
 
 
 class _Rows:
@@ -136,7 +137,7 @@ class _Rows:
             f"The table has no column '{key}'.{did_you_mean(key, self.header)}",
             where=str(self.path),
             do=f"Its columns, separated by {self.sep!r}: {', '.join(self.header)}. "
-            "Name them with image_key, caption_key and label_key; the separator with sep.",
+            "Name them with image_key, caption_key (None: images alone) and label_key; the separator with sep.",
         )
 
     def __iter__(self) -> Iterator[list[str]]:

@@ -67,6 +67,8 @@ class Icons(Dataset):
         "simple": "CC0-1.0 (Simple Icons); the logos are trademarks of their owners",
     }
 
+    splits = SPLITS
+
     def __init__(self, split: str, *, image_size: int = 32, cache_dir: str | Path | None = None) -> None:
         if split not in SPLITS:
             raise ConfigError(

@@ -1,11 +1,12 @@
-"""Image-text pairs in WebDataset shards: tar archives, read at random without unpacking."""
+"""Image-text pairs, or images alone, in WebDataset shards: tar archives, read at random without unpacking."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from compt.data._labels import number
 from compt.data._strings import Packer
 from compt.data._tar_index import tar_index
 from compt.data.broken import BrokenSample, Sample, SkipBroken, decode
-from compt.errors import ConfigError, DataError
+from compt.errors import ConfigError, DataError, did_you_mean
 
 MAX_OPEN = 64
 """Shards that a process keeps open at a time."""
@@ -34,14 +35,15 @@ class ShardPairs(SkipBroken):
         cache_dir: where the indexes are kept.
         image_keys: extensions of images; a sample has the first that is there.
         caption_keys: where captions are, the first that is there counts: an extension whose text is the
-            caption, or ``json:key`` for a text or list of texts in a JSON member.
+            caption, or ``json:key`` for a text or list of texts in a JSON member. None reads images alone.
         label_key: key in the JSON member of a class name; ``classes`` are those that occur, sorted.
 
-    Items: ``image`` RGB of any size, ``captions``, ``label``.
+    Items: ``image`` RGB of any size, ``captions`` (empty with ``caption_keys=None``), ``label``.
 
     Raises:
         ConfigError: an option that cannot be.
-        DataError: an archive is missing, damaged or compressed, or no sample has an image and a caption.
+        DataError: an archive is missing, damaged or compressed, or no sample has an image and a caption, where
+            captions are read.
     """
 
     def __init__(
@@ -51,18 +53,19 @@ class ShardPairs(SkipBroken):
         max_broken: float = 0.01,
         cache_dir: str | Path | None = None,
         image_keys: Sequence[str] = ("png", "jpg", "jpeg", "webp"),
-        caption_keys: Sequence[str] = ("txt", "json:caption", "json:captions"),
+        caption_keys: Sequence[str] | None = ("txt", "json:caption", "json:captions"),
         label_key: str | None = None,
     ) -> None:
-        for option, value in (("image_keys", image_keys), ("caption_keys", caption_keys)):
+        lists = {"image_keys": image_keys} | ({} if caption_keys is None else {"caption_keys": caption_keys})
+        for option, value in lists.items():
             if isinstance(value, str) or not value:
                 raise ConfigError(f"{option}={value!r} is not a list of member extensions.", where="webdataset")
         self.paths = expand(urls)
-        self.caption_keys = tuple(caption_keys)
-        texts = dict.fromkeys(key.partition(":")[0] for key in caption_keys)
+        self.caption_keys = tuple(caption_keys or ())
+        texts = dict.fromkeys(key.partition(":")[0] for key in self.caption_keys)
         self._columns = {"image": 0, **{key: i + 1 for i, key in enumerate(dict.fromkeys([*texts, "json"]))}}
         self.skipped = 0
-        """How many samples have no image or no member with captions; they are left out."""
+        """How many samples have no image, or no member with captions where these are read; they are left out."""
         self._load(image_keys, tuple(texts), cache_dir)
         super().__init__(len(self._shard), max_broken=max_broken)
         self._labels = np.full(len(self), -1, np.int64)
@@ -70,7 +73,7 @@ class ShardPairs(SkipBroken):
         if label_key is not None:
             self.classes, self._labels = number([self._class_name(i, label_key) for i in range(len(self))])
             if not self.classes:
-                raise DataError(f"No sample's JSON member has the key '{label_key}'.", where=str(self.paths[0]))
+                raise self._no_label(label_key)
 
     def _load(self, image_keys: Sequence[str], texts: Sequence[str], cache_dir: str | Path | None) -> None:
         """Index all archives: ``_spans`` int64 [N, columns, 2] (offset and size), ``_shard`` int32 [N]."""
@@ -81,8 +84,10 @@ class ShardPairs(SkipBroken):
             seen |= set(index.extensions)
             others = [index.find([column]) for column in list(self._columns)[1:]]
             table = np.stack([index.find(image_keys), *others], axis=1)
-            with_text = np.any([table[:, self._columns[text], 0] >= 0 for text in texts], axis=0)
-            chosen = np.flatnonzero((table[:, 0, 0] >= 0) & with_text)
+            complete = table[:, 0, 0] >= 0
+            if texts:
+                complete &= np.any([table[:, self._columns[text], 0] >= 0 for text in texts], axis=0)
+            chosen = np.flatnonzero(complete)
             spans.append(table[chosen])
             shards.append(np.full(len(chosen), shard, np.int32))
             self.skipped += len(table) - len(chosen)
@@ -90,10 +95,12 @@ class ShardPairs(SkipBroken):
                 keys.add(index.keys[i])
         self._spans, self._shard, self._keys = np.concatenate(spans), np.concatenate(shards), keys.packed()
         if not len(self._shard):
+            caption = f" and a caption ({', '.join(texts)})" if texts else ""
             raise DataError(
-                f"No sample has an image ({', '.join(image_keys)}) and a caption ({', '.join(texts)}).",
+                f"No sample has an image ({', '.join(image_keys)}){caption}.",
                 where=str(self.paths[0]),
-                do=f"Members end in: {', '.join(sorted(seen))}. Name them with image_keys and caption_keys.",
+                do=f"Members end in: {', '.join(sorted(seen))}. Name them with image_keys and caption_keys (None: "
+                "images alone).",
             )
 
     def where(self, index: int) -> str:
@@ -110,6 +117,8 @@ class ShardPairs(SkipBroken):
         }
 
     def _captions(self, index: int) -> tuple[str, ...]:
+        if not self.caption_keys:
+            return ()
         for spec in self.caption_keys:
             column, colon, key = spec.partition(":")
             if self._spans[index, self._columns[column], 0] < 0:
@@ -132,6 +141,18 @@ class ShardPairs(SkipBroken):
         except BrokenSample:
             return ""
         return str(value) if isinstance(value, str | int) else ""
+
+    def _no_label(self, key: str) -> DataError:
+        keys: list[str] = []
+        if self._spans[0, self._columns["json"], 0] >= 0:
+            with contextlib.suppress(BrokenSample):
+                keys = list(self._json(0, "json"))
+        near = "" if key in keys else did_you_mean(key, keys)
+        return DataError(
+            f"No sample's JSON member has a class name under the key '{key}'.{near}",
+            where=self.where(0),
+            do=f"Set label_key to one of its keys: {', '.join(keys) or 'there are none'}.",
+        )
 
     def _json(self, index: int, column: str) -> dict[str, Any]:
         try:
@@ -202,9 +223,9 @@ class _OpenFiles:
             os.close(self._open.popitem(last=False)[1])
         return os.pread(self._open[path], size, offset)
 
-    def _close(self) -> None:
+    def _close(self, close: Callable[[int], None] = os.close) -> None:
         while self._open:
-            os.close(self._open.popitem()[1])
+            close(self._open.popitem()[1])  # bound above: when the interpreter ends, modules go first
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -58,7 +58,8 @@ class Lossless(AxisGrower):
     over the copies, unevenly, so that copies learn different things. New hidden units and heads start as the
     target's own initialisation with zero weight on what they write. New blocks are copies of their
     predecessor that write nothing yet. Feature widths that leave the model grow by a random isometry, which
-    keeps lengths and dot products.
+    keeps lengths and dot products. A head tied to an embedding grows as the embedding does; the norm that the
+    layout names as all it reads makes up for the copies.
 
     Exact at any width where norms only read a stream. A norm that writes one (open_clip's ``ln_pre``) cannot
     give its pads the mean of its own output: exact at whole multiples, otherwise close, and
@@ -115,7 +116,7 @@ class Lossless(AxisGrower):
     def _linear(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
         value = source
         hidden_reads = []
-        for dim, (axis, direction) in enumerate(_directions(site.param)):
+        for dim, (axis, direction) in enumerate(site.param.directions):
             grown = site.maps.get(axis)
             if isinstance(grown, StreamMap) and direction == "writes":
                 value = site.maps.get(site.source_param.name, grown).write(value, dim)
@@ -139,10 +140,16 @@ class Lossless(AxisGrower):
             return target
         offset = 1.0 if site.param.kind.endswith("offset") else 0.0
         if not site.param.writes:
+            share = 1 / (read.copies * read.scale) if _reads_for_table(site.param, site.target) else 1.0
+            dim = site.param.axes.index(site.param.norm_axis)  # not 0 where several tokens are normalised at once
+            value = source.movedim(dim, 0) * share
             if site.param.kind.endswith("bias"):
-                return torch.cat([*[source] * read.copies, torch.zeros(len(read.pads), dtype=source.dtype)])
-            gain = (source + offset) / read.scale
-            return torch.cat([*[gain] * read.copies, gain.mean().expand(len(read.pads))]) - offset
+                pads = torch.zeros(len(read.pads), *value.shape[1:], dtype=source.dtype)
+                return torch.cat([*[value] * read.copies, pads]).movedim(0, dim)
+            gain = (value + offset * share) / read.scale
+            pads = gain.mean(0, keepdim=True).expand(len(read.pads), *gain.shape[1:])
+            pads = pads if gain.ndim == 1 else 0 * pads  # tokens differ in their means, so their pads are not 0
+            return torch.cat([*[gain] * read.copies, pads]).movedim(0, dim) - offset
         written = site.maps[site.param.axes[0]]
         if site.param.kind.endswith("bias"):
             return written.write(source, 0)
@@ -167,6 +174,8 @@ class Lossless(AxisGrower):
         for param in target.params.values():
             axis = param.norm_axis or next(iter(param.axes if param.kind == "scale" else ()), "")
             small, large = (prod(arch.size(a) for a in axis.split("+") if a) for arch in (source, target))
+            if param.tied_to:
+                found |= dict.fromkeys(_tie_obstacles(param, source, target))
             if "bias" in param.kind or small == large:
                 continue
             stream, whole = target.roles[axis] == "stream", large % small == 0
@@ -176,22 +185,37 @@ class Lossless(AxisGrower):
                 found[
                     f"'{param.template}' writes the residual stream through a norm: exact at multiples of {small} only"
                 ] = None
+            elif param.norm_axis and len(param.axes) > 1 and not whole:
+                found[f"'{param.template}' normalises several tokens: exact at multiples of {small} only"] = None
             elif param.kind == "scale" and stream and not whole and param.name not in compensated:
                 found[f"'{param.template}' scales the residual stream: exact at multiples of {small} only"] = None
         return list(found)
 
 
-def _directions(param: ParamAxes) -> list[tuple[str, str]]:
-    """Each atomic axis of a parameter with what the parameter does through it."""
-    return [
-        (axis, "writes" if i in param.writes else "reads" if i in param.reads else "")
-        for i, group in enumerate(param.groups)
-        for axis in group
-    ]
-
-
 def _writes_stream(param: ParamAxes, arch: Architecture) -> bool:
-    return any(direction == "writes" and arch.roles.get(axis) == "stream" for axis, direction in _directions(param))
+    return any(direction == "writes" and arch.roles.get(axis) == "stream" for axis, direction in param.directions)
+
+
+def _reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
+    """Whether the one reader of a norm grows as a writer of the norm's stream, being tied to one."""
+    reader = arch.params.get(norm.read_by or "")
+    owner = arch.params.get(reader.tied_to or "") if reader else None
+    return owner is not None and not norm.writes and (norm.norm_axis, "writes") in owner.directions
+
+
+def _tie_obstacles(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
+    """Name each growing axis that a tied parameter uses otherwise than its tensor's owner, with no norm to help."""
+    owner = target.params[str(param.tied_to)]
+    norms = {p.name.rpartition(".")[0]: p.norm_axis for p in target.params.values() if p.read_by == param.name}
+    parts = [p for p in target.params.values() if p.name.rpartition(".")[0] in norms]
+    passed = set(norms.values()) if all(_reads_for_table(p, target) for p in parts) else set()
+    changed = {axis for axis, _ in {*owner.directions} ^ {*param.directions} if not axis.isdigit()} - passed
+    return [
+        f"'{param.template}' uses '{axis}' otherwise than '{owner.template}', which it is tied to, and the layout "
+        "names no norm to make up for it"
+        for axis in sorted(changed)
+        if source.sizes.get(axis) != target.sizes[axis]
+    ]
 
 
 def _stream_map(axis: str, sizes: tuple[int, int], arch: Architecture, source: Mapping[str, Tensor]) -> StreamMap:

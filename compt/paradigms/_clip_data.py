@@ -20,7 +20,7 @@ class PairDataset(Dataset):
     """Resize, crop and tokenise what a source of image-text pairs yields.
 
     Args:
-        source: items ``dict(image=PIL RGB, captions=(str, ...), label=int)``.
+        source: items ``dict(image=PIL RGB, captions=(str, ...), label=int)``, with at least one caption.
         size: height and width of the images.
         tokenize: texts -> [N, context].
         augment: smallest area of a random crop, as open_clip crops in training; None resizes the shorter

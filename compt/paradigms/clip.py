@@ -130,13 +130,23 @@ class Clip(Paradigm):
         return {k: v for k, v in self.data.items() if k != "num_samples"}
 
     def build_dataset(self, split: str) -> Dataset:
-        """Open a split as ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)`` samples."""
+        """Open a split as ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)`` samples.
+
+        Raises:
+            ConfigError: the data has no captions.
+        """
         size, options = self._expected("image size"), self._source_options()
         if options.get("type") == "icons":
             options.setdefault("image_size", max(size))
         source = open_source(split=split, **options)
         if isinstance(source, SkipBroken):
             source.check()
+        if len(source) and not source[0]["captions"]:
+            raise ConfigError(
+                f"The split '{split}' has no captions, and CLIP learns from image-text pairs.",
+                where="paradigm.data",
+                do="Leave out caption_key=None, or give tables or shards with captions: folders have none.",
+            )
         return PairDataset(source, size, self.tokenizer, augment=self.augment if split == "train" else None)
 
     def num_samples(self, split: str) -> int:

@@ -289,7 +289,8 @@ class LayoutContract:
 
     def test_probe_sees_the_weights(self) -> None:
         """A change of any one weight tensor changes what the probe returns."""
-        module = randomised(self.pair()[0].double()).eval()
+        module = randomised(self.pair()[0].double())
+        module.eval()
         other = randomised(copy.deepcopy(module), scale=0.1, seed=1)
         assert (output_error(module, other) or 0) > 1e-6, "the probe's outputs do not depend on the weights"
         assert find_layout(module).probe(module, torch.Generator()) is not None

@@ -50,6 +50,7 @@ class FeatureMse(Transferer):
                 "feature_mse has no features to compare.",
                 do="Name them: transfer=dict(type='feature_mse', features=[...]).",
             )
+        self.needs = frozenset(self.features)
         for name in self.features:
             wide, narrow = ((arch.outputs or arch.features)[name] for arch in (student, teacher))
             if wide != narrow:

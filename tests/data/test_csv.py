@@ -44,6 +44,24 @@ def test_several_captions(pictures: Path) -> None:
     ]
 
 
+def test_images_without_captions(pictures: Path) -> None:
+    path = table(pictures, "image,kind\n01.png,dog\n02.png,\n,cat\n")
+    with pytest.raises(DataError, match=r"(?s)no column 'caption'.*None: images alone"):
+        CsvPairs(path)
+    data = CsvPairs(path, caption_key=None, label_key="kind", max_broken=0.5)
+    assert [data[i]["captions"] for i in range(3)] == [(), (), ()]
+    assert [data[i]["label"] for i in range(2)] == [1, -1]
+    assert data[1]["image"].getpixel((0, 0)) == (2, 4, 7)
+    assert (data.classes, data.broken_count) == (("cat", "dog"), 1)
+    assert pickle.loads(pickle.dumps(data))[0]["captions"] == ()
+
+
+def test_captions_that_are_not_asked_for_break_no_row(pictures: Path) -> None:
+    path = table(pictures, "image,caption\n01.png,\n02.png,two\n")
+    assert CsvPairs(path, max_broken=0.5).check() == 1
+    assert CsvPairs(path, caption_key=None).check() == 0
+
+
 def test_labels_are_sorted_names(pictures: Path) -> None:
     text = "image|caption|kind\n01.png|a|dog\n02.png|b|cat\n03.png|c|\n"
     data = CsvPairs(table(pictures, text, "pairs.txt"), label_key="kind", sep="|")

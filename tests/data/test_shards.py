@@ -69,6 +69,16 @@ def test_few_files_stay_open(make_tar: Make, cache: Path, tmp_path: Path, monkey
         assert len(os.listdir("/proc/self/fd")) == before + 2
 
 
+def test_files_close_when_the_interpreter_ends(make_tar: Make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ShardPairs(make_tar("a.tar", members(range(1))), cache_dir=cache)
+    assert data[0]["captions"] == ("picture 0",)
+    (file,) = data._files._open.values()
+    monkeypatch.setattr(shards_module, "os", None)  # modules are emptied first
+    data._files.__del__()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_read_the_same(make_tar: Make, cache: Path, method: str) -> None:
     data = ShardPairs(make_tar("a.tar", members(range(40))), cache_dir=cache)
@@ -98,6 +108,37 @@ def test_captions_from_json(make_tar: Make, cache: Path) -> None:
     other = ShardPairs(path, cache_dir=cache, image_keys=["jpg"], caption_keys=["json:caption"])
     assert len(other) == 1
     assert other.skipped == 2
+
+
+def test_images_without_captions(make_tar: Make, cache: Path) -> None:
+    path = make_tar(
+        "a.tar",
+        {
+            "0.jpg": picture(0, "JPEG"),
+            "0.json": b'{"group": "cats", "tags": ["a"], "caption": "not asked for"}',
+            "1.png": picture(1),
+            "1.json": b"not JSON",
+            "2.txt": b"no image",
+            "3.png": picture(3),
+        },
+    )
+    data = ShardPairs(path, cache_dir=cache, caption_keys=None, label_key="group")
+    assert [data[i]["captions"] for i in range(3)] == [(), (), ()]
+    assert [data[i]["label"] for i in range(3)] == [0, -1, -1]
+    assert data[2]["image"].getpixel((0, 0))[0] == 3
+    assert (len(data), data.skipped, data.classes, data.check()) == (3, 1, ("cats",), 0)
+    assert pickle.loads(pickle.dumps(data))[1]["captions"] == ()
+
+
+def test_a_wrong_label_key_names_those_there_are(make_tar: Make, cache: Path) -> None:
+    path = make_tar("a.tar", {"0.png": picture(0), "0.json": b'{"group": "cats", "tags": ["a"]}', "1.png": picture(1)})
+    with pytest.raises(DataError, match=r"(?s)'json:group'. Did you mean 'group'.*a.tar: 0.*group, tags"):
+        ShardPairs(path, cache_dir=cache, caption_keys=None, label_key="json:group")
+    with pytest.raises(DataError, match="under the key 'tags'\\.\n"):
+        ShardPairs(path, cache_dir=cache, caption_keys=None, label_key="tags")
+    bare = make_tar("b.tar", {"0.png": picture(0)})
+    with pytest.raises(DataError, match="there are none"):
+        ShardPairs(bare, cache_dir=cache, caption_keys=None, label_key="group")
 
 
 def test_members_without_partner_are_left_out(make_tar: Make, cache: Path) -> None:
@@ -162,6 +203,10 @@ def test_wrong_keys_name_the_members_there_are(make_tar: Make, cache: Path) -> N
         ShardPairs(path, cache_dir=cache, image_keys=["tiff"])
     with pytest.raises(DataError, match="'colour'"):
         ShardPairs(path, cache_dir=cache, label_key="colour")
+    with pytest.raises(DataError, match=r"an image \(tiff\)\."):
+        ShardPairs(path, cache_dir=cache, image_keys=["tiff"], caption_keys=None)
+    with pytest.raises(ConfigError, match="caption_keys"):
+        ShardPairs(path, cache_dir=cache, caption_keys=[])
     data = ShardPairs(path, cache_dir=cache, caption_keys=["json:title"])
     with pytest.raises(DataError, match="no caption in json:title"):
         data.check()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from compt.data import SOURCES, CsvPairs, ShardPairs, open_source, splits
+from compt.data import SOURCES, CsvPairs, FolderImages, ShardPairs, open_source, renumber, splits
 from compt.errors import ConfigError
 
 from .conftest import picture
@@ -35,6 +35,33 @@ def test_shards(make_tar: Callable, type: str, tmp_path: Path) -> None:
     assert len(data) == 1
 
 
+def test_folders(pictures: Path) -> None:
+    cfg = {"type": "folder", "train": "elsewhere", "val": pictures, "labels": False, "max_broken": 0.2}
+    assert splits(cfg) == ("val",)
+    data = open_source(split="val", **cfg)
+    assert isinstance(data, FolderImages)
+    assert (len(data), data.max_broken) == (20, 0.2)
+
+
+def test_caption_key_none_is_the_same_for_tables_and_shards(make_tar: Callable, tmp_path: Path) -> None:
+    tar = make_tar("a.tar", {"0.png": picture(1), "0.txt": b"one"})
+    (tmp_path / "0.png").write_bytes(picture(1))
+    (tmp_path / "a.csv").write_text("image,caption\n0.png,one\n")
+    for type, file, options in (
+        ("webdataset", tar, {"cache_dir": tmp_path / "cache"}),
+        ("csv", tmp_path / "a.csv", {}),
+    ):
+        cfg = {"type": type, "train": file, **options}
+        assert open_source(split="train", **cfg)[0]["captions"] == ("one",)
+        assert splits({**cfg, "caption_key": None}) == ()
+        assert open_source(split="train", **cfg, caption_key=None)[0]["captions"] == ()
+
+
+def test_labels_meet_by_the_names_of_their_classes() -> None:
+    assert renumber([0, 1, 2, -1], ("bird", "cat", "emu"), ("cat", "dog", "bird")).tolist() == [2, 0, -1, -1]
+    assert renumber([-1, -1], (), ("cat",)).tolist() == [-1, -1]
+
+
 def test_icons_have_their_splits() -> None:
     assert splits({"type": "icons"}) == ("concept", "vendor")
     assert splits({"type": "icons", "image_size": 48}) == ("concept", "vendor")
@@ -50,6 +77,13 @@ def test_icons_have_their_splits() -> None:
         ({"type": "csv", "train": "a.csv", "captoin_key": "title"}, "Did you mean 'caption_key'"),
         ({"type": "csv", "train": "a.csv", "batch": 3}, "no option 'batch'"),
         ({"type": "webdataset", "train": "a.tar", "val": []}, "no option 'val'"),
+        ({"type": "webdataset", "train": "a.tar", "caption_key": "txt"}, "Did you mean 'caption_keys'"),
+        ({"type": "webdataset", "train": "a", "caption_key": None, "caption_keys": ["txt"]}, "no option 'caption_key'"),
+        ({"type": "csv", "train": ["a.csv", "b.csv"]}, "one file, no list"),
+        ({"type": "folder", "train": ["a", "b"]}, "one folder, no list"),
+        ({"type": "folder", "train": "a", "label": False}, "Did you mean 'labels'"),
+        ({"type": "folder", "train": "a", "caption_key": None}, "(?s)no option 'caption_key'.*a split and its folder"),
+        ({"type": "folders", "train": "a"}, "Did you mean 'folder'"),
     ],
 )
 def test_faults_name_what_there_is(cfg: dict, message: str) -> None:
@@ -61,6 +95,8 @@ def test_faults_name_what_there_is(cfg: dict, message: str) -> None:
 def test_a_missing_split_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"(?s)no split 'vla'. Did you mean 'val'.*train, val"):
         open_source("csv", "vla", train="a.csv", val="b.csv")
+    with pytest.raises(ConfigError, match="Name what holds it: dict\\(type='folder', test"):
+        open_source("folder", "test", train="a", val="b")
     with pytest.raises(ConfigError, match="no split 'train'"):
         open_source("webdataset", "train", val="b.tar")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,3 +107,14 @@ def test_num_samples_may_be_given_where_the_data_is_not(data):
     paradigm = Clip(data=dict(type="csv", train="nowhere.csv", num_samples=5_000_000))
     assert paradigm.num_samples("train") == 5_000_000
     assert made(data=data)[0].num_samples("val") == 8
+
+
+@pytest.mark.parametrize("changes", [dict(caption_key=None), dict(type="folder")])
+def test_images_without_captions_are_refused(data, changes):
+    cfg = {**data, **changes}
+    if cfg["type"] == "folder":
+        cfg = dict(type="folder", **{split: Path(data[split]).parent for split in ("train", "val")})
+    paradigm, _ = made(data=cfg)
+    for split in ("train", "val"):
+        with pytest.raises(ConfigError, match=f"(?s)split '{split}' has no captions.*folders have none"):
+            paradigm.build_dataset(split)

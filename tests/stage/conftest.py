@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 import compt.optim  # noqa: F401 - registers the constructor
-from compt.checkpoint import save_weights
+from compt.weights import save_weights
 from compt.stage import StageModel
 from compt.testing.contracts import randomised
 from compt.testing.toy import ToyNet
@@ -63,13 +63,13 @@ def recorded(stage: StageModel) -> SimpleNamespace:
     seen = SimpleNamespace(student=[], teacher=[], outputs=[])
     forward = stage.paradigm.forward
 
-    def spy(model, batch):
+    def spy(model, batch, needs=None):
         (seen.student if model is stage.student else seen.teacher).append(batch)
         outputs = forward(model, batch)
         seen.outputs.append((model, model.training, outputs))
         return outputs
 
-    stage.paradigm.forward = spy
+    stage._run = stage._teach = spy
     return seen
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compt.checkpoint import save_weights
+from compt.weights import save_weights
 from compt.interfaces import Member
 from compt.registry import PARADIGMS
 from compt.stage import build_member

@@ -8,7 +8,7 @@ from torch import nn
 
 import compt
 from compt import Transferer, grow
-from compt.checkpoint import save_weights
+from compt.weights import save_weights
 from compt.registry import TRANSFERERS
 from tests.stage.conftest import MSE, at, net, optimizer, recorded, teacher_of
 

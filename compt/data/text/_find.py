@@ -1,0 +1,168 @@
+"""Files by path, folder, pattern or URL, on any file system that fsspec knows."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compt.errors import DataError, did_you_mean
+
+INSTALL = 'pip install "compt[lm]"'
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+CHANGES = ("mtime", "LastModified", "last_modified", "updated", "ETag", "created")
+"""Where file systems tell that a file has changed."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as found: ``size`` in bytes, ``stamp`` another text after every change."""
+
+    name: str
+    size: int
+    stamp: str
+    system: Any = field(default=None, repr=False)
+    path: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a file of this machine."""
+        return self.system is None or "file" in _protocols(self.system)
+
+
+def name_of(files: Sequence[File]) -> str:
+    """The first of some files, and how many there are."""
+    return f"{files[0].name} and {len(files) - 1} more" if len(files) > 1 else files[0].name
+
+
+def package(name: str) -> Any:
+    """Import a module of an optional package.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DataError(
+            f"This text is read with {name.split('.')[0]}, which cannot be loaded: {error}.", do=INSTALL
+        ) from error
+
+
+def locate(url: str | Path) -> tuple[Any, str]:
+    """The file system and the path on it of a path or URL.
+
+    Raises:
+        DataError: no such file system, or the package for it is missing.
+    """
+    core = package("fsspec.core")
+    with reading(str(url), "Check the URL."):
+        return core.url_to_fs(str(url))
+
+
+def find(paths: str | Path | Sequence[str | Path], pattern: str) -> tuple[File, ...]:
+    """All files of a path, folder, glob pattern or list of these, in the order given, each of them sorted.
+
+    Args:
+        paths: local, or URLs of fsspec.
+        pattern: of the names of files in folders.
+
+    Raises:
+        DataError: a path or a file in a folder is missing.
+    """
+    found: list[File] = []
+    for url in (paths,) if isinstance(paths, str | Path) else paths:
+        system, path = locate(url)
+        with reading(str(url), "Check the path."):
+            files = _files(system, path, pattern)
+        if not files:
+            raise _nothing(system, path, str(url), pattern)
+        found += files
+    return tuple(found)
+
+
+def _files(system: Any, path: str, pattern: str) -> list[File]:
+    """The files of one path, sorted; none where it leads nowhere."""
+    if system.isfile(path):
+        return [_describe(system, path, system.info(path))]
+    if system.isdir(path):
+        below = system.find(path, detail=True)
+        return described(system, {name: info for name, info in below.items() if _counts(name, path, pattern)})
+    if not re.search(r"[*?\[]", path):
+        return []
+    matches = {name: info for name, info in system.glob(path, detail=True).items() if "/." in path or "/." not in name}
+    files = described(system, matches)
+    return files or [file for folder in sorted(matches) for file in _files(system, folder, pattern)]
+
+
+def described(system: Any, found: Mapping[str, dict[str, Any]]) -> list[File]:
+    """The files among what a file system lists, sorted; of links, what they lead to."""
+    resolved = {path: system.info(path) if info.get("islink") else info for path, info in sorted(found.items())}
+    return [_describe(system, path, info) for path, info in resolved.items() if info["type"] == "file"]
+
+
+def _describe(system: Any, path: str, info: dict[str, Any]) -> File:
+    """A file by what its file system says of it."""
+    stamp = next((str(info[key]) for key in CHANGES if info.get(key)), "")
+    name = path if "file" in _protocols(system) else system.unstrip_protocol(path)
+    return File(name, int(info.get("size") or 0), stamp, system, path)
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
+
+
+def _counts(path: str, folder: str, pattern: str) -> bool:
+    """Whether a file below a folder has such a name, compressed or not, and is not hidden."""
+    parts = path[len(folder.rstrip("/")) :].strip("/").split("/")
+    name = parts[-1]
+    plain = name.rpartition(".")[0] if name.endswith(COMPRESSED) else name
+    hidden = any(part.startswith(".") for part in parts)
+    return not hidden and (fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(plain, pattern))
+
+
+def _nothing(system: Any, path: str, url: str, pattern: str) -> DataError:
+    """The error for a path without files."""
+    if system.isdir(path):
+        return DataError(f"The folder has no files '{pattern}'.", where=url, do="Name them with pattern='...'.")
+    folder, _, name = path.rstrip("/").rpartition("/")
+    beside = [entry.rpartition("/")[2] for entry in system.ls(folder, detail=False)] if system.isdir(folder) else []
+    return DataError(f"There is no file '{name}'.{did_you_mean(name, beside)}", where=url, do="Check the path.")
+
+
+@contextmanager
+def opened(file: File) -> Iterator[tuple[Any, Any]]:
+    """Open a file, decompressed by its name: a reader of its text, and the raw file below it.
+
+    Raises:
+        DataError: it cannot be read, or what is read within is damaged or not UTF-8.
+    """
+    core = package("fsspec.core")
+    if file.path.endswith(".zst") and package("fsspec.utils").infer_compression(file.path) is None:
+        raise DataError("zstandard is needed to read .zst files.", where=file.name, do="pip install zstandard")
+    with reading(file.name):
+        handle = core.OpenFile(file.system, file.path, "rt", compression="infer", encoding="utf-8-sig")
+        with handle as text:
+            yield text, handle.fobjects[0]
+
+
+@contextmanager
+def reading(where: str, do: str = "If it was cut short, fetch it again.") -> Iterator[None]:
+    """Turn whatever goes wrong within into a DataError that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The file is not UTF-8 text: {error.reason}, 0x{error.object[error.start]:02x}.",
+            where=where,
+            do="Convert it: iconv -f LATIN1 -t UTF-8. If it is no text, leave it out by a pattern.",
+        ) from error
+    except Exception as error:  # file systems and decompressors raise what they like
+        raise DataError(f"It cannot be read: {type(error).__name__}: {error}.", where=where, do=do) from error

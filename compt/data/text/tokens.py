@@ -1,0 +1,113 @@
+"""Tokens in files, mapped into memory and cut into blocks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from compt.errors import DataError
+
+MAX_OPEN = 64
+"""Files that a process keeps mapped at a time."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """``count`` tokens of a type in a file, from a byte on."""
+
+    file: Path
+    dtype: str
+    offset: int
+    count: int
+
+    def open(self) -> np.ndarray:
+        """Map them into memory, read-only.
+
+        Raises:
+            DataError: the file is gone or shorter than it was.
+        """
+        try:
+            return np.memmap(self.file, self.dtype, "r", self.offset, (self.count,))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                "The file of tokens was removed or cut short while in use.",
+                where=str(self.file),
+                do="Start again: what the cache holds is made anew.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One sequence of tokens that lies in several files."""
+
+    spans: tuple[Span, ...]
+    num_bytes: int | None
+    skipped: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all files, end marks with them."""
+        return sum(span.count for span in self.spans)
+
+
+class TokenBlocks(Dataset):
+    """A sequence of tokens in blocks of ``context + 1``, each beginning with the last token of the one before.
+
+    So every token but the first is predicted exactly once, each in its block alone; fewer than ``context`` at the
+    end, which fill no block, are left out.
+
+    Args:
+        tokens: more than ``context`` of them.
+        context: tokens predicted in a block.
+
+    Items: ``tokens`` int64 [context + 1].
+
+    ``num_tokens`` counts all tokens, end marks with them; ``num_bytes`` the UTF-8 bytes of their text, None where
+    that is not known; ``skipped`` the rows or files left out, as they hold no text.
+    """
+
+    def __init__(self, tokens: Tokens, context: int) -> None:
+        self.context = context
+        self.num_tokens, self.num_bytes, self.skipped = tokens.num_tokens, tokens.num_bytes, tokens.skipped
+        self._spans = tuple(span for span in tokens.spans if span.count)
+        self._ends = np.cumsum([span.count for span in self._spans])
+        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the mapped files behind: a worker process maps them anew."""
+        return {**self.__dict__, "_maps": OrderedDict()}
+
+    def __len__(self) -> int:
+        return (self.num_tokens - 1) // self.context
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Return one block."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        start = index % len(self) * self.context
+        return {"tokens": torch.from_numpy(self._read(start, start + self.context + 1))}
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens from one position to another, int64."""
+        parts = []
+        number = int(np.searchsorted(self._ends, start, "right"))
+        while start < stop:
+            end = int(self._ends[number])
+            first = end - self._spans[number].count
+            parts.append(self._map(number)[start - first : min(stop, end) - first])
+            start, number = min(stop, end), number + 1
+        return np.concatenate(parts, dtype=np.int64, casting="same_kind")
+
+    def _map(self, number: int) -> np.ndarray:
+        if number not in self._maps:
+            self._maps[number] = self._spans[number].open()
+        self._maps.move_to_end(number)
+        if len(self._maps) > MAX_OPEN:
+            self._maps.popitem(last=False)
+        return self._maps[number]

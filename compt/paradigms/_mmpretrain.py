@@ -1,0 +1,217 @@
+"""mmpretrain as compt uses it: imported in silence, built from configs, read and written as checkpoints."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from compt.errors import ConfigError
+from compt.interfaces import Member
+from compt.weights import plain_state, read_checkpoint, read_state, saving
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of operators that mmcv-lite does not have, and nothing here needs
+    from mmpretrain.models import MAE, ImageClassifier, MAEViT, VisionTransformer
+    from mmpretrain.registry import MODELS
+    from mmpretrain.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+
+__all__ = ["MAE", "MODELS", "ImageClassifier", "MAEViT", "VisionTransformer"]
+CONFIG_FILE, WEIGHTS_FILE = "model.py", "model.pth"
+
+
+@contextmanager
+def scope() -> Iterator[None]:
+    """Find names without a prefix in mmpretrain, as in its own configs."""
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        yield
+
+
+def model_config(member: Member) -> dict[str, Any]:
+    """A member's mmpretrain config: the dict itself, or ``model`` of a config file or an exported folder.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if isinstance(member.model, Mapping):
+        content = Config(dict(member.model)).to_dict()
+        return config_of(content, member.name) if "model" in content and "type" not in content else content
+    path = Path(str(member.model))
+    file = path / CONFIG_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(
+            f"The model of member '{member.name}' is no mmpretrain config: {member.model!r}.",
+            do="Give dict(type='mmpretrain.MAE', backbone=..., ...), the path of a config file, or an exported folder.",
+        )
+    return config_of(Config.fromfile(str(file)).to_dict(), file)
+
+
+def config_of(content: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
+    """The model of a config, with the pre-processing that stands beside it."""
+    if "model" not in content:
+        raise ConfigError(f"'{where}' has no `model`.", do="Give a config of mmpretrain.")
+    model = dict(content["model"])
+    if content.get("data_preprocessor"):
+        model.setdefault("data_preprocessor", content["data_preprocessor"])
+    return model
+
+
+def suited(preprocessor: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config of pre-processing as the model's kind takes it: classifiers have a class of their own."""
+    found = dict(preprocessor)
+    if str(config.get("type")).endswith("Classifier") and str(found.get("type")).endswith("SelfSupDataPreprocessor"):
+        found["type"] = "mmpretrain.ClsDataPreprocessor"
+    return found
+
+
+def build(config: Mapping[str, Any], name: str) -> nn.Module:
+    """Build a model of mmpretrain with fresh weights; on the meta device it has none.
+
+    Raises:
+        ConfigError: an unknown type or argument, or sizes that do not fit each other.
+    """
+    try:
+        with scope(), _quiet():
+            model = _made(config)
+            if not any(parameter.is_meta for parameter in model.parameters()):
+                model.init_weights()  # type: ignore[operator]
+    except Exception as error:  # mmengine wraps whatever a constructor raises
+        raise ConfigError(
+            f"mmpretrain cannot build the model of member '{name}': {type(error).__name__}: {error}",
+            do="Check its types, arguments and sizes: heads must divide widths, patches the image.",
+        ) from error
+    model.mmpretrain_config = Config(dict(config)).to_dict()  # type: ignore[assignment]
+    return model
+
+
+def _made(config: Mapping[str, Any]) -> nn.Module:
+    """Build a model; on the meta device by way of the CPU where its constructor reads values."""
+    try:
+        return MODELS.build(dict(config))
+    except Exception:
+        if torch.get_default_device().type != "meta":
+            raise
+        with torch.device("cpu"):
+            return MODELS.build(dict(config)).to("meta")
+
+
+def image_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width that a model's backbone is made for.
+
+    Raises:
+        ConfigError: it does not say, as a ResNet.
+    """
+    backbone: Any = getattr(model, "backbone", None)
+    size = getattr(backbone, "img_size", None) or getattr(
+        getattr(backbone, "patch_embed", None), "init_input_size", None
+    )
+    if size is None:
+        raise ConfigError(
+            f"A {type(backbone).__name__} does not say what size of images it is for.",
+            do="Use an algorithm of mmpretrain around a ViT or a Swin.",
+        )
+    height, width = size
+    return height, width
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep mmengine's reports of how each parameter was initialised out of the terminal."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def save(model: nn.Module, folder: Path) -> None:
+    """Write config and checkpoint, as ``mmpretrain.get_model(config, pretrained=checkpoint)`` reads them."""
+    config = Config(dict(model=model.mmpretrain_config))
+    with saving(folder / CONFIG_FILE) as file:
+        file.write_text(config.pretty_text)
+    with saving(folder / WEIGHTS_FILE) as file:
+        torch.save({"meta": {"cfg": config.pretty_text}, "state_dict": model.state_dict()}, file)
+
+
+def recognises(path: Path) -> bool:
+    """Whether a path is a folder of :func:`save`, or a checkpoint that says what model it is of."""
+    if path.is_dir():
+        return (path / CONFIG_FILE).is_file() and (path / WEIGHTS_FILE).is_file()
+    if path.suffix not in (".pth", ".pt"):
+        return False
+    try:
+        return "model" in _told(_checkpoint(path))
+    except ConfigError:
+        return False
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and state dict of a path that :func:`recognises` accepts."""
+    if path.is_dir():
+        file = path / CONFIG_FILE
+        return config_of(Config.fromfile(str(file)).to_dict(), file), read_weights(path)
+    content = _checkpoint(path)
+    return config_of(_told(content), path), plain_state(content, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """State dict of a folder of :func:`save`, or of any file of weights."""
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    return read_state(file) if file.suffix == ".safetensors" else plain_state(_checkpoint(file), path)
+
+
+class _LeftOut:
+    """Stands for an object in a checkpoint that is neither a tensor nor a plain type, and is not made."""
+
+    def __new__(cls, *args: Any) -> _LeftOut:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget it."""
+
+
+def _checkpoint(path: Path) -> Any:
+    """A file of torch.save without the objects that mmengine's Runner puts beside the weights: its log."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (OSError, RuntimeError, ValueError):  # no file of torch.save
+        names = []
+    with torch.serialization.safe_globals([(_LeftOut, name) for name in names]):
+        return read_checkpoint(path)
+
+
+def _told(content: Any) -> dict[str, Any]:
+    """What the config that a checkpoint holds as text says of its model; nothing in it is run."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    text = meta.get("cfg") if isinstance(meta, Mapping) else None
+    try:
+        steps = ast.parse(text).body if isinstance(text, str) else []
+        named = [(s.targets[0].id, s.value) for s in steps if isinstance(s, ast.Assign) and hasattr(s.targets[0], "id")]
+        return {key: _plain(value) for key, value in named if key in ("model", "data_preprocessor")}
+    except (SyntaxError, ValueError):
+        return {}
+
+
+def _plain(node: ast.expr) -> Any:
+    """The value of an expression of literals and ``dict(...)``; ValueError where there is more to it."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {k: v for one in node.args for k, v in _plain(one).items()} | {
+            str(keyword.arg): _plain(keyword.value) for keyword in node.keywords
+        }
+    if isinstance(node, ast.Dict):
+        return {_plain(k): _plain(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        values = [_plain(value) for value in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    return ast.literal_eval(node)

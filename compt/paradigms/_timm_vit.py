@@ -1,0 +1,165 @@
+"""mmpretrain's ViT as timm's: names of tensors, and the folder that timm.create_model('local-dir:...') loads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors.torch import save_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from compt.errors import ConfigError, did_you_mean
+from compt.interfaces import Member
+from compt.weights import load_weights
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+ARCHITECTURE = "vit_base_patch16_224"
+"""Its class is the general one; what differs is in ``model_args``."""
+NAMES = (
+    (r"^patch_embed\.projection\.", "patch_embed.proj."),
+    (r"^pre_norm\.", "norm_pre."),
+    (r"^ln1\.", "norm."),
+    (r"^ln2\.", "fc_norm."),
+    (r"^layers\.(\d+)\.ln(\d)\.", r"blocks.\1.norm\2."),
+    (r"^layers\.(\d+)\.attn\.gamma1\.weight", r"blocks.\1.ls1.gamma"),
+    (r"^layers\.(\d+)\.attn\.", r"blocks.\1.attn."),
+    (r"^layers\.(\d+)\.ffn\.layers\.0\.0\.", r"blocks.\1.mlp.fc1."),
+    (r"^layers\.(\d+)\.ffn\.layers\.1\.", r"blocks.\1.mlp.fc2."),
+    (r"^layers\.(\d+)\.ffn\.gamma2\.weight", r"blocks.\1.ls2.gamma"),
+)
+"""mmpretrain -> timm; any other name is the same in both."""
+
+
+def timm_name(name: str) -> str:
+    """timm's name of a tensor of mmpretrain's VisionTransformer."""
+    for pattern, replacement in NAMES:
+        name, found = re.subn(pattern, replacement, name)
+        if found:
+            break
+    return name
+
+
+def from_timm(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """The state dict of an mmpretrain backbone from timm's: no head or decoder, but every block."""
+    found = {name: timm_name(name) for name in backbone.state_dict() if timm_name(name) in state}
+    rest = {name: name for name in state.keys() - {*found.values()} if name.startswith("blocks.")}
+    return {name: state[theirs] for name, theirs in (found | rest).items()}
+
+
+def is_timm(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are names of timm's VisionTransformer."""
+    return "patch_embed.proj.weight" in state and any(name.startswith("blocks.") for name in state)
+
+
+def as_timm(backbone: nn.Module) -> VisionTransformer:
+    """A timm ViT, without a head, that computes what an mmpretrain ViT computes: its patch and class tokens.
+
+    Raises:
+        ConfigError: the backbone has what timm's ViT has not.
+    """
+    state = backbone.state_dict()
+    sizes: Any = backbone
+    blocks = sizes.layers
+    options = {
+        "img_size": list(sizes.img_size),
+        "patch_size": sizes.patch_embed.projection.kernel_size[0],
+        "in_chans": sizes.patch_embed.projection.in_channels,
+        "embed_dim": sizes.embed_dims,
+        "depth": len(blocks),
+        "num_heads": blocks[0].attn.num_heads,
+        "qkv_bias": blocks[0].attn.qkv.bias is not None,
+        "class_token": sizes.cls_token is not None,
+        "pre_norm": "pre_norm.weight" in state,
+        "num_classes": 0,
+    }
+    if "layers.0.attn.gamma1.weight" in state:
+        options["init_values"] = 1e-5
+    if sizes.out_type == "avg_featmap":
+        options["global_pool"] = "avg"  # with a norm after it, and none before
+    elif sizes.cls_token is None:
+        options["global_pool"] = ""
+    if not {"ln1.weight", "ln2.weight"} & state.keys():
+        options["final_norm"] = False
+    try:
+        options["mlp_ratio"] = blocks[0].ffn.feedforward_channels / sizes.embed_dims
+        model = timm.create_model(ARCHITECTURE, **options)
+        model.load_state_dict({timm_name(name): value for name, value in state.items()})
+        if _traits(backbone) != _traits(model):
+            raise ValueError(f"activation and epsilons {_traits(backbone)}, timm has {_traits(model)}")
+    except (AttributeError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"This ViT of mmpretrain has no equal in timm: {error}") from error
+    model.timm_config = {"architecture": ARCHITECTURE, "num_classes": 0, "model_args": options}
+    return model
+
+
+def _traits(model: nn.Module) -> set[str]:
+    """What weights do not tell: activations, and epsilons of norms."""
+    activations = {repr(m) for m in model.modules() if type(m).__module__.startswith("torch.nn.modules.activation")}
+    return activations | {f"eps={m.eps:g}" for m in model.modules() if isinstance(m, nn.LayerNorm)}
+
+
+def save(model: Any, folder: Path) -> None:
+    """Write a folder that ``timm.create_model('local-dir:FOLDER', pretrained=True)`` loads."""
+    folder.mkdir(exist_ok=True)
+    save_model(model, str(folder / WEIGHTS_FILE))
+    size = model.patch_embed.img_size
+    config = {**model.timm_config, "pretrained_cfg": {"input_size": [3, *size], "num_classes": model.num_classes}}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def recognises(path: Path) -> bool:
+    """Whether the path is a timm folder of a ViT."""
+    try:
+        return json.loads((path / CONFIG_FILE).read_text())["architecture"].startswith("vit_")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def is_config(model: Any) -> bool:
+    """Whether a member's model is meant for timm: its config dict, or a name of a model of timm."""
+    return (isinstance(model, Mapping) and "architecture" in model) or (isinstance(model, str) and timm.is_model(model))
+
+
+def build(member: Member) -> VisionTransformer:
+    """Build a timm ViT from a name or ``dict(architecture=..., model_args=...)``.
+
+    Raises:
+        ConfigError: timm has no such model or arguments, or it is no ViT.
+    """
+    config: dict[str, Any] = {"architecture": member.model} if isinstance(member.model, str) else dict(member.model)
+    name = config["architecture"]
+    options = dict(config.get("model_args") or {})
+    if "num_classes" in config:
+        options.setdefault("num_classes", config["num_classes"])
+    if not timm.is_model(name):
+        near = did_you_mean(name, timm.list_models("vit_*"))
+        raise ConfigError(f"timm has no model '{name}' (member '{member.name}').{near}", do="See timm.list_models().")
+    try:
+        model: Any = timm.create_model(name, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ConfigError(f"timm cannot build '{name}' (member '{member.name}'): {error}") from error
+    if not isinstance(model, VisionTransformer):
+        raise ConfigError(f"'{name}' is no VisionTransformer of timm.", do="Use one of timm.list_models('vit_*').")
+    model.timm_config = {"architecture": name, "num_classes": model.num_classes, "model_args": options}
+    return model
+
+
+def load(path: Path) -> VisionTransformer:
+    """Load a timm folder, config and weights.
+
+    Raises:
+        ConfigError: it is no folder of a timm ViT, or damaged.
+    """
+    if not recognises(path):
+        raise ConfigError(
+            f"'{path}' is neither a model of mmpretrain with its config nor a timm ViT's folder.", do="Check the path."
+        )
+    content = json.loads((path / CONFIG_FILE).read_text())
+    model = build(Member(path.name, {k: v for k, v in content.items() if k != "pretrained_cfg"}))
+    load_weights(model, path / WEIGHTS_FILE)
+    return model

@@ -1,0 +1,219 @@
+"""Next-token prediction with decoder-only models, tokenizers and checkpoints of transformers."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import GenerationConfig
+
+from compt.data.text import open_tokens, text_splits
+from compt.errors import ConfigError, did_you_mean
+from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
+from compt.paradigms import _lm_models as models
+from compt.paradigms._lm_tokenizer import LmTokenizer, open_tokenizer, quiet
+
+ATTENTIONS = ("sdpa", "eager")
+
+
+class CausalLm(Paradigm):
+    """Language models as transformers builds them: mean cross entropy of each token given those before it.
+
+    A member's ``model`` is a config dict with ``model_type`` (``'llama'``, ``'qwen3'``, ``'gpt2'``, ...), a folder
+    with a config.json, or a name that is in the cache or can be downloaded; weights are always fresh. What the
+    dict leaves out of vocabulary, special tokens and positions is filled in from the tokenizer and the context.
+    All members share the vocabulary, so that teacher and student read, and predict, the same tokens.
+
+    An exported folder loads with ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained``, and
+    so in lm-evaluation-harness: ``lm_eval --model hf --model_args pretrained=FOLDER --tasks ...``.
+
+    Args:
+        data: what to train on and measure on; see :mod:`compt.data.text`. ``num_samples`` in it is the size of the
+            training set, in blocks of ``context`` tokens, for plans made where the data is not.
+        context: tokens that the model reads at once.
+        tokenizer: folder or name that ``AutoTokenizer`` loads; None reads the bytes of UTF-8, without any download.
+        attention: 'sdpa' (torch's fused kernels) or 'eager', for models that have no other.
+    """
+
+    outputs = frozenset({"logits", "hidden"})
+    features = ("hidden",)
+
+    def __init__(
+        self,
+        *,
+        data: Mapping[str, Any] | None = None,
+        context: int | None = None,
+        tokenizer: str | None = None,
+        attention: str = "sdpa",
+    ) -> None:
+        if attention not in ATTENTIONS:
+            near = did_you_mean(attention, ATTENTIONS)
+            raise ConfigError(
+                f"No attention '{attention}'.{near}", where="paradigm causal_lm", do=f"One of {ATTENTIONS}."
+            )
+        if context is not None and context < 1:
+            raise ConfigError(f"context={context} is below 1.", where="paradigm causal_lm")
+        self.data = dict(data) if data is not None else None
+        self.context, self.attention, self._tokenizer = context, attention, tokenizer
+        self.splits = text_splits(self._source_options()) if self.data is not None else ()
+        self._vocab_size: int | None = None
+        self._tokens_a_byte: dict[str, float | None] = {}
+
+    @cached_property
+    def tokenizer(self) -> LmTokenizer:
+        """The members' tokenizer."""
+        return open_tokenizer(self._tokenizer)
+
+    def build_model(self, member: Member) -> nn.Module:
+        """Build a model of transformers, with float32 weights.
+
+        Raises:
+            ConfigError: unknown model or key, sizes that transformers refuses, or a vocabulary or positions that the
+                tokenizer, the context or the members before do not agree with.
+        """
+        size = self.tokenizer.size if self._vocab_size is None else self._vocab_size
+        config = models.model_config(member, self.tokenizer, size, self.context)
+        self._agree(member.name, config.vocab_size)
+        return models.build(member.name, config, self.attention)
+
+    def _agree(self, name: str, vocab_size: int) -> None:
+        """Remember the first member's vocabulary, and hold the others to it."""
+        if self._vocab_size is None:
+            self._vocab_size = vocab_size
+        elif self._vocab_size != vocab_size:
+            raise ConfigError(
+                f"Member '{name}' has a vocabulary of {vocab_size}, the members before it {self._vocab_size}.",
+                do="Teacher and student see the same batch: give all members of a chain the same vocab_size.",
+            )
+
+    def _source_options(self) -> dict[str, Any]:
+        if self.data is None:
+            raise ConfigError(
+                "The paradigm has no data.", where="paradigm.data", do="For example data=dict(type='stdlib')."
+            )
+        return {key: value for key, value in self.data.items() if key != "num_samples"}
+
+    def _length(self) -> int:
+        if self.context is None:
+            raise ConfigError("The paradigm has no context.", where="paradigm.context", do="For example context=512.")
+        return self.context
+
+    def build_dataset(self, split: str) -> Dataset:
+        """Open a split as ``dict(tokens=int64 [context + 1])`` samples."""
+        blocks = open_tokens(self._source_options(), split, self.tokenizer, self._length())
+        self._tokens_a_byte[split] = blocks.num_tokens / blocks.num_bytes if blocks.num_bytes else None
+        return blocks
+
+    def num_samples(self, split: str) -> int:
+        """``data['num_samples']`` for the training split, else the length of the data."""
+        declared = (self.data or {}).get("num_samples") if split == "train" else None
+        return int(declared) if declared is not None else super().num_samples(split)
+
+    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
+        """Zeros for tokens [B, context] on the model's device; on the meta device with a mask.
+
+        Without one transformers looks for packed texts in the values of the positions, which meta tensors do not have.
+        """
+        weight, length = next(model.parameters()), self._length()
+        tokens = torch.zeros(batch_size, length, device=weight.device, dtype=torch.long)
+        batch = {"input_ids": tokens, "labels": tokens}
+        if weight.device.type == "meta":
+            mask = torch.zeros(batch_size, 1, length, length, device=weight.device, dtype=weight.dtype)
+            batch["attention_mask"] = mask
+        return batch
+
+    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Split tokens [B, L + 1] into ``input_ids`` and ``labels``, the token after each: [B, L]."""
+        tokens = batch["tokens"]
+        return {"input_ids": tokens[:, :-1], "labels": tokens[:, 1:]}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Logits [B, L, V], and the hidden states [B, L, D] after the final norm."""
+        hidden = self._hidden(model, batch)
+        return {"logits": model.get_output_embeddings()(hidden), "hidden": hidden}  # type: ignore[operator]
+
+    def teach(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
+        """Run the output layer, which costs most where the vocabulary is large, only for logits."""
+        return self.forward(model, batch) if "logits" in needs else {"hidden": self._hidden(model, batch)}
+
+    def _hidden(self, model: nn.Module, batch: Batch) -> Tensor:
+        decoder = model.get_decoder()  # type: ignore[operator]
+        mask = batch.get("attention_mask")
+        return decoder(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False).last_hidden_state
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Mean cross entropy of the next token, in nats, computed in float32."""
+        return {"next_token": _cross_entropy(outputs["logits"], batch["labels"])}
+
+    def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
+        """``loss`` in nats a token, ``perplexity``, and ``bits_per_byte`` where the bytes of the text are known.
+
+        Chance is an even guess over the vocabulary. Bits per byte take the split's mean number of tokens a byte.
+        """
+        total, count, size = torch.zeros((), dtype=torch.float64), 0, 1
+        for batch in batches:
+            logits, labels = self.forward(model, batch)["logits"], batch["labels"]
+            total += _cross_entropy(logits, labels, reduction="sum").double().cpu()
+            count, size = count + labels.numel(), logits.shape[-1]
+        loss, chance = total / max(count, 1), math.log(size)
+        found = {"loss": (loss.item(), chance), "perplexity": (loss.exp().item(), float(size))}
+        rate = self._rate(split)
+        if rate is not None:
+            found["bits_per_byte"] = (rate * loss.item() / math.log(2), rate * chance / math.log(2))
+        return {name: Metric(value, even, higher_is_better=False) for name, (value, even) in found.items()}
+
+    def _rate(self, split: str) -> float | None:
+        """Tokens a byte of a split, None where its bytes are not known."""
+        if split not in self._tokens_a_byte:
+            self.build_dataset(split)
+        return self._tokens_a_byte[split]
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write a folder that transformers loads: config, safetensors, generation config, tokenizer."""
+        theirs: Any = model
+        kept = theirs.config, theirs.generation_config
+        try:
+            theirs.config = copy.deepcopy(theirs.config)
+            theirs.config.use_cache = True  # for generation; in training it is off
+            theirs.generation_config = GenerationConfig.from_model_config(theirs.config)
+            with quiet():
+                theirs.save_pretrained(folder)
+        finally:
+            theirs.config, theirs.generation_config = kept
+        self.tokenizer.save(folder)
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the path is a folder of transformers with a decoder-only language model's config and weights."""
+        return models.recognises(path)
+
+    def load(self, path: Path) -> nn.Module:
+        """Load a folder of transformers in float32; its tokenizer becomes the paradigm's where that has none yet.
+
+        Raises:
+            ConfigError: it has no weights, or they are damaged or another model's.
+        """
+        if (
+            self._vocab_size is None
+            and self._tokenizer is None
+            and any((path / file).is_file() for file in models.TOKENIZER_FILES)
+        ):
+            self._tokenizer = str(path)
+            self.__dict__.pop("tokenizer", None)
+        config = models.model_config(Member(path.name, str(path)), self.tokenizer, self.tokenizer.size, None)
+        model = models.load(path, config, self.attention)
+        self._agree(path.name, config.vocab_size)
+        return model
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross entropy in at least float32: [B, L, V], [B, L] -> scalar."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.to(wide).flatten(0, -2), labels.flatten(), reduction=reduction)

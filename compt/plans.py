@@ -1,0 +1,136 @@
+"""What a chain will do and cost, as numbers: stages, the chain, and the shorter chains that end as it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage will do and cost. FLOPs count a multiply-add as 2, as torch's flop counter does."""
+
+    name: str
+    index: int
+    params: int
+    grower: str | None
+    """None where nothing is grown."""
+    transfer: str | None
+    """None where no teacher is run."""
+    batch_size: int
+    iters: int
+    samples: int
+    teacher_iters: int
+    """Iterations at which the teacher is run."""
+    student_flops: float
+    """Forward and backward, a sample."""
+    teacher_flops: float
+    """Forward, a sample; 0 without a teacher."""
+    alone_samples: int
+    """Samples of the same member trained alone, from scratch."""
+    expansion: float | None
+    """Parameters relative to the member before."""
+    first_samples: int = 0
+    """Samples of the chain's first stage: what a member trained alone would need by the paper's recipe."""
+
+    @property
+    def flops(self) -> float:
+        """Of the whole stage, teacher passes charged."""
+        return self.flops_until(self.iters)
+
+    def flops_until(self, iteration: int) -> float:
+        """From the start of the stage to an iteration."""
+        taught = min(iteration, self.teacher_iters)
+        return self.batch_size * (iteration * self.student_flops + taught * self.teacher_flops)
+
+    @property
+    def alone_flops(self) -> float:
+        """Of the same member trained alone."""
+        return self.alone_samples * self.student_flops
+
+
+def sub_chain_names(members: Sequence[str]) -> tuple[str, ...]:
+    """What the chains that end with the last member are called: a, b, c -> 'a->b->c', 'b->c'."""
+    return tuple("->".join(members[i:]) for i in range(len(members) - 1))
+
+
+@dataclass(frozen=True)
+class SubChain:
+    """The last members of a chain as a chain of their own, whose first member is trained in full."""
+
+    name: str
+    """The members' names, joined by '->'."""
+    flops: float
+    relative_compute: float
+    """Relative to the largest member alone, trained in full."""
+    published: float | None
+    """The same figure as a publication gives it."""
+
+
+@dataclass(frozen=True)
+class ChainPlan:
+    """All stages of a chain, with warnings where it leaves the paper's rules."""
+
+    stages: tuple[StagePlan, ...]
+    warnings: tuple[str, ...] = ()
+    individual: bool = False
+    """Every member alone, from scratch: no chain."""
+    published: Mapping[str, Any] = field(default_factory=dict)
+    """Figures of a publication: its ``source``, and ``relative_compute`` by the names of sub-chains."""
+
+    @property
+    def flops(self) -> float:
+        """Of the whole family, as a chain."""
+        return sum(stage.flops for stage in self.stages)
+
+    @property
+    def alone_flops(self) -> float:
+        """Of the whole family, every member trained alone with the individual budget."""
+        return sum(stage.alone_flops for stage in self.stages)
+
+    @property
+    def first_budget_flops(self) -> float:
+        """Of the whole family, every member trained alone on as many samples as the first."""
+        return sum(stage.first_samples * stage.student_flops for stage in self.stages)
+
+    @property
+    def largest_alone_flops(self) -> float:
+        """Of the largest member, trained alone on as many samples as the first."""
+        return self.stages[-1].first_samples * self.stages[-1].student_flops
+
+    @property
+    def sub_chains(self) -> tuple[SubChain, ...]:
+        """Every chain that ends with the largest member, the longest first; none where there is no chain.
+
+        The first member of each is trained as the whole chain's first one is: alone, on as many samples. The
+        others are trained as in the whole chain. All members and all teacher passes are charged.
+        """
+        alone, names = self.largest_alone_flops, sub_chain_names([stage.name for stage in self.stages])
+        if self.individual or not alone:
+            return ()
+        given = self.published.get("relative_compute") or {}
+        found = []
+        for i, name in enumerate(names):
+            first, *rest = self.stages[i:]
+            flops = first.first_samples * first.student_flops + sum(stage.flops for stage in rest)
+            found.append(SubChain(name, flops, flops / alone, given.get(name)))
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain types."""
+        stages = [
+            {**asdict(s), "flops": s.flops, "alone_flops": s.alone_flops, "share": s.flops / (self.flops or 1)}
+            for s in self.stages
+        ]
+        return {
+            "stages": stages,
+            "flops": self.flops,
+            "alone_flops": self.alone_flops,
+            "acceleration": self.alone_flops / self.flops if self.flops else None,
+            "first_budget_flops": self.first_budget_flops,
+            "largest_alone_flops": self.largest_alone_flops,
+            "sub_chains": [asdict(sub_chain) for sub_chain in self.sub_chains],
+            "published": self.published.get("source"),
+            "warnings": list(self.warnings),
+        }

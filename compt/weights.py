@@ -1,0 +1,138 @@
+"""Weights as files: written as safetensors, read from what trainers write, loaded strictly or not at all."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from compt.errors import ConfigError
+from compt.files import atomic, not_written, sha256
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
+HOLDERS = ("state_dict", "model", "module")
+"""Keys under which trainers put the weights, beside an optimizer and counters."""
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[Path]:
+    """Yield a file that becomes ``path`` once torch or safetensors has written it completely.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; ``path`` is then as it was.
+    """
+    try:
+        with atomic(path) as file:
+            yield file
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch raises RuntimeError
+        raise not_written(path, error) from error
+
+
+def save_weights(model: nn.Module, path: Path) -> str:
+    """Write a model's state dict as safetensors and return the file's SHA-256; tied tensors are kept once."""
+    with saving(path) as file:
+        safetensors.torch.save_model(model, str(file))
+    return sha256(path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a file of weights into a model.
+
+    Raises:
+        ConfigError: the file is missing, damaged, or another model's; the model is then as it was.
+    """
+    load_state(model, read_state(path), path)
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Read a file of torch.save on the CPU; of objects, it may hold only tensors and plain types.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or holds other objects.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises what it likes
+        if foreign := re.search(r"GLOBAL (\w+(\.\w+)*)", str(error)):
+            raise ConfigError(
+                f"'{path}' holds objects that are no tensors ({foreign[1]}), and reading those could run code.",
+                do="Save its state dict alone: torch.save(checkpoint['state_dict'], 'weights.pt').",
+            ) from error
+        raise _unreadable(path, error) from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from safetensors, or from a torch file of a state dict or a trainer's checkpoint.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or holds no state dict.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (OSError, KeyError, safetensors.SafetensorError) as error:
+            raise _unreadable(path, error) from error
+    return plain_state(read_checkpoint(path), path)
+
+
+def plain_state(content: Any, path: Path) -> dict[str, Tensor]:
+    """Find the state dict in a checkpoint, and take off what wrappers put before its names."""
+    for key in HOLDERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(f"'{path}' holds no state dict.", do=f"Give a state dict, alone or under one of {HOLDERS}.")
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in state)), ""):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+@torch.no_grad()
+def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Copy a state dict into a model; of tied tensors it may name any one.
+
+    Raises:
+        ConfigError: names or shapes differ; the model is then as it was.
+    """
+    own = model.state_dict(keep_vars=True)
+    filled = {id(tensor) for name, tensor in own.items() if name in state}
+    faults = [f"it lacks '{name}'" for name, tensor in own.items() if id(tensor) not in filled]
+    faults += [f"'{name}' is unknown to the model" for name in state if name not in own]
+    faults += [
+        f"'{name}' is {list(state[name].shape)} in it and {list(tensor.shape)} in the model"
+        for name, tensor in own.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    first: dict[int, str] = {}
+    for name in (name for name in own if name in state):
+        other = first.setdefault(id(own[name]), name)
+        if other != name and not torch.equal(state[name], state[other]):
+            faults.append(f"'{name}' and '{other}' differ in it, and are one tensor in the model")
+    if faults:
+        more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
+        raise ConfigError(
+            f"The weights '{path}' are not of this model: {'; '.join(faults[:4])}{more}.",
+            do="Check the path and the model's config.",
+        )
+    for name, value in state.items():
+        own[name].detach().copy_(value)
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    why = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+    if isinstance(error, pickle.UnpicklingError):  # torch says only how to read it all the same
+        why = "it is no whole file of torch.save"
+    return ConfigError(
+        f"Cannot load the weights '{path}': {why}.",
+        do="Check the path and that the file is complete.",
+    )

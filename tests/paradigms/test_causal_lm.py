@@ -1,0 +1,197 @@
+"""causal_lm: the shipped contract; loss, logits and gradients equal those of transformers."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+transformers = pytest.importorskip("transformers")
+
+from compt import ConfigError  # noqa: E402
+from compt.interfaces import Member  # noqa: E402
+from compt.paradigms import _lm_models  # noqa: E402
+from compt.paradigms.causal_lm import CausalLm  # noqa: E402
+from compt.stage import StageModel  # noqa: E402
+from compt.testing import ParadigmContract  # noqa: E402
+from tests.paradigms.lm_models import CONTEXT, FAMILIES, GPT2, LLAMA, SIZES, corpus, made, prepared, tokens  # noqa: E402
+
+
+class _Contract(ParadigmContract):
+    @pytest.fixture(autouse=True)
+    def _on_text(self, tmp_path_factory):
+        data = corpus(tmp_path_factory.mktemp("text"))
+        self.paradigm = dict(type="causal_lm", data=data, context=CONTEXT)
+
+
+class TestLlama(_Contract):
+    model = LLAMA
+
+
+class TestGpt2(_Contract):
+    model = GPT2
+
+
+def test_loss_by_hand():
+    """Even guesses over four tokens: ln 4; odds of 3 to 1 for the right one of two: ln 4/3, for the wrong one ln 4."""
+    even = {"logits": torch.zeros(2, 3, 4)}
+    labels = torch.tensor([[0, 1, 2], [3, 0, 1]])
+    assert CausalLm().loss(even, {"labels": labels})["next_token"].item() == pytest.approx(math.log(4))
+    odds = {"logits": torch.tensor([[[math.log(3), 0.0], [math.log(3), 0.0]]])}
+    terms = CausalLm().loss(odds, {"labels": torch.tensor([[0, 1]])})
+    assert set(terms) == {"next_token"}
+    assert terms["next_token"].item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
+
+
+def test_labels_are_the_next_tokens():
+    batch = prepared(CausalLm(), torch.tensor([[5, 6, 7, 8], [1, 2, 3, 4]]))
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [1, 2, 3]]
+    assert batch["labels"].tolist() == [[6, 7, 8], [2, 3, 4]]
+
+
+def test_half_precision_logits_have_their_loss_in_float32():
+    logits = torch.tensor([[[300.0, 302.0, 0.0]]], dtype=torch.bfloat16)
+    loss = CausalLm().loss({"logits": logits}, {"labels": torch.tensor([[1]])})["next_token"]
+    assert (loss.dtype, loss.item()) == (torch.float32, pytest.approx(math.log1p(math.exp(-2)), rel=1e-5))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_loss_and_gradients_equal_transformers(family):
+    """From raw tokens through the stage, against the family's own forward with labels."""
+    stage = StageModel(dict(type="causal_lm", context=CONTEXT + 1), dict(name="a", model=FAMILIES[family])).train()
+    stage.student.load_state_dict(made(FAMILIES[family], context=CONTEXT + 1)[1].state_dict())
+    twin = copy.deepcopy(stage.student)
+    for model in (stage.student, twin):  # no dropout, which GPT-2 has by default
+        model.eval()
+    token = tokens()
+    losses = stage(mode="loss", tokens=token)
+    losses["loss"].backward()
+    theirs = twin(input_ids=token, labels=token, output_hidden_states=True)
+    theirs.loss.backward()
+    outputs = stage.paradigm.forward(stage.student, prepared(stage.paradigm, token))
+    assert torch.allclose(outputs["logits"], theirs.logits[:, :-1], atol=1e-5)
+    assert torch.allclose(outputs["hidden"], theirs.hidden_states[-1][:, :-1], atol=1e-5)
+    assert losses["loss"].item() == pytest.approx(theirs.loss.item(), rel=1e-5)
+    ours = dict(stage.student.named_parameters())
+    for name, parameter in twin.named_parameters():
+        assert parameter.grad is not None and torch.allclose(ours[name].grad, parameter.grad, atol=1e-6), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_token_sees_a_later_one(family):
+    paradigm, model = made(FAMILIES[family])
+    one, other = tokens(), tokens()
+    other[:, 7] = (other[:, 7] + 1) % 257
+    with torch.no_grad():
+        first, second = (paradigm.forward(model, prepared(paradigm, t))["logits"] for t in (one, other))
+    assert torch.allclose(first[:, :7], second[:, :7], atol=1e-6)
+    assert not torch.allclose(first[:, 7], second[:, 7], atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compute_is_counted_on_meta(family):
+    """Products of weights and of attention (whole squares: masks save nothing), and back twice as much."""
+    paradigm = CausalLm(context=CONTEXT)
+    with torch.device("meta"):
+        model = paradigm.build_model(Member("a", FAMILIES[family])).train()
+    batch = paradigm.example_batch(model, 2)
+    with FlopCounterMode(display=False) as forward:
+        loss = paradigm.loss(paradigm.forward(model, batch), batch)["next_token"]
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    config = model.config
+    looked_up = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    weights = sum(p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in looked_up)
+    if config.tie_word_embeddings:
+        weights += config.vocab_size * config.hidden_size
+    width = config.num_attention_heads * (getattr(config, "head_dim", None) or 8)
+    attention = config.num_hidden_layers * 2 * CONTEXT * width
+    assert forward.get_total_flops() == 2 * 2 * CONTEXT * (weights + attention)
+    assert backward.get_total_flops() == 2 * forward.get_total_flops()
+
+
+def test_a_mask_is_given_only_on_meta():
+    """With one, torch's causal kernel would not be used."""
+    paradigm, model = made()
+    assert set(paradigm.example_batch(model, 2)) == {"input_ids", "labels"}
+    assert set(prepared(paradigm, tokens())) == {"input_ids", "labels"}
+
+
+def test_a_teacher_of_features_leaves_the_output_layer_out(monkeypatch):
+    paradigm, model = made()
+    batch = prepared(paradigm, tokens())
+    with torch.no_grad():
+        whole = paradigm.forward(model, batch)
+        for needs in ({"logits"}, {"hidden", "logits"}):
+            taught = paradigm.teach(model, batch, frozenset(needs))
+            assert all(torch.equal(taught[name], whole[name]) for name in needs)
+        monkeypatch.setattr(model.lm_head, "forward", lambda *_: pytest.fail("the output layer was run"))
+        taught = paradigm.teach(model, batch, frozenset({"hidden"}))
+    assert set(taught) == {"hidden"} and torch.equal(taught["hidden"], whole["hidden"])
+
+
+@pytest.mark.parametrize("transfer", ["feature_mse", "logit_kl"])
+def test_a_teacher_is_learned_from(transfer, tmp_path):
+    """Through the stage: a twin has nothing to teach, another teacher has."""
+    from compt.weights import save_weights
+
+    other, student = made(dict(LLAMA, hidden_size=16), seed=1)[1], made(seed=2)[1]
+    save_weights(other, tmp_path / "other.safetensors")
+    save_weights(student, tmp_path / "twin.safetensors")
+    terms = {}
+    for name, config in (("other", dict(LLAMA, hidden_size=16)), ("twin", LLAMA)):
+        stage = StageModel(
+            dict(type="causal_lm", context=CONTEXT),
+            dict(name="b", model=LLAMA),
+            init=str(tmp_path / "twin.safetensors"),
+            teacher=dict(name="a", model=config, weights=str(tmp_path / f"{name}.safetensors")),
+            transfer=dict(type=transfer),
+        )
+        losses = stage(mode="loss", tokens=tokens())
+        losses["loss"].backward()
+        assert all(p.grad is not None for p in stage.parameters())
+        terms[name] = losses[f"transfer/{transfer}"].item()
+    assert abs(terms["twin"]) < 1e-6 and terms["other"] > 0.01
+
+
+def test_bfloat16_and_recomputed_blocks_give_the_same_loss():
+    """The core's switches, on a model of transformers."""
+    losses = []
+    for switches in ({}, dict(grad_checkpointing=True), dict(precision="bf16")):
+        stage = StageModel(
+            dict(type="causal_lm", context=CONTEXT), dict(name="a", model=LLAMA), switches=switches, seed=3
+        ).train()
+        loss = stage(mode="loss", tokens=tokens())["loss"]
+        loss.backward()
+        losses.append((loss.item(), stage.student.lm_head.weight.grad.norm().item()))
+    assert losses[0] == losses[1]
+    assert losses[2] == pytest.approx(losses[0], rel=0.02) and losses[2] != losses[0]
+
+
+def sized(kind: str, **more):
+    return dict(SIZES, model_type=kind, num_key_value_heads=2, **more)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [sized("granite"), sized("cohere"), sized("gemma2", head_dim=8), sized("mixtral", num_local_experts=2)],
+    ids=lambda model: model["model_type"],
+)
+def test_families_whose_logits_are_more_than_an_output_layers_are_refused(model):
+    """Scaled, capped, or with a loss for experts."""
+    with pytest.raises(ConfigError, match=f"'a' .{model['model_type']}. does more than an output layer"):
+        CausalLm(context=CONTEXT, attention="eager").build_model(Member("a", model))
+
+
+def test_the_check_of_the_output_layer_leaves_the_model_as_it_was():
+    paradigm, model = made(dict(sized("olmo2")))
+    before = paradigm.forward(model, prepared(paradigm, tokens()))
+    _lm_models.check_head("a", model)
+    assert "forward" not in vars(model.get_decoder())
+    after = paradigm.forward(model, prepared(paradigm, tokens()))
+    assert torch.equal(before["logits"], after["logits"])
+    assert torch.allclose(before["logits"], model(prepared(paradigm, tokens())["input_ids"]).logits)
