@@ -37,6 +37,7 @@ def train(
     individual: bool = False,
     launcher: str = "none",
     progress: Progress | None = None,
+    beside: Path | None = None,
 ) -> Path:
     """Train a chain, member after member, and return its work folder.
 
@@ -47,6 +48,8 @@ def train(
         individual: train every member alone, from scratch, with the ``individual`` budget.
         launcher: 'none', or how mmengine starts several processes.
         progress: what shows the run; silent by default.
+        beside: folder of the same config's chain, from which ``individual`` takes over the first member, if that
+            was trained as long: alone is how it was trained there.
 
     Raises:
         ComptError: bad input before anything is trained; data or training that failed later.
@@ -60,6 +63,8 @@ def train(
     progress.plan(chain_plan)
     preflight(checked, chain_plan)
     with folder.open(resume=resume) if is_main_process() else nullcontext():
+        if beside is not None and individual and is_main_process():
+            folder.take_over(beside, 0, chain_plan.stages[0].iters)
         barrier()
         for index, stage_plan in enumerate(chain_plan.stages):
             if not folder.stages[index].done:

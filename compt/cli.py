@@ -152,21 +152,26 @@ def _train(arguments: argparse.Namespace) -> int:
     config = load_config(find_config(name), parse_options(arguments.cfg_options))
     if arguments.launcher != "none":
         start(arguments.launcher)
-    first = is_main_process()
-    with Terminal() if first else Silent() as progress:
-        folder = train(
-            config,
-            work_dir=work_dir,
-            resume=bool(arguments.resume),
-            individual=arguments.individual,
-            launcher=arguments.launcher,
-            progress=progress,
-        )
-    if not first:
+    folders: list[Path] = []
+    for individual in (False, True) if config.compare and not arguments.individual else (arguments.individual,):
+        if folders:
+            work_dir = f"{folders[0]}_individual"
+        with Terminal() if is_main_process() else Silent() as progress:
+            folder = train(
+                config,
+                work_dir=work_dir,
+                resume=bool(arguments.resume),
+                individual=individual,
+                launcher=arguments.launcher,
+                progress=progress,
+                beside=folders[0] if folders else None,
+            )
+        folders.append(folder)
+    if not is_main_process():
         return 0
     from compt.report import report_command
 
-    return report_command([str(folder)], json=False, out=None)
+    return report_command([str(folder) for folder in folders], json=False, out=None)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -178,11 +183,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result.to_dict(), indent=1))
         return 0
-    from rich.console import Console
+    from compt.tables import plain_console, plan_table, plan_text
 
-    from compt.tables import plan_table, plan_text
-
-    console = Console(soft_wrap=True, highlight=False)
+    console = plain_console()
     console.print(plan_table(result))
     console.print(plan_text(result))
     return 0

@@ -76,6 +76,8 @@ class ChainConfig:
     seed: int
     checkpoint: Mapping[str, int]
     evaluations: int
+    compare: bool
+    """Whether to train every member alone too, after the chain, and to report both."""
     work_dir: Path
     raw: Mapping[str, Any]
     published: Mapping[str, Any] = field(default_factory=dict)
@@ -120,6 +122,7 @@ def load_config(
         seed=raw.get("seed", DEFAULTS["seed"]),
         checkpoint={**DEFAULTS["checkpoint"], **raw.get("checkpoint", {})},
         evaluations=raw.get("evaluations", DEFAULTS["evaluations"]),
+        compare=bool(raw.get("compare", False)),
         work_dir=Path(raw.get("work_dir") or Path("work_dirs") / file.name),
         raw=raw,
         published=published,

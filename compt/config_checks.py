@@ -55,6 +55,7 @@ KEYS = {
     "seed",
     "work_dir",
     "checkpoint",
+    "compare",
     "evaluations",
     "custom_imports",
     "default_scope",
@@ -157,6 +158,9 @@ def switches(stage: Mapping[str, Any], raw: Mapping[str, Any], where: str, fault
             options = set(inspect.signature(torch.compile).parameters) - {"model"}
             for option in set(value) - options:
                 faults.add(f"{name}: {option!r} is no option of torch.compile.{did_you_mean(option, options)}")
+    compiler = found.get("compile")
+    if found.get("grad_checkpointing") and isinstance(compiler, Mapping) and compiler.get("backend") == "eager":
+        faults.add(f"{where}: with backend='eager' recomputed blocks drop other units; use backend='aot_eager'.")
     return found
 
 
@@ -210,6 +214,8 @@ def check_numbers(raw: Mapping[str, Any], faults: Faults) -> None:
         faults.unknown("checkpoint.", key, {"interval", "keep"})
     for key, least in (("seed", 0), ("evaluations", 1)):
         check_whole(raw.get(key), key, least, faults)
+    if not isinstance(raw.get("compare") or False, bool):
+        faults.add(f"compare: {raw['compare']!r} is not True or False.")
     for key in ("interval", "keep"):
         check_whole((raw.get("checkpoint") or {}).get(key), f"checkpoint.{key}", 1, faults)
 

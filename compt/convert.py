@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from compt.errors import ComptError, ConfigError, WorkDirError
-from compt.files import EXPORT, MANIFEST
+from compt.files import EXPORT, MANIFEST, share
 from compt.growth import grow
 from compt.interfaces import Member, Paradigm
 from compt.registry import PARADIGMS
@@ -49,8 +49,7 @@ def grow_checkpoint(
     folder = source / EXPORT if (source / MANIFEST).is_file() else source
     reader = _reader(folder, paradigm)
     if source_model is None:
-        with _as_config_error(f"The checkpoint '{source}' cannot be loaded", do="Check --from."):
-            small = reader.load(folder)
+        small = _loaded(reader, folder)
     else:
         small = _built(reader, source_model, "--source-model", seed)
         reader.load_weights(small, folder)
@@ -58,6 +57,7 @@ def grow_checkpoint(
     report = grow(small, large, grower, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     reader.export(large, out)
+    share(out)
     return {"grower": grower, **report.to_dict(), "out": str(out)}
 
 
@@ -70,6 +70,17 @@ def _as_config_error(what: str, do: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ConfigError(f"{what}: {type(error).__name__}: {error}", do=do) from error
+
+
+def _loaded(paradigm: Paradigm, path: Path) -> nn.Module:
+    try:
+        with _as_config_error(f"The checkpoint '{path}' cannot be loaded", do="Check --from."):
+            return paradigm.load(path)
+    except ComptError as error:
+        if paradigm.recognises(path):
+            raise
+        do = "If it holds weights alone, name the model that they are of with --source-model."
+        raise ConfigError(error.what, where=error.where, do=do) from error
 
 
 def _built(paradigm: Paradigm, model: str, option: str, seed: int) -> nn.Module:

@@ -32,12 +32,22 @@ def atomic(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield beside
+        share(beside)
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
         _sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def share(path: Path) -> None:
+    """Give a file, or all files in a folder, the permissions of any new one: safetensors writes for its owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def _sync(folder: Path) -> None:

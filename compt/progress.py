@@ -58,10 +58,11 @@ class Terminal:
     """Bars for the chain (in FLOPs) and the stage on a terminal, about ten lines a stage elsewhere."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.console = Console(soft_wrap=True, highlight=False)
+        from compt.tables import plain_console
+
+        self.console = plain_console()
         self.bars = Progress(
             TextColumn("{task.description:<12}"),
             BarColumn(),

@@ -25,12 +25,14 @@ from compt.files import (
     STATE,
     WEIGHTS,
     read_json,
+    share,
     stage_name,
     sweep,
     write_json,
 )
 
 FREE_KEYS = (
+    "compare",
     "published",
     "work_dir",
     "launcher",
@@ -65,6 +67,7 @@ class StageFolder:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         yield beside
+        share(beside)
         shutil.rmtree(self.export, ignore_errors=True)
         beside.rename(self.export)
 
@@ -109,6 +112,20 @@ class WorkDir:
             yield
         finally:
             lock.release()
+
+    def take_over(self, other: Path, index: int, iters: int) -> None:
+        """Copy a finished stage from another folder of the same config, where it was trained alike: from scratch."""
+        there = StageFolder(other / self.stages[index].path.name)
+        here = self.stages[index]
+        if here.done or not there.done or not (other / STATE).is_file():
+            return
+        manifest, state = read_json(there.manifest), read_json(other / STATE)
+        fresh = manifest["iters"] == iters and not read_json(there.growth)["growth"] and not there.grown.is_file()
+        if not fresh or differences(state["config"], plain(self.config.raw)):
+            return
+        shutil.rmtree(here.path, ignore_errors=True)
+        shutil.copytree(there.path, here.path, ignore=lambda folder, names: [MANIFEST] if MANIFEST in names else [])
+        write_json(here.manifest, {**manifest, "mode": self.mode})
 
     def _claim(self, existing: list[Path], resume: bool) -> None:
         state = self.path / STATE

@@ -49,13 +49,14 @@ def mae(width, layers):
 
 
 chain = [
-    dict(name="mae-t", model=mae(64, 4), epochs=30),
-    dict(name="mae-s", model=mae(96, 6), epochs=12),
-    dict(name="mae-b", model=mae(160, 8), epochs=6),
+    dict(name="mae-t", model=mae(64, 4), epochs=16),
+    dict(name="mae-s", model=mae(96, 6), epochs=8),
+    dict(name="mae-b", model=mae(160, 8), epochs=5),
 ]
 grower = dict(type="lossless")
 transfer = dict(type="none")
 individual = dict(budget="chain")
+compare = True
 evaluations = 2
 
 train_dataloader = dict(batch_size=128)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compt.interfaces import Layout, Outputs
@@ -59,9 +60,11 @@ class VisionTransformerLayout(Layout):
         return {"patch_embed": "embed"} if isinstance(module.pre_norm, nn.Identity) else {}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Features of two random images, nothing masked."""
+        """Features of two random images, nothing masked, and how alike they are, which no width changes."""
         masked = {"mask": None} if hasattr(module, "mask_ratio") else {}
-        return {"features": module(_images(module, generator), **masked)[-1]}
+        features = module(_images(module, generator), **masked)[-1]
+        normed = module.final_norm or module.out_type == "avg_featmap"
+        return {"features": features, **({"similarity": _similarity(features)} if normed else {})}
 
 
 class MaeDecoderLayout(Layout):
@@ -107,9 +110,10 @@ class SelfSupervisorLayout(Layout):
         return {"neck.encoder": "backbone.embed"}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Features of two random images, nothing masked."""
+        """Features of two random images, nothing masked, and how alike they are, which no width changes."""
         found = module.extract_feat(_images(module.backbone, generator))  # type: ignore[operator, arg-type]
-        return {"features": found[-1] if isinstance(found, (tuple, list)) else found}
+        features = found[-1] if isinstance(found, (tuple, list)) else found
+        return {"features": features, "similarity": _similarity(features)}
 
 
 class MaeLayout(SelfSupervisorLayout):
@@ -133,14 +137,26 @@ class ImageClassifierLayout(Layout):
         "head.fc.bias": "classes",
         "head.layers.pre_logits.weight": "hidden <- backbone.embed",
         "head.layers.pre_logits.bias": "hidden",
-        "head.layers.head.weight": "classes <- backbone.embed",
+        "head.layers.head.weight": "classes <- last",
         "head.layers.head.bias": "classes",
     }
     roles = {"hidden": "hidden"}
 
+    def same(self, module: nn.Module) -> Mapping[str, str]:
+        """The last layer of a ViT's head reads the hidden one, where there is one."""
+        hidden = hasattr(getattr(module.head, "layers", None), "pre_logits")
+        return {"last": "hidden" if hidden else "backbone.embed"}
+
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
         """Scores of two random images."""
         return {"logits": module(_images(module.backbone, generator))}  # type: ignore[arg-type]
+
+
+def _similarity(features: Tensor) -> Tensor:
+    """Cosines of all pairs of tokens [B, N, D], vectors [B, D] or places of a map [B, D, H, W]."""
+    tokens = features.movedim(1, -1) if features.ndim == 4 else features
+    flat = F.normalize(tokens.flatten(0, -2), dim=-1)
+    return flat @ flat.T
 
 
 def _images(backbone: nn.Module, generator: torch.Generator) -> Tensor:

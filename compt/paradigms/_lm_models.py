@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from transformers.models.auto.modeling_auto import (
 
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Member
-from compt.paradigms._lm_tokenizer import LmTokenizer, quiet
+from compt.paradigms._lm_tokenizer import Ids, LmTokenizer, quiet
 
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = (
@@ -35,7 +34,9 @@ DECODERS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_MASKED_
 """Model types that predict the next token and are no encoders, which would see it."""
 
 
-def model_config(member: Member, tokenizer: LmTokenizer, vocab_size: int, context: int | None) -> PreTrainedConfig:
+def model_config(
+    member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None
+) -> PreTrainedConfig:
     """The transformers config of a member, with what it leaves out filled in.
 
     Args:
@@ -52,28 +53,29 @@ def model_config(member: Member, tokenizer: LmTokenizer, vocab_size: int, contex
             config = _from_files(member)
     check_config(member.name, config, tokenizer, context)
     config.use_cache = False
-    bos, eos, pad = (getattr(config, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad"))
-    if pad is not None and pad in (bos, *(eos if isinstance(eos, list) else [eos])):
+    ids = _special(config)
+    if {*ids.get("pad", ())} & {*ids.get("bos", ()), *ids.get("eos", ())}:
         config.pad_token_id = None  # the embedding of a padding token would not be trained
     return config
 
 
-def _from_dict(member: Member, tokenizer: LmTokenizer, vocab_size: int, context: int | None) -> PreTrainedConfig:
+def _from_dict(member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None) -> PreTrainedConfig:
     given = json.loads(json.dumps(member.model))
     kind = given.pop("model_type", None)
     if kind not in DECODERS:
         raise _unknown_kind(member.name, kind)
     cls = CONFIG_MAPPING[kind]
-    known = {field.name for field in fields(cls)} | set(cls.attribute_map)
     filled = {"vocab_size": vocab_size, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
     filled["pad_token_id"] = tokenizer.pad
-    if context is not None and POSITIONS in known and cls.attribute_map.get(POSITIONS) not in given:
-        filled[POSITIONS] = context
     try:
+        default = set(vars(cls()))
+        known = default | set(cls.attribute_map)
+        if context is not None and POSITIONS in known and cls.attribute_map.get(POSITIONS) not in given:
+            filled[POSITIONS] = context
         config = AutoConfig.for_model(kind, **{**filled, **given})
-        extra = set(vars(config)) - set(vars(cls()))
     except Exception as error:  # each config class has its own
         raise ConfigError(f"The model of member '{member.name}' cannot be: {type(error).__name__}: {error}") from error
+    extra = set(vars(config)) - default
     faults = [f"model.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) & extra)]
     if faults:
         raise ConfigError(f"The model of member '{member.name}' is no config of '{kind}': {' '.join(faults)}")
@@ -101,7 +103,7 @@ def _from_files(member: Member) -> PreTrainedConfig:
         ) from error
 
 
-def check_config(name: str, config: PreTrainedConfig, tokenizer: LmTokenizer, context: int | None) -> None:
+def check_config(name: str, config: PreTrainedConfig, tokenizer: LmTokenizer | Ids, context: int | None) -> None:
     """Raise ConfigError unless the config is of a decoder-only model that takes the tokens and the context."""
     if config.model_type not in DECODERS or config.is_encoder_decoder:
         raise _unknown_kind(name, config.model_type)
@@ -112,12 +114,24 @@ def check_config(name: str, config: PreTrainedConfig, tokenizer: LmTokenizer, co
             f"The model of member '{name}' has {config.vocab_size} tokens, the tokenizer {tokenizer.size}.",
             do="Leave vocab_size out, or raise it.",
         )
+    for kind, ids in _special(config).items():
+        if not all(0 <= i < config.vocab_size for i in ids):
+            raise ConfigError(
+                f"The model of member '{name}' has {kind}_token_id={ids}; its tokens are 0 to {config.vocab_size - 1}.",
+                do="Leave it out of the model's dict: it is taken from the tokenizer.",
+            )
     positions = getattr(config, POSITIONS, None)
     if context is not None and positions is not None and context > positions:
         raise ConfigError(
             f"The model of member '{name}' takes {positions} tokens, the context has {context}.",
             do=f"Lower the paradigm's context, or raise the model's {POSITIONS}.",
         )
+
+
+def _special(config: PreTrainedConfig) -> dict[str, list[int]]:
+    """The ids of special tokens that a config names."""
+    found = {kind: getattr(config, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad")}
+    return {kind: ids if isinstance(ids, list) else [ids] for kind, ids in found.items() if ids is not None}
 
 
 def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
@@ -127,8 +141,7 @@ def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedMode
         ConfigError: transformers refuses the sizes, or the family's logits are more than an output layer's.
     """
     try:
-        with quiet():
-            model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
     except Exception as error:  # transformers raises what it likes
         raise ConfigError(
             f"transformers cannot build the model of member '{name}': {type(error).__name__}: {error}",
@@ -194,7 +207,7 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
     """
     try:
         with quiet():
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(path),
                 config=config,
                 dtype=torch.float32,
@@ -209,6 +222,7 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
             f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
             do="Give a folder that transformers or compt exported, complete.",
         ) from error
+    model, found = loaded
     faults = [f"it lacks '{name}'" for name in sorted(found["missing_keys"])]
     faults += [f"'{name}' is unknown to the model" for name in sorted(found["unexpected_keys"])]
     faults += [

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,20 @@ from transformers.utils import logging
 from compt.errors import ConfigError
 
 END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Ids:
+    """What model configs need of a tokenizer: its number of ids, and those of special tokens."""
+
+    size: int
+    eos: int | None
+    bos: int | None
+    pad: int | None
+
+
+UNKNOWN = Ids(0, None, None, None)
+"""Of a tokenizer that is not there: it fits any model."""
 
 
 class LmTokenizer:
@@ -62,8 +77,7 @@ class LmTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write the files that ``AutoTokenizer.from_pretrained`` loads."""
-        with quiet():
-            self.inner.save_pretrained(folder)
+        self.inner.save_pretrained(folder)
 
 
 class ByteTokenizer(LmTokenizer):
@@ -79,7 +93,6 @@ class ByteTokenizer(LmTokenizer):
                 tokenizer_object=backend,
                 bos_token=END_OF_TEXT,
                 eos_token=END_OF_TEXT,
-                clean_up_tokenization_spaces=False,
                 split_special_tokens=True,
             )
         )

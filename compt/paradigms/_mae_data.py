@@ -52,7 +52,7 @@ class ImageDataset(Dataset):
         self.source = source
         own: tuple[str, ...] = getattr(source, "classes", ())
         self.classes = own if classes is None else classes
-        self._numbers = renumber(range(-1, len(own)), own, self.classes)
+        self._numbers = None if classes is None else renumber([*range(len(own)), -1], own, classes)
         try:
             with scope():
                 self.pipeline = Compose([dict(step) for step in pipeline])
@@ -72,6 +72,7 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int) -> Any:
         """Return one image and its label, -1 where it has none."""
         sample = self.source[index]
+        label = int(sample["label"])
         image = np.ascontiguousarray(np.asarray(sample["image"])[:, :, ::-1])
         shape = image.shape[:2]
         return self.pipeline(
@@ -79,7 +80,7 @@ class ImageDataset(Dataset):
                 "img": image,
                 "img_shape": shape,
                 "ori_shape": shape,
-                "gt_label": int(self._numbers[sample["label"] + 1]),
+                "gt_label": label if self._numbers is None else int(self._numbers[label]),
                 "sample_idx": index,
             }
         )

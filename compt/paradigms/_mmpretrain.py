@@ -54,7 +54,19 @@ def model_config(member: Member) -> dict[str, Any]:
             f"The model of member '{member.name}' is no mmpretrain config: {member.model!r}.",
             do="Give dict(type='mmpretrain.MAE', backbone=..., ...), the path of a config file, or an exported folder.",
         )
-    return config_of(Config.fromfile(str(file)).to_dict(), file)
+    return config_of(_file(file), file)
+
+
+def _file(path: Path) -> dict[str, Any]:
+    """The content of a config file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return Config.fromfile(str(path)).to_dict()
+    except (Exception, SystemExit) as error:  # a config is a program: anything can be wrong in it
+        raise ConfigError(f"The config cannot be read: {type(error).__name__}: {error}", where=str(path)) from error
 
 
 def config_of(content: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
@@ -75,8 +87,8 @@ def suited(preprocessor: Mapping[str, Any], config: Mapping[str, Any]) -> dict[s
     return found
 
 
-def build(config: Mapping[str, Any], name: str) -> nn.Module:
-    """Build a model of mmpretrain with fresh weights; on the meta device it has none.
+def build(config: Mapping[str, Any], name: str, *, fresh: bool = True) -> nn.Module:
+    """Build a model of mmpretrain with fresh weights; on the meta device, or without ``fresh``, it has none.
 
     Raises:
         ConfigError: an unknown type or argument, or sizes that do not fit each other.
@@ -84,7 +96,7 @@ def build(config: Mapping[str, Any], name: str) -> nn.Module:
     try:
         with scope(), _quiet():
             model = _made(config)
-            if not any(parameter.is_meta for parameter in model.parameters()):
+            if fresh and not any(parameter.is_meta for parameter in model.parameters()):
                 model.init_weights()  # type: ignore[operator]
     except Exception as error:  # mmengine wraps whatever a constructor raises
         raise ConfigError(
@@ -160,7 +172,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Config and state dict of a path that :func:`recognises` accepts."""
     if path.is_dir():
         file = path / CONFIG_FILE
-        return config_of(Config.fromfile(str(file)).to_dict(), file), read_weights(path)
+        return config_of(_file(file), file), read_weights(path)
     content = _checkpoint(path)
     return config_of(_told(content), path), plain_state(content, path)
 

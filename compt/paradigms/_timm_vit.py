@@ -20,6 +20,8 @@ from compt.weights import load_weights
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 ARCHITECTURE = "vit_base_patch16_224"
 """Its class is the general one; what differs is in ``model_args``."""
+PIXELS = ("mean", "std", "interpolation", "crop_pct")
+"""What of timm's ``pretrained_cfg`` says how pixels are prepared."""
 NAMES = (
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
     (r"^pre_norm\.", "norm_pre."),
@@ -56,8 +58,12 @@ def is_timm(state: Mapping[str, Tensor]) -> bool:
     return "patch_embed.proj.weight" in state and any(name.startswith("blocks.") for name in state)
 
 
-def as_timm(backbone: nn.Module) -> VisionTransformer:
+def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTransformer:
     """A timm ViT, without a head, that computes what an mmpretrain ViT computes: its patch and class tokens.
+
+    Args:
+        backbone: the ViT.
+        preprocessor: mmpretrain's config of how pixels are prepared.
 
     Raises:
         ConfigError: the backbone has what timm's ViT has not.
@@ -87,7 +93,7 @@ def as_timm(backbone: nn.Module) -> VisionTransformer:
         options["final_norm"] = False
     try:
         options["mlp_ratio"] = blocks[0].ffn.feedforward_channels / sizes.embed_dims
-        model = timm.create_model(ARCHITECTURE, **options)
+        model: Any = timm.create_model(ARCHITECTURE, **options, pretrained_cfg_overlay=_pixels(preprocessor))
         model.load_state_dict({timm_name(name): value for name, value in state.items()})
         if _traits(backbone) != _traits(model):
             raise ValueError(f"activation and epsilons {_traits(backbone)}, timm has {_traits(model)}")
@@ -95,6 +101,12 @@ def as_timm(backbone: nn.Module) -> VisionTransformer:
         raise ConfigError(f"This ViT of mmpretrain has no equal in timm: {error}") from error
     model.timm_config = {"architecture": ARCHITECTURE, "num_classes": 0, "model_args": options}
     return model
+
+
+def _pixels(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
+    """How mmpretrain prepares pixels, as timm writes it."""
+    found = {key: [value / 255 for value in preprocessor.get(key) or ()] for key in ("mean", "std")}
+    return {key: value for key, value in found.items() if value} | {"crop_pct": 1.0, "interpolation": "bicubic"}
 
 
 def _traits(model: nn.Module) -> set[str]:
@@ -107,8 +119,12 @@ def save(model: Any, folder: Path) -> None:
     """Write a folder that ``timm.create_model('local-dir:FOLDER', pretrained=True)`` loads."""
     folder.mkdir(exist_ok=True)
     save_model(model, str(folder / WEIGHTS_FILE))
-    size = model.patch_embed.img_size
-    config = {**model.timm_config, "pretrained_cfg": {"input_size": [3, *size], "num_classes": model.num_classes}}
+    pixels = {key: model.pretrained_cfg[key] for key in PIXELS if key in model.pretrained_cfg}
+    size = [model.patch_embed.proj.in_channels, *model.patch_embed.img_size]
+    config = {
+        **model.timm_config,
+        "pretrained_cfg": {"input_size": size, "num_classes": model.num_classes, **pixels},
+    }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -134,13 +150,14 @@ def build(member: Member) -> VisionTransformer:
     config: dict[str, Any] = {"architecture": member.model} if isinstance(member.model, str) else dict(member.model)
     name = config["architecture"]
     options = dict(config.get("model_args") or {})
+    pixels = {key: value for key, value in (config.get("pretrained_cfg") or {}).items() if key in PIXELS}
     if "num_classes" in config:
         options.setdefault("num_classes", config["num_classes"])
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models("vit_*"))
         raise ConfigError(f"timm has no model '{name}' (member '{member.name}').{near}", do="See timm.list_models().")
     try:
-        model: Any = timm.create_model(name, **options)
+        model: Any = timm.create_model(name, **options, pretrained_cfg_overlay=pixels)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ConfigError(f"timm cannot build '{name}' (member '{member.name}'): {error}") from error
     if not isinstance(model, VisionTransformer):
@@ -159,7 +176,6 @@ def load(path: Path) -> VisionTransformer:
         raise ConfigError(
             f"'{path}' is neither a model of mmpretrain with its config nor a timm ViT's folder.", do="Check the path."
         )
-    content = json.loads((path / CONFIG_FILE).read_text())
-    model = build(Member(path.name, {k: v for k, v in content.items() if k != "pretrained_cfg"}))
+    model = build(Member(path.name, json.loads((path / CONFIG_FILE).read_text())))
     load_weights(model, path / WEIGHTS_FILE)
     return model

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 from transformers import GenerationConfig
 
 from compt.data.text import open_tokens, text_splits
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
 from compt.paradigms import _lm_models as models
-from compt.paradigms._lm_tokenizer import LmTokenizer, open_tokenizer, quiet
+from compt.paradigms._lm_tokenizer import UNKNOWN, LmTokenizer, open_tokenizer, quiet
 
 ATTENTIONS = ("sdpa", "eager")
 
@@ -41,6 +41,7 @@ class CausalLm(Paradigm):
         context: tokens that the model reads at once.
         tokenizer: folder or name that ``AutoTokenizer`` loads; None reads the bytes of UTF-8, without any download.
         attention: 'sdpa' (torch's fused kernels) or 'eager', for models that have no other.
+        eval_blocks: blocks of each held-out split to measure, evenly spaced; None measures all.
     """
 
     outputs = frozenset({"logits", "hidden"})
@@ -53,18 +54,22 @@ class CausalLm(Paradigm):
         context: int | None = None,
         tokenizer: str | None = None,
         attention: str = "sdpa",
+        eval_blocks: int | None = None,
     ) -> None:
         if attention not in ATTENTIONS:
             near = did_you_mean(attention, ATTENTIONS)
             raise ConfigError(
                 f"No attention '{attention}'.{near}", where="paradigm causal_lm", do=f"One of {ATTENTIONS}."
             )
-        if context is not None and context < 1:
-            raise ConfigError(f"context={context} is below 1.", where="paradigm causal_lm")
+        for key, number in (("context", context), ("eval_blocks", eval_blocks)):
+            if number is not None and number < 1:
+                raise ConfigError(f"{key}={number} is below 1.", where="paradigm causal_lm")
         self.data = dict(data) if data is not None else None
         self.context, self.attention, self._tokenizer = context, attention, tokenizer
+        self.eval_blocks = eval_blocks
         self.splits = text_splits(self._source_options()) if self.data is not None else ()
         self._vocab_size: int | None = None
+        self._bare = False
         self._tokens_a_byte: dict[str, float | None] = {}
 
     @cached_property
@@ -79,8 +84,11 @@ class CausalLm(Paradigm):
             ConfigError: unknown model or key, sizes that transformers refuses, or a vocabulary or positions that the
                 tokenizer, the context or the members before do not agree with.
         """
-        size = self.tokenizer.size if self._vocab_size is None else self._vocab_size
-        config = models.model_config(member, self.tokenizer, size, self.context)
+        planned = torch.get_default_device().type == "meta" and self._tokenizer is not None
+        says = isinstance(member.model, Mapping) and "vocab_size" in member.model
+        tokenizer = UNKNOWN if (planned and says) or self._bare else self.tokenizer  # plans need none to be there
+        size = tokenizer.size if self._vocab_size is None else self._vocab_size
+        config = models.model_config(member, tokenizer, size, self.context)
         self._agree(member.name, config.vocab_size)
         return models.build(member.name, config, self.attention)
 
@@ -110,7 +118,10 @@ class CausalLm(Paradigm):
         """Open a split as ``dict(tokens=int64 [context + 1])`` samples."""
         blocks = open_tokens(self._source_options(), split, self.tokenizer, self._length())
         self._tokens_a_byte[split] = blocks.num_tokens / blocks.num_bytes if blocks.num_bytes else None
-        return blocks
+        if split == "train" or self.eval_blocks is None or self.eval_blocks >= len(blocks):
+            return blocks
+        chosen = torch.linspace(0, len(blocks) - 1, self.eval_blocks, dtype=torch.float64)
+        return Subset(blocks, chosen.round().long().tolist())
 
     def num_samples(self, split: str) -> int:
         """``data['num_samples']`` for the training split, else the length of the data."""
@@ -188,26 +199,27 @@ class CausalLm(Paradigm):
                 theirs.save_pretrained(folder)
         finally:
             theirs.config, theirs.generation_config = kept
-        self.tokenizer.save(folder)
+        if not self._bare:
+            self.tokenizer.save(folder)
 
     def recognises(self, path: Path) -> bool:
         """Whether the path is a folder of transformers with a decoder-only language model's config and weights."""
         return models.recognises(path)
 
     def load(self, path: Path) -> nn.Module:
-        """Load a folder of transformers in float32; its tokenizer becomes the paradigm's where that has none yet.
+        """Load a folder of transformers in float32.
+
+        A paradigm that has neither data nor tokenizer takes the folder's, to write it out again; none if it has none.
 
         Raises:
             ConfigError: it has no weights, or they are damaged or another model's.
         """
-        if (
-            self._vocab_size is None
-            and self._tokenizer is None
-            and any((path / file).is_file() for file in models.TOKENIZER_FILES)
-        ):
-            self._tokenizer = str(path)
+        if self.data is None and self._tokenizer is None and self._vocab_size is None:
+            self._bare = not any((path / file).is_file() for file in models.TOKENIZER_FILES)
+            self._tokenizer = None if self._bare else str(path)
             self.__dict__.pop("tokenizer", None)
-        config = models.model_config(Member(path.name, str(path)), self.tokenizer, self.tokenizer.size, None)
+        tokenizer = UNKNOWN if self._bare else self.tokenizer
+        config = models.model_config(Member(path.name, str(path)), tokenizer, tokenizer.size, None)
         model = models.load(path, config, self.attention)
         self._agree(path.name, config.vocab_size)
         return model

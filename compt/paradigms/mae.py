@@ -95,9 +95,9 @@ class Mae(Paradigm):
             return _timm_vit.build(member)
         return self._built(_mmpretrain.model_config(member), member.name)
 
-    def _built(self, config: dict[str, Any], name: str) -> nn.Module:
+    def _built(self, config: dict[str, Any], name: str, *, fresh: bool = True) -> nn.Module:
         config.setdefault("data_preprocessor", _mmpretrain.suited(self.data_preprocessor, config))
-        model = _mmpretrain.build(config, name)
+        model = _mmpretrain.build(config, name, fresh=fresh)
         self._agree("image size", _mmpretrain.image_size(model), name)
         self._agree("data_preprocessor", config["data_preprocessor"], name)
         self._agree("number of patches", give_masks(model.backbone), name)  # type: ignore[arg-type]
@@ -275,7 +275,12 @@ class Mae(Paradigm):
             return
         _mmpretrain.save(model, folder)
         if isinstance(model.backbone, VisionTransformer):
-            _timm_vit.save(_timm_vit.as_timm(model.backbone), folder / "timm")
+            try:
+                encoder = _timm_vit.as_timm(model.backbone, model.mmpretrain_config["data_preprocessor"])  # type: ignore[index, arg-type]
+            except ConfigError as error:
+                warnings.warn(f"There is no export for timm. {error.what}", stacklevel=2)
+            else:
+                _timm_vit.save(encoder, folder / "timm")
 
     def recognises(self, path: Path) -> bool:
         """Whether the path is an exported folder, an mmpretrain checkpoint with its config, or a timm ViT's folder."""
@@ -290,7 +295,7 @@ class Mae(Paradigm):
         if not _mmpretrain.recognises(path):
             return _timm_vit.load(path)
         config, state = _mmpretrain.read(path)
-        model = self._built(config, path.stem)
+        model = self._built(config, path.stem, fresh=False)
         load_state(model, state, path)
         return model
 

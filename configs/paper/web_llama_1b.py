@@ -3,8 +3,7 @@
 Run:      mim train compt configs/paper/web_llama_1b.py --launcher pytorch --gpus 32
 Needs:    pip install "compt[lm]"; 32 GPUs for the global batch of 256 x 2048 tokens; Parquet files with a column
           `text` in data/web/train and data/web/val, a tokenizer of at most 32,000 tokens in data/tokenizer
-Plan:     compt plan configs/paper/web_llama_1b.py --cfg-options paradigm.tokenizer=None
-          needs neither data, nor tokenizer, nor GPU
+Plan:     compt plan configs/paper/web_llama_1b.py needs neither data, nor tokenizer, nor GPU
 Gives:    not run here
 From:     Chain-of-Models Pre-Training, arXiv 2604.12391, which proposes language models and shows none
 Ours:     all of it. 24.6 B tokens for the first member, 20 a parameter of the largest, and so for each alone; then

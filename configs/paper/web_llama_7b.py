@@ -4,8 +4,7 @@ Run:      mim train compt configs/paper/web_llama_7b.py --launcher pytorch --gpu
 Needs:    pip install "compt[lm]"; 128 GPUs for the global batch of 512 x 2048 tokens, each with room for the 108 GB
           of the largest's weights, gradients and Adam moments; Parquet files with a column `text` in data/web/train
           and data/web/val, a tokenizer of at most 32,000 tokens in data/tokenizer
-Plan:     compt plan configs/paper/web_llama_7b.py --cfg-options paradigm.tokenizer=None
-          needs neither data, nor tokenizer, nor GPU
+Plan:     compt plan configs/paper/web_llama_7b.py needs neither data, nor tokenizer, nor GPU
 Gives:    not run here
 From:     Chain-of-Models Pre-Training, arXiv 2604.12391, which proposes language models and shows none; the largest
           has the sizes of Llama 2 7B, arXiv 2307.09288

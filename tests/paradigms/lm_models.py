@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,19 @@ def tokens(rows: int = 3, size: int = 257, seed: int = 0) -> torch.Tensor:
 
 def prepared(paradigm: CausalLm, token: torch.Tensor):
     return paradigm.prepare({"tokens": token}, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def silence(capfd) -> Iterator[None]:
+    """Fail where something is printed within, or logged by transformers, whose handler keeps its own stream."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.DEBUG)
+    handler.emit = records.append
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in records] == []
+    assert capfd.readouterr() == ("", "")

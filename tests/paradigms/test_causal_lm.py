@@ -110,8 +110,9 @@ def test_compute_is_counted_on_meta(family):
         weights += config.vocab_size * config.hidden_size
     width = config.num_attention_heads * (getattr(config, "head_dim", None) or 8)
     attention = config.num_hidden_layers * 2 * CONTEXT * width
-    assert forward.get_total_flops() == 2 * 2 * CONTEXT * (weights + attention)
-    assert backward.get_total_flops() == 2 * forward.get_total_flops()
+    expected = 2 * 2 * CONTEXT * (weights + attention)  # some releases multiply rotary angles, too: 0.02 % here
+    assert forward.get_total_flops() == pytest.approx(expected, rel=1e-3)
+    assert backward.get_total_flops() == pytest.approx(2 * expected, rel=1e-3)
 
 
 def test_a_mask_is_given_only_on_meta():

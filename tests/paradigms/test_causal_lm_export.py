@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 transformers = pytest.importorskip("transformers")
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from compt import ConfigError  # noqa: E402
 from compt.interfaces import Member  # noqa: E402
 from compt.paradigms.causal_lm import CausalLm  # noqa: E402
 from compt.weights import save_weights  # noqa: E402
-from tests.paradigms.lm_models import CONTEXT, FAMILIES, GPT2, LLAMA, made, prepared, tokens  # noqa: E402
+from tests.paradigms.lm_models import CONTEXT, FAMILIES, GPT2, LLAMA, made, prepared, silence, tokens  # noqa: E402
 
 TIED = FAMILIES["llama_tied"]
 
@@ -27,10 +27,10 @@ def logits(paradigm, model) -> torch.Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transformers_loads_what_is_exported(family, tmp_path, capfd):
-    paradigm, model = made(FAMILIES[family])
-    paradigm.export(model, tmp_path)
-    again = CausalLm(context=CONTEXT).load(tmp_path)
-    assert capfd.readouterr() == ("", "")
+    with silence(capfd):
+        paradigm, model = made(FAMILIES[family])
+        paradigm.export(model, tmp_path)
+        again = CausalLm(context=CONTEXT).load(tmp_path)
     theirs, found = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert type(theirs) is type(model) and not any(found.values())
     with torch.no_grad():
@@ -142,10 +142,9 @@ def test_a_damaged_folder_is_refused_by_name(damage, message, tmp_path, capfd):
     paradigm, model = made()
     paradigm.export(model, tmp_path)
     damaged(tmp_path, damage)
-    with pytest.raises(ConfigError, match=message) as caught:
+    with silence(capfd), pytest.raises(ConfigError, match=message) as caught:
         paradigm.load(tmp_path)
     assert str(tmp_path) in str(caught.value)
-    assert capfd.readouterr() == ("", "")
 
 
 def test_a_folder_of_another_vocabulary_is_refused(tmp_path):
@@ -207,3 +206,18 @@ def test_weights_of_another_model_are_refused_by_name(kind, tmp_path):
     message = str(caught.value)
     assert str(path) in message and "model.layers.2." in message and "more" in message
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_a_folder_without_tokenizer_is_grown_to_one_without(tmp_path):
+    config = AutoConfig.for_model(
+        "llama", hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=99
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "small")
+    paradigm = CausalLm()
+    paradigm.load(tmp_path / "small")
+    larger = dict(model_type="llama", hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=3)
+    model = paradigm.build_model(Member("large", larger))
+    assert model.config.vocab_size == 99
+    (tmp_path / "large").mkdir()
+    paradigm.export(model, tmp_path / "large")
+    assert not list((tmp_path / "large").glob("tokenizer*"))

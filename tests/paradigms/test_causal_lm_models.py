@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 from compt import ConfigError  # noqa: E402
 from compt.interfaces import Member  # noqa: E402
 from compt.paradigms.causal_lm import CausalLm  # noqa: E402
-from tests.paradigms.lm_models import CONTEXT, GPT2, LLAMA, SIZES, corpus, made  # noqa: E402
+from tests.paradigms.lm_models import CONTEXT, GPT2, LLAMA, SIZES, corpus, made, silence  # noqa: E402
 
 
 def build(model, *, name: str = "a", **options):
@@ -88,6 +88,11 @@ def test_unknown_keys_are_all_reported_with_the_nearest_ones():
     assert "model.rope_theta is unknown" in refused(dict(GPT2, rope_theta=1e4))  # it has learned positions
 
 
+def test_a_model_of_several_parts_is_refused():
+    """AutoModelForCausalLM would build it, image tower and all."""
+    assert "'a' is of several parts" in refused(dict(model_type="gemma3"))
+
+
 def test_a_model_without_a_type_or_with_a_wrong_one_is_refused():
     assert "'a' has no model_type" in refused({})
     assert "'lama', which is no decoder-only language model. Did you mean 'llama'" in refused(dict(model_type="lama"))
@@ -112,7 +117,6 @@ def test_what_is_no_decoder_is_refused(kind, tmp_path):
         dict(LLAMA, hidden_size="wide"),
         dict(LLAMA, hidden_act="nosuch"),
         dict(GPT2, n_head=5),
-        dict(LLAMA, pad_token_id=1000),
     ],
 )
 def test_sizes_that_cannot_be_are_config_errors(model):
@@ -122,6 +126,13 @@ def test_sizes_that_cannot_be_are_config_errors(model):
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused():
     message = refused(dict(LLAMA, vocab_size=256, eos_token_id=0, bos_token_id=0))
     assert "'a' has 256 tokens, the tokenizer 257" in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("pad_token_id", -1), ("eos_token_id", [256, 900]), ("bos_token_id", 257)])
+def test_special_tokens_outside_the_vocabulary_are_refused(key, value, capfd):
+    with silence(capfd):  # transformers would only warn
+        message = refused(dict(LLAMA, **{key: value}))
+    assert f"'a' has {key}={value if isinstance(value, list) else [value]}; its tokens are 0 to 256" in message
 
 
 def test_a_context_beyond_the_positions_is_refused():
@@ -161,8 +172,9 @@ def test_a_folder_without_a_config_is_refused(tmp_path):
 def test_options_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"No attention 'spda'\. Did you mean 'sdpa'"):
         CausalLm(attention="spda")
-    with pytest.raises(ConfigError, match="context=0"):
-        CausalLm(context=0)
+    for key in ("context", "eval_blocks"):
+        with pytest.raises(ConfigError, match=f"{key}=0 is below 1"):
+            CausalLm(**{key: 0})
     with pytest.raises(ConfigError, match=r"no data(.|\n)*stdlib"):
         made()[0].build_dataset("train")
     with pytest.raises(ConfigError, match=r"no context(.|\n)*paradigm.context"):
@@ -174,7 +186,9 @@ def test_options_that_cannot_be_are_refused(tmp_path):
 def test_families_without_fused_attention_say_so():
     bloom = dict(model_type="bloom", hidden_size=32, n_layer=2, n_head=4)
     assert "attention='eager'" in refused(bloom)
-    assert build(bloom, attention="eager").config._attn_implementation == "eager"
+    config = build(bloom, attention="eager").config
+    assert config._attn_implementation == "eager"
+    assert not hasattr(config, "max_position_embeddings")  # it has no limit
 
 
 def test_the_number_of_samples_can_be_declared(tmp_path):
@@ -188,6 +202,28 @@ def test_the_number_of_samples_can_be_declared(tmp_path):
     declared = CausalLm(data=dict(data, num_samples=10**9), context=CONTEXT)
     assert declared.num_samples("train") == 10**9
     assert declared.num_samples("val") == len(paradigm.build_dataset("val"))
+
+
+def test_held_out_blocks_are_evenly_spaced_and_training_ones_all_there(tmp_path):
+    data = corpus(tmp_path)
+    whole, some = (CausalLm(data=data, context=CONTEXT, eval_blocks=blocks) for blocks in (None, 4))
+    blocks, chosen = whole.build_dataset("val"), some.build_dataset("val")
+    assert (len(blocks), len(chosen)) == (35, 4)
+    for i, index in enumerate((0, 11, 23, 34)):
+        assert torch.equal(chosen[i]["tokens"], blocks[index]["tokens"])
+    assert len(some.build_dataset("train")) == len(whole.build_dataset("train"))
+    assert len(CausalLm(data=data, context=CONTEXT, eval_blocks=99).build_dataset("val")) == 35
+
+
+def test_a_chain_is_planned_where_its_tokenizer_is_not():
+    """On the meta device, where the model says its vocabulary; to train it the tokenizer is needed."""
+    paradigm = CausalLm(context=CONTEXT, tokenizer="/nowhere")
+    with torch.device("meta"):
+        assert paradigm.build_model(Member("a", dict(LLAMA, vocab_size=999))).config.vocab_size == 999
+        with pytest.raises(ConfigError, match="'/nowhere' cannot be loaded"):
+            paradigm.build_model(Member("a", LLAMA))
+    with pytest.raises(ConfigError, match="'/nowhere' cannot be loaded"):
+        paradigm.build_model(Member("a", dict(LLAMA, vocab_size=999)))
 
 
 def test_sizes_are_the_families():

@@ -56,7 +56,7 @@ def test_a_recipe_is_planned_without_data_or_memory(name):
     shares = [chain.relative_compute for chain in plan.sub_chains]
     assert len(shares) == len(plan.stages) - 1
     assert all(0.1 < share < 0.8 for share in shares)
-    assert plan.alone_flops > 3 * plan.flops
+    assert plan.alone_flops > 3 * plan.flops or len(plan.stages) == 1
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,10 +11,10 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 import compt.optim  # noqa: F401 - registers the constructor
-from compt.weights import save_weights
 from compt.stage import StageModel
 from compt.testing.contracts import randomised
 from compt.testing.toy import ToyNet
+from compt.weights import save_weights
 
 MSE = dict(type="feature_mse", limit=None)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compt.weights import save_weights
 from compt.interfaces import Member
 from compt.registry import PARADIGMS
 from compt.stage import build_member
 from compt.testing.toy import ToyNet
+from compt.weights import save_weights
 from tests.stage.conftest import at, net, recorded
 
 

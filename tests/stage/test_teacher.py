@@ -8,8 +8,8 @@ from torch import nn
 
 import compt
 from compt import Transferer, grow
-from compt.weights import save_weights
 from compt.registry import TRANSFERERS
+from compt.weights import save_weights
 from tests.stage.conftest import MSE, at, net, optimizer, recorded, teacher_of
 
 
