@@ -133,10 +133,23 @@ class _Stage:
         model = build_member(self.paradigm, self.config.member, seed=self.work.config.seed)
         try:
             self.paradigm.load_weights(model, path / WEIGHTS if (path / MANIFEST).is_file() else path)
+            self._check_same(model, path)
         except ConfigError as error:
             where = f"init of member '{self.config.member.name}'"
             raise ConfigError(error.what, where=where, do=error.do) from error
         return model
+
+    def _check_same(self, model: nn.Module, path: Path) -> None:
+        """Raise ConfigError if a model of equal shapes computes something else: other heads, another activation."""
+        if not self.paradigm.recognises(path):
+            return
+        given = self.paradigm.load(path)
+        error = growing.output_error(given, model) if type(given) is type(model) else None
+        if error is not None and not error <= growing.TOLERANCE[torch.float32]:
+            raise ConfigError(
+                f"'{path}' fits the member's shapes, but its outputs differ by {error:.1e}.",
+                do="Give the member the model config of the checkpoint: heads, activation, positions.",
+            )
 
     def _teacher(self) -> dict[str, Any] | None:
         if self.alone or not self.plan.teacher_iters:

@@ -128,6 +128,8 @@ class TrainLoop(BaseLoop):
                 self._step(next(batches))
                 self.seconds += time.perf_counter() - start
                 self._after_step(stop)
+            if not self._max_iters and self.runner.val_loop is not None:
+                self.curve.append({"iter": 0, "seconds": 0.0, "metrics": self.runner.val_loop.run()})
             self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model

@@ -64,7 +64,7 @@ class _Planner:
         iters, alone = self._iters(stage, batch_size)
         teacher_iters = sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
         samples, index = iters * batch_size * self.world, len(self.stages)
-        if index and not self.individual and samples > self.stages[-1].samples:
+        if index and not self.individual and samples > self.stages[-1].samples > 0:
             self.warnings.append(
                 f"'{stage.member.name}' sees more samples than the member before it; "
                 "the paper lets them fall along the chain."

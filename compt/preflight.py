@@ -36,6 +36,7 @@ from compt.loader import eval_loader, loader_options, train_loader
 from compt.planning import ChainPlan
 from compt.registry import PARADIGMS
 from compt.runner import stage_config
+from compt.switches import Switches
 
 
 def preflight(config: ChainConfig, plan: ChainPlan) -> None:
@@ -46,7 +47,10 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> None:
     """
     check_data(config)
     faults = Faults(config.where)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
+        with _noting(faults, f"attention, compile (stage '{stage.member.name}')"):
+            Switches(**stage.switches).check(device)
         runner = stage_config(config, stage, stage_plan, Path(stage.member.name), init=None, teacher=None)
         import_modules_from_strings(runner.custom_imports["imports"])
         with DefaultScope.overwrite_default_scope(runner.default_scope):

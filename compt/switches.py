@@ -10,6 +10,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
@@ -52,6 +53,14 @@ class Switches:
         if self.compile is False:
             return function
         return torch.compile(function, **(self.compile if isinstance(self.compile, Mapping) else {}))
+
+    def check(self, device: str) -> None:
+        """Try the attention kernel and the compiler's options, whatever they raise, on a type of device."""
+        self.compiled(abs)
+        if ATTENTIONS[self.attention] is not None:
+            heads = torch.zeros(1, 1, 16, 64, device=device)
+            with self.context(device):
+                F.scaled_dot_product_attention(heads, heads, heads)
 
     def prepare(self, model: nn.Module) -> None:
         """Get ready to train a model: its blocks recompute their activations, and compile as if it were the first."""

@@ -121,10 +121,10 @@ def plan_text(plan: ChainPlan) -> str:
     if plan.individual:
         return f"every member alone: {quantity(plan.flops, 'FLOP')}"
     largest = plan.stages[-1]
-    lines = [
-        f"chain {quantity(plan.flops, 'FLOP')}; every member alone {quantity(plan.alone_flops, 'FLOP')}"
-        f" ({plan.alone_flops / (plan.flops or 1):.2f}x the chain)"
-    ]
+    lines = [f"chain {quantity(plan.flops, 'FLOP')}"]
+    if plan.alone_flops:
+        times = plan.alone_flops / (plan.flops or 1)
+        lines[0] += f"; every member alone {quantity(plan.alone_flops, 'FLOP')} ({times:.2f}x the chain)"
     if plan.first_budget_flops != plan.alone_flops:
         ratio = plan.first_budget_flops / (plan.flops or 1)
         lines.append(

@@ -60,4 +60,4 @@ compare = True
 evaluations = 2
 
 train_dataloader = dict(batch_size=128)
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95)))
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=4e-3, weight_decay=0.05, betas=(0.9, 0.95)))

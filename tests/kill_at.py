@@ -1,4 +1,7 @@
-"""Train the toy chain and die by SIGKILL at a named point: ``python -m tests.kill_at POINT WORK_DIR [resume]``."""
+"""Train the toy chain and die by SIGKILL at a named point.
+
+``python -m tests.kill_at POINT WORK_DIR [resume] [switched]``, the last for a chain with all switches on.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,17 @@ POINTS = (
     "while weights are written",
 )
 
+SWITCHED = dict(
+    TOY,
+    precision="bf16",
+    attention="math",
+    grad_checkpointing=True,
+    compile=dict(backend="aot_eager"),
+    optim_wrapper=dict(accumulative_counts=2),
+)
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     arm(sys.argv[1])
-    compt.train(TOY, work_dir=sys.argv[2], resume="resume" in sys.argv[3:])
+    config = SWITCHED if "switched" in sys.argv[3:] else TOY
+    compt.train(config, work_dir=sys.argv[2], resume="resume" in sys.argv[3:])

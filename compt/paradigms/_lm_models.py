@@ -190,6 +190,11 @@ def _operators(run: Callable[[], Any]) -> list[str]:
     return names
 
 
+def has_tokenizer(path: Path) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((path / file).is_file() for file in TOKENIZER_FILES)
+
+
 def recognises(path: Path) -> bool:
     """Whether a path is a folder with the config and weights of a decoder-only model."""
     try:

@@ -214,15 +214,39 @@ class CausalLm(Paradigm):
         Raises:
             ConfigError: it has no weights, or they are damaged or another model's.
         """
-        if self.data is None and self._tokenizer is None and self._vocab_size is None:
-            self._bare = not any((path / file).is_file() for file in models.TOKENIZER_FILES)
-            self._tokenizer = None if self._bare else str(path)
-            self.__dict__.pop("tokenizer", None)
+        if self._vocab_size is None:
+            self._adopt(path)
         tokenizer = UNKNOWN if self._bare else self.tokenizer
         config = models.model_config(Member(path.name, str(path)), tokenizer, tokenizer.size, None)
         model = models.load(path, config, self.attention)
         self._agree(path.name, config.vocab_size)
         return model
+
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Fill a model from a folder of transformers, or a file of weights.
+
+        Raises:
+            ConfigError: they are of another model, or the folder has another tokenizer than the paradigm.
+        """
+        self._adopt(path)
+        super().load_weights(model, path)
+        if (
+            not self._bare
+            and models.has_tokenizer(path)
+            and open_tokenizer(path).inner.get_vocab() != self.tokenizer.inner.get_vocab()
+        ):
+            raise ConfigError(
+                f"The tokenizer of '{path}' is not the paradigm's.",
+                where="paradigm.tokenizer",
+                do=f"Train on with the one it had: paradigm=dict(type='causal_lm', tokenizer='{path}', ...).",
+            )
+
+    def _adopt(self, path: Path) -> None:
+        """Take a folder's tokenizer, or have none, where the paradigm has neither data nor a tokenizer of its own."""
+        if self.data is None and self._tokenizer is None:
+            self._bare = not models.has_tokenizer(path)
+            self._tokenizer = None if self._bare else str(path)
+            self.__dict__.pop("tokenizer", None)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:

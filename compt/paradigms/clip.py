@@ -205,14 +205,15 @@ class Clip(Paradigm):
             tokens.append(batch["text"])
             labels.append(batch["label"])
         image, text = torch.cat(images), torch.cat(texts)
-        found: dict[str, Metric] = {}
         classes = self._classes(split)
+        weights: Any = None
         if classes:
             weights = open_clip.build_zero_shot_classifier(
                 model, self.tokenizer, classes, self.templates, num_classes_per_batch=64, device=image.device
             )
-            found |= zero_shot(image, weights.float(), torch.cat(labels))
-        return found | retrieval(image, text, torch.cat(tokens))
+        with torch.autocast(image.device.type, enabled=False):  # features may be rough, their comparison not
+            found = zero_shot(image, weights.float(), torch.cat(labels)) if classes else {}
+            return found | retrieval(image, text, torch.cat(tokens))
 
     def _classes(self, split: str) -> tuple[str, ...]:
         return getattr(open_source(split=split, **self._source_options()), "classes", ())
