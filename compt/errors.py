@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -32,6 +33,16 @@ class ComptError(Exception):
         """What is wrong, where, and what to do, on one line."""
         where = f"({self.where})" if self.where else ""
         return " ".join(f"{self.what} {where} {self.do}".split())
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Say where, in errors that do not say it themselves."""
+    try:
+        yield
+    except ComptError as error:
+        error.__init__(error.what, where=error.where or where, do=error.do)  # type: ignore[misc]
+        raise
 
 
 class ConfigError(ComptError):

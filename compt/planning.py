@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compt.config import ChainConfig, StageConfig, load_config
-from compt.errors import ComptError, ConfigError, DataError
+from compt.errors import ComptError, ConfigError, DataError, located
 from compt.interfaces import Architecture, Grower, Outputs, Paradigm, Transferer
 from compt.plans import ChainPlan, StagePlan
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
@@ -58,7 +58,8 @@ class _Planner:
         """Plan the next stage."""
         model = _meta_model(self.paradigm, stage)
         batch_size = stage.runner["train_dataloader"]["batch_size"]
-        arch, both = _measure(self.paradigm, model, batch_size)
+        with located(f"chain, member '{stage.member.name}'"):
+            arch, both = _measure(self.paradigm, model, batch_size)
         params = sum(p.numel() for p in model.parameters())
         taught = self._hop(stage, arch, params)
         iters, alone = self._iters(stage, batch_size)
@@ -211,7 +212,14 @@ def _measure(paradigm: Paradigm, model: nn.Module, batch_size: int) -> tuple[Arc
         sum(paradigm.loss(outputs, batch).values()).backward()  # type: ignore[union-attr]
         return outputs
 
-    flops, outputs = _counted(step)
+    try:
+        flops, outputs = _counted(step)
+    except ComptError:
+        raise
+    except Exception as error:  # whatever a library raises over parts that do not fit each other
+        raise ConfigError(
+            f"The model cannot be run: {type(error).__name__}: {error}", do="Check that its sizes fit each other."
+        ) from error
     return architecture(paradigm, model, outputs), flops / batch_size
 
 
@@ -233,7 +241,7 @@ def _check_hop(
             where=where,
             do="Order the chain from small to large.",
         )
-    try:
+    with located(where):
         grower: Grower = GROWERS.build(dict(stage.grower))
         grower.check(source, target)
         transferer: Transferer = TRANSFERERS.build(dict(stage.transfer))
@@ -242,13 +250,11 @@ def _check_hop(
             raise ConfigError(
                 f"The transfer '{stage.transfer['type']}' needs {missing}, the paradigm has {sorted(paradigm.outputs)}."
             )
-        with torch.device("meta"):
-            transferer.bind(source, target)
-    except KeyError as error:
-        raise ConfigError(f"The transfer '{stage.transfer['type']}' found no output {error}.", where=where) from error
-    except ComptError as error:
-        error.__init__(error.what, where=error.where or where, do=error.do)  # type: ignore[misc]
-        raise
+        try:
+            with torch.device("meta"):
+                transferer.bind(source, target)
+        except KeyError as error:
+            raise ConfigError(f"The transfer '{stage.transfer['type']}' found no output {error}.") from error
     return transferer
 
 

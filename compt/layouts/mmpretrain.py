@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compt.interfaces import Layout, Outputs
+from compt.layouts._probes import images, similarity
 
 
 def _blocks(stack: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ class VisionTransformerLayout(Layout):
         masked = {"mask": None} if hasattr(module, "mask_ratio") else {}
         features = module(_images(module, generator), **masked)[-1]
         normed = module.final_norm or module.out_type == "avg_featmap"
-        return {"features": features, **({"similarity": _similarity(features)} if normed else {})}
+        return {"features": features, **({"similarity": similarity(features)} if normed else {})}
 
 
 class MaeDecoderLayout(Layout):
@@ -113,7 +113,7 @@ class SelfSupervisorLayout(Layout):
         """Features of two random images, nothing masked, and how alike they are, which no width changes."""
         found = module.extract_feat(_images(module.backbone, generator))  # type: ignore[operator, arg-type]
         features = found[-1] if isinstance(found, (tuple, list)) else found
-        return {"features": features, "similarity": _similarity(features)}
+        return {"features": features, "similarity": similarity(features)}
 
 
 class MaeLayout(SelfSupervisorLayout):
@@ -121,10 +121,10 @@ class MaeLayout(SelfSupervisorLayout):
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
         """Reconstruction of two random images from the first half of their patches."""
-        images = _images(module.backbone, generator)  # type: ignore[arg-type]
-        tokens = module.backbone(images, mask=None)[-1]  # type: ignore[operator]
+        pair = _images(module.backbone, generator)  # type: ignore[arg-type]
+        tokens = module.backbone(pair, mask=None)[-1]  # type: ignore[operator]
         patches = tokens.shape[1] - 1
-        order = torch.arange(patches, device=images.device).expand(2, -1)
+        order = torch.arange(patches, device=pair.device).expand(2, -1)
         return {"pixels": module.neck(tokens[:, : 1 + patches // 2], order)}  # type: ignore[operator]
 
 
@@ -152,15 +152,7 @@ class ImageClassifierLayout(Layout):
         return {"logits": module(_images(module.backbone, generator))}  # type: ignore[arg-type]
 
 
-def _similarity(features: Tensor) -> Tensor:
-    """Cosines of all pairs of tokens [B, N, D], vectors [B, D] or places of a map [B, D, H, W]."""
-    tokens = features.movedim(1, -1) if features.ndim == 4 else features
-    flat = F.normalize(tokens.flatten(0, -2), dim=-1)
-    return flat @ flat.T
-
-
 def _images(backbone: nn.Module, generator: torch.Generator) -> Tensor:
     """Two random images [2, 3, H, W] on the backbone's device."""
-    weight = next(backbone.parameters())
     size: Any = getattr(backbone, "img_size", None) or backbone.patch_embed.init_input_size  # type: ignore[union-attr]
-    return torch.randn(2, 3, *size, generator=generator, dtype=torch.float64).to(weight)
+    return images(backbone, size, generator)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compt.interfaces import Layout, Outputs
+from compt.layouts._probes import images
 
 # fmt: off
 BLOCKS: Mapping[str, str] = {
@@ -166,9 +167,7 @@ def _probe_clip(module: nn.Module, generator: torch.Generator) -> Outputs:
 
 def _images(tower: nn.Module, generator: torch.Generator) -> Tensor:
     """Two random images [2, 3, H, W] on the tower's device."""
-    weight = next(tower.parameters())
-    size = tower.image_size if isinstance(tower.image_size, tuple) else (tower.image_size,) * 2
-    return torch.randn(2, 3, *size, generator=generator, dtype=torch.float64).to(weight)  # type: ignore[misc]
+    return images(tower, tower.image_size, generator)  # type: ignore[arg-type]
 
 
 def _tokens(module: nn.Module, generator: torch.Generator) -> Tensor:

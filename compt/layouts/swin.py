@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from compt.interfaces import Layout, Outputs
+from compt.layouts._probes import images, similarity
 
 
 class TimmSwinLayout(Layout):
@@ -58,9 +58,9 @@ class TimmSwinLayout(Layout):
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
         """Output for two random images, and how alike its tokens are."""
-        image = _images(module, module.patch_embed.img_size, generator)  # type: ignore[union-attr, arg-type]
+        image = images(module, module.patch_embed.img_size, generator)  # type: ignore[union-attr, arg-type]
         features = module.forward_features(image)  # type: ignore[operator]
-        return {"output": module.forward_head(features), "similarity": _similarity(features)}  # type: ignore[operator]
+        return {"output": module.forward_head(features), "similarity": similarity(features)}  # type: ignore[operator]
 
 
 class MmpretrainSwinLayout(Layout):
@@ -107,12 +107,12 @@ class MmpretrainSwinLayout(Layout):
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
         """Feature maps of two random images, half masked where the model masks, and how alike their tokens are."""
-        inputs = [_images(module, module.patch_embed.init_input_size, generator)]  # type: ignore[union-attr, arg-type]
+        inputs = [images(module, module.patch_embed.init_input_size, generator)]  # type: ignore[union-attr, arg-type]
         if hasattr(module, "mask_token"):
             mask = torch.rand(2, *module.patch_resolution, generator=generator) < 0.5  # type: ignore[misc]
             inputs.append(mask.to(inputs[0]))
         outputs = dict(enumerate(module(*inputs)))
-        alike = {f"similarity_{i}": _similarity(maps.movedim(1, -1)) for i, maps in outputs.items()}
+        alike = {f"similarity_{i}": similarity(maps) for i, maps in outputs.items()}
         return {f"output_{i}": maps for i, maps in outputs.items()} | alike
 
 
@@ -121,15 +121,3 @@ def _streams(count: int, merging: Mapping[str, int], bare: bool) -> dict[str, st
     names = {f"embed_{count - 1}": "embed"}
     names |= {axis: names.get(f"embed_{stage}", f"embed_{stage}") for axis, stage in merging.items()}
     return names | ({"patch_embed": names.get("embed_0", "embed_0")} if bare else {})
-
-
-def _images(module: nn.Module, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Two random images [2, 3, H, W] with the model's type, on its device."""
-    weight = next(module.parameters())
-    return torch.randn(2, 3, *size, generator=generator, dtype=torch.float64).to(weight)
-
-
-def _similarity(tokens: Tensor) -> Tensor:
-    """Cosines of all pairs of tokens, whatever their width: [..., D] -> [N, N]."""
-    flat = F.normalize(tokens.flatten(0, -2), dim=-1)
-    return flat @ flat.T

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compt.interfaces import Layout, Outputs
+from compt.layouts._probes import images, similarity
 
 
 class VisionTransformerLayout(Layout):
@@ -57,8 +58,7 @@ class VisionTransformerLayout(Layout):
         return {"patch_embed": "embed"} if isinstance(module.norm_pre, nn.Identity) else {}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Output for two random images."""
-        size = module.patch_embed.img_size  # type: ignore[union-attr]
-        weight = next(module.parameters())
-        image = torch.randn(2, 3, *size, generator=generator, dtype=torch.float64).to(weight)  # type: ignore[misc]
-        return {"output": module(image)}
+        """Output for two random images, and how alike their tokens are, where a norm has taken scale and pads off."""
+        tokens = module.forward_features(images(module, module.patch_embed.img_size, generator))  # type: ignore[operator, union-attr, arg-type]
+        found = {"output": module.forward_head(tokens)}  # type: ignore[operator]
+        return found if isinstance(module.norm, nn.Identity) else {**found, "similarity": similarity(tokens)}

@@ -160,9 +160,9 @@ def build(member: Member) -> VisionTransformer:
         model: Any = timm.create_model(name, **options, pretrained_cfg_overlay=pixels)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise ConfigError(f"timm cannot build '{name}' (member '{member.name}'): {error}") from error
+    model.timm_config = {"architecture": name, "num_classes": model.num_classes, "model_args": options}
     if not isinstance(model, VisionTransformer):
         raise ConfigError(f"'{name}' is no VisionTransformer of timm.", do="Use one of timm.list_models('vit_*').")
-    model.timm_config = {"architecture": name, "num_classes": model.num_classes, "model_args": options}
     return model
 
 

@@ -23,14 +23,13 @@ from compt.paradigms._image_probe import accuracy, labelled, probe
 from compt.paradigms._mae_data import ImageDataset, default_pipeline
 from compt.paradigms._mae_features import features, labels, moved, only_labelled, scalar, watching, whole
 from compt.paradigms._mae_masks import draw_noise, give_masks
+from compt.paradigms._mae_weights import fill
 from compt.paradigms._mmpretrain import MAE, ImageClassifier, VisionTransformer
 from compt.weights import load_state
 
 CAPTIONED = ("csv", "shards", "webdataset")
 """Sources that want to be told that captions are not needed."""
 FEATURES = frozenset({"tokens", "pooled"})
-PER_TASK = ("ln1.", "ln2.", "mask_token")
-"""What a backbone has for one task and not for another: the norms at its end, a token in place of masked patches."""
 PREPROCESSOR: Mapping[str, Any] = {
     "type": "mmpretrain.SelfSupDataPreprocessor",
     "mean": [123.675, 116.28, 103.53],
@@ -95,17 +94,18 @@ class Mae(Paradigm):
             return _timm_vit.build(member)
         return self._built(_mmpretrain.model_config(member), member.name)
 
-    def _built(self, config: dict[str, Any], name: str, *, fresh: bool = True) -> nn.Module:
+    def _built(self, config: dict[str, Any], name: str, *, loaded: bool = False) -> nn.Module:
+        """Build a model that fits the members before it; one that is ``loaded`` need not, and gets no fresh weights."""
         config.setdefault("data_preprocessor", _mmpretrain.suited(self.data_preprocessor, config))
-        model = _mmpretrain.build(config, name, fresh=fresh)
-        self._agree("image size", _mmpretrain.image_size(model), name)
-        self._agree("data_preprocessor", config["data_preprocessor"], name)
-        self._agree("number of patches", give_masks(model.backbone), name)  # type: ignore[arg-type]
+        model = _mmpretrain.build(config, name, fresh=not loaded)
+        self._agree("image size", _mmpretrain.image_size(model), name, loaded)
+        self._agree("data_preprocessor", config["data_preprocessor"], name, loaded)
+        self._agree("number of patches", give_masks(model.backbone), name, loaded)  # type: ignore[arg-type]
         return model
 
-    def _agree(self, what: str, value: Any, name: str) -> None:
-        """Remember what the first member expects as input, and hold the others to it."""
-        if self._input.setdefault(what, value) != value:
+    def _agree(self, what: str, value: Any, name: str, loaded: bool) -> None:
+        """Remember what the first model expects as input, and hold the members after it to it."""
+        if self._input.setdefault(what, value) != value and not loaded:
             raise ConfigError(
                 f"Member '{name}' has {what} {value}, the members before it {self._input[what]}.",
                 do="Teacher and student see the same batch: give all members of a chain the same input.",
@@ -295,7 +295,7 @@ class Mae(Paradigm):
         if not _mmpretrain.recognises(path):
             return _timm_vit.load(path)
         config, state = _mmpretrain.read(path)
-        model = self._built(config, path.stem, fresh=False)
+        model = self._built(config, path.stem, loaded=True)
         load_state(model, state, path)
         return model
 
@@ -305,23 +305,4 @@ class Mae(Paradigm):
         Raises:
             ConfigError: they are not of this model.
         """
-        folder = path.is_dir() and not _mmpretrain.recognises(path)
-        state = _mmpretrain.read_weights(path / _timm_vit.WEIGHTS_FILE if folder else path)
-        if isinstance(model, _timm_vit.VisionTransformer):
-            load_state(model, state, path)
-            return
-        backbone: Any = model.backbone
-        if _timm_vit.is_timm(state):
-            state = _timm_vit.from_timm(state, backbone)
-        if not any(name.startswith("backbone.") for name in state):
-            state = {f"backbone.{name}": value for name, value in state.items()}
-        if state.keys() >= model.state_dict().keys():
-            load_state(model, state, path)
-            return
-        part = {name.removeprefix("backbone."): v for name, v in state.items() if name.startswith("backbone.")}
-        own = backbone.state_dict()
-        fresh = [name for name in own.keys() - part.keys() if name.startswith(PER_TASK)]
-        part = {name: value for name, value in part.items() if name in own or not name.startswith(PER_TASK)}
-        load_state(backbone, part | {name: own[name] for name in fresh}, path)
-        but = f" but for {', '.join(sorted(fresh))}" if fresh else ""
-        warnings.warn(f"'{path}' filled the backbone{but}; the rest of the model starts fresh.", stacklevel=2)
+        fill(model, path)

@@ -57,6 +57,7 @@ grower = dict(type="leading_block")
 transfer = dict(type="feature_mse", weight=0.98)
 
 precision = "bf16"
+default_scope = "mmpretrain"
 train_dataloader = dict(
     batch_size=512, num_workers=16, dataset=imagenet("train", crop, dict(type="RandomFlip", prob=0.5))
 )

@@ -1,0 +1,23 @@
+"""What the probes of image models share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def images(module: nn.Module, size: int | Sequence[int], generator: torch.Generator) -> Tensor:
+    """Two random images [2, 3, H, W] in the device and number format of a module."""
+    weight = next(module.parameters())
+    shape = (size, size) if isinstance(size, int) else tuple(size)
+    return torch.randn(2, 3, *shape, generator=generator, dtype=torch.float64).to(weight)
+
+
+def similarity(features: Tensor) -> Tensor:
+    """Cosines of all pairs, whatever their width: of tokens [..., D] or of places of a map [B, D, H, W]."""
+    tokens = features.movedim(1, -1) if features.ndim == 4 else features
+    flat = F.normalize(tokens.flatten(0, -2), dim=-1)
+    return flat @ flat.T

@@ -1,0 +1,177 @@
+"""MAE: the shipped contract, equality with mmpretrain's own, and masks that are drawn once."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from tests.paradigms.mae_models import (
+    PATCHES,
+    SIMMIM_PIPELINE,
+    classifier,
+    made,
+    mae,
+    normalised,
+    prepared,
+    raw,
+    simmim,
+    theirs,
+    vit,
+)
+
+# isort: split
+from mmpretrain.models import MAEViT
+
+from compt.paradigms._mae_masks import give_masks
+from compt.testing import ParadigmContract
+
+
+class TestMaeOnIcons(ParadigmContract):
+    paradigm = dict(type="mae", data=dict(type="icons"), probe=dict(samples=240))
+    model = mae()
+
+    @pytest.fixture(autouse=True)
+    def _icons(self):
+        pytest.importorskip("resvg_py")
+
+
+class _OnPictures(ParadigmContract):
+    options: dict = {}
+
+    @pytest.fixture(autouse=True)
+    def _on_data(self, data):
+        self.paradigm = dict(type="mae", data=data, **self.options)
+
+
+class TestMaeOnATable(_OnPictures):
+    model = mae(48, 1, 32, 2, layer_cfgs=dict(layer_scale_init_value=0.1))
+
+
+class TestClassifier(_OnPictures):
+    model = classifier()
+
+
+class TestSimMim(_OnPictures):
+    model = simmim()
+    options = dict(pipeline=SIMMIM_PIPELINE, test_pipeline=SIMMIM_PIPELINE)
+
+
+# Equal to mmpretrain
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("ratio", [0.75, 0.6, 0.31])
+def test_loss_tokens_and_gradients_equal_mmpretrains(training, ratio):
+    """Bit for bit, with the mask that mmpretrain draws from the same seed."""
+    paradigm, model = made(mae(mask_ratio=ratio))
+    other = theirs(model)
+    model.train(training), other.train(training)
+    batch = prepared(paradigm, raw(), seed=7)
+    outputs = paradigm.forward(model, batch)
+    torch.manual_seed(7)
+    losses = other(batch["inputs"], batch["data_samples"], mode="loss")
+    assert set(losses) == {"loss"} == set(paradigm.loss(outputs, batch))
+    assert torch.equal(outputs["loss"], losses["loss"])
+    torch.manual_seed(7)
+    tokens, mask, _ = other.backbone(batch["inputs"])
+    assert torch.equal(outputs["tokens"], tokens)
+    assert torch.equal(outputs["pooled"], tokens[:, 1:].mean(1))
+    assert mask.sum().item() == 4 * (PATCHES - int(PATCHES * (1 - ratio)))
+    outputs["loss"].backward(), losses["loss"].backward()
+    for (name, one), two in zip(model.named_parameters(), other.parameters()):
+        assert one.grad is None if two.grad is None else torch.equal(one.grad, two.grad), name
+
+
+def test_pixels_are_prepared_as_mmpretrain_does(data):
+    paradigm, model = made(data=data)
+    dataset = paradigm.build_dataset("val")
+    batch = paradigm.collate([dataset[i] for i in range(8)])
+    ours = prepared(paradigm, batch)["inputs"]
+    assert torch.equal(ours, theirs(model).data_preprocessor(copy.deepcopy(batch), True)["inputs"])
+    assert torch.equal(ours, normalised(batch["inputs"].flip(1)))
+
+
+def test_members_may_bring_their_own_preprocessing():
+    own = dict(type="SelfSupDataPreprocessor", mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0], to_rgb=False)
+    paradigm, _ = made(dict(mae(), data_preprocessor=own))
+    batch = raw()
+    mean, std = (torch.tensor(own[key]).view(3, 1, 1) for key in ("mean", "std"))
+    assert torch.equal(prepared(paradigm, batch)["inputs"], (batch["inputs"].float() - mean) / std)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.1, 1 / 3, 0.6, 0.75, 0.999, 1.0])
+@pytest.mark.parametrize("patches", [1, 9, 16])
+def test_masking_equals_mmpretrains_for_any_noise(ratio, patches):
+    backbone = MAEViT(arch=vit()["arch"], img_size=32, patch_size=8)
+    x = torch.randn(3, patches, 5, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(3)
+    expected = backbone.random_masking(x, ratio)
+    give_masks(backbone)
+    backbone.noise = torch.rand(3, patches, generator=torch.Generator().manual_seed(3))
+    found = backbone.random_masking(x, ratio)
+    assert [t.dtype for t in found] == [t.dtype for t in expected]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
+def test_without_noise_a_model_masks_as_mmpretrains():
+    """What is exported, or used outside of training, is not bound to a paradigm's masks."""
+    paradigm, model = made()
+    paradigm.forward(model, prepared(paradigm, raw()))
+    images = normalised(raw()["inputs"])
+    outputs = []
+    for one in (model, theirs(model)):
+        torch.manual_seed(5)
+        outputs.append(one.backbone(images))
+    assert all(torch.equal(a, b) for a, b in zip(*outputs))
+
+
+# Masks
+
+
+def test_masks_come_from_the_generator_alone():
+    paradigm, _ = made()
+    torch.manual_seed(0)
+    one = prepared(paradigm, raw(), seed=3)["noise"]
+    torch.manual_seed(1)
+    same, other = (prepared(paradigm, raw(), seed=seed)["noise"] for seed in (3, 4))
+    assert one.shape == (4, PATCHES)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one[0], one[1]), "every image has a mask of its own"
+
+
+def test_the_noise_is_taken_away_even_after_an_error():
+    paradigm, model = made()
+    batch = prepared(paradigm, raw())
+    with pytest.raises(RuntimeError):
+        paradigm.forward(model, {**batch, "inputs": batch["inputs"][:, :2]})
+    assert model.backbone.noise is None
+    assert not model.backbone._forward_hooks
+
+
+# A teacher needs no decoder
+
+
+def test_a_teacher_runs_its_encoder_alone():
+    paradigm, model = made()
+    batch = prepared(paradigm, raw())
+    calls = []
+    model.neck.register_forward_hook(lambda *_: calls.append(1))
+    for needs in ({"tokens"}, {"pooled"}, {"tokens", "pooled"}, set()):
+        found = paradigm.teach(model, batch, frozenset(needs))
+        assert not calls
+    outputs = paradigm.forward(model, batch)
+    assert set(found) == {"tokens", "pooled"}
+    assert all(torch.equal(found[key], outputs[key]) for key in found)
+    assert "loss" in paradigm.teach(model, batch, frozenset({"loss"}))
+    assert len(calls) == 2
+
+
+def test_other_algorithms_teach_with_all_they_have():
+    paradigm, model = made(simmim(), pipeline=SIMMIM_PIPELINE)
+    batch = paradigm.example_batch(model, 2)
+    found, outputs = paradigm.teach(model, batch, frozenset({"tokens"})), paradigm.forward(model, batch)
+    assert all(torch.equal(found[key], outputs[key]) for key in outputs)
+    assert outputs["tokens"].shape == (2, 49, 16)

@@ -1,0 +1,116 @@
+"""MAE in a stage: one mask for teacher and student, and features that are compared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.paradigms.mae_models import made, mae, raw
+
+# isort: split
+from compt import grow
+from compt.stage import StageModel
+from compt.weights import save_weights
+from tests.stage.conftest import MSE, at
+
+
+def with_feature(
+    transfer=MSE, *, student=None, teacher=None, tmp_path, init=None, weights=None, **options
+) -> StageModel:
+    """A stage of one size with a teacher of another; `init` and `weights` are models to take weights from."""
+    files = {}
+    for name, model in (("init", init), ("weights", weights or made(teacher or mae(16, 1), seed=5)[1])):
+        files[name] = None if model is None else str(tmp_path / f"{name}.safetensors")
+        if model is not None:
+            save_weights(model, tmp_path / f"{name}.safetensors")
+    return StageModel(
+        dict(type="mae"),
+        dict(name="large", model=student or mae()),
+        teacher=dict(name="small", model=teacher or mae(16, 1), weights=files["weights"]),
+        transfer=transfer,
+        init=files["init"],
+        **options,
+    )
+
+
+def masks(stage: StageModel, iteration: int) -> list[torch.Tensor]:
+    """Which patches student and teacher do not see at an iteration."""
+    seen = []
+    models = (stage.student, *stage._teacher)
+    hooks = [m.backbone.register_forward_hook(lambda _, inputs, output: seen.append(output[1])) for m in models]
+    at(stage, iteration)(mode="loss", **raw())
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_teacher_and_student_see_the_same_mask_and_another_one_each_time(tmp_path):
+    stage = with_feature(tmp_path=tmp_path, seed=3)
+    drawn = [masks(stage, iteration) for iteration in (0, 1, 0)]
+    assert all(len(pair) == 2 and torch.equal(*pair) for pair in drawn)
+    assert not torch.equal(drawn[0][0], drawn[1][0])
+    assert torch.equal(drawn[0][0], drawn[2][0])
+    torch.manual_seed(99)
+    resumed = with_feature(tmp_path=tmp_path, seed=3)
+    assert torch.equal(masks(resumed, 1)[0], drawn[1][0])
+    assert not torch.equal(masks(with_feature(tmp_path=tmp_path, seed=4), 1)[0], drawn[1][0])
+
+
+def test_the_stages_teacher_runs_no_decoder(tmp_path):
+    stage = with_feature(tmp_path=tmp_path)
+    calls = []
+    for model in (stage.student, *stage._teacher):
+        model.neck.register_forward_hook(lambda module, *_: calls.append(module))
+    stage(mode="loss", **raw())
+    assert calls == [stage.student.neck]
+
+
+@pytest.mark.parametrize("names", [("tokens",), ("pooled",), ("tokens", "pooled")])
+def test_feature_mse_compares_tokens_and_pooled_through_projections(tmp_path, names):
+    """Worked out again: unit-length features of both encoders behind one mask, summed over the width."""
+    transfer = dict(MSE, features=list(names)) if len(names) == 1 else MSE  # both are the paradigm's own
+    stage = with_feature(transfer, tmp_path=tmp_path).eval()
+    losses = at(stage, 2)(mode="loss", **raw())
+    batch = stage.paradigm.prepare(raw(), generator=stage.generator())
+    own, goal = (stage.paradigm.forward(model, batch) for model in (stage.student, stage._teacher[0]))
+    assert set(stage.transfer.heads) == set(names)
+    terms = []
+    for name in names:
+        head = stage.transfer.heads[name]
+        assert head.weight.shape == (16, 32)
+        unit = [f / f.norm(dim=-1, keepdim=True) for f in (head(own[name]), goal[name])]
+        terms.append((unit[0] - unit[1]).square().sum(-1).mean().item())
+    assert losses["transfer/feature_mse"].item() == pytest.approx(sum(terms) / len(terms), rel=1e-5)
+    assert losses["task/loss"].item() == own["loss"].item()
+    losses["loss"].backward()
+    assert all(parameter.grad.any() for parameter in stage.transfer.parameters())
+    trained = [p for p in stage.student.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.any() for p in trained)
+
+
+def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(tmp_path):
+    _, small = made(mae(32, 1))
+    paradigm, large = made(mae(32, 3, 32, 2))
+    assert grow(small, large).function_preserving
+    stage = with_feature(tmp_path=tmp_path, student=mae(32, 3, 32, 2), teacher=mae(32, 1), init=large, weights=small)
+    losses = stage.train()(mode="loss", **raw())
+    assert losses["transfer/feature_mse"].item() < 1e-10
+    batch = stage.paradigm.prepare(raw(), generator=stage.generator())
+    assert losses["task/loss"].item() == pytest.approx(paradigm.forward(small, batch)["loss"].item(), rel=1e-4)
+    fresh = with_feature(tmp_path=tmp_path, student=mae(32, 3, 32, 2), teacher=mae(32, 1), weights=small)
+    assert fresh(mode="loss", **raw())["transfer/feature_mse"].item() > 0.01
+
+
+@pytest.mark.parametrize("switches", [dict(grad_checkpointing=True), dict(precision="bf16"), dict(attention="math")])
+def test_switches_change_the_cost_and_not_the_loss(tmp_path, switches):
+    losses, gradients = [], []
+    for given in ({}, switches):
+        stage = with_feature(tmp_path=tmp_path, switches=given, seed=1)
+        loss = stage(mode="loss", **raw())["loss"]
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(stage.student.backbone.patch_embed.projection.weight.grad)
+    close = dict(rel=0.05) if "precision" in switches else dict(rel=1e-5)
+    assert losses[0] == pytest.approx(losses[1], **close)
+    assert nn.functional.cosine_similarity(*(g.flatten() for g in gradients), dim=0) > 0.99
