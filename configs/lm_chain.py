@@ -1,7 +1,9 @@
 """Three Llama-style language models on the source text of Python's standard library, small to large.
 
 Run:    mim train compt configs/lm_chain.py
-Needs:  pip install "compt[lm]"; no GPU, no download but the packages
+Needs:  pip install "compt[lm]"; 6 minutes on 2 CPU cores, no GPU, no download but the packages
+Gives:  bits a byte of held-out files (chance 8.01): llama-t 2.22, llama-s 2.14, llama-b 2.08
+Alone:  trained too, for the same samples: 2.22, 2.81, 3.44; see docs/results.md
 """
 
 paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=512)
@@ -25,7 +27,7 @@ chain = [
     dict(name="llama-b", model=llama(160, 5), iters=250),
 ]
 grower = dict(type="lossless")
-transfer = dict(type="none")
+transfer = dict(type="none")  # logit_kl and feature_mse were tried, and made it no better: docs/results.md
 individual = dict(budget="chain")
 compare = True
 

@@ -1,7 +1,9 @@
 """Three masked autoencoders on icons, small to large.
 
 Run:    mim train compt configs/mae_chain.py
-Needs:  pip install "compt[mae,demo]"; no GPU, no download but the packages
+Needs:  pip install "compt[mae,demo]"; 12 minutes on 2 CPU cores, no GPU, no download but the packages
+Gives:  reconstruction loss on unseen icons: mae-t 0.432, mae-s 0.411, mae-b 0.400
+Alone:  trained too, for the same samples: 0.432, 0.559, 0.632; see docs/results.md
 """
 
 paradigm = dict(
@@ -54,7 +56,7 @@ chain = [
     dict(name="mae-b", model=mae(160, 8), epochs=5),
 ]
 grower = dict(type="lossless")
-transfer = dict(type="none")
+transfer = dict(type="none")  # feature_mse was tried, and made it no better: docs/results.md
 individual = dict(budget="chain")
 compare = True
 evaluations = 2

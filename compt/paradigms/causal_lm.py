@@ -19,6 +19,7 @@ from compt.data.text import open_tokens, text_splits
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
 from compt.paradigms import _lm_models as models
+from compt.paradigms._agreement import Agreement
 from compt.paradigms._lm_tokenizer import UNKNOWN, LmTokenizer, open_tokenizer, quiet
 
 ATTENTIONS = ("sdpa", "eager")
@@ -38,7 +39,7 @@ class CausalLm(Paradigm):
     Args:
         data: what to train on and measure on; see :mod:`compt.data.text`. ``num_samples`` in it is the size of the
             training set, in blocks of ``context`` tokens, for plans made where the data is not.
-        context: tokens that the model reads at once.
+        context: tokens that the model reads at once; by default the members' max_position_embeddings.
         tokenizer: folder or name that ``AutoTokenizer`` loads; None reads the bytes of UTF-8, without any download.
         attention: 'sdpa' (torch's fused kernels) or 'eager', for models that have no other.
         eval_blocks: blocks of each held-out split to measure, evenly spaced; None measures all.
@@ -68,7 +69,7 @@ class CausalLm(Paradigm):
         self.context, self.attention, self._tokenizer = context, attention, tokenizer
         self.eval_blocks = eval_blocks
         self.splits = text_splits(self._source_options()) if self.data is not None else ()
-        self._vocab_size: int | None = None
+        self._input = Agreement()
         self._bare = False
         self._tokens_a_byte: dict[str, float | None] = {}
 
@@ -87,20 +88,11 @@ class CausalLm(Paradigm):
         planned = torch.get_default_device().type == "meta" and self._tokenizer is not None
         says = isinstance(member.model, Mapping) and "vocab_size" in member.model
         tokenizer = UNKNOWN if (planned and says) or self._bare else self.tokenizer  # plans need none to be there
-        size = tokenizer.size if self._vocab_size is None else self._vocab_size
+        size = self._input.get("vocab_size") or tokenizer.size
         config = models.model_config(member, tokenizer, size, self.context)
-        self._agree(member.name, config.vocab_size)
+        self._input.hold(member.name, "vocab_size", config.vocab_size)
+        self._input.hold(member.name, "context", self.context or getattr(config, models.POSITIONS, None))
         return models.build(member.name, config, self.attention)
-
-    def _agree(self, name: str, vocab_size: int) -> None:
-        """Remember the first member's vocabulary, and hold the others to it."""
-        if self._vocab_size is None:
-            self._vocab_size = vocab_size
-        elif self._vocab_size != vocab_size:
-            raise ConfigError(
-                f"Member '{name}' has a vocabulary of {vocab_size}, the members before it {self._vocab_size}.",
-                do="Teacher and student see the same batch: give all members of a chain the same vocab_size.",
-            )
 
     def _source_options(self) -> dict[str, Any]:
         if self.data is None:
@@ -110,9 +102,10 @@ class CausalLm(Paradigm):
         return {key: value for key, value in self.data.items() if key != "num_samples"}
 
     def _length(self) -> int:
-        if self.context is None:
-            raise ConfigError("The paradigm has no context.", where="paradigm.context", do="For example context=512.")
-        return self.context
+        length = self.context or self._input["context"]
+        if length is None:
+            raise ConfigError("The models name no context.", where="paradigm.context", do="For example context=512.")
+        return length
 
     def build_dataset(self, split: str) -> Dataset:
         """Open a split as ``dict(tokens=int64 [context + 1])`` samples."""
@@ -214,12 +207,12 @@ class CausalLm(Paradigm):
         Raises:
             ConfigError: it has no weights, or they are damaged or another model's.
         """
-        if self._vocab_size is None:
+        if self._input.get("vocab_size") is None:
             self._adopt(path)
         tokenizer = UNKNOWN if self._bare else self.tokenizer
         config = models.model_config(Member(path.name, str(path)), tokenizer, tokenizer.size, None)
         model = models.load(path, config, self.attention)
-        self._agree(path.name, config.vocab_size)
+        self._input.hold(path.name, "vocab_size", config.vocab_size)
         return model
 
     def load_weights(self, model: nn.Module, path: Path) -> None:

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from compt.data import SkipBroken, open_source, splits
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
+from compt.paradigms._agreement import Agreement
 from compt.paradigms._clip_data import PairDataset
 from compt.paradigms._clip_metrics import retrieval, zero_shot
 
@@ -62,7 +63,7 @@ class Clip(Paradigm):
         self.templates = tuple(templates)
         self.augment, self.mean, self.std = augment, tuple(mean), tuple(std)
         self.splits = splits(self._source_options()) if self.data is not None else ()
-        self._input: dict[str, Any] = {}
+        self._input = Agreement()
         self._sent: dict[torch.device, tuple[Tensor, ...]] = {}
         if augment is not None and not 0 < augment <= 1:
             raise ConfigError(f"augment={augment} is not in (0, 1].", where="paradigm clip")
@@ -101,26 +102,17 @@ class Clip(Paradigm):
             "tokenizer": {k: v for k, v in config["text_cfg"].items() if "tokenizer" in k},
         }
         for what, value in wants.items():
-            if self._input.setdefault(what, value) != value:
-                raise ConfigError(
-                    f"Member '{member.name}' has {what} {value}, the members before it {self._input[what]}.",
-                    do="Teacher and student see the same batch: give all members of a chain the same input.",
-                )
+            self._input.hold(member.name, what, value)
 
     @cached_property
     def tokenizer(self) -> Any:
         """The members' tokenizer: texts -> [N, context]."""
-        options = dict(self._expected("tokenizer"))
-        name, length = options.get("hf_tokenizer_name"), self._expected("context length")
+        options = dict(self._input["tokenizer"])
+        name, length = options.get("hf_tokenizer_name"), self._input["context length"]
         kwargs = options.get("tokenizer_kwargs") or {}
         if name:
             return open_clip.HFTokenizer(name, length, tokenizer_mode=options.get("tokenizer_mode"), **kwargs)
         return open_clip.SimpleTokenizer(context_length=length, **kwargs)
-
-    def _expected(self, what: str) -> Any:
-        if what not in self._input:
-            raise ConfigError(f"The {what} is not known before a member has been built.", do="Call build_model first.")
-        return self._input[what]
 
     def _source_options(self) -> dict[str, Any]:
         if self.data is None:
@@ -135,7 +127,7 @@ class Clip(Paradigm):
         Raises:
             ConfigError: the data has no captions.
         """
-        size, options = self._expected("image size"), self._source_options()
+        size, options = self._input["image size"], self._source_options()
         if options.get("type") == "icons":
             options.setdefault("image_size", max(size))
         source = open_source(split=split, **options)
@@ -157,7 +149,7 @@ class Clip(Paradigm):
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Zeros for images [B, 3, H, W] and texts [B, context] on the model's device."""
         weight = next(model.parameters())
-        size, length = self._expected("image size"), self._expected("context length")
+        size, length = self._input["image size"], self._input["context length"]
         return {
             "image": torch.zeros(batch_size, 3, *size, device=weight.device, dtype=weight.dtype),
             "text": torch.zeros(batch_size, length, device=weight.device, dtype=torch.long),

@@ -19,6 +19,7 @@ from compt.data import SkipBroken, open_source, renumber, splits
 from compt.errors import ConfigError
 from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
 from compt.paradigms import _mmpretrain, _timm_vit
+from compt.paradigms._agreement import Agreement
 from compt.paradigms._image_probe import accuracy, labelled, probe
 from compt.paradigms._mae_data import ImageDataset, default_pipeline
 from compt.paradigms._mae_features import features, labels, moved, only_labelled, scalar, watching, whole
@@ -75,7 +76,7 @@ class Mae(Paradigm):
         self.pipelines = {True: pipeline, False: test_pipeline}
         self.data_preprocessor = dict(data_preprocessor)
         self.probe = {"samples": 2000, "dataset": None, **probe} if probe is not None else None
-        self._input: dict[str, Any] = {}
+        self._input = Agreement()
         self._preprocessor: Any = None
         self._classes: tuple[str, ...] | None = None
         self._reference: tuple[Dataset, tuple[str, ...]] | None = None
@@ -98,23 +99,14 @@ class Mae(Paradigm):
         """Build a model that fits the members before it; one that is ``loaded`` need not, and gets no fresh weights."""
         config.setdefault("data_preprocessor", _mmpretrain.suited(self.data_preprocessor, config))
         model = _mmpretrain.build(config, name, fresh=not loaded)
-        self._agree("image size", _mmpretrain.image_size(model), name, loaded)
-        self._agree("data_preprocessor", config["data_preprocessor"], name, loaded)
-        self._agree("number of patches", give_masks(model.backbone), name, loaded)  # type: ignore[arg-type]
+        wants = {
+            "image size": _mmpretrain.image_size(model),
+            "data_preprocessor": config["data_preprocessor"],
+            "number of patches": give_masks(model.backbone),  # type: ignore[arg-type]
+        }
+        for what, value in wants.items():
+            self._input.hold(name, what, value, binding=not loaded)
         return model
-
-    def _agree(self, what: str, value: Any, name: str, loaded: bool) -> None:
-        """Remember what the first model expects as input, and hold the members after it to it."""
-        if self._input.setdefault(what, value) != value and not loaded:
-            raise ConfigError(
-                f"Member '{name}' has {what} {value}, the members before it {self._input[what]}.",
-                do="Teacher and student see the same batch: give all members of a chain the same input.",
-            )
-
-    def _expected(self, what: str) -> Any:
-        if what not in self._input:
-            raise ConfigError(f"The {what} is not known before a member has been built.", do="Call build_model first.")
-        return self._input[what]
 
     def _source_options(self) -> dict[str, Any]:
         if self.data is None:
@@ -133,7 +125,7 @@ class Mae(Paradigm):
         return self._dataset(split, train=split == "train")
 
     def _dataset(self, split: str, *, train: bool) -> ImageDataset:
-        size, options = self._expected("image size"), self._source_options()
+        size, options = self._input["image size"], self._source_options()
         if options.get("type") == "icons":
             options.setdefault("image_size", max(size))
         source = open_source(split=split, **options)
@@ -156,7 +148,7 @@ class Mae(Paradigm):
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Black images [B, 3, H, W] after the training pipeline, on the model's device."""
-        size = self._expected("image size")
+        size = self._input["image size"]
         state = random_state()
         images = [{"image": Image.new("RGB", size[::-1]), "label": 0}]
         sample = ImageDataset(images, self.pipelines[True] or default_pipeline(size, train=True))[0]
@@ -176,10 +168,10 @@ class Mae(Paradigm):
         device = (inputs if isinstance(inputs, Tensor) else inputs[0]).device
         if self._preprocessor is None:
             with _mmpretrain.scope(), torch.device("cpu"):
-                self._preprocessor = _mmpretrain.MODELS.build(self._expected("data_preprocessor"))
+                self._preprocessor = _mmpretrain.MODELS.build(self._input["data_preprocessor"])
         learning = torch.is_grad_enabled()  # Mixup and the like are for training
         ready = self._preprocessor.to(device)({key: batch[key] for key in ("inputs", "data_samples")}, learning)
-        if patches := self._expected("number of patches"):
+        if patches := self._input["number of patches"]:
             ready["noise"] = draw_noise(ready["inputs"], patches, generator)
         return ready
 

@@ -149,7 +149,7 @@ def test_a_damaged_folder_is_refused_by_name(damage, message, tmp_path, capfd):
 
 def test_a_folder_of_another_vocabulary_is_refused(tmp_path):
     made(dict(LLAMA, vocab_size=300))[0].export(made(dict(LLAMA, vocab_size=300))[1], tmp_path)
-    with pytest.raises(ConfigError, match="vocabulary of 300, the members before it 257"):
+    with pytest.raises(ConfigError, match="vocab_size 300, the members before it 257"):
         made()[0].load(tmp_path)
 
 

@@ -143,7 +143,7 @@ def test_a_context_beyond_the_positions_is_refused():
 
 def test_members_of_different_vocabularies_are_refused():
     paradigm, _ = made(dict(LLAMA, vocab_size=300))
-    with pytest.raises(ConfigError, match="'b' has a vocabulary of 320, the members before it 300"):
+    with pytest.raises(ConfigError, match="'b' has vocab_size 320, the members before it 300"):
         paradigm.build_model(Member("b", dict(LLAMA, vocab_size=320)))
     assert paradigm.build_model(Member("c", dict(LLAMA, hidden_size=64))).config.vocab_size == 300
 
@@ -177,10 +177,23 @@ def test_options_that_cannot_be_are_refused(tmp_path):
             CausalLm(**{key: 0})
     with pytest.raises(ConfigError, match=r"no data(.|\n)*stdlib"):
         made()[0].build_dataset("train")
-    with pytest.raises(ConfigError, match=r"no context(.|\n)*paradigm.context"):
+    with pytest.raises(ConfigError, match="context is not known before a member has been built"):
         CausalLm(data=corpus(tmp_path)).build_dataset("train")
     with pytest.raises(ConfigError, match="nosuch"):
         CausalLm(data=dict(type="nosuch"), context=8)
+
+
+def test_the_context_is_the_models_own_where_none_is_given(tmp_path):
+    paradigm = CausalLm(data=corpus(tmp_path))
+    paradigm.build_model(Member("a", dict(LLAMA, max_position_embeddings=6)))
+    assert paradigm.build_dataset("train")[0]["tokens"].shape == (7,)
+    with pytest.raises(ConfigError, match="context 8, the members before it 6"):
+        paradigm.build_model(Member("b", dict(LLAMA, max_position_embeddings=8)))
+    bloom = dict(model_type="bloom", hidden_size=32, n_layer=2, n_head=4)
+    paradigm = CausalLm(data=corpus(tmp_path), attention="eager")
+    paradigm.build_model(Member("a", bloom))
+    with pytest.raises(ConfigError, match=r"name no context(.|\n)*context=512"):
+        paradigm.build_dataset("train")
 
 
 def test_families_without_fused_attention_say_so():
