@@ -64,7 +64,7 @@ def train(
     preflight(checked, chain_plan)
     with folder.open(resume=resume) if is_main_process() else nullcontext():
         if beside is not None and individual and is_main_process():
-            folder.take_over(beside, 0, chain_plan.stages[0].iters)
+            folder.take_over(beside, chain_plan.stages[0].iters)
         barrier()
         for index, stage_plan in enumerate(chain_plan.stages):
             if not folder.stages[index].done:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import dis
 import inspect
 import io
 import re
+import symtable
 import tokenize
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -66,12 +65,10 @@ def assigned_names(path: str) -> set[str]:
     """Names that a config file assigns at its top level, without its ``_base_`` files."""
     text = Path(path).read_text("utf-8")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            code = compile(text, path, "exec")
+        names = symtable.symtable(text, path, "exec").get_symbols()
     except SyntaxError:  # mmengine's {{$NAME:default}} is no Python
         return set(re.findall(r"^(\w+)\s*=", text, re.MULTILINE))
-    return {step.argval for step in dis.get_instructions(code) if step.opname == "STORE_NAME"}
+    return {name.get_name() for name in names if name.is_assigned()}
 
 
 def _open(source: str | Path | Mapping[str, Any]) -> Config:

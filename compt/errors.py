@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -33,6 +33,12 @@ class ComptError(Exception):
         """What is wrong, where, and what to do, on one line."""
         where = f"({self.where})" if self.where else ""
         return " ".join(f"{self.what} {where} {self.do}".split())
+
+
+def some(faults: Sequence[str], most: int = 4) -> str:
+    """The first few of many faults, in one clause."""
+    more = f", and {len(faults) - most} more" if len(faults) > most else ""
+    return f"{'; '.join(faults[:most])}{more}"
 
 
 @contextmanager

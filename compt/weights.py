@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from compt.errors import ConfigError
+from compt.errors import ConfigError, some
 from compt.files import atomic, not_written, sha256
 
 WRAPPERS = ("module.", "_orig_mod.")
@@ -119,9 +119,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         if other != name and not torch.equal(state[name], state[other]):
             faults.append(f"'{name}' and '{other}' differ in it, and are one tensor in the model")
     if faults:
-        more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise ConfigError(
-            f"The weights '{path}' are not of this model: {'; '.join(faults[:4])}{more}.",
+            f"The weights '{path}' are not of this model: {some(faults)}.",
             do="Check the path and the model's config.",
         )
     for name, value in state.items():

@@ -113,10 +113,10 @@ class WorkDir:
         finally:
             lock.release()
 
-    def take_over(self, other: Path, index: int, iters: int) -> None:
-        """Copy a finished stage from another folder of the same config, where it was trained alike: from scratch."""
-        there = StageFolder(other / self.stages[index].path.name)
-        here = self.stages[index]
+    def take_over(self, other: Path, iters: int) -> None:
+        """Copy the first stage from another folder of the same config, where it was trained alike: from scratch."""
+        here = self.stages[0]
+        there = StageFolder(other / here.path.name)
         if here.done or not there.done or not (other / STATE).is_file():
             return
         manifest, state = read_json(there.manifest), read_json(other / STATE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -16,6 +18,8 @@ from compt.interfaces import Metric
 from compt.paradigms._mae_features import label_of
 
 NEIGHBOURS = 20
+ITERATIONS = 200
+"""Of the linear classifier; the same for all models, whether it has converged or not."""
 
 
 def probe(train_ND: Tensor, train_label_N: Tensor, test_MD: Tensor, test_label_M: Tensor) -> dict[str, Metric]:
@@ -30,7 +34,10 @@ def probe(train_ND: Tensor, train_label_N: Tensor, test_MD: Tensor, test_label_M
     train, labels = train_ND.double().cpu().numpy(), train_label_N.cpu().numpy()
     test, truth = test_MD.double().cpu().numpy(), test_label_M.cpu().numpy()
     knn = KNeighborsClassifier(min(NEIGHBOURS, len(train)), weights="distance").fit(normalize(train), labels)
-    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, C=0.1)).fit(train, labels)
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS, C=0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        linear.fit(train, labels)
     return {
         "knn": Metric(float(knn.score(normalize(test), truth)), chance=chance(truth)),
         "linear_probe": Metric(float(linear.score(test, truth)), chance=chance(truth)),

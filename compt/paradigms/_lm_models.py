@@ -17,7 +17,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from compt.errors import ConfigError, did_you_mean
+from compt.errors import ConfigError, did_you_mean, some
 from compt.interfaces import Member
 from compt.paradigms._lm_tokenizer import Ids, LmTokenizer, quiet
 
@@ -235,10 +235,9 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
         for name, theirs, ours in sorted(found["mismatched_keys"])
     ]
     if faults or found["error_msgs"]:
-        more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise ConfigError(
             f"The weights in '{path}' are not of the model that its {CONFIG_FILE} describes: "
-            f"{'; '.join(faults[:4] or found['error_msgs'][:1])}{more}.",
+            f"{some(faults or found['error_msgs'])}.",
             do="Give a folder that transformers or compt exported, complete.",
         )
     check_head(path.name, model)

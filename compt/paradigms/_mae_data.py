@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 from compt.data import renumber
@@ -47,8 +48,6 @@ class ImageDataset(Dataset):
     def __init__(
         self, source: Any, pipeline: Sequence[Mapping[str, Any]], classes: tuple[str, ...] | None = None
     ) -> None:
-        from mmengine.dataset import Compose
-
         self.source = source
         own: tuple[str, ...] = getattr(source, "classes", ())
         self.classes = own if classes is None else classes

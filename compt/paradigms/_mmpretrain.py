@@ -21,13 +21,14 @@ from compt.weights import plain_state, read_checkpoint, read_state, saving
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of operators that mmcv-lite does not have, and nothing here needs
-    from mmpretrain.models import MAE, ImageClassifier, MAEViT, VisionTransformer
+    from mmpretrain.models import MAE, BaseClassifier, ImageClassifier, MAEViT, VisionTransformer
     from mmpretrain.registry import MODELS
     from mmpretrain.utils import register_all_modules
 
     register_all_modules(init_default_scope=False)
 
 __all__ = ["MAE", "MODELS", "ImageClassifier", "MAEViT", "VisionTransformer"]
+PIXELS: Mapping[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 CONFIG_FILE, WEIGHTS_FILE = "model.py", "model.pth"
 
 
@@ -79,12 +80,12 @@ def config_of(content: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
     return model
 
 
-def suited(preprocessor: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config of pre-processing as the model's kind takes it: classifiers have a class of their own."""
-    found = dict(preprocessor)
-    if str(config.get("type")).endswith("Classifier") and str(found.get("type")).endswith("SelfSupDataPreprocessor"):
-        found["type"] = "mmpretrain.ClsDataPreprocessor"
-    return found
+def default_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a model's pixels are prepared where its config does not say: ImageNet's mean and deviation, from BGR."""
+    with scope():
+        algorithm = MODELS.get(config.get("type"))
+    classifier = isinstance(algorithm, type) and issubclass(algorithm, BaseClassifier)
+    return {"type": f"mmpretrain.{'Cls' if classifier else 'SelfSup'}DataPreprocessor", **PIXELS, "to_rgb": True}
 
 
 def build(config: Mapping[str, Any], name: str, *, fresh: bool = True) -> nn.Module:

@@ -17,15 +17,15 @@ from transformers import GenerationConfig
 
 from compt.data.text import open_tokens, text_splits
 from compt.errors import ConfigError, did_you_mean
-from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
+from compt.interfaces import Batch, Member, Metric, Outputs
 from compt.paradigms import _lm_models as models
-from compt.paradigms._agreement import Agreement
 from compt.paradigms._lm_tokenizer import UNKNOWN, LmTokenizer, open_tokenizer, quiet
+from compt.paradigms._shared import Agreement, Sourced
 
 ATTENTIONS = ("sdpa", "eager")
 
 
-class CausalLm(Paradigm):
+class CausalLm(Sourced):
     """Language models as transformers builds them: mean cross entropy of each token given those before it.
 
     A member's ``model`` is a config dict with ``model_type`` (``'llama'``, ``'qwen3'``, ``'gpt2'``, ...), a folder
@@ -47,6 +47,7 @@ class CausalLm(Paradigm):
 
     outputs = frozenset({"logits", "hidden"})
     features = ("hidden",)
+    example = "data=dict(type='stdlib')"
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class CausalLm(Paradigm):
         self.data = dict(data) if data is not None else None
         self.context, self.attention, self._tokenizer = context, attention, tokenizer
         self.eval_blocks = eval_blocks
-        self.splits = text_splits(self._source_options()) if self.data is not None else ()
+        self.splits = text_splits(self.source()) if self.data is not None else ()
         self._input = Agreement()
         self._bare = False
         self._tokens_a_byte: dict[str, float | None] = {}
@@ -94,13 +95,6 @@ class CausalLm(Paradigm):
         self._input.hold(member.name, "context", self.context or getattr(config, models.POSITIONS, None))
         return models.build(member.name, config, self.attention)
 
-    def _source_options(self) -> dict[str, Any]:
-        if self.data is None:
-            raise ConfigError(
-                "The paradigm has no data.", where="paradigm.data", do="For example data=dict(type='stdlib')."
-            )
-        return {key: value for key, value in self.data.items() if key != "num_samples"}
-
     def _length(self) -> int:
         length = self.context or self._input["context"]
         if length is None:
@@ -109,17 +103,12 @@ class CausalLm(Paradigm):
 
     def build_dataset(self, split: str) -> Dataset:
         """Open a split as ``dict(tokens=int64 [context + 1])`` samples."""
-        blocks = open_tokens(self._source_options(), split, self.tokenizer, self._length())
+        blocks = open_tokens(self.source(), split, self.tokenizer, self._length())
         self._tokens_a_byte[split] = blocks.num_tokens / blocks.num_bytes if blocks.num_bytes else None
         if split == "train" or self.eval_blocks is None or self.eval_blocks >= len(blocks):
             return blocks
         chosen = torch.linspace(0, len(blocks) - 1, self.eval_blocks, dtype=torch.float64)
         return Subset(blocks, chosen.round().long().tolist())
-
-    def num_samples(self, split: str) -> int:
-        """``data['num_samples']`` for the training split, else the length of the data."""
-        declared = (self.data or {}).get("num_samples") if split == "train" else None
-        return int(declared) if declared is not None else super().num_samples(split)
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Zeros for tokens [B, context] on the model's device; on the meta device with a mask.

@@ -20,16 +20,16 @@ from torch.utils.data import Dataset
 
 from compt.data import SkipBroken, open_source, splits
 from compt.errors import ConfigError, did_you_mean
-from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
-from compt.paradigms._agreement import Agreement
+from compt.interfaces import Batch, Member, Metric, Outputs
 from compt.paradigms._clip_data import PairDataset
 from compt.paradigms._clip_metrics import retrieval, zero_shot
+from compt.paradigms._shared import Agreement, Sourced
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 MAX_LOGIT_SCALE = math.log(100)
 
 
-class Clip(Paradigm):
+class Clip(Sourced):
     """CLIP as open_clip trains it: symmetric InfoNCE over the batch, gathered over all processes.
 
     A member's ``model`` is an open_clip model name, a folder that open_clip loads, or a config dict as in
@@ -49,6 +49,7 @@ class Clip(Paradigm):
 
     outputs = frozenset({"image_features", "text_features", "logit_scale"})
     features = ("image_features", "text_features")
+    example = "data=dict(type='icons')"
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Clip(Paradigm):
         self.data = dict(data) if data is not None else None
         self.templates = tuple(templates)
         self.augment, self.mean, self.std = augment, tuple(mean), tuple(std)
-        self.splits = splits(self._source_options()) if self.data is not None else ()
+        self.splits = splits(self.source()) if self.data is not None else ()
         self._input = Agreement()
         self._sent: dict[torch.device, tuple[Tensor, ...]] = {}
         if augment is not None and not 0 < augment <= 1:
@@ -114,20 +115,13 @@ class Clip(Paradigm):
             return open_clip.HFTokenizer(name, length, tokenizer_mode=options.get("tokenizer_mode"), **kwargs)
         return open_clip.SimpleTokenizer(context_length=length, **kwargs)
 
-    def _source_options(self) -> dict[str, Any]:
-        if self.data is None:
-            raise ConfigError(
-                "The paradigm has no data.", where="paradigm.data", do="For example data=dict(type='icons')."
-            )
-        return {k: v for k, v in self.data.items() if k != "num_samples"}
-
     def build_dataset(self, split: str) -> Dataset:
         """Open a split as ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)`` samples.
 
         Raises:
             ConfigError: the data has no captions.
         """
-        size, options = self._input["image size"], self._source_options()
+        size, options = self._input["image size"], self.source()
         if options.get("type") == "icons":
             options.setdefault("image_size", max(size))
         source = open_source(split=split, **options)
@@ -140,11 +134,6 @@ class Clip(Paradigm):
                 do="Leave out caption_key=None, or give tables or shards with captions: folders have none.",
             )
         return PairDataset(source, size, self.tokenizer, augment=self.augment if split == "train" else None)
-
-    def num_samples(self, split: str) -> int:
-        """``data['num_samples']`` for the training split, else the length of the data."""
-        declared = (self.data or {}).get("num_samples") if split == "train" else None
-        return int(declared) if declared is not None else super().num_samples(split)
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Zeros for images [B, 3, H, W] and texts [B, context] on the model's device."""
@@ -208,7 +197,7 @@ class Clip(Paradigm):
             return found | retrieval(image, text, torch.cat(tokens))
 
     def _classes(self, split: str) -> tuple[str, ...]:
-        return getattr(open_source(split=split, **self._source_options()), "classes", ())
+        return getattr(open_source(split=split, **self.source()), "classes", ())
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write a folder that ``open_clip.create_model_and_transforms('local-dir:FOLDER')`` loads."""

@@ -17,29 +17,23 @@ from torch.utils.data import DataLoader, Dataset
 from compt.checkpoint import random_state, restore_random_state
 from compt.data import SkipBroken, open_source, renumber, splits
 from compt.errors import ConfigError
-from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
+from compt.interfaces import Batch, Member, Metric, Outputs
 from compt.paradigms import _mmpretrain, _timm_vit
-from compt.paradigms._agreement import Agreement
 from compt.paradigms._image_probe import accuracy, labelled, probe
 from compt.paradigms._mae_data import ImageDataset, default_pipeline
 from compt.paradigms._mae_features import features, labels, moved, only_labelled, scalar, watching, whole
 from compt.paradigms._mae_masks import draw_noise, give_masks
 from compt.paradigms._mae_weights import fill
 from compt.paradigms._mmpretrain import MAE, ImageClassifier, VisionTransformer
+from compt.paradigms._shared import Agreement, Sourced
 from compt.weights import load_state
 
 CAPTIONED = ("csv", "shards", "webdataset")
 """Sources that want to be told that captions are not needed."""
 FEATURES = frozenset({"tokens", "pooled"})
-PREPROCESSOR: Mapping[str, Any] = {
-    "type": "mmpretrain.SelfSupDataPreprocessor",
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
-    "to_rgb": True,
-}
 
 
-class Mae(Paradigm):
+class Mae(Sourced):
     """Self-supervised learning of images with the algorithms of mmpretrain, masked autoencoders first.
 
     A member's ``model`` is an mmpretrain config: ``dict(type='mmpretrain.MAE', backbone=..., neck=..., head=...)``,
@@ -61,6 +55,7 @@ class Mae(Paradigm):
 
     outputs = FEATURES | {"loss"}
     features = ("tokens", "pooled")
+    example = "data=dict(type='icons'), or train_dataloader=dict(dataset=dict(type=...))"
 
     def __init__(
         self,
@@ -68,13 +63,13 @@ class Mae(Paradigm):
         data: Mapping[str, Any] | None = None,
         pipeline: Sequence[Mapping[str, Any]] | None = None,
         test_pipeline: Sequence[Mapping[str, Any]] | None = None,
-        data_preprocessor: Mapping[str, Any] = PREPROCESSOR,
+        data_preprocessor: Mapping[str, Any] | None = None,
         probe: Mapping[str, Any] | None = {"samples": 2000},
     ) -> None:
         self.data = dict(data) if data is not None else None
-        self.splits = splits(self._source_options()) if self.data is not None else ()
+        self.splits = splits(self.source()) if self.data is not None else ()
         self.pipelines = {True: pipeline, False: test_pipeline}
-        self.data_preprocessor = dict(data_preprocessor)
+        self.data_preprocessor = data_preprocessor
         self.probe = {"samples": 2000, "dataset": None, **probe} if probe is not None else None
         self._input = Agreement()
         self._preprocessor: Any = None
@@ -97,7 +92,8 @@ class Mae(Paradigm):
 
     def _built(self, config: dict[str, Any], name: str, *, loaded: bool = False) -> nn.Module:
         """Build a model that fits the members before it; one that is ``loaded`` need not, and gets no fresh weights."""
-        config.setdefault("data_preprocessor", _mmpretrain.suited(self.data_preprocessor, config))
+        own = self.data_preprocessor or _mmpretrain.default_preprocessor(config)
+        config.setdefault("data_preprocessor", dict(own))
         model = _mmpretrain.build(config, name, fresh=not loaded)
         wants = {
             "image size": _mmpretrain.image_size(model),
@@ -108,14 +104,9 @@ class Mae(Paradigm):
             self._input.hold(name, what, value, binding=not loaded)
         return model
 
-    def _source_options(self) -> dict[str, Any]:
-        if self.data is None:
-            raise ConfigError(
-                "The paradigm has no data.",
-                where="paradigm.data",
-                do="For example data=dict(type='icons'), or train_dataloader=dict(dataset=dict(type=...)).",
-            )
-        options = {k: v for k, v in self.data.items() if k != "num_samples"}
+    def source(self) -> dict[str, Any]:
+        """The source's config, told that captions are not needed."""
+        options = super().source()
         if options.get("type") in CAPTIONED and "caption_keys" not in options:
             options.setdefault("caption_key", None)
         return options
@@ -125,7 +116,7 @@ class Mae(Paradigm):
         return self._dataset(split, train=split == "train")
 
     def _dataset(self, split: str, *, train: bool) -> ImageDataset:
-        size, options = self._input["image size"], self._source_options()
+        size, options = self._input["image size"], self.source()
         if options.get("type") == "icons":
             options.setdefault("image_size", max(size))
         source = open_source(split=split, **options)
@@ -136,11 +127,6 @@ class Mae(Paradigm):
         elif self._classes is None:
             self._classes = open_source(split="train", **options).classes
         return ImageDataset(source, self.pipelines[train] or default_pipeline(size, train=train), self._classes)
-
-    def num_samples(self, split: str) -> int:
-        """``data['num_samples']`` for the training split, else the length of the data."""
-        declared = (self.data or {}).get("num_samples") if split == "train" else None
-        return int(declared) if declared is not None else super().num_samples(split)
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Stack ``inputs``, view by view where there are several, and list ``data_samples``."""

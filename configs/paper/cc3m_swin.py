@@ -9,18 +9,7 @@ Ours:     24 epochs for Swin-S, as for ViT-S: the script of that hop names the m
 Differs:  as cc3m_vit.py; blocks deepen in place, where the paper's code leaves the 12 new blocks of Swin-S random
 """
 
-paradigm = dict(
-    type="clip",
-    data=dict(
-        type="csv",
-        train="data/cc3m_train.csv",
-        imagenet="data/imagenet_val.csv",
-        caption_key=[f"caption_{i}" for i in range(8)],
-        label_key="label",
-        num_samples=2_905_954,
-    ),
-    templates=("a photo of a {}.",),
-)
+_base_ = ["_base_/clip.py"]
 
 
 def clip(size, text_width):
@@ -37,23 +26,9 @@ def clip(size, text_width):
     )
 
 
-def schedule(warm_up):
-    return [
-        dict(type="LinearLR", start_factor=1e-3, begin=0, end=warm_up),
-        dict(type="CosineAnnealingLR", eta_min=0.0, begin=warm_up, end=1.0),
-    ]
-
-
 chain = [
-    dict(name="swin-t", model=clip("tiny", 384), epochs=128, param_scheduler=schedule(8000)),
+    dict(name="swin-t", model=clip("tiny", 384), epochs=128, param_scheduler=_base_.first_schedule),
     dict(name="swin-s", model=clip("small", 512), epochs=24),
     dict(name="swin-b", model=clip("base", 512), epochs=16),
     dict(name="swin-l", model=clip("large", 768), epochs=10),
 ]
-param_scheduler = schedule(1000)
-grower = dict(type="leading_block")
-transfer = dict(type="feature_mse", weight=0.98)
-
-precision = "bf16"
-train_dataloader = dict(batch_size=128, num_workers=8)
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.1, betas=(0.9, 0.98)))

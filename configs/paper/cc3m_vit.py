@@ -12,18 +12,7 @@ From:     Chain-of-Models Pre-Training, arXiv 2604.12391, and its scripts: tower
 Differs:  q, k and v get a corner each, not the fused tensor; the text tower deepens too; bf16; one prompt, not 80
 """
 
-paradigm = dict(
-    type="clip",
-    data=dict(
-        type="csv",
-        train="data/cc3m_train.csv",
-        imagenet="data/imagenet_val.csv",
-        caption_key=[f"caption_{i}" for i in range(8)],
-        label_key="label",
-        num_samples=2_905_954,
-    ),
-    templates=("a photo of a {}.",),
-)
+_base_ = ["_base_/clip.py"]
 
 
 def clip(width, layers, text_width):
@@ -34,22 +23,12 @@ def clip(width, layers, text_width):
     )
 
 
-def schedule(warm_up):
-    return [
-        dict(type="LinearLR", start_factor=1e-3, begin=0, end=warm_up),
-        dict(type="CosineAnnealingLR", eta_min=0.0, begin=warm_up, end=1.0),
-    ]
-
-
 chain = [
-    dict(name="vit-t", model=clip(192, 12, 256), epochs=128, param_scheduler=schedule(8000)),
+    dict(name="vit-t", model=clip(192, 12, 256), epochs=128, param_scheduler=_base_.first_schedule),
     dict(name="vit-s", model=clip(384, 12, 384), epochs=24),
     dict(name="vit-b", model=clip(768, 12, 512), epochs=16),
     dict(name="vit-l", model=clip(1024, 24, 768), epochs=16),
 ]
-param_scheduler = schedule(1000)
-grower = dict(type="leading_block")
-transfer = dict(type="feature_mse", weight=0.98)
 published = dict(
     source="arXiv 2604.12391",
     relative_compute={
@@ -58,7 +37,3 @@ published = dict(
         "vit-b->vit-l": 0.48,
     },
 )
-
-precision = "bf16"
-train_dataloader = dict(batch_size=128, num_workers=8)
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.1, betas=(0.9, 0.98)))

@@ -11,18 +11,9 @@ From:     Chain-of-Models Pre-Training, arXiv 2604.12391, and its scripts: 64 ep
 Differs:  as cc3m_vit.py
 """
 
-paradigm = dict(
-    type="clip",
-    data=dict(
-        type="csv",
-        train="data/merged15m_train.csv",
-        imagenet="data/imagenet_val.csv",
-        caption_key=[f"caption_{i}" for i in range(8)],
-        label_key="label",
-        num_samples=2_905_954 + 10_968_539,
-    ),
-    templates=("a photo of a {}.",),
-)
+_base_ = ["_base_/clip.py"]
+
+paradigm = dict(data=dict(train="data/merged15m_train.csv", num_samples=2_905_954 + 10_968_539))
 
 
 def clip(width, layers, text_width):
@@ -33,23 +24,9 @@ def clip(width, layers, text_width):
     )
 
 
-def schedule(warm_up):
-    return [
-        dict(type="LinearLR", start_factor=1e-3, begin=0, end=warm_up),
-        dict(type="CosineAnnealingLR", eta_min=0.0, begin=warm_up, end=1.0),
-    ]
-
-
 chain = [
-    dict(name="vit-s", model=clip(384, 12, 384), epochs=64, param_scheduler=schedule(8000)),
+    dict(name="vit-s", model=clip(384, 12, 384), epochs=64, param_scheduler=_base_.first_schedule),
     dict(name="vit-m", model=clip(512, 12, 448), epochs=22),
     dict(name="vit-b", model=clip(768, 12, 512), epochs=20),
     dict(name="vit-l", model=clip(1024, 24, 768), epochs=6),
 ]
-param_scheduler = schedule(1000)
-grower = dict(type="leading_block")
-transfer = dict(type="feature_mse", weight=0.98)
-
-precision = "bf16"
-train_dataloader = dict(batch_size=128, num_workers=8)
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.1, betas=(0.9, 0.98)))

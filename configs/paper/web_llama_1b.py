@@ -10,12 +10,9 @@ Ours:     all of it. 24.6 B tokens for the first member, 20 a parameter of the l
           8.2 B and 6.1 B. Heads of 64 throughout; growth keeps the function, and there is no teacher
 """
 
-paradigm = dict(
-    type="causal_lm",
-    data=dict(type="parquet", train="data/web/train", val="data/web/val", num_samples=48_000_000),
-    context=2048,
-    tokenizer="./data/tokenizer",
-)
+_base_ = ["_base_/llama.py"]
+
+paradigm = dict(data=dict(num_samples=48_000_000))
 
 
 def llama(width, layers, hidden):
@@ -40,11 +37,4 @@ chain = [
     dict(name="llama-399m", model=llama(1280, 16, 3456), samples=4_000_000, optim_wrapper=learning_rate(4e-4)),
     dict(name="llama-1b", model=llama(2048, 22, 5632), samples=3_000_000, optim_wrapper=learning_rate(3e-4)),
 ]
-grower = dict(type="lossless")
-transfer = dict(type="none")
-
-precision = "bf16"
 train_dataloader = dict(batch_size=8, num_workers=2)
-optim_wrapper = dict(
-    optimizer=dict(type="AdamW", lr=3e-4, weight_decay=0.1, betas=(0.9, 0.95)), clip_grad=dict(max_norm=1.0)
-)

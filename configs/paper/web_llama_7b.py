@@ -12,12 +12,9 @@ Ours:     all else. 135 B tokens for the first member, 20 a parameter of the lar
           41 B and 27 B. Heads of 128 throughout; growth keeps the function, and there is no teacher
 """
 
-paradigm = dict(
-    type="causal_lm",
-    data=dict(type="parquet", train="data/web/train", val="data/web/val", num_samples=170_000_000),
-    context=2048,
-    tokenizer="./data/tokenizer",
-)
+_base_ = ["_base_/llama.py"]
+
+paradigm = dict(data=dict(num_samples=170_000_000))
 
 
 def llama(width, layers, hidden):
@@ -38,12 +35,5 @@ chain = [
     dict(name="llama-3b", model=llama(3072, 24, 8192), samples=20_000_000),
     dict(name="llama-7b", model=llama(4096, 32, 11_008), samples=13_000_000),
 ]
-grower = dict(type="lossless")
-transfer = dict(type="none")
-
-precision = "bf16"
 grad_checkpointing = True
 train_dataloader = dict(batch_size=4, num_workers=2)
-optim_wrapper = dict(
-    optimizer=dict(type="AdamW", lr=3e-4, weight_decay=0.1, betas=(0.9, 0.95)), clip_grad=dict(max_norm=1.0)
-)

@@ -21,10 +21,11 @@ import timm
 from mmpretrain.structures import DataSample
 
 from compt.interfaces import Member
-from compt.paradigms._mmpretrain import MODELS, scope
-from compt.paradigms.mae import PREPROCESSOR, Mae
+from compt.paradigms._mmpretrain import MODELS, default_preprocessor, scope
+from compt.paradigms.mae import Mae
 from compt.testing.contracts import randomised
 
+PREPROCESSOR = default_preprocessor(dict(type="mmpretrain.MAE"))
 SIZE, PATCH = 32, 8
 PATCHES = (SIZE // PATCH) ** 2
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.paradigms.mae_models import SIZE, classifier, made, mae, normalised, prepared, raw, simmim
+from tests.paradigms.mae_models import PREPROCESSOR, SIZE, classifier, made, mae, normalised, prepared, raw, simmim
 
 # isort: split
 import mmpretrain
@@ -18,7 +18,7 @@ import timm
 from compt import ConfigError
 from compt.interfaces import Member
 from compt.paradigms._timm_vit import as_timm
-from compt.paradigms.mae import PREPROCESSOR, Mae
+from compt.paradigms.mae import Mae
 from compt.testing.contracts import randomised
 from tests.paradigms.conftest import picture
 

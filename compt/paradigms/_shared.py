@@ -1,10 +1,12 @@
-"""What all members of a chain read alike."""
+"""What the built-in paradigms share: members that agree on their input, and data that a config names."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC
+from typing import Any, ClassVar
 
 from compt.errors import ConfigError
+from compt.interfaces import Paradigm
 
 
 class Agreement:
@@ -36,3 +38,22 @@ class Agreement:
     def get(self, what: str) -> Any:
         """What was agreed on, None before any member has been built."""
         return self._told.get(what)
+
+
+class Sourced(Paradigm, ABC):
+    """A paradigm whose argument ``data`` names a source and its splits."""
+
+    data: dict[str, Any] | None
+    example: ClassVar[str]
+    """What to write where there is no data."""
+
+    def source(self) -> dict[str, Any]:
+        """The source's config; raise ConfigError where there is none."""
+        if self.data is None:
+            raise ConfigError("The paradigm has no data.", where="paradigm.data", do=f"For example {self.example}.")
+        return dict(self.data)
+
+    def num_samples(self, split: str) -> int:
+        """``data['num_samples']`` for the training split, else the length of the data."""
+        declared = (self.data or {}).get("num_samples") if split == "train" else None
+        return int(declared) if declared is not None else super().num_samples(split)
