@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from compt.axes import describe, evaluating, find_layout, unwrap
 from compt.errors import GrowthError
-from compt.interfaces import Architecture, Grower, Growth
+from compt.interfaces import Architecture, Grower, Growth, Objective
 from compt.operators import tensors_of
 from compt.registry import GROWERS
 
-Objective = Callable[[Mapping[str, Tensor]], Tensor]
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 

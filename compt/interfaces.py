@@ -24,6 +24,15 @@ Outputs = Mapping[str, Tensor]
 Status = Literal["copied", "expanded", "initialised", "shared"]
 Role = Literal["stream", "hidden", "output", "fixed"]
 Group = tuple[str, ...]
+Objective = Callable[[Mapping[str, Tensor]], Tensor]
+"""Parameters of the target by name -> the loss, [], on the next batch; those not given keep their values."""
+
+
+class Plugin:
+    """What all four kinds of plug-in can say of themselves."""
+
+    api_version: ClassVar[str] = ""
+    """The plug-in API it was written for, ``compt.API_VERSION`` then: a compt without it refuses it by name."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +159,16 @@ class Growth:
         }
 
 
-class Grower(ABC):
+class Grower(Plugin, ABC):
     """Parameter space: makes the weights of a larger model from those of a smaller one, once a stage."""
 
     function_preserving: ClassVar[bool] = False
     """What it aims at; ``Growth.function_preserving`` is the truth for a pair."""
+    objective_calls: int = 0
+    """How often ``grow`` calls its objective at most, for growers that learn: planned and charged as training steps.
+
+    Every process then takes part, each on its own batches; all get the mean of losses and gradients.
+    """
 
     @abstractmethod
     def check(self, source: Architecture, target: Architecture) -> None:
@@ -169,16 +183,17 @@ class Grower(ABC):
         source_arch: Architecture,
         target_arch: Architecture,
         generator: torch.Generator,
-        objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        objective: Objective | None = None,
     ) -> Growth:
         """Return the grown weights; must leave both modules and the global random state as they are.
 
-        ``objective(params)`` is the loss of the target with these parameters on the stage's next batch, for
-        growers that learn or probe; None outside a chain.
+        ``objective(params)`` is the loss of the target with these parameters on the stage's next batch, with
+        gradients for them, for growers that learn or probe; None outside a chain. ``generator`` is the CPU's;
+        the modules are on the device that the stage is trained on where ``objective_calls`` is not 0.
         """
 
 
-class Transferer(nn.Module, ABC):
+class Transferer(Plugin, nn.Module, ABC):
     """Feature space: what the student learns from its teacher, at every step.
 
     Args:
@@ -208,7 +223,7 @@ class Transferer(nn.Module, ABC):
         """Return the loss terms, unweighted scalars by name."""
 
 
-class Paradigm(ABC):
+class Paradigm(Plugin, ABC):
     """What is trained, on what, with which loss, and how it is measured and written out."""
 
     outputs: frozenset[str]
@@ -294,11 +309,11 @@ class Paradigm(ABC):
         prepared = self.prepare(batch, generator=torch.Generator().manual_seed(0))
         return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in prepared.items()}
 
-    def after_step(self, model: nn.Module) -> None:  # noqa: B027 - nothing to do by default
+    def after_step(self, model: nn.Module) -> None:
         """Keep parameters in their range after an optimizer step (CLIP clamps its logit scale)."""
 
 
-class Layout(ABC):  # noqa: B024 - patterns alone make a layout
+class Layout(Plugin, ABC):
     """Says, for one module class, what each of its parameters' axes are.
 
     A layout is registered under the path of the module class it describes, such as

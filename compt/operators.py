@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compt.errors import GrowthError
-from compt.interfaces import Architecture, Grower, Growth, ParamAxes, Status
+from compt.interfaces import Architecture, Grower, Growth, Objective, ParamAxes, Status
 
 HEAD_DIM = ": grow the number of heads instead (rotary positions allow nothing else)."
 
@@ -149,7 +149,7 @@ class AxisGrower(Grower):
         source_arch: Architecture,
         target_arch: Architecture,
         generator: torch.Generator,
-        objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        objective: Objective | None = None,
     ) -> Growth:
         """Grow each target parameter from the source parameter with the same axes and the matching block."""
         small, large = tensors_of(source), tensors_of(target)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from compt.interfaces import Architecture, Grower, Growth
+from compt.interfaces import Architecture, Grower, Growth, Objective
 
 
 class Scratch(Grower):
@@ -24,7 +22,7 @@ class Scratch(Grower):
         source_arch: Architecture,
         target_arch: Architecture,
         generator: torch.Generator,
-        objective: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        objective: Objective | None = None,
     ) -> Growth:
         """Report every target tensor as initialised and every source tensor as dropped."""
         return Growth(

@@ -1,0 +1,110 @@
+"""The public API, all of it: what plug-ins and scripts may import, and how it changes.
+
+The version counts the contract, not the package. A minor step adds names, arguments or methods with defaults; what
+is to go is marked in ``DEPRECATED`` first and warns for one minor version; only a major step takes away. A plug-in
+says what it was written for with ``api_version = "1.0"`` in its class. ``tests/api`` holds every signature.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+API_VERSION = "1.0"
+
+TOP: Mapping[str, tuple[str, ...]] = {
+    "compt.api": ("API_VERSION",),
+    "compt.axes": ("describe",),
+    "compt.chain": ("train",),
+    "compt.errors": (
+        "ComptError",
+        "ConfigError",
+        "DataError",
+        "GrowthError",
+        "LayoutError",
+        "PluginError",
+        "TrainingError",
+    ),
+    "compt.growth": ("grow",),
+    "compt.interfaces": (
+        "Architecture",
+        "Batch",
+        "Grower",
+        "Growth",
+        "Layout",
+        "Member",
+        "Metric",
+        "Objective",
+        "Outputs",
+        "Paradigm",
+        "ParamAxes",
+        "Transferer",
+    ),
+    "compt.operators": ("AxisGrower", "Site", "check_growable", "matching", "source_block", "status", "tensors_of"),
+    "compt.planning": ("plan",),
+    "compt.registry": ("GROWERS", "LAYOUTS", "PARADIGMS", "TRANSFERERS"),
+}
+"""What ``compt`` itself offers, by the module that defines it: ``from compt import describe``."""
+
+MODULES: Mapping[str, tuple[str, ...]] = {
+    "compt.data": ("open_source", "splits"),
+    "compt.growers.leading_block": ("LeadingBlock",),
+    "compt.growers.lossless": ("Lossless",),
+    "compt.paradigms.causal_lm": ("CausalLm",),
+    "compt.paradigms.clip": ("Clip",),
+    "compt.paradigms.mae": ("Mae",),
+    "compt.testing": ("GrowerContract", "LayoutContract", "ParadigmContract", "TransfererContract"),
+    "compt.transfers.feature_mse": ("FeatureMse",),
+    "compt.transfers.logit_kl": ("LogitKl",),
+}
+"""What further modules offer, each under its own path: ``from compt.paradigms.clip import Clip``."""
+
+
+@dataclass(frozen=True)
+class Deprecation:
+    """A public name on its way out: what to use, and the API version that began to warn."""
+
+    use: str
+    """``module:name`` of what takes its place."""
+    since: str
+
+
+DEPRECATED: Mapping[str, Deprecation] = {}
+"""Names of ``compt`` that still work and warn; each goes with the minor version after ``since``."""
+
+_HOME = {name: module for module, names in TOP.items() for name in names}
+NAMES = tuple(_HOME)
+
+
+def find(name: str) -> Any:
+    """The object behind a public name of ``compt``, imported now; AttributeError where there is none.
+
+    A deprecated name warns, as the caller of ``compt.<name>``.
+    """
+    if name in DEPRECATED:
+        gone = DEPRECATED[name]
+        module, _, attribute = gone.use.partition(":")
+        warnings.warn(
+            f"compt.{name} is deprecated since API {gone.since}: use {module}.{attribute}.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        return getattr(import_module(module), attribute)
+    if name not in _HOME:
+        raise AttributeError(f"module 'compt' has no attribute '{name}'")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def fault(wanted: Any) -> str:
+    """Why a plug-in that was written for an API version cannot be used with this one; '' where it can."""
+    try:
+        major, minor = map(int, str(wanted).split("."))
+    except ValueError:
+        return f"states the API version {wanted!r}, which is not of the form '1.0'"
+    here_major, here_minor = map(int, API_VERSION.split("."))
+    if major == here_major and minor <= here_minor:
+        return ""
+    return f"was written for the plug-in API {wanted}, and this compt has {API_VERSION}"
