@@ -41,11 +41,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, DistributedSampler
 
-from compt.chain import environment
 from compt.cli import find_config
 from compt.config import DEFAULTS, ChainConfig, StageConfig, load_config
 from compt.interfaces import Paradigm
 from compt.loops import TrainLoop
+from compt.manifest import environment
 from compt.planning import StagePlan, plan
 from compt.registry import PARADIGMS
 from compt.runner import run_stage, stage_config

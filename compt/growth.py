@@ -51,7 +51,9 @@ def grow(
     operator = build_grower(grower)
     operator.check(source_arch, target_arch)
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(objective is not None):
+    devices = range(torch.cuda.device_count()) if objective is not None and torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(objective is not None):
+        torch.manual_seed(seed)  # an objective may have dropout
         growth = operator.grow(
             source, target, source_arch=source_arch, target_arch=target_arch, generator=generator, objective=objective
         )

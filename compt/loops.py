@@ -36,10 +36,10 @@ def stage_model(runner: Runner) -> StageModel:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def open_dataset(model: StageModel, options: Mapping[str, Any], split: str) -> Dataset:
+def open_dataset(paradigm: Paradigm, options: Mapping[str, Any], split: str) -> Dataset:
     """Build a data set: an mmengine one where the config names it, else the paradigm's own."""
     dataset = options.get("dataset")
-    return DATASETS.build(dataset) if dataset is not None else model.paradigm.build_dataset(split)
+    return DATASETS.build(dataset) if dataset is not None else paradigm.build_dataset(split)
 
 
 def held_out(paradigm: Paradigm, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ class TrainLoop(BaseLoop):
         self.save_interval, self.keep, self.check_interval = save_interval, keep, check_interval
         self.options = dict(dataloader)
         self.stage = stage_model(runner)
-        self.dataset = open_dataset(self.stage, self.options, "train")
+        self.dataset = open_dataset(self.stage.paradigm, self.options, "train")
         self.curve: list[dict[str, Any]] = []
         self.seconds = 0.0
         self._finite: bool | torch.Tensor = True
@@ -236,7 +236,7 @@ class EvalLoop(BaseLoop):
 
     def _split_loader(self, split: str) -> DataLoader:
         if split not in self.loaders:
-            dataset = open_dataset(self.stage, self.options, split)
+            dataset = open_dataset(self.stage.paradigm, self.options, split)
             self.loaders[split] = eval_loader(dataset, self.stage.paradigm.collate, **loader_options(self.options))
         return self.loaders[split]
 

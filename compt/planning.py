@@ -61,7 +61,7 @@ class _Planner:
         with located(f"chain, member '{stage.member.name}'"):
             arch, both = _measure(self.paradigm, model, batch_size)
         params = sum(p.numel() for p in model.parameters())
-        taught = self._hop(stage, arch, params)
+        grower, taught = self._hop(stage, arch, params)
         iters, alone = self._iters(stage, batch_size)
         teacher_iters = sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
         samples, index = iters * batch_size * self.world, len(self.stages)
@@ -85,6 +85,7 @@ class _Planner:
                 teacher_flops=self._teacher_flops(taught, batch_size) if taught and teacher_iters else 0.0,
                 alone_samples=alone * batch_size * self.world,
                 expansion=params / self.stages[-1].params if index else None,
+                growth_iters=grower.objective_calls if grower else 0,
                 first_samples=self.stages[0].first_samples if index else samples,
             )
         )
@@ -99,17 +100,17 @@ class _Planner:
             flops, _ = _counted(lambda: self.paradigm.teach(model, batch, transferer.needs))
         return flops / batch_size
 
-    def _hop(self, stage: StageConfig, arch: Architecture, params: int) -> Transferer | None:
-        """Check the hop from the member before; return its transferer, None where there is no hop."""
+    def _hop(self, stage: StageConfig, arch: Architecture, params: int) -> tuple[Grower | None, Transferer | None]:
+        """Check the hop from the member before; return its grower and transferer, None where there is no hop."""
         if self.before is None or self.individual:
-            return None
+            return None, None
         source, previous = self.before[0], self.stages[-1]
         self.warnings += _hop_warnings(stage, source, arch, previous, params)
         try:
             return _check_hop(stage, self.paradigm, source, arch, previous, params)
         except ComptError as fault:
             self.faults.append(fault)
-            return None
+            return None, None
 
     def _iters(self, stage: StageConfig, batch_size: int) -> tuple[int, int]:
         """Iterations of the stage, and of the same member trained alone."""
@@ -231,8 +232,8 @@ def _counted(run: Callable[[], Any]) -> tuple[float, Any]:
 
 def _check_hop(
     stage: StageConfig, paradigm: Paradigm, source: Architecture, target: Architecture, before: StagePlan, params: int
-) -> Transferer:
-    """Check order, growth and transfer of one hop; return the transferer."""
+) -> tuple[Grower, Transferer]:
+    """Check order, growth and transfer of one hop; return grower and transferer."""
     where = f"chain, '{before.name}' -> '{stage.member.name}'"
     if params <= before.params:
         raise ConfigError(
@@ -255,7 +256,7 @@ def _check_hop(
                 transferer.bind(source, target)
         except KeyError as error:
             raise ConfigError(f"The transfer '{stage.transfer['type']}' found no output {error}.") from error
-    return transferer
+    return grower, transferer
 
 
 def _hop_warnings(

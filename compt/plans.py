@@ -31,18 +31,25 @@ class StagePlan:
     """Samples of the same member trained alone, from scratch."""
     expansion: float | None
     """Parameters relative to the member before."""
+    growth_iters: int = 0
+    """Batches on which a grower that learns asks for the loss, and its gradients, before the stage."""
     first_samples: int = 0
     """Samples of the chain's first stage: what a member trained alone would need by the paper's recipe."""
 
     @property
     def flops(self) -> float:
-        """Of the whole stage, teacher passes charged."""
+        """Of the whole stage, learned growth and teacher passes charged."""
         return self.flops_until(self.iters)
 
     def flops_until(self, iteration: int) -> float:
-        """From the start of the stage to an iteration."""
+        """From the start of the stage, growth included, to an iteration."""
         taught = min(iteration, self.teacher_iters)
-        return self.batch_size * (iteration * self.student_flops + taught * self.teacher_flops)
+        return self.growth_flops + self.batch_size * (iteration * self.student_flops + taught * self.teacher_flops)
+
+    @property
+    def growth_flops(self) -> float:
+        """Of learned growth: as much as that many training steps."""
+        return self.growth_iters * self.batch_size * self.student_flops
 
     @property
     def alone_flops(self) -> float:

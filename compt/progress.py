@@ -19,6 +19,9 @@ class Progress(Protocol):
     def stage_start(self, plan: StagePlan) -> None:
         """A stage begins or goes on."""
 
+    def learning(self, calls: int, loss: float) -> None:
+        """A grower that learns has asked for the loss so many times."""
+
     def grown(self, growth: Mapping[str, Any]) -> None:
         """The stage's first weights were grown, now or before it was interrupted."""
 
@@ -42,6 +45,9 @@ class Silent:
         """Ignore."""
 
     def stage_start(self, plan: StagePlan) -> None:
+        """Ignore."""
+
+    def learning(self, calls: int, loss: float) -> None:
         """Ignore."""
 
     def grown(self, growth: Mapping[str, Any]) -> None:
@@ -108,7 +114,7 @@ class Terminal:
     def report(self, iteration: int, iters: int, loss: float) -> None:
         """Move the bars, or print a line at every tenth of the stage."""
         assert self.chain is not None and self.stage is not None
-        detail = f"{iteration}/{iters}" + ("" if math.isnan(loss) else f"  loss {loss:.3f}")
+        detail = _detail(iteration, iters, loss)
         before = sum(s.flops for s in self.chain.stages[: self.stage.index])
         self.bars.update(self.tasks["stage"], completed=iteration, detail=detail)
         self.bars.update(
@@ -118,10 +124,25 @@ class Terminal:
         )
         if math.isnan(loss):
             self.begun = (time.perf_counter(), iteration)
-        tenth = 10 * iteration // max(1, iters)
-        if not self.console.is_terminal and tenth > self.shown:
-            self.shown = tenth
+        if self._tenth(iteration, iters):
             self.console.print(f"  {detail}{self._left(iteration, iters)}")
+
+    def learning(self, calls: int, loss: float) -> None:
+        """Say beside the bars, or in a line at every tenth, how far the grower is."""
+        assert self.stage is not None
+        announced = max(calls, self.stage.growth_iters)
+        detail = f"growing {_detail(calls, announced, loss)}"
+        self.bars.update(self.tasks["stage"], detail=detail)
+        if self._tenth(calls, announced):
+            self.console.print(f"  {detail}")
+
+    def _tenth(self, done: int, total: int) -> bool:
+        """Whether another tenth is done, for outputs that are no terminal."""
+        tenth = 10 * done // max(1, total)
+        if self.console.is_terminal or tenth <= self.shown:
+            return False
+        self.shown = tenth
+        return True
 
     def _left(self, iteration: int, iters: int) -> str:
         start, first = self.begun
@@ -134,6 +155,7 @@ class Terminal:
         """Print what growing kept."""
         from compt.tables import growth_text
 
+        self.shown = -1
         self.console.print(f"  growth {growth_text(growth)}")
 
     def stage_done(self, manifest: Mapping[str, Any]) -> None:
@@ -144,3 +166,7 @@ class Terminal:
             self.console.print(f"  training samples that could not be read: {broken}; others took their place")
         figures = ", ".join(f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3])
         self.console.print(f"  {manifest['name']} done in {manifest['seconds']:.0f} s: {figures}")
+
+
+def _detail(done: int, total: int, loss: float) -> str:
+    return f"{done}/{total}" + ("" if math.isnan(loss) else f"  loss {loss:.3f}")

@@ -134,6 +134,12 @@ def plan_text(plan: ChainPlan) -> str:
         )
     if plan.sub_chains:
         lines.append(_sub_chain_rule(plan))
+    lines += [
+        f"growing '{stage.name}' with {stage.grower} learns on {stage.growth_iters:,} batches: "
+        f"{quantity(stage.growth_flops, 'FLOP')}, in its compute"
+        for stage in plan.stages
+        if stage.growth_iters
+    ]
     return "\n".join(lines + [f"warning: {warning}" for warning in plan.warnings])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import compt
-from compt import chain, files, loops
+from compt import chain, files, loops, start
 from tests.conftest import TOY
 
 
@@ -55,7 +55,9 @@ def arm(point: str) -> None:
         run = chain.run_stage
         chain.run_stage = lambda config, report: die() if config.work_dir.endswith("02_b") else run(config, report)
     elif point == "before the manifest":
-        chain._Stage._manifest = die
+        chain.manifest = die
+    elif point == "after growing, before the weights are written":
+        start.save_weights = die
     elif point == "while weights are written":
         replace = os.replace
 
@@ -71,6 +73,7 @@ POINTS = (
     "in the middle of a stage",
     "while a checkpoint is written",
     "between two stages",
+    "after growing, before the weights are written",
     "after growth",
     "before the manifest",
     "while weights are written",
