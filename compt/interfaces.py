@@ -33,6 +33,8 @@ class Plugin:
 
     api_version: ClassVar[str] = ""
     """The plug-in API it was written for, ``compt.API_VERSION`` then: a compt without it refuses it by name."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Arguments of the constructor by the names they had before: configs may use those for a while, with a warning."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from compt.entries import Entry, object_path
+from compt.entries import Entry, Names, damaged, object_path
 from compt.errors import PluginError
-from compt.registry import REGISTRIES, PluginRegistry
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+GROUPS = ("compt.growers", "compt.transfers", "compt.paradigms", "compt.layouts")
+"""The entry-point groups in the order of the list."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,26 @@ class PluginCheck:
 
 def listing() -> list[PluginInfo]:
     """Say which plug-ins there are, by registry, name and package; imports none of them."""
-    return [info for info, _, _ in _rows()]
+    return [info for info, _ in _rows()]
 
 
 def check() -> list[PluginCheck]:
-    """Load every plug-in, one at a time, and say what is wrong with each; what they print is dropped."""
-    checks = []
-    for info, registry, source in list(_rows()):  # before loading registers more
-        error = ""
+    """Load every plug-in, one at a time, and say what is wrong with each; what they print is dropped.
+
+    Packages whose entry points cannot be read come first: torch stumbles over such a list, too.
+    """
+    checks = [
+        PluginCheck(
+            PluginInfo("(any)", "(not known)", package.package, package.version, "entry_points.txt", ""),
+            f"Its entry points cannot be read ({package.error}). Reinstall or remove the package.",
+        )
+        for package in damaged()
+    ]
+    from compt.registry import REGISTRIES
+
+    registries = {registry.group: registry for registry in REGISTRIES}
+    for info, source in list(_rows()):  # before loading registers more
+        registry, error = registries[f"compt.{info.registry}"], ""
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(sys.stderr):
             try:
                 if isinstance(source, Entry):
@@ -135,17 +149,22 @@ def _info(row: PluginInfo | PluginCheck) -> PluginInfo:
     return row.plugin if isinstance(row, PluginCheck) else row
 
 
-def _rows() -> Iterator[tuple[PluginInfo, PluginRegistry, Any]]:
-    """Every plug-in with its registry and its source: an entry, or the object registered in this process."""
-    for registry in REGISTRIES:
-        kind = registry.group.rpartition(".")[2]
-        for name in registry.declared():
-            local, entries = registry.candidates(name)
+def _rows() -> Iterator[tuple[PluginInfo, Any]]:
+    """Every plug-in with its source: an entry, or the object registered in this process."""
+    for group in GROUPS:
+        names, kind = _names(group), group.rpartition(".")[2]
+        for name in names.declared():
+            local, entries = names.candidates(name)
             clash = len(entries) + (local is not None) > 1
             for entry in entries:
                 write = entry.key if clash else name
-                info = PluginInfo(kind, name, entry.package, entry.version, entry.target, write, clash)
-                yield info, registry, entry
+                yield PluginInfo(kind, name, entry.package, entry.version, entry.target, write, clash), entry
             if local is not None:
                 write = "" if clash else name
-                yield PluginInfo(kind, name, "", "", object_path(local), write, clash), registry, local
+                yield PluginInfo(kind, name, "", "", object_path(local), write, clash), local
+
+
+def _names(group: str) -> Names:
+    """The names of a group, with those registered in this process if there can be any: mmengine is slow to import."""
+    registries = getattr(sys.modules.get("compt.registry"), "REGISTRIES", ())
+    return next((registry.known for registry in registries if registry.group == group), Names(group))

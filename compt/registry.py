@@ -11,14 +11,16 @@ import contextlib
 import inspect
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping
-from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 from mmengine.registry import Registry
 
-from compt.entries import Entry, installed, normalised, object_path, pip_command
+from compt import __version__
+from compt.api import fault as api_fault
+from compt.entries import Entry, Names, object_path, pip_command, unmet
 from compt.errors import ComptError, ConfigError, PluginError, did_you_mean
 
 
@@ -34,6 +36,7 @@ class PluginRegistry(Registry):
     def __init__(self, noun: str, *, group: str, base: str) -> None:
         super().__init__(noun, scope="compt")
         self.noun, self.group, self._base = noun, group, base
+        self.known = Names(group, self._module_dict)
         self._loaded: dict[str, type] = {}
 
     @property
@@ -67,29 +70,17 @@ class PluginRegistry(Registry):
 
     def names(self) -> list[str]:
         """Every name that can be asked for, a clash as ``package:name`` of each; imports nothing."""
-        found: list[str] = []
-        for name in self.declared():
-            local, entries = self.candidates(name)
-            found += [name] if len(entries) + (local is not None) == 1 else [entry.key for entry in entries]
-        return sorted(found)
-
-    def declared(self) -> list[str]:
-        """Every name that this process or a package gives a plug-in, each once; imports nothing."""
-        return sorted({*self._module_dict, *self._entries})
+        return self.known.usable()
 
     def candidates(self, key: str) -> tuple[Any, list[Entry]]:
         """What a name may mean: an object registered in this process or None, and entry points, none loaded.
 
-        An object that one of the entry points holds is not listed twice.
+        Raises:
+            PluginError: it is no name at all.
         """
         if not isinstance(key, str):
             raise PluginError(f"{key!r} is not the name of a {self.noun}.", do=self._available())
-        package, colon, name = key.rpartition(":")
-        entries = self._entries.get(name, [])
-        if colon:
-            entries = [entry for entry in entries if normalised(entry.package) == normalised(package)]
-        local = self._module_dict.get(key)
-        return None if any(entry.holds(local) for entry in entries) else local, entries
+        return self.known.candidates(key)
 
     def load(self, entry: Entry) -> type:
         """Import one entry point, with what it prints sent to stderr, and return its class.
@@ -98,6 +89,11 @@ class PluginRegistry(Registry):
             PluginError: it cannot be imported or is not what the interface asks for.
         """
         if entry.key not in self._loaded:
+            if wanted := unmet(entry):
+                raise PluginError(
+                    f"The {self.noun} '{entry.name}' of {entry.origin} needs {wanted}, and this is {__version__}.",
+                    do=f"pip install --upgrade {entry.package}, or: pip install '{wanted}'",
+                )
             try:
                 with contextlib.redirect_stdout(sys.stderr):
                     plugin = entry.point.load()
@@ -110,11 +106,13 @@ class PluginRegistry(Registry):
         """Return the plug-in if it is a complete subclass of the interface.
 
         Raises:
-            PluginError: it is none, or lacks methods.
+            PluginError: it is none, lacks methods, or was written for another plug-in API.
         """
         base = self.base
         head = f"The {self.noun} '{name}' {origin or f'({object_path(plugin)})'}"
         if isinstance(plugin, type) and issubclass(plugin, base):
+            if wrong := plugin.api_version and api_fault(plugin.api_version):  # type: ignore[attr-defined]
+                raise PluginError(f"{head} {wrong}.", do="Update the plug-in, or compt: pip install --upgrade compt")
             missing = sorted(getattr(plugin, "__abstractmethods__", ()))
             if not missing:
                 return plugin
@@ -153,7 +151,7 @@ class PluginRegistry(Registry):
 
     def refresh(self) -> None:
         """Forget which entry points were found and loaded, to see packages installed since."""
-        self.__dict__.pop("_entries", None)
+        self.known.refresh()
         self._loaded.clear()
 
     def __contains__(self, key: object) -> bool:
@@ -179,10 +177,6 @@ class PluginRegistry(Registry):
                 )
             super()._register_module(module, name, force or again)
 
-    @cached_property
-    def _entries(self) -> dict[str, list[Entry]]:
-        return installed(self.group)
-
     def _resolve(self, cfg: Any, defaults: Mapping[str, Any]) -> tuple[str, type, dict[str, Any]]:
         """The name, class and arguments that a config stands for; its type is a name or the class itself."""
         if not hasattr(cfg, "keys") or "type" not in {*cfg.keys(), *defaults}:
@@ -190,9 +184,17 @@ class PluginRegistry(Registry):
             raise ConfigError(what, do=self._available())
         arguments = {**defaults, **{key: cfg[key] for key in cfg.keys()}}  # noqa: SIM118 - mmengine's Config
         kind = arguments.pop("type")
-        if isinstance(kind, type):
-            return kind.__name__, self.checked(kind, kind.__name__), arguments
-        return kind, self.get(kind), arguments
+        name = kind.__name__ if isinstance(kind, type) else kind
+        plugin = self.checked(kind, name) if isinstance(kind, type) else self.get(kind)
+        return name, plugin, self._renamed(name, plugin, arguments)
+
+    def _renamed(self, name: str, plugin: type, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by their names of today."""
+        known = getattr(plugin, "renamed", {})
+        for old in set(arguments) & set(known):
+            text = f"The {self.noun} '{name}': the argument '{old}' is called '{known[old]}' now."
+            warnings.warn(text, FutureWarning, stacklevel=2)
+        return {known.get(key, key): value for key, value in arguments.items()}
 
     def _argument_faults(self, name: str, plugin: type, arguments: Mapping[str, Any]) -> list[str]:
         parameters = inspect.signature(plugin).parameters.values()
@@ -210,7 +212,7 @@ class PluginRegistry(Registry):
         return f"Available: {', '.join(self.names()) or 'none'}."
 
     def _unknown(self, key: str) -> PluginError:
-        qualified = [e.key for entries in self._entries.values() for e in entries] if ":" in key else []
+        qualified = [e.key for entries in self.known.entries.values() for e in entries] if ":" in key else []
         nearest = did_you_mean(key, [*self.names(), *qualified])
         return PluginError(
             f"No {self.noun} named '{key}'.{nearest} {self._available()} "
@@ -238,6 +240,10 @@ class PluginRegistry(Registry):
             return PluginError(
                 f"{head} needs the module '{error.name}', which is not installed.",
                 do=f"Install it: {pip_command(error.name, entry)}",
+            )
+        if entry.point.pattern.match(entry.point.value) is None:
+            return PluginError(
+                f"{head} has no target of the form 'module:attribute'.", do=f"Mend the package '{entry.package}'."
             )
         return PluginError(
             f"{head} cannot be imported: {_described(error)}",

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
+import compt
 from compt.entries import pip_command
 from compt.errors import PluginError
 from compt.plugins import (
@@ -64,10 +66,9 @@ def test_registered_in_process(install):
 def test_listing_imports_no_plugin(tmp_path):
     write_package(tmp_path, "alpha", {"one": "alpha_m:Fake"}, {"alpha_m": "print('imported')\n" + GROWER})
     code = (
-        "import sys; from compt.plugins import list_command; code = list_command(json=True);"
-        "heavy = {'alpha_m', 'torch', 'open_clip', 'timm', 'mmpretrain', 'transformers'};"
-        "loaded = heavy & set(sys.modules);"
-        "print(code, sorted(loaded), file=sys.stderr)"
+        "import sys; before = set(sys.modules); from compt.cli import main; code = main(['list', '--json']);"
+        "loaded = {name.partition('.')[0] for name in set(sys.modules) - before};"
+        "print(code, sorted(loaded - sys.stdlib_module_names), file=sys.stderr)"
     )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -84,7 +85,7 @@ def test_listing_imports_no_plugin(tmp_path):
     }  # fmt: skip
     assert ("paradigms", "clip") in rows
     loaded = done.stderr.splitlines()[-1]
-    assert loaded == "0 []"
+    assert loaded == "0 ['compt']", "not even a library"
 
 
 @pytest.fixture
@@ -145,21 +146,21 @@ class TestCheck:
 
 
 def test_check_passes_where_all_is_well(install, monkeypatch, capsys):
-    monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
+    monkeypatch.setattr("compt.plugins.GROUPS", ("compt.growers",))
     install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER})
     assert check_command(json=False) == 0
     assert capsys.readouterr().out.count(" ok ") == len(GROWERS)
 
 
 def test_check_of_a_class_in_process(install, monkeypatch):
-    monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
+    monkeypatch.setattr("compt.plugins.GROUPS", ("compt.growers",))
     GROWERS.register_module(name="mine", module=int)
     (row,) = (row for row in check() if row.plugin.name == "mine")
     assert "(builtins:int) is not a subclass of compt.Grower" in row.error
 
 
 def test_a_clash_is_shown_but_is_no_failure(install, monkeypatch, capsys):
-    monkeypatch.setattr("compt.plugins.REGISTRIES", (GROWERS,))
+    monkeypatch.setattr("compt.plugins.GROUPS", ("compt.growers",))
     install("alpha", {"same": "alpha_m:Fake"}, {"alpha_m": GROWER})
     install("beta", {"same": "beta_m:Fake"}, {"beta_m": GROWER})
     assert check_command(json=False) == 0
@@ -259,3 +260,93 @@ def test_the_place_of_the_error_is_named(install):
     with pytest.raises(PluginError) as caught:
         GROWERS.get("bad")
     assert caught.value.where.endswith("alpha_m.py:2")
+
+
+class TestVersions:
+    def test_a_package_that_requires_another_compt(self, install):
+        needs = "Requires-Dist: numpy\nRequires-Dist: not a requirement\nRequires-Dist: compt[clip]>=99,<100\n"
+        install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": "raise ValueError('too late')"}, metadata=needs)
+        with pytest.raises(PluginError) as caught:
+            GROWERS.get("one")
+        assert caught.value.what == (
+            f"The grower 'one' of alpha 1.2 (alpha_m:Fake) needs compt<100,>=99, and this is {compt.__version__}."
+        )
+        assert "pip install --upgrade alpha" in caught.value.do
+        assert "alpha_m" not in sys.modules, "it is not even imported"
+        assert GROWERS.get("lossless")
+
+    @pytest.mark.parametrize(
+        "needs", ["compt>=0.0.1", "compt", "compt>=99; extra == 'all'", "compt>=99; python_version < '3'"]
+    )
+    def test_a_package_that_is_content(self, install, needs):
+        install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER}, metadata=f"Requires-Dist: {needs}\n")
+        assert GROWERS.get("one").__name__ == "Fake"
+
+    @pytest.mark.parametrize(
+        ("version", "what"),
+        [
+            ("2.0", "was written for the plug-in API 2.0, and this compt has 1.0"),
+            ("1.99", "was written for the plug-in API 1.99, and this compt has 1.0"),
+            ("0.9", "was written for the plug-in API 0.9, and this compt has 1.0"),
+            ("new", "states the API version 'new', which is not of the form '1.0'"),
+            ("1", "states the API version '1', which is not of the form '1.0'"),
+        ],
+    )
+    def test_a_class_that_was_written_for_another_api(self, install, monkeypatch, version, what):
+        monkeypatch.setattr("compt.api.API_VERSION", "1.0")
+        source = GROWER.replace("class Fake(Grower):", f"class Fake(Grower):\n    api_version = {version!r}")
+        install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": source})
+        with pytest.raises(PluginError) as caught:
+            GROWERS.get("one")
+        assert caught.value.what == f"The grower 'one' of alpha 1.2 (alpha_m:Fake) {what}."
+        assert "pip install --upgrade compt" in caught.value.do
+
+    @pytest.mark.parametrize("version", ["1.0", "1.3"])
+    def test_an_api_of_the_same_major_version_holds_what_older_ones_held(self, install, monkeypatch, version):
+        monkeypatch.setattr("compt.api.API_VERSION", "1.3")
+        source = GROWER.replace("class Fake(Grower):", f"class Fake(Grower):\n    api_version = {version!r}")
+        install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": source})
+        assert GROWERS.get("one").api_version == version
+
+    def test_a_class_in_this_process(self, install):
+        @GROWERS.register_module(name="mine")
+        class Mine(GROWERS.get("lossless")):
+            api_version = "9.0"
+
+        with pytest.raises(PluginError, match=r"'mine' \(.*Mine\) was written for the plug-in API 9.0"):
+            GROWERS.get("mine")
+
+
+def test_a_list_of_entry_points_that_cannot_be_read_harms_nobody_else(install, tmp_path, monkeypatch):
+    monkeypatch.setattr("compt.plugins.GROUPS", ("compt.growers",))
+    install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER})
+    install("beta", {"two": "beta_m:Fake"}, {"beta_m": GROWER})
+    (tmp_path / "site" / "beta-1.2.dist-info" / "entry_points.txt").write_text("[compt.growers]\nno sign of equality\n")
+    GROWERS.refresh()
+    assert GROWERS.get("one").__name__ == "Fake"
+    assert "two" not in GROWERS
+    assert {"one", "lossless"} <= {row.name for row in listing()}
+    first = check()[0]
+    assert (first.plugin.package, first.plugin.version, first.ok) == ("beta", "1.2", False)
+    assert "cannot be read" in first.error
+    assert [row.plugin.name for row in check() if not row.ok] == ["(not known)"]
+
+
+def test_a_target_that_is_none(install):
+    install("alpha", {"odd": "3 x y", "good": "alpha_m:Fake"}, {"alpha_m": GROWER})
+    with pytest.raises(PluginError, match="has no target of the form 'module:attribute'"):
+        GROWERS.get("odd")
+    assert GROWERS.get("good").__name__ == "Fake"
+
+
+def test_listing_is_fast():
+    """As a share of starting Python, which is what the machine can do; the best of a few runs each."""
+
+    def seconds(*arguments):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    empty = min(seconds("-c", "pass") for _ in range(5))
+    listed = min(seconds("-m", "compt", "list", "--json") for _ in range(5))
+    assert listed < 20 * empty, f"compt list takes {listed / empty:.0f} times as long as an empty program"

@@ -191,3 +191,18 @@ def test_importing_the_registry_is_light():
     code = f"import sys, compt.registry; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_argument_by_its_old_name_works_and_warns(install):
+    @GROWERS.register_module(name="args")
+    class Args(GROWERS.get("lossless")):
+        renamed = {"size": "width"}
+
+        def __init__(self, *, width=1):
+            self.width = width
+
+    with pytest.warns(FutureWarning, match="'args': the argument 'size' is called 'width' now"):
+        assert GROWERS.build({"type": "args", "size": 3}).width == 3
+    assert GROWERS.build({"type": "args", "width": 4}).width == 4
+    with pytest.raises(ConfigError, match="takes no argument 'siz'"):
+        GROWERS.build({"type": "args", "siz": 3})

@@ -1,0 +1,79 @@
+"""The public API is what is written down for its version; what an older one had is there or says that it goes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+import compt
+from compt import api
+from tests.api.surface import FOLDER, lines, recorded
+
+ADVICE = (
+    "The public API is not what tests/api says of version {version}. If names, arguments or methods were added, raise "
+    "the minor version in compt/api.py; if one is to go, put it into DEPRECATED for one minor version first; then "
+    "write it down: python -m tests.api.surface"
+)
+
+
+def test_the_api_is_the_one_written_down():
+    file = recorded(api.API_VERSION)
+    assert file.is_file(), ADVICE.format(version=api.API_VERSION)
+    before, after = set(file.read_text().splitlines()), set(lines())
+    assert after == before, "\n".join(
+        [ADVICE.format(version=api.API_VERSION), *(f"+ {line}" for line in sorted(after - before))]
+        + [f"- {line}" for line in sorted(before - after)]
+    )
+
+
+def version(file: Path) -> tuple[int, ...]:
+    return tuple(map(int, file.stem.split(".")))
+
+
+def test_what_the_version_before_had_is_there_or_is_said_to_go():
+    here = tuple(map(int, api.API_VERSION.split(".")))
+    older = sorted((f for f in FOLDER.glob("*.txt") if version(f)[0] == here[0] and version(f) < here), key=version)
+    for file in older[-1:]:
+        gone = set(file.read_text().splitlines()) - set(lines())
+        left = {line for line in gone if line.partition("(")[0].removeprefix("compt.") not in api.DEPRECATED}
+        assert not left, f"gone since {file.stem} without a warning: {sorted(left)}"
+
+
+def test_a_deprecated_name_goes_with_the_next_minor_version():
+    here = int(api.API_VERSION.split(".")[1])
+    overdue = [name for name, gone in api.DEPRECATED.items() if int(gone.since.split(".")[1]) < here]
+    assert not overdue, f"it warned for one minor version: take it out of compt/api.py: {overdue}"
+
+
+def test_nothing_else_is_public():
+    assert set(compt.__all__) == {"__version__", *api.NAMES}
+    assert len(set(compt.__all__)) == len(compt.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = compt.nothing
+
+
+def test_a_deprecated_name_works_and_warns_where_it_is_used(monkeypatch):
+    monkeypatch.setattr(api, "DEPRECATED", {"old_describe": api.Deprecation("compt.axes:describe", since="1.0")})
+    for _ in range(2):  # every time, not only the first
+        with pytest.warns(
+            DeprecationWarning, match=r"compt\.old_describe is deprecated since API 1\.0: use compt\.axes\.describe"
+        ) as seen:
+            assert compt.old_describe is compt.describe
+        assert seen[0].filename == __file__
+    assert "old_describe" not in vars(compt)
+
+
+def test_a_name_that_is_not_deprecated_does_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [getattr(compt, name) for name in compt.__all__]
+
+
+def test_importing_compt_imports_no_library():
+    code = "import sys; before = set(sys.modules); import compt; print(sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout and "mmengine" not in done.stdout
