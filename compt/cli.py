@@ -1,4 +1,4 @@
-"""The command line: train, plan, grow, list, check, report. Heavy imports wait until a command needs them."""
+"""The command line, one function a command. Heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a parsed command; errors become one message on stderr."""
-    handlers = {"train": _train, "plan": _plan, "grow": _grow, "list": _list, "check": _check, "report": _report}
+    handlers = {
+        "train": _train,
+        "plan": _plan,
+        "grow": _grow,
+        "list": _list,
+        "check": _check,
+        "report": _report,
+        "new-plugin": _new_plugin,
+    }
     try:
         return handlers[arguments.command](arguments)
     except ComptError as error:
@@ -94,6 +102,10 @@ def _add_others(commands: Any) -> None:
     report = commands.add_parser("report", help="table and pictures of finished stages")
     report.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
     report.add_argument("-o", "--out", help="folder for pictures and report.json (default: the first work folder)")
+    plugin = commands.add_parser("new-plugin", help="write a package with a plug-in of your own, tests included")
+    plugin.add_argument("name", help="of the package, for example compt-mean-fill")
+    plugin.add_argument("--kind", required=True, choices=["grower", "transfer", "paradigm", "layout"])
+    plugin.add_argument("-o", "--out", metavar="FOLDER", help="folder to write (default: the package's name)")
     for command in (plan, grow, names, check, report):
         command.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -228,3 +240,11 @@ def _report(arguments: argparse.Namespace) -> int:
     from compt.report import report_command
 
     return report_command(arguments.work_dirs, json=arguments.json, out=arguments.out)
+
+
+def _new_plugin(arguments: argparse.Namespace) -> int:
+    from compt.scaffold import new_plugin, next_steps
+
+    folder = new_plugin(arguments.name, arguments.kind, Path(arguments.out) if arguments.out else None)
+    print(next_steps(folder, arguments.kind))
+    return 0

@@ -12,6 +12,7 @@ import pytest
 
 import compt.testing.toy  # noqa: F401 - registers the toy paradigm
 from compt.registry import REGISTRIES
+from tests.environments import ROOT, build_wheel, copy_of
 from tests.packages import write_package
 
 TOY: dict[str, Any] = dict(
@@ -67,3 +68,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     for module in set(sys.modules) - modules:
         if str(tmp_path) in str(getattr(sys.modules[module], "__file__", "")):
             del sys.modules[module]
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory) -> Path:
+    """A copy of the checkout."""
+    return copy_of(ROOT, tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tree, tmp_path_factory) -> Path:
+    """compt's own wheel."""
+    return build_wheel(tree, tmp_path_factory.mktemp("wheel"))

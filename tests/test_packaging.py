@@ -5,9 +5,6 @@ from __future__ import annotations
 import configparser
 import copy
 import json
-import os
-import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -15,76 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TOY
+from tests.environments import Environment, call
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {f"compt.{kind}" for kind in ("growers", "transfers", "paradigms", "layouts")}
-BIN = "Scripts" if os.name == "nt" else "bin"
-
-
-def call(*command: object, cwd: Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command outside this checkout, and check its exit code (None: anything but 0)."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-    result = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**clean, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == code if code is not None else result.returncode, result.stdout + result.stderr
-    return result
-
-
-def libraries() -> list[str]:
-    """Where the packages of this environment are."""
-    return [p for p in sys.path if Path(p).name in ("site-packages", "dist-packages")]
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> Path:
-    """A copy of the checkout: what git knows, and what it does not ignore."""
-    copied = tmp_path_factory.mktemp("tree")
-    listed = call("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=ROOT).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (copied / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copied / name)
-    return copied
-
-
-@pytest.fixture(scope="module")
-def wheel(tree, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, tree, cwd=folder)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-class Environment:
-    """A fresh virtual environment with compt in it, and a folder to work in that is no checkout."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.elsewhere = root / "env", root / "elsewhere"
-        self.elsewhere.mkdir()
-        call(sys.executable, "-m", "venv", "--without-pip", self.root, cwd=root)
-        self.python, self.compt = self.root / BIN / "python", self.root / BIN / "compt"
-
-    def install(self, *what: object) -> None:
-        """Install compt alone; the other packages come from this environment, after the new one's own."""
-        pip = (sys.executable, "-m", "pip", "--python", self.python, "install", "--no-deps", "--no-index", "--quiet")
-        call(*pip, *what, cwd=self.elsewhere, PYTHONPATH=os.pathsep.join(libraries()))
-        purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        site = Path(call(self.python, "-c", purelib, cwd=self.elsewhere).stdout.strip())
-        (site / "zz_libraries.pth").write_text("\n".join(libraries()) + "\n")
-
-    def run(self, *command: object, code: int | None = 0) -> subprocess.CompletedProcess:
-        return call(*command, cwd=self.elsewhere, code=code)
-
-    def origin(self) -> Path:
-        """The folder that ``import compt`` finds."""
-        found = self.run(self.python, "-c", "import compt; print(compt.__file__)").stdout
-        return Path(found.strip()).parent
 
 
 @pytest.fixture(scope="module")
