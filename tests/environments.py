@@ -69,8 +69,10 @@ class Environment:
     def uninstall(self, package: str) -> None:
         call(sys.executable, "-m", "pip", "--python", self.python, "uninstall", "--yes", package, cwd=self.elsewhere)
 
-    def run(self, *command: object, code: int | None = 0, cwd: Path | None = None) -> subprocess.CompletedProcess:
-        return call(*command, cwd=cwd or self.elsewhere, code=code)
+    def run(
+        self, *command: object, code: int | None = 0, cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess:
+        return call(*command, cwd=cwd or self.elsewhere, code=code, **variables)
 
     def origin(self) -> Path:
         """The folder that ``import compt`` finds."""

@@ -74,7 +74,7 @@ def _names(name: str, kind: str) -> dict[str, str]:
     package = re.sub(r"[-_.]+", "-", name.strip()).lower()
     module = package.replace("-", "_")
     plugin = module.removeprefix("compt_")
-    if not plugin.isidentifier() or not plugin.isascii() or keyword.iskeyword(plugin) or module in ("compt", "test"):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", plugin) or keyword.iskeyword(plugin) or plugin in ("compt", "test"):
         raise ConfigError(
             f"'{name}' cannot be the name of a plug-in package.",
             do="Letters, digits and hyphens, beginning with a letter: compt-mean-fill.",
