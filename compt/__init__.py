@@ -28,7 +28,16 @@ if TYPE_CHECKING:
         ParamAxes,
         Transferer,
     )
-    from compt.operators import AxisGrower, Site, check_growable, matching, source_block, status, tensors_of
+    from compt.operators import (
+        AxisGrower,
+        Site,
+        check_growable,
+        matching,
+        source_block,
+        status,
+        tensors_of,
+        writes_stream,
+    )
     from compt.planning import plan
     from compt.registry import GROWERS, LAYOUTS, PARADIGMS, TRANSFERERS
 

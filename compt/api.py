@@ -43,7 +43,16 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "ParamAxes",
         "Transferer",
     ),
-    "compt.operators": ("AxisGrower", "Site", "check_growable", "matching", "source_block", "status", "tensors_of"),
+    "compt.operators": (
+        "AxisGrower",
+        "Site",
+        "check_growable",
+        "matching",
+        "source_block",
+        "status",
+        "tensors_of",
+        "writes_stream",
+    ),
     "compt.planning": ("plan",),
     "compt.registry": ("GROWERS", "LAYOUTS", "PARADIGMS", "TRANSFERERS"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from compt.errors import GrowthError
 from compt.interfaces import Architecture, Grower, Growth, Objective, ParamAxes, Status
 
+DepthMap = Callable[[int, int, int], int]
+"""(target block, source depth, target depth) -> the source block that fills it."""
 HEAD_DIM = ": grow the number of heads instead (rotary positions allow nothing else)."
 
 
@@ -49,15 +51,22 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in named.items()}
 
 
-def matching(param: ParamAxes, source: Architecture, target: Architecture) -> ParamAxes | None:
+def matching(
+    param: ParamAxes, source: Architecture, target: Architecture, pick: DepthMap = source_block
+) -> ParamAxes | None:
     """The source parameter from which a target parameter grows, None if the source has none."""
     name = param.template
     if param.scope is not None and param.block is not None:
         depth = source.depths.get(param.scope)
         if depth is None:
             return None
-        name = param.template.format(block=source_block(param.block, depth, target.depths[param.scope]))
+        name = param.template.format(block=pick(param.block, depth, target.depths[param.scope]))
     return source.params.get(name)
+
+
+def writes_stream(param: ParamAxes, arch: Architecture) -> bool:
+    """Whether a parameter writes a residual stream: zeroed in a new block, the block passes its input on."""
+    return any(direction == "writes" and arch.roles.get(axis) == "stream" for axis, direction in param.directions)
 
 
 def check_growable(source: Architecture, target: Architecture) -> None:
@@ -117,12 +126,16 @@ def _check_axes(param: ParamAxes, match: ParamAxes, source: Architecture, target
 class AxisGrower(Grower):
     """Grow every parameter on its own, from its named axes; blocks are repeated in place to add depth.
 
-    Subclasses write :meth:`expand`; :meth:`prepare` and :meth:`obstacles` are there for those that need them.
+    Subclasses write :meth:`expand`, for the width; :meth:`pick` and :meth:`renew` say what depth does,
+    :meth:`prepare` and :meth:`obstacles` are there for those that need them.
     """
 
     def check(self, source: Architecture, target: Architecture) -> None:
         """Raise GrowthError where an axis shrinks, a fixed axis changes, or a layer is missing."""
         check_growable(source, target)
+
+    def check_depth(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where :meth:`pick` cannot fill the target's depth."""
 
     def prepare(
         self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator
@@ -136,6 +149,14 @@ class AxisGrower(Grower):
 
         Both are float64 copies with one dimension per atomic axis; the result has the target's shape.
         """
+
+    def pick(self, block: int, source_depth: int, target_depth: int) -> int:
+        """The source block that fills a target block; onto, so that no source block is lost."""
+        return source_block(block, source_depth, target_depth)
+
+    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+        """Finish a grown value, [..] as expanded, in a block that repeats a source block; by default it is a copy."""
+        return value
 
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Why this grower does not keep the function of this pair; an empty list where it does."""
@@ -159,7 +180,7 @@ class AxisGrower(Grower):
         tensors: dict[str, Tensor] = {}
         used: set[str] = set()
         for name, param in target_arch.params.items():
-            match = matching(param, source_arch, target_arch)
+            match = matching(param, source_arch, target_arch, self.pick)
             if match is not None and (param.tied_to or param.kind == "constant"):
                 used.add(match.name)
             if param.tied_to:
@@ -185,7 +206,8 @@ class AxisGrower(Grower):
     def _value(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
         small = source.double().reshape(site.source.shape(site.source_param)).clone()
         large = target.double().reshape(site.target.shape(site.param)).clone()
-        return self.expand(small, large, site).reshape(target.shape)
+        value = self.expand(small, large.clone(), site)
+        return (self.renew(value, large, site) if site.repeat else value).reshape(target.shape)
 
 
 def status(value: Tensor, source: Tensor) -> Status:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod, sqrt
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from compt.interfaces import Architecture, ParamAxes
-from compt.operators import AxisGrower, Site
+from compt.errors import ConfigError
+from compt.growers._ties import reads_for_table, tie_obstacles
+from compt.interfaces import Architecture
+from compt.operators import AxisGrower, Site, writes_stream
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,25 @@ class Lossless(AxisGrower):
 
     Args:
         noise: of the split between copies, in units of their rms; 0 leaves copies equal for ever.
+        fill: what is free to choose: rows of new units and heads, and columns that read pads. 'init' takes the
+            target's own initialisation, 'copy' tiles the source's, 'zero' leaves the columns 0 (never the rows,
+            which would be dead).
+        blocks: what new blocks are, apart from what they write, which is 0: 'copy' of their predecessor, or 'fresh'.
     """
 
     function_preserving = True
 
-    def __init__(self, *, noise: float = 1.0) -> None:
-        self.noise = noise
+    def __init__(
+        self,
+        *,
+        noise: float = 1.0,
+        fill: Literal["init", "copy", "zero"] = "init",
+        blocks: Literal["copy", "fresh"] = "copy",
+    ) -> None:
+        for key, value, known in (("fill", fill, ("init", "copy", "zero")), ("blocks", blocks, ("copy", "fresh"))):
+            if value not in known:
+                raise ConfigError(f"{key}={value!r} is not known.", where="grower lossless", do=f"One of {known}.")
+        self.noise, self.fill, self.blocks = noise, fill, blocks
 
     def prepare(
         self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator
@@ -103,15 +119,31 @@ class Lossless(AxisGrower):
 
     def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
         """Apply the maps of the streams and outputs, then put the result into the corner of the hidden axes."""
+        target = self._filling(source, target, site)
         if "norm" in site.param.kind:
-            value = self._norm(source, target, site)
-        elif site.param.kind == "scale":
-            value = self._scale(source, target, site)
-        else:
-            value = self._linear(source, target, site)
-        if site.repeat and _writes_stream(site.param, site.target):
-            value.zero_()
-        return value
+            return self._norm(source, target, site)
+        if site.param.kind == "scale":
+            return self._scale(source, target, site)
+        return self._linear(source, target, site)
+
+    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+        """New blocks write nothing yet."""
+        if writes_stream(site.param, site.target):
+            return torch.zeros_like(value)
+        return target if self.blocks == "fresh" else value
+
+    def _filling(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        """What the free parts of a grown tensor hold: of the target's shape."""
+        if self.fill == "copy":
+            for dim in range(source.ndim):
+                source = source.index_select(dim, torch.arange(target.shape[dim]) % source.shape[dim])
+            return source
+        if self.fill == "zero":
+            for dim, (axis, direction) in enumerate(site.param.directions):
+                if direction == "reads" and isinstance(site.maps.get(axis), StreamMap):
+                    small = site.source.size(axis)
+                    target.narrow(dim, small, target.shape[dim] - small).zero_()
+        return target
 
     def _linear(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
         value = source
@@ -140,7 +172,7 @@ class Lossless(AxisGrower):
             return target
         offset = 1.0 if site.param.kind.endswith("offset") else 0.0
         if not site.param.writes:
-            share = 1 / (read.copies * read.scale) if _reads_for_table(site.param, site.target) else 1.0
+            share = 1 / (read.copies * read.scale) if reads_for_table(site.param, site.target) else 1.0
             dim = site.param.axes.index(site.param.norm_axis)  # not 0 where several tokens are normalised at once
             value = source.movedim(dim, 0) * share
             if site.param.kind.endswith("bias"):
@@ -175,7 +207,7 @@ class Lossless(AxisGrower):
             axis = param.norm_axis or next(iter(param.axes if param.kind == "scale" else ()), "")
             small, large = (prod(arch.size(a) for a in axis.split("+") if a) for arch in (source, target))
             if param.tied_to:
-                found |= dict.fromkeys(_tie_obstacles(param, source, target))
+                found |= dict.fromkeys(tie_obstacles(param, source, target))
             if "bias" in param.kind or small == large:
                 continue
             stream, whole = target.roles[axis] == "stream", large % small == 0
@@ -190,32 +222,6 @@ class Lossless(AxisGrower):
             elif param.kind == "scale" and stream and not whole and param.name not in compensated:
                 found[f"'{param.template}' scales the residual stream: exact at multiples of {small} only"] = None
         return list(found)
-
-
-def _writes_stream(param: ParamAxes, arch: Architecture) -> bool:
-    return any(direction == "writes" and arch.roles.get(axis) == "stream" for axis, direction in param.directions)
-
-
-def _reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
-    """Whether the one reader of a norm grows as a writer of the norm's stream, being tied to one."""
-    reader = arch.params.get(norm.read_by or "")
-    owner = arch.params.get(reader.tied_to or "") if reader else None
-    return owner is not None and not norm.writes and (norm.norm_axis, "writes") in owner.directions
-
-
-def _tie_obstacles(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
-    """Name each growing axis that a tied parameter uses otherwise than its tensor's owner, with no norm to help."""
-    owner = target.params[str(param.tied_to)]
-    norms = {p.name.rpartition(".")[0]: p.norm_axis for p in target.params.values() if p.read_by == param.name}
-    parts = [p for p in target.params.values() if p.name.rpartition(".")[0] in norms]
-    passed = set(norms.values()) if all(_reads_for_table(p, target) for p in parts) else set()
-    changed = {axis for axis, _ in {*owner.directions} ^ {*param.directions} if not axis.isdigit()} - passed
-    return [
-        f"'{param.template}' uses '{axis}' otherwise than '{owner.template}', which it is tied to, and the layout "
-        "names no norm to make up for it"
-        for axis in sorted(changed)
-        if source.sizes.get(axis) != target.sizes[axis]
-    ]
 
 
 def _stream_map(axis: str, sizes: tuple[int, int], arch: Architecture, source: Mapping[str, Tensor]) -> StreamMap:

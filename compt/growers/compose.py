@@ -1,0 +1,72 @@
+"""Growth by two operators: one for the width, another for the depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compt.errors import ConfigError
+from compt.growth import build_grower
+from compt.interfaces import Architecture
+from compt.operators import AxisGrower, Site
+
+
+class Compose(AxisGrower):
+    """Grow every tensor's width by one grower, and choose and finish new blocks by another.
+
+    Args:
+        width: name or config of the grower whose ``expand`` is used.
+        depth: name or config of the grower that picks the source's blocks and says what new ones are.
+    """
+
+    def __init__(self, *, width: str | Mapping[str, Any], depth: str | Mapping[str, Any]) -> None:
+        self.width, self.depth = _axis_grower("width", width), _axis_grower("depth", depth)
+        self.function_preserving = self.width.function_preserving and self.depth.function_preserving  # type: ignore[misc]
+
+    def check(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where either grower cannot do its part."""
+        self.width.check(source, target)
+        self.depth.check_depth(source, target)
+
+    def check_depth(self, source: Architecture, target: Architecture) -> None:
+        """As the grower of the depth."""
+        self.depth.check_depth(source, target)
+
+    def prepare(
+        self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator
+    ) -> Any:
+        """As the grower of the width."""
+        return self.width.prepare(source, site, generator)
+
+    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        """As the grower of the width."""
+        return self.width.expand(source, target, site)
+
+    def pick(self, block: int, source_depth: int, target_depth: int) -> int:
+        """As the grower of the depth."""
+        return self.depth.pick(block, source_depth, target_depth)
+
+    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+        """As the grower of the depth."""
+        return self.depth.renew(value, target, site)
+
+    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+        """Those of the width at equal depth, and those of the depth at equal width."""
+        wide, deep = replace(source, depths=target.depths), replace(source, sizes=target.sizes)
+        found = [] if source.sizes == target.sizes else self.width.obstacles(wide, target)
+        return found + ([] if source.depths == target.depths else self.depth.obstacles(deep, target))
+
+
+def _axis_grower(key: str, config: str | Mapping[str, Any]) -> AxisGrower:
+    grower = build_grower(config)
+    if not isinstance(grower, AxisGrower):
+        raise ConfigError(
+            f"{key}={config!r} grows whole models, not tensor by tensor.",
+            where="grower compose",
+            do="Use one that derives from compt.AxisGrower, such as 'clone', 'lossless', 'leading_block' or 'stack'.",
+        )
+    return grower

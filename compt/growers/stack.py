@@ -1,0 +1,81 @@
+"""Growth in depth: the blocks of the smaller model, repeated in one of several orders."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from compt.errors import ConfigError, GrowthError
+from compt.interfaces import Architecture
+from compt.operators import AxisGrower, Site, writes_stream
+
+ORDERS = ("stack", "interleave", "solar")
+
+
+class Stack(AxisGrower):
+    """Fill a deeper model of the same width with the source's blocks.
+
+    Target block i of L_t takes source block: 'stack' i mod L_s; 'interleave' floor(i L_s / L_t); 'solar' the first
+    half of the target from the source's beginning, the second half up to its end, so that the middle is doubled.
+    Source: Gong et al., ICML 2019, and G_stack, arXiv 2405.15319 (stack); SOLAR, arXiv 2312.15166 (depth up-scaling);
+    LLaMA Pro, arXiv 2401.02415 (zeroed copies).
+
+    Args:
+        order: of the blocks.
+        blocks: 'copy' for plain copies; 'zero' for copies that write nothing yet, which keeps the function.
+    """
+
+    function_preserving = True
+
+    def __init__(
+        self, *, order: Literal["stack", "interleave", "solar"] = "stack", blocks: Literal["copy", "zero"] = "copy"
+    ) -> None:
+        if order not in ORDERS:
+            raise ConfigError(f"order={order!r} is not known.", where="grower stack", do=f"One of {ORDERS}.")
+        if blocks not in ("zero", "copy"):
+            raise ConfigError(f"blocks={blocks!r} is not known.", where="grower stack", do="Use 'zero' or 'copy'.")
+        self.order, self.blocks = order, blocks
+
+    def check(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where a width differs, depth shrinks, or the order cannot fill the depth."""
+        super().check(source, target)
+        for axis, size in target.sizes.items():
+            if size != source.sizes.get(axis, size):
+                raise GrowthError(
+                    f"The grower stack grows depth only, and the axis '{axis}' changes from {source.sizes[axis]} to "
+                    f"{size}.",
+                    do="Use grower=dict(type='compose', width=dict(type='clone'), depth=dict(type='stack')).",
+                )
+        self.check_depth(source, target)
+
+    def check_depth(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where 'solar' would have to fill more than twice the depth."""
+        for scope, depth in target.depths.items():
+            if self.order == "solar" and depth > 2 * source.depths.get(scope, depth):
+                raise GrowthError(
+                    f"'{scope}' grows from {source.depths[scope]} to {depth} blocks, and 'solar' doubles at most.",
+                    do="Use order='stack' or 'interleave', or a member between.",
+                )
+
+    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+        """Copy."""
+        return source
+
+    def pick(self, block: int, source_depth: int, target_depth: int) -> int:
+        """The source block by the order."""
+        if self.order == "interleave":
+            return super().pick(block, source_depth, target_depth)
+        if self.order == "stack":
+            return block % source_depth
+        return block if block < (target_depth + 1) // 2 else source_depth - (target_depth - block)
+
+    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+        """Let new blocks write nothing yet, or leave them copies."""
+        return torch.zeros_like(value) if self.blocks == "zero" and writes_stream(site.param, site.target) else value
+
+    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+        """Plain copies of blocks change the function."""
+        plain = self.blocks == "copy" and source.depths != target.depths
+        return ["new blocks are plain copies of others"] if plain else []
