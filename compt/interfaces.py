@@ -7,6 +7,7 @@ large; weights grow from *source* to *target*, features are learned by a *studen
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from compt.errors import ConfigError
 from compt.weights import load_state, load_weights
 
 Batch = Mapping[str, Any]
@@ -24,6 +26,13 @@ Outputs = Mapping[str, Tensor]
 Status = Literal["copied", "expanded", "initialised", "shared"]
 Role = Literal["stream", "hidden", "output", "fixed"]
 Group = tuple[str, ...]
+Schedule = Literal["constant", "linear", "cosine"]
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+}
+"""How a transferer's weight falls: fraction of its time -> factor."""
 Objective = Callable[[Mapping[str, Tensor]], Tensor]
 """Parameters of the target by name -> the loss, [], on the next batch; those not given keep their values."""
 
@@ -201,6 +210,7 @@ class Transferer(Plugin, nn.Module, ABC):
     Args:
         weight: factor of the loss terms.
         until: fraction of the stage after which the weight is 0 and the teacher is no longer run.
+        schedule: 'constant' until then, or falling to zero there: 'linear' or 'cosine'.
     """
 
     needs: frozenset[str] = frozenset()
@@ -208,14 +218,25 @@ class Transferer(Plugin, nn.Module, ABC):
     limit: float | None = None
     """Largest share of the task loss the weighted terms may reach; the core scales them down to it."""
 
-    def __init__(self, *, weight: float = 1.0, until: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        weight: float = 1.0,
+        until: float = 1.0,
+        schedule: Schedule = "constant",
+    ) -> None:
         super().__init__()
-        self.weight = weight
-        self.until = until
+        if schedule not in SCHEDULES:
+            raise ConfigError(f"schedule={schedule!r} is not known.", do=f"One of {tuple(SCHEDULES)}.")
+        if not (0 <= weight < math.inf and 0 <= until <= 1):
+            raise ConfigError(
+                f"weight={weight}, until={until}: a weight is not negative, and until is between 0 and 1."
+            )
+        self.weight, self.until, self.schedule = weight, until, schedule
 
     def strength(self, progress: float) -> float:
         """The weight at ``progress`` (0 to 1) through the stage; at 0 the teacher is not run."""
-        return self.weight if progress < self.until else 0.0
+        return self.weight * SCHEDULES[self.schedule](progress / self.until) if progress < self.until else 0.0
 
     def bind(self, teacher: Architecture, student: Architecture) -> None:
         """Make what depends on the two models, such as projection heads."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.interfaces import Architecture, Outputs, Transferer
+from compt.interfaces import Architecture, Outputs, Schedule, Transferer
 
 
 class LogitKl(Transferer):
@@ -18,8 +18,7 @@ class LogitKl(Transferer):
     stays a divergence of two distributions (of coarser ones: never larger than the whole).
 
     Args:
-        weight: factor of the loss.
-        until: fraction of the stage after which the teacher is no longer run.
+        weight, until, schedule: as of :class:`~compt.interfaces.Transferer`.
         temperature: what the logits are divided by.
         top_k: compare this many of the teacher's likeliest classes and the rest as one; None compares all.
         output: the logits to compare, ``[batch, ..., classes]``; the same classes in both models.
@@ -34,12 +33,13 @@ class LogitKl(Transferer):
         *,
         weight: float = 1.0,
         until: float = 1.0,
+        schedule: Schedule = "constant",
         temperature: float = 1.0,
         top_k: int | None = None,
         output: str = "logits",
         limit: float | None = None,
     ) -> None:
-        super().__init__(weight=weight, until=until)
+        super().__init__(weight=weight, until=until, schedule=schedule)
         if not 0 < temperature < float("inf"):
             raise ConfigError(f"temperature={temperature} is not positive.", where="transfer logit_kl")
         if top_k is not None and top_k < 1:
