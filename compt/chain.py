@@ -108,6 +108,7 @@ class _Stage:
             init=init,
             teacher=teacher,
             launcher=self.launcher,
+            stop=self.config.stop if self.work.mode == "chain" else None,
         )
 
     def _teacher(self) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from compt.config_checks import (
     check_whole,
     individual_budget,
     published_figures,
+    stop_rule,
     switches,
 )
 from compt.configfile import import_modules, read_config
@@ -52,6 +53,8 @@ class StageConfig:
     grower: Mapping[str, Any]
     transfer: Mapping[str, Any]
     init: str | None = None
+    stop: Mapping[str, Any] | None = None
+    """The rule, if any, that may end the stage before its budget is spent; see :mod:`compt.budgets`."""
     switches: Mapping[str, Any] = field(default_factory=dict)
     """Those given, of :class:`compt.switches.Switches`."""
     runner: Mapping[str, Any] = field(default_factory=dict)
@@ -162,6 +165,7 @@ def _stage(index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults:
         grower=_typed(stage.get("grower", raw.get("grower", DEFAULTS["grower"]))),
         transfer=_typed(stage.get("transfer", raw.get("transfer", DEFAULTS["transfer"]))),
         init=stage.get("init"),
+        stop=stop_rule(stage.get("budget"), where, faults),
         switches=switches(stage, raw, where, faults),
         runner=runner,
     )

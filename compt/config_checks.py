@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from mmengine.runner import Runner
 
+from compt.budgets import RULES, options_of
 from compt.configfile import ConfigFile, listed
 from compt.errors import Faults, did_you_mean
 from compt.plans import sub_chain_names
@@ -28,6 +29,7 @@ STAGE_KEYS = {
     "optim_wrapper",
     "param_scheduler",
     "train_dataloader",
+    "budget",
     *BUDGETS,
     *SWITCHES,
 }
@@ -65,7 +67,15 @@ KEYS = {
 }
 UNUSED_KEYS = {*inspect.signature(Runner.__init__).parameters, "auto_scale_lr", "data_preprocessor", "vis_backends"}
 """What configs of mmengine's libraries say, and compt says itself: a chain may have them from a base file."""
-DICTS = ("optim_wrapper", "train_dataloader", "val_dataloader", "default_hooks", "checkpoint", "custom_imports")
+DICTS = (
+    "budget",
+    "optim_wrapper",
+    "train_dataloader",
+    "val_dataloader",
+    "default_hooks",
+    "checkpoint",
+    "custom_imports",
+)
 LISTS = ("param_scheduler", "custom_hooks")
 
 
@@ -122,6 +132,28 @@ def budget(given: Mapping[str, Any], where: str, faults: Faults, *, may_be_zero:
         faults.add(f"{where}.{unit}: {number!r} is not a positive number.")
         return "iters", 0
     return unit, number
+
+
+def stop_rule(given: Mapping[str, Any] | None, where: str, faults: Faults) -> Mapping[str, Any] | None:
+    """The rule that may end a stage before its budget: ``dict(type='until', metric=..., target=...)``."""
+    if given is None:
+        return None
+    kind = given.get("type")
+    if not isinstance(kind, str) or kind not in RULES:
+        known = " or ".join(map(repr, RULES))
+        faults.add(f"{where}.budget: type={kind!r} is not {known}.{did_you_mean(kind, RULES)}")
+        return None
+    before = len(faults.found)
+    for key in set(given) - {"type", *options_of(kind)}:
+        faults.unknown(f"{where}.budget.", key, options_of(kind))
+    if not isinstance(given.get("metric", ""), str | None):
+        faults.add(f"{where}.budget.metric: {given['metric']!r} is not the name of a metric, as 'val/loss'.")
+    for key in ("target", "minimum"):
+        value = given.get(key, 0.0 if key == "minimum" or kind != "until" else None)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            faults.add(f"{where}.budget.{key}: {value!r} is not a number.")
+    check_whole(given.get("patience"), f"{where}.budget.patience", 1, faults)
+    return dict(given) if len(faults.found) == before else None
 
 
 def individual_budget(given: Any, faults: Faults) -> tuple[str, float] | None:

@@ -17,6 +17,7 @@ from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader, Dataset
 
+from compt.budgets import rule_of
 from compt.checkpoint import (
     checkpoints,
     load_checkpoint,
@@ -59,6 +60,7 @@ class TrainLoop(BaseLoop):
         save_interval: iterations between two checkpoints.
         keep: checkpoints to keep.
         check_interval: iterations between two checks that the loss is finite.
+        stop: config of the rule that may end the stage after an evaluation; see :mod:`compt.budgets`.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class TrainLoop(BaseLoop):
         save_interval: int = 500,
         keep: int = 2,
         check_interval: int = 1,
+        stop: Mapping[str, Any] | None = None,
     ) -> None:
         self._runner = runner
         self._max_iters, self._iter = max_iters, 0
@@ -81,6 +84,7 @@ class TrainLoop(BaseLoop):
         self.dataset = open_dataset(self.stage.paradigm, self.options, "train")
         self.curve: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self.rule, self.stopped = rule_of(stop), ""
         self._finite: bool | torch.Tensor = True
         self._due = False
         self.dataloader = self._loader(0)
@@ -154,10 +158,11 @@ class TrainLoop(BaseLoop):
             self._check_finite()
         elif not alone:
             stop = []  # until the next check, where all processes learn of it
-        save = self._save_due(bool(stop))
         if evaluate:
             metrics = self.runner.val_loop.run()
             self.curve.append({"iter": self._iter, "seconds": self.seconds, "metrics": metrics})
+            self._judge()
+        save = self._save_due(bool(stop))
         if save:
             self._save()
         if stop and save:
@@ -166,6 +171,14 @@ class TrainLoop(BaseLoop):
                 where=str(self.runner.work_dir),
                 do="Run the same command with --resume to go on from there.",
             )
+
+    def _judge(self) -> None:
+        """End the stage here if its rule says so."""
+        why = self.rule.reached(self.curve) if self.rule is not None and self.curve else ""
+        if why and self._iter < self._max_iters:
+            self.stopped = f"{why}: stopped after {self._iter} of {self._max_iters} iterations"
+            self.runner.logger.info(self.stopped)
+            self._max_iters = self._iter
 
     def _agree(self, stop: list[int]) -> list[int]:
         """The signal and the bad loss of any process, for all: one that went on alone would wait for the others."""
@@ -217,6 +230,8 @@ class TrainLoop(BaseLoop):
             scheduler.load_state_dict(saved)
         self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
         self.runner.logger.info(f"Resumed at iteration {self._iter} of {self._max_iters}.")
+        if self.curve and self.curve[-1]["iter"] == self._iter:
+            self._judge()
 
 
 @LOOPS.register_module(name="ComptEvalLoop")

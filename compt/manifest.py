@@ -20,7 +20,13 @@ def manifest(work: WorkDir, plan: StagePlan, result: StageResult, digest: str) -
     grown = read_json(folder.growth)
     seconds = grown.get("seconds", 0.0)
     learned = ((grown["growth"] or {}).get("objective") or {"calls": 0})["calls"]
-    plan = replace(plan, growth_iters=learned)
+    plan = replace(
+        plan,
+        growth_iters=learned,
+        iters=result.iters,
+        samples=result.iters * plan.batch_size,
+        teacher_iters=min(plan.teacher_iters, result.iters),
+    )
     curve = [
         {
             **point,
@@ -52,6 +58,7 @@ def manifest(work: WorkDir, plan: StagePlan, result: StageResult, digest: str) -
         "seconds": seconds + result.seconds,
         "growth_seconds": seconds,
         "broken_samples": result.broken,
+        "stopped": result.stopped,
         "metrics": metrics,
         "main_metric": next(iter(metrics), None),
         "curve": curve,

@@ -164,6 +164,8 @@ class Terminal:
 
         if broken := manifest.get("broken_samples"):
             self.console.print(f"  training samples that could not be read: {broken}; others took their place")
+        if stopped := manifest.get("stopped"):
+            self.console.print(f"  {stopped}")
         figures = ", ".join(f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3])
         self.console.print(f"  {manifest['name']} done in {manifest['seconds']:.0f} s: {figures}")
 

@@ -39,6 +39,10 @@ class StageResult:
     seconds: float
     broken: int
     """Training samples that could not be read, and were replaced by others."""
+    iters: int
+    """Iterations that were trained; fewer than planned where a rule ended the stage."""
+    stopped: str
+    """Why the stage ended before its budget was spent, '' where it did not."""
 
 
 class StageRunner(Runner):
@@ -74,6 +78,7 @@ def stage_config(
     init: Path | None,
     teacher: Mapping[str, Any] | None,
     launcher: str = "none",
+    stop: Mapping[str, Any] | None = None,
 ) -> Config:
     """Write one stage as a Runner config that can be read, rerun and debugged alone.
 
@@ -82,6 +87,7 @@ def stage_config(
         init: weights to start from.
         teacher: ``dict(name, model, weights)`` of the member before, None without one.
         launcher: as of mmengine.
+        stop: the rule that may end the stage before its budget is spent.
     """
     given = {key: value for key, value in stage.runner.items() if value is not None}
     interval = max(1, min(LOG_INTERVAL, plan.iters // 10))
@@ -103,14 +109,16 @@ def stage_config(
             "switches": stage.switches,
             "seed": config.seed + plan.index,
         },
-        **_loops(config, plan, given),
+        **_loops(config, plan, given, stop),
         **_logs(interval, given.pop("default_hooks", {})),
         **(wrapper() if launcher != "none" else {}),
     }
     return Config({**content, **given})
 
 
-def _loops(config: ChainConfig, plan: StagePlan, given: dict[str, Any]) -> dict[str, Any]:
+def _loops(
+    config: ChainConfig, plan: StagePlan, given: dict[str, Any], stop: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Training and evaluation: loops, data, optimizer and schedules, taken out of what is given."""
     loader = given.pop("train_dataloader")
     optim = {"type": "OptimWrapper", "constructor": "ComptOptimWrapperConstructor", **given.pop("optim_wrapper")}
@@ -123,6 +131,7 @@ def _loops(config: ChainConfig, plan: StagePlan, given: dict[str, Any]) -> dict[
             "save_interval": config.checkpoint["interval"],
             "keep": config.checkpoint["keep"],
             "check_interval": LOG_INTERVAL if torch.cuda.is_available() else 1,
+            "stop": stop,
         },
         "val_dataloader": {
             "batch_size": 2 * loader["batch_size"],
@@ -202,4 +211,4 @@ def run_stage(config: Config, report: Report) -> StageResult:
     loop = runner.train_loop
     assert isinstance(loop, TrainLoop)
     broken = getattr(loop.dataset, "broken_count", 0)
-    return StageResult(stage_model(runner).student, loop.curve, loop.seconds, broken)
+    return StageResult(stage_model(runner).student, loop.curve, loop.seconds, broken, loop.iter, loop.stopped)
