@@ -1,0 +1,49 @@
+"""Llama-style language models on bytes: few passes over much text.
+
+As a chain's config, but with ``family`` in place of ``chain``: all sizes, small to large. ``lr`` is where the sweep of
+a member's learning rate starts. A preset may replace any key, and has its budgets in iterations.
+"""
+
+paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=512)
+
+
+def llama(width, layers):
+    return dict(
+        model_type="llama",
+        hidden_size=width,
+        intermediate_size=8 * width // 3 // 16 * 16,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
+        tie_word_embeddings=True,
+    )
+
+
+family = [
+    dict(name="llama-64x2", model=llama(64, 2), lr=4e-3),
+    dict(name="llama-64x3", model=llama(64, 3), lr=4e-3),
+    dict(name="llama-96x3", model=llama(96, 3), lr=4e-3),
+    dict(name="llama-96x4", model=llama(96, 4), lr=2e-3),
+    dict(name="llama-128x4", model=llama(128, 4), lr=2e-3),
+    dict(name="llama-160x4", model=llama(160, 4), lr=2e-3),
+    dict(name="llama-160x5", model=llama(160, 5), lr=2e-3),
+]
+floor = "xz -9e takes 1.41 bits a byte of this text"
+grower = dict(type="lossless")
+transfer = dict(type="none")
+train_dataloader = dict(batch_size=16)
+optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.95)))
+
+presets = dict(
+    smoke=dict(iters=30, seeds=1, fractions=(0.5,), rates=1, evaluations=4),
+    cpu=dict(iters=400, seeds=3, fractions=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=20),
+    gpu=dict(
+        iters=4000,
+        seeds=3,
+        fractions=(0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0),
+        rates=3,
+        evaluations=40,
+        train_dataloader=dict(batch_size=64),
+        precision="bf16",
+    ),
+)
