@@ -68,6 +68,7 @@ def describe(module: nn.Module) -> Architecture:
         roles=axes.roles,
         depths=_depths(params),
         params={p.name: p for p, _ in params},
+        whole=frozenset(axes.whole),
     )
 
 
@@ -94,11 +95,12 @@ def find_layout(module: nn.Module) -> Layout:
 
 
 class _Axes:
-    """What the layouts of one module tree say beyond patterns: given sizes and roles, by axis."""
+    """What the layouts of one module tree say beyond patterns: given sizes and roles, by axis, and whole axes."""
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
         self.roles: dict[str, Role] = {}
+        self.whole: set[str] = set()
 
 
 def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
@@ -114,6 +116,7 @@ def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
         params += [(_renamed(p, part, names), t) for p, t in inner]
         axes.sizes |= {names.get(a, f"{part}.{a}"): size for a, size in inner_axes.sizes.items()}
         axes.roles |= {names[a]: role for a, role in inner_axes.roles.items()}
+        axes.whole |= {names.get(a, f"{part}.{a}") for a in inner_axes.whole}
     matchers = [(matcher(name), name, pattern) for name, pattern in layout.patterns.items()]
     for name, tensor, owner, persistent in _tensors(module):
         if any(name.startswith(f"{part}.") for part in parts):
@@ -121,6 +124,7 @@ def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
         param = _match(module, name, tensor, owner, persistent, matchers)
         params.append((_renamed(param, "", same), tensor))
     axes.sizes |= {same.get(a, a): size for a, size in layout.sizes(module).items()}
+    axes.whole |= {same.get(a, a) for a in layout.whole}
     for param, _ in params:
         named = {*param.axes} | ({param.norm_axis} if param.norm_axis else set())
         for axis in named:

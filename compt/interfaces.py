@@ -111,7 +111,8 @@ class Architecture:
 
     ``sizes`` maps an axis to its length, ``roles`` to how it may grow: ``stream`` (a residual width that many
     parameters write and read), ``hidden`` (units inside one sub-layer, such as ``mlp`` or ``heads``),
-    ``output`` (a feature width that leaves the model), ``fixed``. ``depths`` maps the scope of each stack of
+    ``output`` (a feature width that leaves the model), ``fixed``. ``whole`` are axes that keep the function only
+    at whole multiples, as ``Layout.whole`` says. ``depths`` maps the scope of each stack of
     blocks to its number of blocks. ``outputs`` maps the outputs of the paradigm to their widths, ``features``
     those that transferers compare by default; both are empty outside a chain.
     """
@@ -123,6 +124,7 @@ class Architecture:
     params: Mapping[str, ParamAxes]
     features: Mapping[str, int] = field(default_factory=dict)
     outputs: Mapping[str, int] = field(default_factory=dict)
+    whole: frozenset[str] = frozenset()
 
     def shape(self, param: ParamAxes) -> tuple[int, ...]:
         """The unfolded shape of a parameter: one dimension per atomic axis."""
@@ -349,6 +351,9 @@ class Layout(Plugin, ABC):
     """Child modules that their own layouts describe; their axes are prefixed with the child's name."""
     roles: Mapping[str, Role] = {}
     """How axes may grow, where their name does not already say it."""
+    whole: frozenset[str] = frozenset()
+    """Axes whose units all pass through the same weights, as the channels of a token mixer do: such weights see the
+    pads that other widths need, so that growing keeps the function at whole multiples only."""
 
     def same(self, module: nn.Module) -> Mapping[str, str]:
         """Axes that are one and the same in this module, as name -> name kept (``visual.feature`` -> ``feature``)."""

@@ -202,7 +202,11 @@ class Lossless(AxisGrower):
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every norm and factor that the maps cannot pass exactly for this pair."""
         compensated = {param.scaled_by for param in target.params.values()}
-        found: dict[str, None] = {}
+        found: dict[str, None] = {
+            f"'{axis}' passes through weights that its units share: exact at multiples of {source.sizes[axis]} only": None
+            for axis in sorted(target.whole)
+            if target.sizes[axis] % source.sizes.get(axis, 1)
+        }
         for param in target.params.values():
             axis = param.norm_axis or next(iter(param.axes if param.kind == "scale" else ()), "")
             small, large = (prod(arch.size(a) for a in axis.split("+") if a) for arch in (source, target))

@@ -111,14 +111,14 @@ class CausalLm(Sourced):
         return Subset(blocks, chosen.round().long().tolist())
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
-        """Zeros for tokens [B, context] on the model's device; on the meta device with a mask.
+        """Zeros for tokens [B, context] on the model's device; on the meta device with a mask for attention.
 
         Without one transformers looks for packed texts in the values of the positions, which meta tensors do not have.
         """
         weight, length = next(model.parameters()), self._length()
         tokens = torch.zeros(batch_size, length, device=weight.device, dtype=torch.long)
         batch = {"input_ids": tokens, "labels": tokens}
-        if weight.device.type == "meta":
+        if weight.device.type == "meta" and hasattr(model.config, "num_attention_heads"):
             mask = torch.zeros(batch_size, 1, length, length, device=weight.device, dtype=weight.dtype)
             batch["attention_mask"] = mask
         return batch

@@ -1,0 +1,170 @@
+"""Contracts, exactness in float64, and an honest report where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mixer_models import mamba, mixer, randomised
+
+import compt
+from compt.testing import LayoutContract
+
+GROWERS = ["lossless", "clone"]
+
+
+class TestMixer(LayoutContract):
+    def pair(self):
+        return mixer(32, 2), mixer(64, 3)
+
+
+class TestMixerAtAnotherWidth(LayoutContract):
+    def pair(self):
+        return mixer(32, 2), mixer(48, 3)
+
+
+class TestMixerWithNormAfterThePatches(LayoutContract):
+    def pair(self):
+        return mixer(16, 1, stem_norm=True), mixer(32, 2, stem_norm=True)
+
+
+class TestMamba(LayoutContract):
+    def pair(self):
+        return mamba(32, 2), mamba(48, 3)
+
+
+class TestUntiedMamba(LayoutContract):
+    def pair(self):
+        return mamba(32, 2, tied=False, use_bias=True), mamba(48, 3, tied=False, use_bias=True)
+
+
+def test_axes_of_a_mixer():
+    arch = compt.describe(mixer(32, 2))
+    assert arch.sizes == {"embed": 32, "patch": 8, "position": 16, "tokens_mlp": 16, "mlp": 128, "classes": 5}
+    assert arch.depths == {"blocks": 2}
+    assert arch.whole == {"embed"}
+    assert "patch_embed" in compt.describe(mixer(32, 2, stem_norm=True)).sizes
+
+
+def test_axes_of_a_mamba():
+    arch = compt.describe(mamba(32, 2))
+    assert arch.sizes["inner"] == 64
+    assert (arch.sizes["state"], arch.sizes["time_step"], arch.sizes["selection"]) == (4, 3, 11)
+    assert arch.params["backbone.norm_f.weight"].read_by == "lm_head.weight"
+
+
+@pytest.mark.parametrize("grower", GROWERS)
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize(("small", "large"), [((32, 2), (64, 4)), ((32, 2), (32, 5)), ((16, 1), (48, 3))])
+def test_mixers_keep_the_function_in_depth_and_at_whole_multiples(small, large, norm, grower):
+    growth = compt.grow(randomised(mixer(*small, stem_norm=norm)), mixer(*large, stem_norm=norm).double(), grower)
+    assert growth.function_preserving, growth.reason
+    assert growth.error < 1e-12
+
+
+def test_the_mlps_of_a_mixer_grow_alone():
+    wide = mixer(32, 2, mlp_ratio=(1.25, 5.5)).double()
+    growth = compt.grow(randomised(mixer(32, 2)), wide, "lossless")
+    assert growth.function_preserving
+    assert growth.error < 1e-12
+
+
+@pytest.mark.parametrize("grower", GROWERS)
+@pytest.mark.parametrize("double", [True, False])
+def test_a_mixer_at_another_width_says_that_it_is_only_close(double, grower):
+    source, target = randomised(mixer(32, 2)), mixer(48, 2).double()
+    growth = compt.grow(source if double else source.float(), target if double else target.float(), grower)
+    assert not growth.function_preserving
+    assert "'embed'" in growth.reason
+    assert 1e-3 < growth.error < 0.5
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("large", "options"),
+    [((48, 5), {}), ((80, 2), {}), ((33, 3), dict(expand=3)), ((64, 2), dict(expand=4)), ((32, 7), {})],
+)
+def test_mambas_keep_the_function_at_any_width_and_depth(large, options, tied):
+    growth = compt.grow(randomised(mamba(32, 2, tied=tied)), mamba(*large, tied=tied, **options).double(), "lossless")
+    assert growth.function_preserving, growth.reason
+    assert growth.error < 1e-12
+
+
+def test_two_hops_of_a_mamba():
+    models = [randomised(mamba(32, 1)), mamba(40, 2).double(), mamba(72, 3).double()]
+    compt.grow(models[0], models[1])
+    growth = compt.grow(models[1], models[2])
+    assert growth.error < 1e-12
+    tokens = torch.arange(20).view(2, 10)
+    before, after = (model.eval()(tokens, use_cache=False).logits for model in (models[0], models[2]))
+    assert (before - after).abs().max() < 1e-4 * before.abs().max(), "transformers itself computes in float32"
+
+
+def test_the_probe_is_the_model_itself():
+    """But for rounding, the probe's logits are those of a plain call."""
+    from compt_mixer.mamba import TOKENS, MambaLayout
+
+    model = randomised(mamba(32, 2)).eval()
+    with torch.no_grad():
+        probed = MambaLayout().probe(model, torch.Generator().manual_seed(5))["logits"]
+        tokens = torch.randint(61, (2, TOKENS), generator=torch.Generator().manual_seed(5))
+        plain = model(tokens, use_cache=False).logits
+    assert (probed - plain).abs().max() < 1e-4 * plain.abs().max()
+    assert not torch.equal(probed, plain), "float64 is more than transformers keeps"
+
+
+@pytest.mark.parametrize("make", [mixer, mamba])
+@pytest.mark.parametrize("grower", ["leading_block", "scratch", *GROWERS])
+def test_every_grower_grows_them_and_everything_learns(make, grower):
+    target = make(64, 4)
+    compt.grow(randomised(make(32, 2)).float(), target, grower)
+    target.train()
+    dead = {name for name, _ in target.named_parameters()}
+    optimizer = torch.optim.AdamW(target.parameters(), lr=1e-3)
+    for step in range(2):
+        generator = torch.Generator().manual_seed(step)
+        if make is mixer:
+            outputs = target(torch.randn(8, 3, 32, 32, generator=generator))
+            loss = torch.nn.functional.cross_entropy(outputs, torch.arange(8) % 5)
+        else:
+            tokens = torch.randint(61, (4, 10), generator=generator)
+            loss = target(tokens, labels=tokens, use_cache=False).loss
+        optimizer.zero_grad()
+        loss.backward()
+        dead -= {name for name, p in target.named_parameters() if p.grad is not None and p.grad.any()}
+        optimizer.step()
+    assert not dead
+
+
+def test_new_blocks_of_a_mixer_write_nothing_yet():
+    target = mixer(32, 3)
+    compt.grow(randomised(mixer(32, 2)).float(), target, "lossless")
+    new = target.blocks[1]  # blocks 0, 0, 1 of the source
+    for part in (new.mlp_tokens.fc2, new.mlp_channels.fc2):
+        assert not part.weight.any()
+        assert not part.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("large", "what"),
+    [
+        (lambda: mamba(48, 2, state_size=8), "'state' changes from 4 to 8|'selection' changes from 11 to 19"),
+        (lambda: mamba(48, 2, time_step_rank=5), "'time_step' changes from 3 to 5|'selection' changes from 11 to 13"),
+        (lambda: mamba(48, 2, conv_kernel=8), "'kernel' changes from 4 to 8"),
+        (lambda: mamba(48, 2, vocab_size=70), "'vocab' changes from 61 to 70"),
+    ],
+)
+def test_what_cannot_grow_is_named(large, what):
+    with pytest.raises(compt.GrowthError, match=what):
+        compt.grow(mamba(32, 2), large(), "lossless")
+
+
+def test_other_numbers_of_patches_are_refused():
+    with pytest.raises(compt.GrowthError, match="'position'"):
+        compt.grow(mixer(32, 2, img_size=64), mixer(64, 2), "lossless")
+
+
+def test_the_relatives_that_have_no_layout_are_named():
+    from timm.models.mlp_mixer import ResBlock
+
+    with pytest.raises(compt.LayoutError, match="does not describe"):
+        compt.describe(mixer(32, 2, mlp_ratio=4, block_layer=ResBlock))
