@@ -14,7 +14,7 @@ import torch
 from mmengine.dist import all_reduce
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, LOOPS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, Runner, set_random_seed
 from torch.utils.data import DataLoader, Dataset
 
 from compt.budgets import rule_of
@@ -264,6 +264,7 @@ class EvalLoop(BaseLoop):
         state, mode = random_state(), self.runner.model.training
         self.runner.model.eval()
         for i, split in enumerate(held_out(self.stage.paradigm, self.options)):
+            set_random_seed(self.stage.seed)  # what a library draws is the same at every evaluation
             self.dataloader = self._split_loader(split)
             batches = self._prepared(self.dataloader, measure=i == 0)
             with self.stage.context():

@@ -74,8 +74,7 @@ class Lossless(AxisGrower):
     Args:
         noise: of the split between copies, in units of their rms; 0 leaves copies equal for ever.
         fill: what is free to choose: rows of new units and heads, and columns that read pads. 'init' takes the
-            target's own initialisation, 'copy' tiles the source's, 'zero' leaves the columns 0 (never the rows,
-            which would be dead).
+            target's own initialisation, 'copy' tiles the source's.
         blocks: what new blocks are, apart from what they write, which is 0: 'copy' of their predecessor, or 'fresh'.
     """
 
@@ -85,10 +84,10 @@ class Lossless(AxisGrower):
         self,
         *,
         noise: float = 1.0,
-        fill: Literal["init", "copy", "zero"] = "init",
+        fill: Literal["init", "copy"] = "init",
         blocks: Literal["copy", "fresh"] = "copy",
     ) -> None:
-        for key, value, known in (("fill", fill, ("init", "copy", "zero")), ("blocks", blocks, ("copy", "fresh"))):
+        for key, value, known in (("fill", fill, ("init", "copy")), ("blocks", blocks, ("copy", "fresh"))):
             if value not in known:
                 raise ConfigError(f"{key}={value!r} is not known.", where="grower lossless", do=f"One of {known}.")
         self.noise, self.fill, self.blocks = noise, fill, blocks
@@ -138,11 +137,6 @@ class Lossless(AxisGrower):
             for dim in range(source.ndim):
                 source = source.index_select(dim, torch.arange(target.shape[dim]) % source.shape[dim])
             return source
-        if self.fill == "zero":
-            for dim, (axis, direction) in enumerate(site.param.directions):
-                if direction == "reads" and isinstance(site.maps.get(axis), StreamMap):
-                    small = site.source.size(axis)
-                    target.narrow(dim, small, target.shape[dim] - small).zero_()
         return target
 
     def _linear(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
@@ -203,7 +197,7 @@ class Lossless(AxisGrower):
         """Name every norm and factor that the maps cannot pass exactly for this pair."""
         compensated = {param.scaled_by for param in target.params.values()}
         found: dict[str, None] = {
-            f"'{axis}' passes through weights that its units share: exact at multiples of {source.sizes[axis]} only": None
+            f"'{axis}' passes through weights all units share: exact at multiples of {source.sizes[axis]} only": None
             for axis in sorted(target.whole)
             if target.sizes[axis] % source.sizes.get(axis, 1)
         }

@@ -128,6 +128,17 @@ class MaeLayout(SelfSupervisorLayout):
         return {"pixels": module.neck(tokens[:, : 1 + patches // 2], order)}  # type: ignore[operator]
 
 
+class SimMimLayout(SelfSupervisorLayout):
+    """SimMIM: a masked backbone, and one projection of its map to pixels."""
+
+    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
+        """Reconstruction of two random images, half of their patches masked."""
+        pair = _images(module.backbone, generator)  # type: ignore[arg-type]
+        size = module.backbone.patch_embed.init_out_size  # type: ignore[union-attr]
+        mask = (torch.rand(2, *size, generator=generator) < 0.5).to(pair)  # type: ignore[misc]
+        return {"pixels": module.neck(module.backbone(pair, mask)[-1])}  # type: ignore[operator]
+
+
 class ImageClassifierLayout(Layout):
     """A classifier on a backbone, with mmpretrain's linear or ViT head."""
 

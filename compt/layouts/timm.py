@@ -18,7 +18,7 @@ class VisionTransformerLayout(Layout):
         "patch_embed.proj.weight": "patch_embed <- 3 patch patch",
         "patch_embed.proj.bias": "patch_embed",
         "cls_token": "1 1 patch_embed",
-        "reg_token": "1 register patch_embed",
+        "reg_token": "1 register -> patch_embed",
         "pos_embed": "1 position patch_embed",
         "norm_pre.weight": "layer_norm_gain: patch_embed -> embed",
         "norm_pre.bias": "layer_norm_bias: patch_embed -> embed",

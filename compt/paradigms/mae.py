@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from compt.checkpoint import random_state, restore_random_state
 from compt.data import SkipBroken, open_source, renumber, splits
-from compt.errors import ConfigError
+from compt.errors import ConfigError, DataError
 from compt.interfaces import Batch, Member, Metric, Outputs
 from compt.paradigms import _mmpretrain, _timm_vit
 from compt.paradigms._image_probe import accuracy, labelled, probe
@@ -168,8 +168,16 @@ class Mae(Sourced):
                 "A model of timm has no loss: it can be grown, not trained, by this paradigm.",
                 do="Name an algorithm of mmpretrain, such as mmpretrain.MAE; init= reads timm's weights into it.",
             )
-        with watching(model, batch) as seen:
-            losses = model.loss(batch["inputs"], batch["data_samples"])  # type: ignore[operator]
+        try:
+            with watching(model, batch) as seen:
+                losses = model.loss(batch["inputs"], batch["data_samples"])  # type: ignore[operator]
+        except IndexError as error:
+            if isinstance(model, ImageClassifier) and (labels(batch) < 0).any():
+                what = "A classifier learns from labels, and a training image has none."
+                raise DataError(
+                    what, where="paradigm.data", do="Leave such images out of the training data."
+                ) from error
+            raise
         terms = {name: scalar(value) for name, value in losses.items() if "loss" in name}
         return {**terms, **features(model, seen)}
 

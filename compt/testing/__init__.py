@@ -1,10 +1,11 @@
-"""Contract tests for plug-in authors: subclass one, name your plug-in, and run pytest."""
+"""Contract tests for plug-in authors: subclass one, name your plug-in, and run pytest.
 
-from compt.testing.contracts import (
-    GrowerContract,
-    LayoutContract,
-    ParadigmContract,
-    TransfererContract,
-)
+What a test asserts says what is wrong, and what to do. The family that they train is in :mod:`compt.testing.toy`.
+"""
+
+from compt.testing.growers import GrowerContract
+from compt.testing.layouts import LayoutContract
+from compt.testing.paradigms import ParadigmContract
+from compt.testing.transferers import TransfererContract
 
 __all__ = ["GrowerContract", "LayoutContract", "ParadigmContract", "TransfererContract"]

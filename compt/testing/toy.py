@@ -40,13 +40,15 @@ class ToyBlock(nn.Module):
 class ToyNet(nn.Module):
     """``width`` x ``depth`` residual MLP over 8 inputs and 10 classes; ``rms`` takes RMSNorm for LayerNorm."""
 
-    def __init__(self, width: int = 16, depth: int = 1, *, rms: bool = False, dropout: float = 0.1) -> None:
+    def __init__(
+        self, width: int = 16, depth: int = 1, *, rms: bool = False, dropout: float = 0.1, classes: int = CLASSES
+    ) -> None:
         super().__init__()
         norm = nn.RMSNorm if rms else nn.LayerNorm
         self.embed = nn.Linear(INPUTS, width)
         self.blocks = nn.ModuleList(ToyBlock(width, norm, dropout) for _ in range(depth))
         self.norm = norm(width)
-        self.head = nn.Linear(width, CLASSES)
+        self.head = nn.Linear(width, classes)
 
     def features(self, x: Tensor) -> Tensor:
         """[B, 8] -> [B, D]."""
@@ -58,6 +60,22 @@ class ToyNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, 8] -> [B, 10]."""
         return self.head(self.features(x))
+
+
+class TiedNet(ToyNet):
+    """A ToyNet of 8 classes whose head is its embedding: one tensor [8, D] with two names, as in language models."""
+
+    def __init__(self, width: int = 16, depth: int = 1, *, rms: bool = False, dropout: float = 0.1) -> None:
+        super().__init__(width, depth, rms=rms, dropout=dropout, classes=INPUTS)
+        self.embed = nn.Linear(width, INPUTS, bias=False)
+        self.head.weight = self.embed.weight
+
+    def features(self, x: Tensor) -> Tensor:
+        """[B, 8] -> [B, D]."""
+        x = x @ self.embed.weight
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
 
 
 @LAYOUTS.register_module(name=f"{__name__}.ToyNet")
@@ -85,6 +103,20 @@ class ToyLayout(Layout):
         return {"logits": module(torch.randn(4, INPUTS, generator=generator, dtype=torch.float64).to(weight))}
 
 
+@LAYOUTS.register_module(name=f"{__name__}.TiedNet")
+class TiedLayout(ToyLayout):
+    """Named axes of TiedNet; the last norm is all that the tied head reads."""
+
+    patterns = {
+        **{name: pattern for name, pattern in ToyLayout.patterns.items() if name != "embed.bias"},
+        "embed.weight": "vocab -> embed",
+        "norm.weight": "embed @ head.weight",
+        "norm.bias": "embed @ head.weight",
+        "head.weight": "vocab <- embed",
+        "head.bias": "vocab",
+    }
+
+
 @PARADIGMS.register_module(name="toy")
 class Toy(Paradigm):
     """Classify points by the nearest of 40 random centres, four a class.
@@ -93,13 +125,23 @@ class Toy(Paradigm):
         samples: training points; a quarter as many are held out.
         noise: standard deviation of the points around their centres.
         fail_at: turn the loss into NaN from this iteration on, to try what happens then.
+        aliases: further outputs, each with the output, ``features`` or ``logits``, that it equals.
     """
 
     outputs = frozenset({"features", "logits"})
     features = ("features",)
 
-    def __init__(self, *, samples: int = 512, noise: float = 0.5, fail_at: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        samples: int = 512,
+        noise: float = 0.5,
+        fail_at: int | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self.samples, self.noise, self.fail_at = samples, noise, fail_at
+        self.aliases = dict(aliases or {})
+        self.outputs = Toy.outputs | frozenset(self.aliases)
         self.steps = 0
 
     def build_model(self, member: Member) -> nn.Module:
@@ -132,9 +174,10 @@ class Toy(Paradigm):
         return {"x": torch.zeros(batch_size, INPUTS, device=weight.device, dtype=weight.dtype), "label": label}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Features [B, D] and logits [B, 10]."""
+        """Features [B, D] and logits [B, 10], and the same under further names."""
         features = model.features(batch["x"])  # type: ignore[operator]
-        return {"features": features, "logits": model.head(features)}  # type: ignore[operator]
+        found = {"features": features, "logits": model.head(features)}  # type: ignore[operator]
+        return found | {name: found[output] for name, output in self.aliases.items()}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Cross entropy."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
+from compt.errors import DataError
 from tests.paradigms.mae_models import (
     PATCHES,
     SIMMIM_PIPELINE,
@@ -51,6 +53,19 @@ class TestMaeOnATable(_OnPictures):
 
 class TestClassifier(_OnPictures):
     model = classifier()
+
+    @pytest.fixture(autouse=True)
+    def _all_labelled(self, _on_data, data):
+        lines = Path(data["train"]).read_text().splitlines()
+        table = Path(data["train"]).with_name("labelled.csv")
+        table.write_text("\n".join(line for line in lines if not line.endswith(",")) + "\n")
+        self.paradigm["data"] = {**data, "train": str(table)}
+
+
+def test_a_classifier_is_told_of_training_images_without_a_label(data):
+    paradigm, model = made(classifier())
+    with pytest.raises(DataError, match="a training image has none"):
+        paradigm.forward(model, prepared(paradigm, raw(2, labels=[1, -1])))
 
 
 class TestSimMim(_OnPictures):

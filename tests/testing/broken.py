@@ -1,0 +1,74 @@
+"""Runs contracts on plug-ins that are broken on purpose, and compares what fails with what should."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHAINS = ("test_trains_a_chain", "test_trains_and_resumes", "test_grows_a_chain")
+"""Contract tests that take more than a moment: run only where they are meant to fail."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A contract around a broken plug-in: what must fail, with which words of advice, and what may fail with it."""
+
+    contract: type
+    test: str
+    advice: str
+    also: tuple[str, ...] | None = ()
+    """Further tests that fail; None: all may, as nothing works without this."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.contract.__name__}-{self.test.removeprefix('test_')}"
+
+
+def tests_of(contract: type) -> list[str]:
+    return [name for name in dir(contract) if name.startswith("test_")]
+
+
+def outcome(contract: type, test: str, folder: Path) -> Exception | None:
+    """What one contract test raises; a fresh object and folder each, as pytest gives them."""
+    method = getattr(contract(), test)
+    arguments: dict[str, Any] = {}
+    if "tmp_path" in inspect.signature(method).parameters:
+        arguments["tmp_path"] = folder / test
+        arguments["tmp_path"].mkdir()
+    try:
+        method(**arguments)
+    except pytest.skip.Exception:
+        return None
+    except Exception as error:
+        return error
+    return None
+
+
+def check(case: Case, folder: Path) -> None:
+    """The test fails with an AssertionError that gives the advice; no other does but those that may."""
+    error = outcome(case.contract, case.test, folder)
+    assert error is not None, f"{case.test} passes"
+    assert isinstance(error, AssertionError), f"{case.test} raises {type(error).__name__}: {error}"
+    what, _, do = str(error).partition("\n  do: ")
+    assert len(what) > 10 and len(do) > 10, error
+    assert case.advice in str(error), error
+    if case.also is not None:
+        others = [name for name in tests_of(case.contract) if name not in (case.test, *CHAINS)]
+        failing = {name: found for name in others if (found := outcome(case.contract, name, folder)) is not None}
+        assert set(failing) == set(case.also), failing
+
+
+def check_good(contract: type, folder: Path) -> None:
+    """Every test of the contract passes."""
+    for name in tests_of(contract):
+        error = outcome(contract, name, folder)
+        assert error is None, f"{name}: {error}"
+
+
+def check_complete(base: type, cases: list[Case]) -> None:
+    """Every test of a contract has a plug-in that it catches."""
+    assert {case.test for case in cases} == set(tests_of(base))
