@@ -130,6 +130,8 @@ def test_a_json_config_is_a_config_too(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_shipped_config_loads_and_plans(path):
+    if path.stem == "mixed_chain" and "ligo" not in compt.GROWERS:
+        pytest.skip("its plug-ins are not installed here: tests/plugins does it where they are")
     plan = compt.plan(str(path))
     assert [s.name for s in plan.stages] == [s.member.name for s in load_config(path).stages]
     assert plan.flops > 0
