@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from copy import deepcopy
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import open_clip
 import torch
@@ -24,9 +24,14 @@ from compt.interfaces import Batch, Member, Metric, Outputs
 from compt.paradigms._clip_data import PairDataset
 from compt.paradigms._clip_metrics import retrieval, zero_shot
 from compt.paradigms._shared import Agreement, Sourced
+from compt.weights import load_state
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 MAX_LOGIT_SCALE = math.log(100)
+KEYS = frozenset(
+    {"custom_text", "quick_gelu", "init_logit_scale", "init_logit_bias", "embed_dim", "vision_cfg", "text_cfg"}
+)
+"""What a member's config may hold."""
 
 
 class Clip(Sourced):
@@ -44,12 +49,17 @@ class Clip(Sourced):
         augment: smallest share of the area that a random crop keeps in training; None for no crop.
         mean, std: of the pixels, per channel; open_clip's by default.
 
+    A subclass with another loss says with ``model_defaults`` and ``check_model`` which models it trains, and
+    overrides ``outputs``, ``forward`` and ``loss``; all else stays as it is.
+
     Source: Radford et al. 2021, arXiv 2103.00020, through open_clip.
     """
 
     outputs = frozenset({"image_features", "text_features", "logit_scale"})
     features = ("image_features", "text_features")
     example = "data=dict(type='icons')"
+    model_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Keys of open_clip's configs, such as ``init_logit_scale``, for members whose config leaves them out."""
 
     def __init__(
         self,
@@ -67,15 +77,17 @@ class Clip(Sourced):
         self._input = Agreement()
         self._sent: dict[torch.device, tuple[Tensor, ...]] = {}
         if augment is not None and not 0 < augment <= 1:
-            raise ConfigError(f"augment={augment} is not in (0, 1].", where="paradigm clip")
+            raise ConfigError(f"augment={augment} is not in (0, 1].", where="paradigm.augment")
 
     def build_model(self, member: Member) -> nn.Module:
         """Build an open_clip model.
 
         Raises:
-            ConfigError: unknown name or key, or sizes that open_clip refuses.
+            ConfigError: unknown name or key, a model of another loss, or sizes that open_clip refuses.
         """
         config = model_config(member)
+        config |= {key: value for key, value in self.model_defaults.items() if config.get(key) is None}
+        self.check_model(config, f"member '{member.name}'")
         cls = CustomTextCLIP if config.get("custom_text") or "hf_model_name" in config["text_cfg"] else CLIP
         try:
             model = cls(**{k: v for k, v in deepcopy(config).items() if k != "custom_text"})
@@ -84,18 +96,26 @@ class Clip(Sourced):
                 f"open_clip cannot build the model of member '{member.name}': {type(error).__name__}: {error}",
                 do="Check its sizes: heads must divide widths (image tower: width / head_width heads, 64 by default).",
             ) from error
-        if model.logit_bias is not None:
-            raise ConfigError(
-                f"The model of member '{member.name}' has a logit bias, which the loss of CLIP does not use.",
-                do="Leave init_logit_bias out; sigmoid losses are another paradigm.",
-            )
         _check_timm_size(member, model)
-        self._agree(member, config, model)
-        model.open_clip_config = config
-        return model
+        return self._agreed(member, config, model)
 
-    def _agree(self, member: Member, config: Mapping[str, Any], model: nn.Module) -> None:
-        """Remember what the first member expects as input, and hold the others to it."""
+    def check_model(self, config: Mapping[str, Any], owner: str) -> None:
+        """Raise ConfigError unless this paradigm's loss is the one that a model is for: here, without a logit bias.
+
+        Members that fail it are not built, folders that fail it are neither recognised nor loaded.
+
+        Args:
+            config: open_clip's config of the model, with ``model_defaults`` filled in for members.
+            owner: who has the model, for the message: a member or a path.
+        """
+        if config.get("init_logit_bias") is not None:
+            raise ConfigError(
+                f"The model of {owner} has a logit bias, which the loss of CLIP does not use.",
+                do="Leave init_logit_bias out, or take a paradigm for the sigmoid loss (SigLIP): plug-ins bring them.",
+            )
+
+    def _agreed(self, member: Member, config: dict[str, Any], model: nn.Module) -> nn.Module:
+        """Remember what the first member expects as input, hold the others to it, and keep the config for exports."""
         size = model.visual.image_size  # type: ignore[union-attr]
         wants = {
             "image size": tuple(size) if isinstance(size, Sequence) else (size, size),
@@ -104,6 +124,8 @@ class Clip(Sourced):
         }
         for what, value in wants.items():
             self._input.hold(member.name, what, value)
+        model.open_clip_config = config  # type: ignore[assignment]
+        return model
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -209,17 +231,28 @@ class Clip(Sourced):
             self.tokenizer.save_pretrained(folder)
 
     def recognises(self, path: Path) -> bool:
-        """Whether the path is an open_clip folder."""
-        return (path / CONFIG_FILE).is_file()
+        """Whether the path is an open_clip folder of a model for this paradigm's loss, as ``check_model`` says."""
+        if not (path / CONFIG_FILE).is_file():
+            return False
+        try:
+            config = _named_config(_in_folder(path))
+        except ConfigError:
+            return True  # and load says what is wrong with it
+        try:
+            self.check_model(config, f"'{path}'")
+        except ConfigError:
+            return False
+        return True
 
     def load(self, path: Path) -> nn.Module:
         """Load an open_clip folder (config and weights), as open_clip itself does.
 
         Raises:
-            ConfigError: it has no weights, or they are damaged or another model's.
+            ConfigError: it has no weights, they are damaged or another model's, or for another loss.
         """
-        member = Member(path.name, f"local-dir:{path}")
+        member = _in_folder(path)
         config = model_config(member)
+        self.check_model(config, f"'{path}'")
         try:
             model = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
         except Exception as error:  # open_clip, torch and safetensors each have their own
@@ -227,9 +260,18 @@ class Clip(Sourced):
                 f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
                 do="Give a folder that open_clip or compt exported.",
             ) from error
-        self._agree(member, config, model)
-        model.open_clip_config = config
-        return model
+        return self._agreed(member, config, model)
+
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Fill a member's model, strictly, from an open_clip folder or a file of weights.
+
+        Raises:
+            ConfigError: the file is damaged, or another model's, or the folder's model is for another loss.
+        """
+        if (path / CONFIG_FILE).is_file():
+            load_state(model, self.load(path).state_dict(), path)
+        else:
+            super().load_weights(model, path)
 
 
 def model_config(member: Member) -> dict[str, Any]:
@@ -237,9 +279,7 @@ def model_config(member: Member) -> dict[str, Any]:
     if isinstance(member.model, str):
         return _named_config(member)
     config = json.loads(json.dumps(member.model.get("model_cfg", member.model)))  # a folder's JSON wraps it
-    faults = _unknown(
-        "model", config, {"custom_text", "quick_gelu", "init_logit_scale", "embed_dim", "vision_cfg", "text_cfg"}
-    )
+    faults = _unknown("model", config, KEYS)
     faults += [f"model.{key} is missing." for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
     for key, cls in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
         part = config.get(key, {})
@@ -256,7 +296,9 @@ def _named_config(member: Member) -> dict[str, Any]:
     name = f"local-dir:{member.model}" if Path(member.model).is_dir() else member.model
     try:
         config = open_clip.get_model_config(name)
-    except (OSError, ValueError) as error:
+        if not isinstance(config, dict | None):
+            raise ValueError("its model_cfg is no dict")
+    except (OSError, ValueError, AttributeError) as error:  # the last: JSON of something else than a dict
         raise ConfigError(f"Cannot read the model '{member.model}' of member '{member.name}': {error}.") from error
     if config is None:
         near = did_you_mean(member.model, open_clip.list_models())
@@ -267,7 +309,12 @@ def _named_config(member: Member) -> dict[str, Any]:
     return config
 
 
-def _unknown(where: str, given: Mapping[str, Any], known: set[str]) -> list[str]:
+def _in_folder(path: Path) -> Member:
+    """A folder's model, as a member."""
+    return Member(path.name, f"local-dir:{path}")
+
+
+def _unknown(where: str, given: Mapping[str, Any], known: Set[str]) -> list[str]:
     return [f"{where}.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) - known)]
 
 

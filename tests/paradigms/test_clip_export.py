@@ -71,6 +71,17 @@ def test_only_open_clip_folders_are_recognised(tmp_path):
     assert not any(Clip().recognises(tmp_path / other) for other in others)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_cfg": 3}'])
+def test_a_damaged_config_is_recognised_and_refused_with_the_reason(content, tmp_path):
+    paradigm, model = made()
+    paradigm.export(model, tmp_path)
+    (tmp_path / "open_clip_config.json").write_text(content)
+    assert Clip().recognises(tmp_path)
+    with pytest.raises(ConfigError, match="Cannot read the model") as caught:
+        Clip().load(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
 def test_a_folder_without_weights_is_refused_by_name(tmp_path):
     paradigm, model = made()
     paradigm.export(model, tmp_path)

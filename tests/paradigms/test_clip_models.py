@@ -14,7 +14,7 @@ from compt import ConfigError  # noqa: E402
 from compt.interfaces import Member  # noqa: E402
 from compt.paradigms.clip import Clip  # noqa: E402
 from compt.testing import ParadigmContract  # noqa: E402
-from tests.paradigms.clip_models import CUSTOM, MODEL, TIMM, changed, made, prepared, raw  # noqa: E402
+from tests.paradigms.clip_models import CUSTOM, MODEL, TIMM, changed, made  # noqa: E402
 
 
 class _Contract(ParadigmContract):
@@ -123,15 +123,48 @@ def test_what_is_not_known_yet_is_said(data):
         made()[0].build_dataset("train")
 
 
-def test_a_logit_bias_is_part_of_the_loss_or_refused(data, tmp_path):
+def test_a_logit_bias_is_refused_with_what_it_is_for(tmp_path):
     """Models of the SigLIP kind: a bias that open_clip adds to the logits must not be dropped silently."""
-    config = {"model_cfg": dict(MODEL, init_logit_bias=-3.0)}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    paradigm = Clip(data=data)
-    try:
-        model = paradigm.build_model(Member("a", f"local-dir:{tmp_path}"))
-    except ConfigError:
-        return
-    batch = prepared(paradigm, raw(paradigm.build_dataset("val")))
-    sum(paradigm.loss(paradigm.forward(model, batch), batch).values()).backward()
-    assert model.logit_bias.grad is not None, "the logit bias is not trained"
+    config = dict(MODEL, init_logit_bias=-3.0)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    for model in (config, str(tmp_path), f"local-dir:{tmp_path}", "ViT-B-16-SigLIP"):
+        with pytest.raises(ConfigError, match=r"member 'a' has a logit bias(.|\n)*sigmoid loss \(SigLIP\)"):
+            Clip().build_model(Member("a", model))
+
+
+def test_a_logit_bias_of_none_is_no_bias():
+    assert Clip().build_model(Member("a", dict(MODEL, init_logit_bias=None))).logit_bias is None
+
+
+class _Biased(Clip):
+    """A subclass for another loss, as plug-ins write them."""
+
+    model_defaults = {"init_logit_bias": -3.0, "init_logit_scale": 2.0}
+
+    def check_model(self, config, owner):
+        if config.get("init_logit_bias") is None:
+            raise ConfigError(f"The model of {owner} has no logit bias.")
+
+
+def test_a_subclass_says_which_models_it_trains(tmp_path):
+    """What a config leaves out is filled in, built and exported; each class recognises and loads its own folders."""
+    paradigm = _Biased()
+    model = paradigm.build_model(Member("a", dict(MODEL, init_logit_scale=1.0)))
+    assert (model.logit_bias.item(), model.logit_scale.item()) == (-3.0, 1.0)
+    assert model.open_clip_config == dict(MODEL, init_logit_bias=-3.0, init_logit_scale=1.0)
+    assert "init_logit_bias" not in MODEL and not Clip.model_defaults
+    folders = {_Biased: tmp_path / "biased", Clip: tmp_path / "clip"}
+    for cls, net in ((_Biased, model), (Clip, made()[1])):
+        folders[cls].mkdir()
+        cls().export(net, folders[cls])
+    for cls, own in folders.items():
+        assert [path for path in folders.values() if cls().recognises(path)] == [own]
+        assert cls().load(own).open_clip_config["embed_dim"] == 16
+    for cls, other, message in (
+        (_Biased, Clip, "has no logit bias"),
+        (Clip, _Biased, r"has a logit bias(.|\n)*SigLIP"),
+    ):
+        for read in (cls().load, lambda path, cls=cls: cls().load_weights(model, path)):
+            with pytest.raises(ConfigError, match=message) as caught:
+                read(folders[other])
+            assert str(folders[other]) in str(caught.value)
