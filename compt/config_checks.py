@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from compt.budgets import RULES, options_of
 from compt.configfile import ConfigFile, listed
+from compt.entries import object_path
 from compt.errors import Faults, did_you_mean
 from compt.plans import sub_chain_names
 from compt.registry import PluginRegistry
@@ -235,6 +236,12 @@ def check_plugins(named: Sequence[tuple[PluginRegistry, str, Any]], faults: Faul
         seen.append((registry, value))
         if not isinstance(value, Mapping) or "type" not in value:
             faults.add(f"{where}: {value!r} is not a dict(type=..., ...).")
+            continue
+        if isinstance(value["type"], type):
+            given = object_path(value["type"])
+            faults.add(
+                f"{where}: type is the class {given}; register it and write its name, which a resumed run can read."
+            )
             continue
         for fault in registry.signature_faults(dict(value)):
             faults.add(f"{where}: {fault}")

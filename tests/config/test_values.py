@@ -195,3 +195,12 @@ def test_the_individual_budget(toy, given, kept):
 def test_other_individual_budgets_are_faults(toy, given):
     (fault,) = faults({**toy, "individual": given})
     assert fault.startswith("individual")
+
+
+def test_a_class_in_place_of_a_name_is_refused(toy):
+    """As a string it could not be written into the work folder, and not be resumed from."""
+    from compt.growers.clone import Clone
+
+    toy["grower"] = dict(type=Clone)
+    (fault,) = faults(toy)
+    assert fault.startswith("grower (chain.0): type is the class compt.growers.clone:Clone; register it and write its")
