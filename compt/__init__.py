@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Outputs,
         Paradigm,
         ParamAxes,
+        Status,
         Transferer,
     )
     from compt.operators import (

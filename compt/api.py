@@ -41,6 +41,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "Outputs",
         "Paradigm",
         "ParamAxes",
+        "Status",
         "Transferer",
     ),
     "compt.operators": (

@@ -16,6 +16,7 @@ from compt.errors import GrowthError
 from compt.interfaces import Batch
 from compt.loader import loader_options, step_seed, train_loader
 from compt.loops import open_dataset
+from compt.operators import tensors_of
 from compt.stage import StageModel
 
 ALWAYS_OFF = {"grad_checkpointing": False, "compile": False}
@@ -51,9 +52,9 @@ class StageObjective:
             GrowthError: unknown names, or calls that were not announced where there are several processes.
         """
         stage = self._opened()
-        unknown = sorted(set(params) - {name for name, _ in self.target.named_parameters(remove_duplicate=False)})
+        unknown = sorted(set(params) - tensors_of(self.target).keys())
         if unknown:
-            raise GrowthError(f"The grower asked for the loss with parameters that the target lacks: {unknown[:3]}.")
+            raise GrowthError(f"The grower asked for the loss with tensors that the target lacks: {unknown[:3]}.")
         batch = stage.data_preprocessor(next(self._batches), True)
         buffers = {name: buffer.clone() for name, buffer in self.target.named_buffers()}  # batch norms write theirs
         given = {f"student.{name}": value for name, value in {**buffers, **_averaged(params)}.items()}

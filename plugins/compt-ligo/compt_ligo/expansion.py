@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from compt import Architecture, ParamAxes, matching, source_block
+from compt import Architecture, ParamAxes, matching, source_block, writes_stream
 from compt_ligo.maps import depth_mix, width_maps
 
 Key: TypeAlias = tuple[str, str]
@@ -106,16 +106,13 @@ class Pair:
         """The index of the source it starts from; None where a repeated block would write the stream once more."""
         match = matching(param, self.source, self.target)
         assert match is not None
-        return None if self._repeats(param) and self._writes_stream(param) else sources.index(match.name)
+        return None if self._repeats(param) and writes_stream(param, self.target) else sources.index(match.name)
 
     def _repeats(self, param: ParamAxes) -> bool:
         """Whether the block before it starts from the same source block."""
         block, depths = int(param.block or 0), (self.source.depths, self.target.depths)
         small, large = (depth[str(param.scope)] for depth in depths)
         return block > 0 and source_block(block, small, large) == source_block(block - 1, small, large)
-
-    def _writes_stream(self, param: ParamAxes) -> bool:
-        return any(use == "writes" and self.target.roles.get(axis) == "stream" for axis, use in param.directions)
 
     def _part(
         self,

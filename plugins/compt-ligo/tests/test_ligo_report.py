@@ -26,7 +26,7 @@ class Odd(nn.Module):
         self.kernel = nn.Parameter(torch.arange(12.0 * width, dtype=torch.float64).reshape(3, 2, 2, width))
         self.blocks = nn.ModuleList(nn.Module() for _ in range(depth))
         for index, block in enumerate(self.blocks):
-            block.register_buffer("count", torch.tensor([index]))
+            block.register_buffer("count", torch.tensor([2**53 + 1 + index]))  # no float64 holds it
             block.register_buffer("order", torch.arange(width))
         self.register_buffer("fixed", torch.ones(2), persistent=False)
         self.register_buffer("mean", torch.linspace(3.0, 4.0, width, dtype=torch.float64))
@@ -77,15 +77,15 @@ def test_the_offset_of_a_gain_grows_with_it() -> None:
     source, target = Odd(2), Odd(4)
     pair = Pair(compt.describe(source), compt.describe(target))
     parts = [part for part in pair.parts() if part.names == ("gain",)]
-    half = torch.full((4, 2), 0.5, dtype=torch.float64)
+    ones = torch.ones(4, 2, dtype=torch.float64)
     expand = Expansion(parts, compt.tensors_of(source), compt.tensors_of(target), torch.float64)
-    assert expand({("embed", "writes"): half})["gain"].tolist() == [0.5] * 4
+    assert expand({("embed", "writes"): ones})["gain"].tolist() == [2.0] * 4
 
 
 def test_integers_and_constants_are_never_mapped() -> None:
     """Integers are copied where their shape stays, and else the target's; so are constants."""
     _, target, growth, _ = odd(3)
-    assert [int(block.count) for block in target.blocks] == [0, 0]
+    assert [int(block.count) for block in target.blocks] == [2**53 + 1] * 2
     assert growth.params["blocks.1.count"] == "copied"
     assert growth.params["blocks.1.order"] == growth.params["fixed"] == "initialised"
     assert target.blocks[1].order.tolist() == [0, 1, 2, 3]
@@ -205,13 +205,14 @@ def test_neither_module_nor_the_random_state_changes() -> None:
     source, target = trained_toy(16, 1), ToyNet(24, 2)
     before, state = (copies(source), copies(target)), torch.get_rng_state()
     source.zero_grad(), source.head.bias.requires_grad_(False)
+    loss = Objective(target, toy_loss)
     growth = compt.GROWERS.build(dict(type="ligo", steps=3)).grow(
         source,
         target,
         source_arch=compt.describe(source),
         target_arch=compt.describe(target),
         generator=torch.Generator().manual_seed(0),
-        objective=Objective(target, toy_loss),
+        objective=lambda params: loss(params) + sum(param.sum() for param in target.parameters()),
     )
     assert torch.equal(torch.get_rng_state(), state)
     for module, old in zip((source, target), before, strict=True):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from compt_ligo.expansion import Expansion, Pair
+from compt_ligo.grower import schedule
 from ligo_models import (
     Loss,
     Objective,
@@ -63,6 +64,20 @@ def test_the_first_step_is_as_long_as_the_rate_says() -> None:
     torch.testing.assert_close(moved, torch.full_like(moved, 1e-3 / 16**0.5), rtol=1e-3, atol=0)
     assert (target.head.weight != start.head.weight).all()
     assert torch.equal(target.head.bias, source.head.bias)
+
+
+def test_every_step_follows_the_schedule() -> None:
+    """A slope that stays the same moves one map by the sum of the rates, and those that have none not at all."""
+    source, target = ToyNet(16, 1).double(), ToyNet(24, 1).double()
+    start = ToyNet(24, 1).double()
+    with torch.no_grad():
+        source.embed.bias.copy_(torch.eye(16)[0])
+    compt.grow(source, start, dict(type="ligo", steps=0))
+    compt.grow(source, target, dict(type="ligo", steps=20, lr=1e-3), objective=lambda p: p["embed.bias"].sum())
+    total = sum(schedule(step, 20) for step in range(20)) * 1e-3 / 16**0.5
+    moved = start.embed.bias - target.embed.bias
+    torch.testing.assert_close(moved, torch.full_like(moved, total), rtol=1e-4, atol=0)
+    assert torch.equal(target.head.weight, start.head.weight)
 
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module], Loss]] = {
