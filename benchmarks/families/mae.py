@@ -1,0 +1,66 @@
+"""Masked autoencoders on icons: many epochs over little data. The keys are explained in ``causal_lm.py``."""
+
+paradigm = dict(
+    type="mae",
+    data=dict(type="icons"),
+    probe=None,
+    pipeline=[
+        dict(type="RandomResizedCrop", scale=32, crop_ratio_range=(0.5, 1.0)),
+        dict(type="RandomFlip", prob=0.5),
+        dict(type="PackInputs"),
+    ],
+)
+
+
+def mae(width, layers):
+    patch = dict(patch_size=4)
+    return dict(
+        type="mmpretrain.MAE",
+        backbone=dict(
+            type="mmpretrain.MAEViT",
+            arch=dict(embed_dims=width, num_layers=layers, num_heads=width // 32, feedforward_channels=4 * width),
+            img_size=32,
+            mask_ratio=0.75,
+            **patch,
+        ),
+        neck=dict(
+            type="mmpretrain.MAEPretrainDecoder",
+            num_patches=64,
+            embed_dim=width,
+            decoder_embed_dim=64,
+            decoder_depth=2,
+            decoder_num_heads=2,
+            **patch,
+        ),
+        head=dict(
+            type="mmpretrain.MAEPretrainHead",
+            norm_pix=True,
+            loss=dict(type="mmpretrain.PixelReconstructionLoss", criterion="L2"),
+            **patch,
+        ),
+        init_cfg=[
+            dict(type="Xavier", layer="Linear", distribution="uniform"),
+            dict(type="Constant", layer="LayerNorm", val=1.0, bias=0.0),
+        ],
+    )
+
+
+family = [
+    dict(name="mae-64x3", model=mae(64, 3), lr=4e-3),
+    dict(name="mae-64x4", model=mae(64, 4), lr=4e-3),
+    dict(name="mae-96x4", model=mae(96, 4), lr=4e-3),
+    dict(name="mae-96x5", model=mae(96, 5), lr=4e-3),
+    dict(name="mae-128x5", model=mae(128, 5), lr=4e-3),
+    dict(name="mae-128x6", model=mae(128, 6), lr=4e-3),
+    dict(name="mae-160x6", model=mae(160, 6), lr=4e-3),
+]
+grower = dict(type="lossless")
+transfer = dict(type="none")
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.05, betas=(0.9, 0.95)))
+
+presets = dict(
+    smoke=dict(iters=12, seeds=1, fractions=(0.5,), rates=1, evaluations=2),
+    cpu=dict(iters=300, seeds=3, fractions=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=6),
+    gpu=dict(iters=3200, seeds=3, fractions=(0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=20),
+)
