@@ -192,8 +192,9 @@ class AxisGrower(Grower):
                 value = small[match.name].clone() if same else self._value(small[match.name], large[name], site)
                 value = value.to(large[name].dtype)
                 used.add(match.name)
-                untouched = torch.equal(value, large[name]) and not same
-                params[name] = "initialised" if untouched else status(value, small[match.name])
+                params[name] = status(value, small[match.name])
+                if params[name] == "expanded" and torch.equal(value, large[name]):
+                    params[name] = "initialised"
                 tensors[name] = value
         why = [] if same else self.obstacles(source_arch, target_arch)
         return Growth(
