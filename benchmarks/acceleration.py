@@ -37,6 +37,7 @@ import compt
 from compt.errors import ComptError, ConfigError
 from compt.files import atomic
 from compt.manifest import environment
+from compt.prediction import fraction_left
 from compt.report import report
 from compt.results import MemberReport, RunReport
 from compt.tables import duration, plain_console, quantity
@@ -249,7 +250,7 @@ def rows(plan: Plan, rates: Sequence[float], fractions: Sequence[float], chains:
         gains = [sign(run[i]) * (b - a) for run, a, b in zip(alone, ours, theirs, strict=True)]
         error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
         gain = statistics.mean(gains)
-        predicted = [prediction(run[i - 1], run[i], plan.iters) if i else 1.0 for run in alone]
+        predicted = [fraction_left(run[i - 1], run[i]) if i else 1.0 for run in alone]
         yield Row(
             name=given["name"],
             params=alone[0][i].params,
@@ -269,22 +270,6 @@ def rows(plan: Plan, rates: Sequence[float], fractions: Sequence[float], chains:
             predicted_fraction=statistics.mean(predicted),
             predicted_deviation=statistics.stdev(predicted) if len(predicted) > 1 else math.nan,
         )
-
-
-def prediction(source: MemberReport, member: MemberReport, iters: int) -> float:
-    """The fraction that a grown member should need: what is left once its own curve has crossed its source's figure.
-
-    Linear between the two evaluations around the crossing. 1 where it never crosses.
-    """
-    goal, name = sign(source) * figure(source), source.main_metric or ""
-    before, last = 0, math.inf
-    for point in member.curve:
-        value = sign(source) * (point.metrics.get(name) or math.inf)
-        if value <= goal:
-            reach = (last - goal) / (last - value) if math.isfinite(last) else 1.0
-            return 1 - (before + reach * (point.iteration - before)) / iters
-        before, last = point.iteration, value
-    return 1.0
 
 
 def result(

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ def _add_others(commands: Any) -> None:
     plan = commands.add_parser("plan", help="show sizes and compute of a chain; trains nothing")
     plan.add_argument("config")
     plan.add_argument("--individual", action="store_true", help="plan every member alone")
+    plan.add_argument(
+        "--pilot",
+        nargs="+",
+        metavar="WORK_DIR",
+        help="predict the chain's budgets from runs of --individual, one a seed",
+    )
     _add_options(plan)
     grow = commands.add_parser("grow", help="grow one checkpoint, outside any chain")
     grow.add_argument(
@@ -192,14 +199,22 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     config = load_config(find_config(arguments.config), parse_options(arguments.cfg_options))
     result = plan(config, individual=arguments.individual)
+    predicted = None
+    if arguments.pilot:
+        from compt.prediction import predict, read_pilots
+
+        predicted = predict(read_pilots([Path(folder) for folder in arguments.pilot]))
     if arguments.json:
-        print(json.dumps(result.to_dict(), indent=1))
+        prediction = {} if predicted is None else {"prediction": asdict(predicted)}
+        print(json.dumps({**result.to_dict(), **prediction}, indent=1))
         return 0
-    from compt.tables import plain_console, plan_table, plan_text
+    from compt.tables import plain_console, plan_table, plan_text, prediction_text
 
     console = plain_console()
     console.print(plan_table(result))
     console.print(plan_text(result))
+    if predicted is not None:
+        console.print(prediction_text(predicted))
     return 0
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from compt.plans import ChainPlan
+    from compt.prediction import Prediction
 
 UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -141,6 +142,21 @@ def plan_text(plan: ChainPlan) -> str:
         if stage.growth_iters
     ]
     return "\n".join(lines + [f"warning: {warning}" for warning in plan.warnings])
+
+
+def prediction_text(prediction: Prediction) -> str:
+    """What each grown member should need, and the chain, from runs of members alone."""
+
+    def share(value: float, deviation: float | None) -> str:
+        return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
+
+    first, *grown = prediction.members
+    needs = ", ".join(f"'{member.name}' {share(member.fraction, member.deviation)}" for member in grown)
+    error = "" if prediction.deviation is None else f" ± {quantity(prediction.deviation)}"
+    return (
+        f"predicted from members alone, as shares of their budgets: {needs}; with all of '{first.name}' the chain "
+        f"would take {quantity(prediction.flops, 'FLOP')}{error}, {prediction.acceleration:.2f}x less than every member alone"
+    )
 
 
 def _sub_chain_rule(plan: ChainPlan) -> str:
