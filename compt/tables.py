@@ -155,7 +155,7 @@ def prediction_text(prediction: Prediction) -> str:
     error = "" if prediction.deviation is None else f" ± {quantity(prediction.deviation)}"
     return (
         f"predicted from members alone, as shares of their budgets: {needs}; with all of '{first.name}' the chain "
-        f"would take {quantity(prediction.flops, 'FLOP')}{error}, {prediction.acceleration:.2f}x less than every member alone"
+        f"would take {quantity(prediction.flops, 'FLOP')}{error}, {prediction.acceleration:.2f}x less than all alone"
     )
 
 
