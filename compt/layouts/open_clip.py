@@ -147,11 +147,15 @@ class ClipLayout(Layout):
 class CustomTextClipLayout(Layout):
     """open_clip's CustomTextCLIP: both towers are parts."""
 
-    parts = ("visual", "text")
+    parts = ("text", "visual")  # where they share an axis, the later one says how it grows
     patterns = SCALARS
 
     def same(self, module: nn.Module) -> Mapping[str, str]:
         """Image and text features meet."""
+        trunk, head = (getattr(module.visual, name, None) for name in ("trunk", "head"))
+        bare = isinstance(head, nn.Sequential) and not len(head) and isinstance(trunk.head, nn.Identity)  # type: ignore[union-attr]
+        if bare:  # as SigLIP: images are not projected
+            return {"text.feature": "visual.trunk.embed"}
         return {"visual.feature": "feature", "text.feature": "feature"}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
@@ -162,7 +166,9 @@ class CustomTextClipLayout(Layout):
 def _probe_clip(module: nn.Module, generator: torch.Generator) -> Outputs:
     image = F.normalize(module.encode_image(_images(module.visual, generator)), dim=-1)  # type: ignore[operator, arg-type]
     text = F.normalize(module.encode_text(_tokens(module, generator)), dim=-1)  # type: ignore[operator]
-    return {"image_features": image, "text_features": text, "logits": module.logit_scale.exp() * image @ text.T}  # type: ignore[operator]
+    logits = module.logit_scale.exp() * image @ text.T  # type: ignore[operator]
+    bias = getattr(module, "logit_bias", None)
+    return {"image_features": image, "text_features": text, "logits": logits if bias is None else logits + bias}
 
 
 def _images(tower: nn.Module, generator: torch.Generator) -> Tensor:

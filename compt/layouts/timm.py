@@ -44,10 +44,28 @@ class VisionTransformerLayout(Layout):
         "norm.bias": "embed",
         "fc_norm.weight": "embed",
         "fc_norm.bias": "embed",
+        "attn_pool.latent": "1 latent -> embed",
+        "attn_pool.pos_embed": "position -> embed",
+        "attn_pool.q.weight": "(heads head_dim) <- embed",
+        "attn_pool.q.bias": "(heads head_dim)",
+        "attn_pool.kv.weight": "(2 heads head_dim) <- embed",
+        "attn_pool.kv.bias": "(2 heads head_dim)",
+        "attn_pool.q_norm.weight": "head_dim",
+        "attn_pool.q_norm.bias": "head_dim",
+        "attn_pool.k_norm.weight": "head_dim",
+        "attn_pool.k_norm.bias": "head_dim",
+        "attn_pool.proj.weight": "embed <- (heads head_dim)",
+        "attn_pool.proj.bias": "embed",
+        "attn_pool.norm.weight": "embed",
+        "attn_pool.norm.bias": "embed",
+        "attn_pool.mlp.fc1.weight": "mlp <- embed",
+        "attn_pool.mlp.fc1.bias": "mlp",
+        "attn_pool.mlp.fc2.weight": "embed <- mlp",
+        "attn_pool.mlp.fc2.bias": "embed",
         "head.weight": "classes <- embed",
         "head.bias": "classes",
     }
-    roles = {"patch_embed": "stream", "register": "fixed"}
+    roles = {"patch_embed": "stream", "register": "fixed", "latent": "fixed"}
 
     def sizes(self, module: nn.Module) -> Mapping[str, int]:
         """The number of heads, which the fused qkv does not tell."""

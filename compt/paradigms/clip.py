@@ -110,8 +110,8 @@ class Clip(Sourced):
         """
         if config.get("init_logit_bias") is not None:
             raise ConfigError(
-                f"The model of {owner} has a logit bias, which the loss of CLIP does not use.",
-                do="Leave init_logit_bias out, or take a paradigm for the sigmoid loss (SigLIP): plug-ins bring them.",
+                f"The model of {owner} has a logit bias: it is for a sigmoid loss (SigLIP), not for CLIP's.",
+                do="Leave init_logit_bias out, or take a paradigm for the sigmoid loss: plug-ins bring them.",
             )
 
     def _agreed(self, member: Member, config: dict[str, Any], model: nn.Module) -> nn.Module:

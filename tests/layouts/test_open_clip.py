@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from compt import GrowthError, LayoutError, describe, grow
+from compt.growth import output_error
 from compt.testing import LayoutContract
 from compt.testing.contracts import randomised
 
@@ -160,15 +163,25 @@ def test_lossless_keeps_timm_vits_at_any_width(options):
         assert torch.allclose(source.eval()(image), target.eval()(image), atol=1e-9)
 
 
+@pytest.mark.parametrize(("width", "exact"), [(96, True), (112, False)])
+def test_attention_pooling_is_exact_at_whole_multiples_and_says_so(width, exact):
+    """What it gives is a stream that no norm reads, so that a stream of another scale is seen."""
+    options = dict(class_token=False, global_pool="map", num_classes=7)
+    growth = grow(randomised(timm_vit(48, 2, **options)), timm_vit(width, 3, **options), "lossless")
+    assert growth.function_preserving is exact
+    assert (growth.error < 1e-9) is exact
+
+
 class _Tower(TimmModel):
     """open_clip's timm tower around a small ViT, without timm's registry."""
 
-    def __init__(self, width: int, depth: int, proj: str) -> None:
+    def __init__(self, width: int, depth: int, proj: str, **options) -> None:
         nn.Module.__init__(self)
         self.image_size = (32, 32)
-        self.trunk = timm_vit(width, depth)
+        self.trunk = timm_vit(width, depth, **options)
         self.head = nn.Sequential()
-        self.head.add_module("proj", nn.Linear(width, 24, bias=False).double())
+        if proj == "linear":
+            self.head.add_module("proj", nn.Linear(width, 24, bias=False).double())
 
 
 def test_a_timm_tower_inside_clip_keeps_the_function():
@@ -182,6 +195,22 @@ def test_a_timm_tower_inside_clip_keeps_the_function():
     assert growth.function_preserving, growth.reason
     assert growth.error < 1e-9
     assert describe(models[1]).sizes["visual.trunk.embed"] == 80
+
+
+def test_a_model_shaped_like_siglip_keeps_the_function_at_whole_multiples():
+    """Attention pooling, no projection of the images, a logit bias: texts are projected into the image stream."""
+    models = []
+    for width, depth in ((48, 2), (96, 3)):
+        model = clip(32, 2, 32, 2, embed_dim=width, cls=CustomTextCLIP)
+        model.visual = _Tower(width, depth, "", class_token=False, global_pool="map")
+        model.logit_bias = nn.Parameter(torch.tensor(-10.0, dtype=torch.float64))
+        models.append(model)
+    growth = grow(randomised(models[0]), models[1])
+    assert growth.function_preserving, growth.reason
+    assert growth.error < 1e-9
+    other = copy.deepcopy(models[1])
+    other.logit_bias.data += 1
+    assert output_error(models[1], other) > 1e-3, "the probe sees the bias"
 
 
 def test_fused_and_split_axes_of_qkv():
