@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import compt
@@ -41,7 +40,7 @@ class MambaLayout(compt.Layout):
     }
     roles = {"inner": "hidden", "kernel": "fixed", "selection": "fixed", "time_step": "fixed", "state": "fixed"}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> compt.Outputs:
+    def probe(self, module: Any, generator: torch.Generator) -> compt.Outputs:
         """Logits of two random token sequences, in the module's own precision."""
         tokens = torch.randint(module.config.vocab_size, (2, TOKENS), generator=generator)
         with WholePrecision():

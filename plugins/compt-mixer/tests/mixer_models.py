@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from timm.models.mlp_mixer import MlpMixer
+from timm.layers import GluMlp
+from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock
 from torch import nn
 from transformers import MambaConfig, MambaForCausalLM
 
@@ -13,6 +14,21 @@ def mixer(width: int = 32, depth: int = 2, **options) -> MlpMixer:
     torch.manual_seed(width)
     sizes = dict(num_classes=5, img_size=32, patch_size=8, embed_dim=width, num_blocks=depth)
     return MlpMixer(**{**sizes, **options})
+
+
+def gmixer(width: int = 32, depth: int = 2, **options) -> MlpMixer:
+    """A Mixer with gated MLPs, as timm's gmixer_24_224 has them."""
+    return mixer(width, depth, **{**dict(mlp_layer=GluMlp, act_layer=nn.SiLU, mlp_ratio=(1.0, 4.0)), **options})
+
+
+def resmlp(width: int = 32, depth: int = 2, **options) -> MlpMixer:
+    """A ResMLP: one matrix over the positions, factors in place of norms."""
+    return mixer(width, depth, **{**dict(block_layer=ResBlock, norm_layer=Affine, mlp_ratio=4.0), **options})
+
+
+def normed_mixer(width: int = 32, depth: int = 2) -> MlpMixer:
+    """A Mixer with a norm after its patches."""
+    return mixer(width, depth, stem_norm=True)
 
 
 def mamba(width: int = 32, depth: int = 2, *, expand: int = 2, tied: bool = True, **options) -> MambaForCausalLM:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import open_clip
 import pytest
 import torch
+from mixer_models import randomised
+from open_clip.model import CLIP
 from PIL import Image
 
 import compt
+
+PLAIN = """
+import sys, open_clip, torch, compt_mixer.models
+model, _, _ = open_clip.create_model_and_transforms("local-dir:" + sys.argv[1])
+torch.save(model.eval().encode_image(torch.ones(1, 3, 32, 32)), sys.argv[2])
+assert not {"compt", "mmengine"} & {name.partition(".")[0] for name in sys.modules}
+"""
+"""Loads an export with open_clip and the registered names alone."""
 
 
 @pytest.fixture
@@ -28,13 +40,13 @@ def pictures(tmp_path):
     return str(table)
 
 
-def clip(tower: str, width: int):
+def clip(tower: str, width: int, *, pool: str = "", proj: str = "linear", **text):
     return dict(
         embed_dim=16,
         vision_cfg=dict(
-            timm_model_name=tower, timm_model_pretrained=False, timm_pool="", timm_proj="linear", image_size=32
+            timm_model_name=tower, timm_model_pretrained=False, timm_pool=pool, timm_proj=proj, image_size=32
         ),
-        text_cfg=dict(context_length=8, width=width, layers=1, heads=width // 16),
+        text_cfg=dict(context_length=8, width=width, layers=1, heads=width // 16, **text),
     )
 
 
@@ -59,8 +71,23 @@ def test_mixers_as_image_towers(pictures, tmp_path):
     grown = manifests(folder)[1]["growth"]
     assert grown["function_preserving"], grown["reason"]
     assert grown["error"] < 1e-4
-    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder / '02_s' / 'export'}")
-    assert model.encode_image(torch.zeros(1, 3, 32, 32)).shape == (1, 16)
+    export = folder / "02_s" / "export"
+    subprocess.run([sys.executable, "-c", PLAIN, export, tmp_path / "features.pt"], check=True)
+    model = open_clip.create_model(f"local-dir:{export}").eval()
+    assert torch.equal(model.encode_image(torch.ones(1, 3, 32, 32)), torch.load(tmp_path / "features.pt"))
+
+
+@pytest.mark.parametrize("pool", ["", "avg"])
+@pytest.mark.parametrize("proj", ["", "linear", "mlp"])
+def test_a_mixer_keeps_the_function_inside_a_clip(proj, pool):
+    import compt_mixer.models  # noqa: F401
+
+    towers = dict(small=("mixer_32x2_p8_32", 32), large=("mixer_64x4_p8_32", 48))
+    small, large = (CLIP(**clip(*tower, pool=pool, proj=proj, vocab_size=64)).double() for tower in towers.values())
+    assert compt.describe(large).whole == {"visual.trunk.embed"}
+    growth = compt.grow(randomised(small), large, "lossless")
+    assert growth.function_preserving, growth.reason
+    assert growth.error < 1e-12
 
 
 def test_mambas_as_language_models(tmp_path):
@@ -84,7 +111,8 @@ def test_mambas_as_language_models(tmp_path):
     assert manifests(folder)[1]["growth"]["function_preserving"]
     from transformers import AutoModelForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(folder / "02_s" / "export")
+    loaded, found = AutoModelForCausalLM.from_pretrained(folder / "02_s" / "export", output_loading_info=True)
+    assert not found["missing_keys"] and not found["unexpected_keys"]
     assert loaded.config.hidden_size == 48
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
-from mixer_models import mamba, mixer, randomised
+from mixer_models import gmixer, mamba, mixer, normed_mixer, randomised, resmlp
 
 import compt
 from compt.testing import LayoutContract
 
 GROWERS = ["lossless", "clone"]
+MIXERS = [mixer, normed_mixer, gmixer, resmlp]
+OTHERS = ["leading_block", "scratch", dict(type="compose", width="lossless", depth="stack")]
 
 
 class TestMixer(LayoutContract):
@@ -24,7 +27,17 @@ class TestMixerAtAnotherWidth(LayoutContract):
 
 class TestMixerWithNormAfterThePatches(LayoutContract):
     def pair(self):
-        return mixer(16, 1, stem_norm=True), mixer(32, 2, stem_norm=True)
+        return normed_mixer(16, 1), normed_mixer(32, 2)
+
+
+class TestGatedMixer(LayoutContract):
+    def pair(self):
+        return gmixer(16, 1), gmixer(32, 2)
+
+
+class TestResMlp(LayoutContract):
+    def pair(self):
+        return resmlp(16, 1), resmlp(32, 2)
 
 
 class TestMamba(LayoutContract):
@@ -39,10 +52,28 @@ class TestUntiedMamba(LayoutContract):
 
 def test_axes_of_a_mixer():
     arch = compt.describe(mixer(32, 2))
-    assert arch.sizes == {"embed": 32, "patch": 8, "position": 16, "tokens_mlp": 16, "mlp": 128, "classes": 5}
+    widths = {"embed": 32, "patch": 8, "position": 16, "tokens_mlp": 16, "mlp": 128, "classes": 5}
+    assert arch.sizes == {**widths, "gates": 1, "residual": 1}
     assert arch.depths == {"blocks": 2}
     assert arch.whole == {"embed"}
-    assert "patch_embed" in compt.describe(mixer(32, 2, stem_norm=True)).sizes
+    assert "patch_embed" in compt.describe(normed_mixer(32, 2)).sizes
+
+
+def test_axes_of_its_relatives():
+    gated = compt.describe(gmixer(32, 2))
+    assert (gated.sizes["gates"], gated.sizes["tokens_mlp"], gated.sizes["mlp"]) == (2, 16, 64)
+    factors = compt.describe(resmlp(32, 2)).params
+    assert factors["blocks.0.mlp_channels.fc2.weight"].scaled_by == "blocks.0.ls2"
+    assert factors["blocks.1.ls1"].kind == factors["norm.alpha"].kind == "scale"
+
+
+@pytest.mark.parametrize("name", ["mixer_l16_224", "gmixer_24_224", "resmlp_big_24_224"])
+def test_timms_own_have_axes(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    arch = compt.describe(model)
+    assert arch.sizes["embed"] == model.embed_dim
+    assert arch.depths == {"blocks": 24}
 
 
 def test_axes_of_a_mamba():
@@ -53,25 +84,27 @@ def test_axes_of_a_mamba():
 
 
 @pytest.mark.parametrize("grower", GROWERS)
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("make", MIXERS)
 @pytest.mark.parametrize(("small", "large"), [((32, 2), (64, 4)), ((32, 2), (32, 5)), ((16, 1), (48, 3))])
-def test_mixers_keep_the_function_in_depth_and_at_whole_multiples(small, large, norm, grower):
-    growth = compt.grow(randomised(mixer(*small, stem_norm=norm)), mixer(*large, stem_norm=norm).double(), grower)
+def test_mixers_keep_the_function_in_depth_and_at_whole_multiples(small, large, make, grower):
+    growth = compt.grow(randomised(make(*small)), make(*large).double(), grower)
     assert growth.function_preserving, growth.reason
     assert growth.error < 1e-12
 
 
-def test_the_mlps_of_a_mixer_grow_alone():
-    wide = mixer(32, 2, mlp_ratio=(1.25, 5.5)).double()
-    growth = compt.grow(randomised(mixer(32, 2)), wide, "lossless")
+@pytest.mark.parametrize("make", [mixer, gmixer])
+def test_the_mlps_of_a_mixer_grow_alone(make):
+    wide = make(32, 2, mlp_ratio=(1.25, 5.5)).double()
+    growth = compt.grow(randomised(make(32, 2)), wide, "lossless")
     assert growth.function_preserving
     assert growth.error < 1e-12
 
 
 @pytest.mark.parametrize("grower", GROWERS)
+@pytest.mark.parametrize("make", MIXERS)
 @pytest.mark.parametrize("double", [True, False])
-def test_a_mixer_at_another_width_says_that_it_is_only_close(double, grower):
-    source, target = randomised(mixer(32, 2)), mixer(48, 2).double()
+def test_a_mixer_at_another_width_says_that_it_is_only_close(double, make, grower):
+    source, target = randomised(make(32, 2)), make(48, 2).double()
     growth = compt.grow(source if double else source.float(), target if double else target.float(), grower)
     assert not growth.function_preserving
     assert "'embed'" in growth.reason
@@ -112,8 +145,8 @@ def test_the_probe_is_the_model_itself():
     assert not torch.equal(probed, plain), "float64 is more than transformers keeps"
 
 
-@pytest.mark.parametrize("make", [mixer, mamba])
-@pytest.mark.parametrize("grower", ["leading_block", "scratch", *GROWERS])
+@pytest.mark.parametrize("make", [mixer, gmixer, resmlp, mamba])
+@pytest.mark.parametrize("grower", [*OTHERS, *GROWERS], ids=str)
 def test_every_grower_grows_them_and_everything_learns(make, grower):
     target = make(64, 4)
     compt.grow(randomised(make(32, 2)).float(), target, grower)
@@ -122,7 +155,7 @@ def test_every_grower_grows_them_and_everything_learns(make, grower):
     optimizer = torch.optim.AdamW(target.parameters(), lr=1e-3)
     for step in range(2):
         generator = torch.Generator().manual_seed(step)
-        if make is mixer:
+        if make is not mamba:
             outputs = target(torch.randn(8, 3, 32, 32, generator=generator))
             loss = torch.nn.functional.cross_entropy(outputs, torch.arange(8) % 5)
         else:
@@ -135,13 +168,16 @@ def test_every_grower_grows_them_and_everything_learns(make, grower):
     assert not dead
 
 
-def test_new_blocks_of_a_mixer_write_nothing_yet():
-    target = mixer(32, 3)
-    compt.grow(randomised(mixer(32, 2)).float(), target, "lossless")
+@pytest.mark.parametrize("make", [mixer, gmixer, resmlp])
+def test_new_blocks_of_a_mixer_write_nothing_yet(make):
+    source, target = randomised(make(32, 2)).float(), make(32, 3)
+    compt.grow(source, target, "lossless")
     new = target.blocks[1]  # blocks 0, 0, 1 of the source
-    for part in (new.mlp_tokens.fc2, new.mlp_channels.fc2):
+    mixes_tokens = new.linear_tokens if make is resmlp else new.mlp_tokens.fc2
+    for part in (mixes_tokens, new.mlp_channels.fc2):
         assert not part.weight.any()
         assert not part.bias.any()
+    assert torch.equal(new.mlp_channels.fc1.weight, source.blocks[0].mlp_channels.fc1.weight)
 
 
 @pytest.mark.parametrize(
@@ -158,13 +194,20 @@ def test_what_cannot_grow_is_named(large, what):
         compt.grow(mamba(32, 2), large(), "lossless")
 
 
-def test_other_numbers_of_patches_are_refused():
-    with pytest.raises(compt.GrowthError, match="'position'"):
-        compt.grow(mixer(32, 2, img_size=64), mixer(64, 2), "lossless")
+@pytest.mark.parametrize("grower", [*OTHERS[:1], *GROWERS])
+@pytest.mark.parametrize("make", [mixer, resmlp])
+def test_more_patches_are_refused(make, grower):
+    with pytest.raises(compt.GrowthError, match="'position' changes from 16 to 64"):
+        compt.grow(make(32, 2), make(64, 2, img_size=64), grower)
 
 
-def test_the_relatives_that_have_no_layout_are_named():
-    from timm.models.mlp_mixer import ResBlock
+def test_a_mixer_does_not_become_a_gated_one():
+    with pytest.raises(compt.GrowthError, match="'gates' changes from 1 to 2"):
+        compt.grow(mixer(32, 2), gmixer(64, 2), "lossless")
 
+
+def test_the_relative_that_has_no_layout_is_named():
+    with torch.device("meta"):
+        model = timm.create_model("gmlp_ti16_224")
     with pytest.raises(compt.LayoutError, match="does not describe"):
-        compt.describe(mixer(32, 2, mlp_ratio=4, block_layer=ResBlock))
+        compt.describe(model)
