@@ -128,3 +128,5 @@ def test_the_names_of_the_small_mixers_say_what_they_are():
         assert (model.embed_dim, len(model.blocks)) == (int(width), int(depth))
         assert model.stem.proj.kernel_size == (int(patch[1:]),) * 2
         assert model.stem.img_size == (int(image),) * 2
+        assert model.pretrained_cfg["input_size"] == (3, int(image), int(image))
+    assert timm.create_model(NAMES[0], img_size=64).stem.img_size == (64, 64)

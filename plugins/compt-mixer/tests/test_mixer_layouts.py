@@ -64,7 +64,31 @@ def test_axes_of_its_relatives():
     assert (gated.sizes["gates"], gated.sizes["tokens_mlp"], gated.sizes["mlp"]) == (2, 16, 64)
     factors = compt.describe(resmlp(32, 2)).params
     assert factors["blocks.0.mlp_channels.fc2.weight"].scaled_by == "blocks.0.ls2"
-    assert factors["blocks.1.ls1"].kind == factors["norm.alpha"].kind == "scale"
+    assert factors["blocks.0.mlp_channels.fc2.bias"].scaled_by == "blocks.0.ls2"
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "kind", "written"),
+    [
+        (mixer, "stem.proj.weight", "weight", ["embed"]),
+        (mixer, "blocks.0.norm2.bias", "layer_norm_bias", []),
+        (mixer, "blocks.0.mlp_tokens.fc2.bias", "weight", ["position", "residual"]),
+        (normed_mixer, "stem.proj.weight", "weight", ["patch_embed"]),
+        (normed_mixer, "stem.norm.weight", "layer_norm_gain", ["embed"]),
+        (normed_mixer, "stem.norm.bias", "layer_norm_bias", ["embed"]),
+        (resmlp, "blocks.0.ls1", "scale", []),
+        (resmlp, "norm.alpha", "scale", []),
+        (resmlp, "norm.beta", "weight", ["embed"]),
+        (mamba, "backbone.layers.0.mixer.conv1d.weight", "scale", []),
+        (mamba, "backbone.layers.0.mixer.A_log", "scale", []),
+        (mamba, "backbone.layers.0.mixer.D", "scale", []),
+        (mamba, "backbone.layers.0.mixer.dt_proj.weight", "weight", ["inner"]),
+    ],
+)
+def test_what_is_written_and_what_only_scales(make, name, kind, written):
+    param = compt.describe(make(32, 1)).params[name]
+    assert param.kind == kind
+    assert [axis for axis, does in param.directions if does == "writes"] == written
 
 
 @pytest.mark.parametrize("name", ["mixer_l16_224", "gmixer_24_224", "resmlp_big_24_224"])
@@ -80,6 +104,7 @@ def test_axes_of_a_mamba():
     arch = compt.describe(mamba(32, 2))
     assert arch.sizes["inner"] == 64
     assert (arch.sizes["state"], arch.sizes["time_step"], arch.sizes["selection"]) == (4, 3, 11)
+    assert {axis for axis, role in arch.roles.items() if role != "fixed"} == {"embed", "inner"}
     assert arch.params["backbone.norm_f.weight"].read_by == "lm_head.weight"
 
 
@@ -111,15 +136,31 @@ def test_a_mixer_at_another_width_says_that_it_is_only_close(double, make, growe
     assert 1e-3 < growth.error < 0.5
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "fixed", [dict(), dict(tied=False), dict(tied=False, use_bias=True, use_conv_bias=False)], ids=str
+)
 @pytest.mark.parametrize(
     ("large", "options"),
     [((48, 5), {}), ((80, 2), {}), ((33, 3), dict(expand=3)), ((64, 2), dict(expand=4)), ((32, 7), {})],
 )
-def test_mambas_keep_the_function_at_any_width_and_depth(large, options, tied):
-    growth = compt.grow(randomised(mamba(32, 2, tied=tied)), mamba(*large, tied=tied, **options).double(), "lossless")
+def test_mambas_keep_the_function_at_any_width_and_depth(large, options, fixed):
+    growth = compt.grow(randomised(mamba(32, 2, **fixed)), mamba(*large, **fixed, **options).double(), "lossless")
     assert growth.function_preserving, growth.reason
     assert growth.error < 1e-12
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_cloned_mambas_keep_the_function_at_whole_multiples_only(tied):
+    source = randomised(mamba(32, 2, tied=tied))
+    exact = compt.grow(source, mamba(64, 3, tied=tied).double(), "clone")
+    close = compt.grow(source, mamba(48, 3, tied=tied).double(), "clone")
+    assert exact.function_preserving and exact.error < 1e-12
+    assert not close.function_preserving and 1e-3 < close.error < 0.5
+
+
+def test_a_tied_mamba_grows_into_an_untied_one():
+    growth = compt.grow(randomised(mamba(32, 2)), mamba(48, 3, tied=False).double(), "lossless")
+    assert growth.function_preserving and growth.error < 1e-12
 
 
 def test_two_hops_of_a_mamba():
@@ -143,6 +184,7 @@ def test_the_probe_is_the_model_itself():
         plain = model(tokens, use_cache=False).logits
     assert (probed - plain).abs().max() < 1e-4 * plain.abs().max()
     assert not torch.equal(probed, plain), "float64 is more than transformers keeps"
+    assert probed.dtype is torch.float64
 
 
 @pytest.mark.parametrize("make", [mixer, gmixer, resmlp, mamba])
