@@ -62,13 +62,14 @@ def describe(module: nn.Module) -> Architecture:
     """
     module = unwrap(module)
     params, axes = _walk(module)
+    sizes = _solve(params, axes.sizes)
     return Architecture(
         module=class_path(type(module)),
-        sizes=_solve(params, axes.sizes),
+        sizes=sizes,
         roles=axes.roles,
         depths=_depths(params),
         params={p.name: p for p, _ in params},
-        whole=frozenset(axes.whole),
+        whole=frozenset(axes.whole & sizes.keys()),  # a variant may lack one
     )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
+from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
 from compt.checkpoint import random_state, restore_random_state
@@ -105,9 +104,7 @@ def random_state_kept() -> Iterator[None]:
 def seeded(seed: int) -> Iterator[None]:
     """Run under one seed of all global random states; they are as before afterwards."""
     with random_state_kept():
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
+        set_random_seed(seed)
         yield
 
 

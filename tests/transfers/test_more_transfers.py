@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -95,7 +96,11 @@ def test_compose_runs_no_teacher_once_all_parts_have_ended(toy, tmp_path):
     toy["transfer"] = dict(type="compose", transfers=[dict(type="none"), dict(type="cosine", weight=0.0)])
     assert [stage.teacher_iters for stage in compt.plan(toy).stages] == [0, 0, 0]
     toy["transfer"] = dict(type="compose", transfers=parts)
-    assert compt.train(toy, work_dir=tmp_path / "work")
+    folder = compt.train(toy, work_dir=tmp_path / "work")
+    flops = json.loads((folder / "02_b" / "manifest.json").read_text())["flops"]
+    assert flops["teacher_per_sample"] > 0
+    charged = 32 * (8 * flops["student_per_sample"] + 4 * flops["teacher_per_sample"])
+    assert flops["total"] == pytest.approx(charged), "four of eight iterations are taught"
 
 
 @pytest.mark.parametrize(
