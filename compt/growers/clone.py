@@ -11,8 +11,9 @@ from torch import Tensor
 
 from compt.errors import ConfigError
 from compt.growers._ties import reads_for_table, tie_obstacles
+from compt.growers.stack import Stack
 from compt.interfaces import Architecture
-from compt.operators import AxisGrower, Site, writes_stream
+from compt.operators import AxisGrower, Site
 
 
 class Clone(AxisGrower):
@@ -37,14 +38,12 @@ class Clone(AxisGrower):
     function_preserving = True
 
     def __init__(self, *, noise: float = 1.0, blocks: Literal["zero", "copy"] = "zero") -> None:
-        if blocks not in ("zero", "copy"):
-            raise ConfigError(f"blocks={blocks!r} is not known.", where="grower clone", do="Use 'zero' or 'copy'.")
         if noise < 0:
             raise ConfigError(f"noise={noise} is negative.", where="grower clone")
         if not noise:
             text = "clone with noise=0 makes copies that stay equal for ever: the new width is wasted. Try noise=1.0."
             warnings.warn(text, UserWarning, stacklevel=2)
-        self.noise, self.blocks = noise, blocks
+        self.noise, self.depth = noise, Stack(order="interleave", blocks=blocks)
 
     def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
         """Tile along every axis that grows; along those it reads, share the weight out."""
@@ -66,7 +65,7 @@ class Clone(AxisGrower):
 
     def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
         """Let new blocks write nothing yet, or leave them copies."""
-        return torch.zeros_like(value) if self.blocks == "zero" and writes_stream(site.param, site.target) else value
+        return self.depth.renew(value, target, site)
 
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every width that is no whole multiple, ties without a norm to help, and plain copies of blocks."""
@@ -78,9 +77,7 @@ class Clone(AxisGrower):
         for param in target.params.values():
             if param.tied_to:
                 found |= dict.fromkeys(tie_obstacles(param, source, target))
-        if self.blocks == "copy" and source.depths != target.depths:
-            found["new blocks are plain copies of others"] = None
-        return list(found)
+        return [*found, *self.depth.obstacles(source, target)]
 
     def _shared_out(self, value: Tensor, index: Tensor, copies: Tensor, generator: torch.Generator) -> Tensor:
         """Divide rows [T, ...] over the copies of their unit, and add noise that sums to zero over them."""
