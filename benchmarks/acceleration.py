@@ -113,6 +113,8 @@ class Bench:
         """Train a chain, or what is left of it."""
         config = {**deepcopy(dict(self.plan.base)), "chain": deepcopy(list(chain)), "seed": seed}
         config["individual"] = {"iters": self.plan.iters}
+        if alone:  # a chain's parts: another grower is no reason to train alone again
+            config = {key: value for key, value in config.items() if key not in ("grower", "transfer", "grown")}
         path = self.root / folder
         compt.train(config, work_dir=path, resume=(path / "chain.json").is_file(), individual=alone)
         return report([path]).runs[0]

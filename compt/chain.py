@@ -21,7 +21,7 @@ from compt.progress import Progress, Silent
 from compt.registry import PARADIGMS
 from compt.runner import StageResult, run_stage, stage_config
 from compt.start import Start
-from compt.weights import save_weights
+from compt.weights import save_tensors, save_weights
 from compt.workdir import WorkDir
 
 
@@ -91,7 +91,9 @@ class _Stage:
         if growth := read_json(self.folder.growth)["growth"]:
             self.progress.grown(growth)
         config = self._stage_config(
-            init=self.folder.grown if self.folder.grown.is_file() else None, teacher=self._teacher()
+            init=self.folder.grown if self.folder.grown.is_file() else None,
+            teacher=self._teacher(),
+            grown=growth is not None,
         )
         if is_main_process():
             config.dump(str(self.folder.config))
@@ -99,7 +101,9 @@ class _Stage:
         if is_main_process():
             self._hand_over(result)
 
-    def _stage_config(self, *, init: Path | None = None, teacher: Mapping[str, Any] | None = None) -> Config:
+    def _stage_config(
+        self, *, init: Path | None = None, teacher: Mapping[str, Any] | None = None, grown: bool = False
+    ) -> Config:
         return stage_config(
             self.work.config,
             self.config,
@@ -109,6 +113,7 @@ class _Stage:
             teacher=teacher,
             launcher=self.launcher,
             stop=self.config.stop if self.work.mode == "chain" else None,
+            grown=grown,
         )
 
     def _teacher(self) -> dict[str, Any] | None:
@@ -124,5 +129,8 @@ class _Stage:
         with self.folder.exporting() as export:
             self.paradigm.build_model(self.config.member)  # an export may need what the model expects as input
             self.paradigm.export(result.student.cpu(), export)
+        following = self.work.config.stages[self.plan.index + 1 :][:1]
+        if self.work.mode == "chain" and any(stage.grown.optimizer_state for stage in following):
+            save_tensors(result.optimizer, self.folder.optimizer)
         write_json(self.folder.manifest, manifest(self.work, self.plan, result, digest))
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)

@@ -18,7 +18,9 @@ from compt.config_checks import (
     check_plugins,
     check_schedules,
     check_stage_keys,
+    check_state,
     check_whole,
+    grown_options,
     individual_budget,
     published_figures,
     stop_rule,
@@ -26,6 +28,7 @@ from compt.config_checks import (
 )
 from compt.configfile import import_modules, read_config
 from compt.errors import Faults
+from compt.grown import GrownOptions
 from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
 
@@ -55,6 +58,8 @@ class StageConfig:
     init: str | None = None
     stop: Mapping[str, Any] | None = None
     """The rule, if any, that may end the stage before its budget is spent; see :mod:`compt.budgets`."""
+    grown: GrownOptions = field(default_factory=GrownOptions)
+    """How it is trained where it is grown."""
     switches: Mapping[str, Any] = field(default_factory=dict)
     """Those given, of :class:`compt.switches.Switches`."""
     runner: Mapping[str, Any] = field(default_factory=dict)
@@ -141,6 +146,7 @@ def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig]:
     names = [stage.member.name for stage in stages]
     for name in sorted({n for n in names if names.count(n) > 1}):
         faults.add(f"chain: the name '{name}' is used {names.count(name)} times; members need names of their own.")
+    check_state([(stage.grown, stage.runner["optim_wrapper"], stage.budget[1]) for stage in stages], faults)
     return stages
 
 
@@ -166,6 +172,7 @@ def _stage(index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults:
         transfer=_typed(stage.get("transfer", raw.get("transfer", DEFAULTS["transfer"]))),
         init=stage.get("init"),
         stop=stop_rule(stage.get("budget"), where, faults),
+        grown=grown_options(stage.get("grown", raw.get("grown")), where, "grown" in stage, faults),
         switches=switches(stage, raw, where, faults),
         runner=runner,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from compt.budgets import RULES, options_of
 from compt.configfile import ConfigFile, listed
 from compt.entries import object_path
 from compt.errors import Faults, did_you_mean
+from compt.grown import CARRIED, GrownOptions
 from compt.plans import sub_chain_names
 from compt.registry import PluginRegistry
 from compt.switches import ATTENTIONS, PRECISIONS
@@ -31,6 +33,7 @@ STAGE_KEYS = {
     "param_scheduler",
     "train_dataloader",
     "budget",
+    "grown",
     *BUDGETS,
     *SWITCHES,
 }
@@ -53,6 +56,7 @@ KEYS = {
     "chain",
     "grower",
     "transfer",
+    "grown",
     "individual",
     "published",
     "seed",
@@ -70,6 +74,7 @@ UNUSED_KEYS = {*inspect.signature(Runner.__init__).parameters, "auto_scale_lr", 
 """What configs of mmengine's libraries say, and compt says itself: a chain may have them from a base file."""
 DICTS = (
     "budget",
+    "grown",
     "optim_wrapper",
     "train_dataloader",
     "val_dataloader",
@@ -155,6 +160,42 @@ def stop_rule(given: Mapping[str, Any] | None, where: str, faults: Faults) -> Ma
             faults.add(f"{where}.budget.{key}: {value!r} is not a number.")
     check_whole(given.get("patience"), f"{where}.budget.patience", 1, faults)
     return dict(given) if len(faults.found) == before else None
+
+
+def grown_options(given: Mapping[str, Any] | None, where: str, own: bool, faults: Faults) -> GrownOptions:
+    """How grown members are trained: ``dict(lr_mult=..., new_lr_mult=..., optimizer_state=...)``."""
+    name = f"{where}.grown" if own else "grown"
+    known = [field.name for field in fields(GrownOptions)]
+    before = len(faults.found)
+    for key, value in (given or {}).items():
+        if key not in known:
+            faults.unknown(f"{name}.", key, known)
+        elif key == "optimizer_state":
+            if not isinstance(value, bool):
+                faults.add(f"{name}.{key}: {value!r} is not True or False.")
+        elif value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf
+        ):
+            faults.add(f"{name}.{key}: {value!r} is not a positive number.")
+    return GrownOptions(**(given or {})) if len(faults.found) == before else GrownOptions()
+
+
+def check_state(stages: Sequence[tuple[GrownOptions, Mapping[str, Any], float]], faults: Faults) -> None:
+    """Check, by options, optim_wrapper and budget of each stage, that learning rates and states can be taken over."""
+    for i, (options, wrapper, _) in enumerate(stages[1:], start=1):
+        optimizer, (_, earlier, budget) = wrapper.get("optimizer") or {}, stages[i - 1]
+        if options.lr_mult != 1 and not isinstance(optimizer.get("lr"), (int, float)):
+            faults.add(f"chain.{i}: grown.lr_mult needs the member's own learning rate, optim_wrapper.optimizer.lr.")
+        if not options.optimizer_state:
+            continue
+        kinds = [one.get("type") for one in (earlier.get("optimizer") or {}, optimizer)]
+        if kinds[0] != kinds[1] or kinds[0] not in CARRIED:
+            faults.add(
+                f"chain.{i}: grown.optimizer_state needs the same optimizer in both members, one of "
+                f"{', '.join(CARRIED)}; they have {kinds[0]} and {kinds[1]}."
+            )
+        if not budget:
+            faults.add(f"chain.{i}: grown.optimizer_state: the member before is not trained, so it has no state.")
 
 
 def individual_budget(given: Any, faults: Faults) -> tuple[str, float] | None:

@@ -17,6 +17,7 @@ from compt.errors import TrainingError, WorkDirError
 FORMAT = 1
 STATE, LOCK = "chain.json", ".chain.lock"
 MANIFEST, WEIGHTS, GROWN, GROWTH = "manifest.json", "weights.safetensors", "grown.safetensors", "growth.json"
+NEW, OPTIMIZER, GROWN_OPTIMIZER = "new.safetensors", "optimizer.safetensors", "grown_optimizer.safetensors"
 CONFIG, EXPORT, CHECKPOINTS = "config.py", "export", "checkpoints"
 
 

@@ -158,6 +158,10 @@ class AxisGrower(Grower):
         """Finish a grown value, [..] as expanded, in a block that repeats a source block; by default it is a copy."""
         return value
 
+    def without_noise(self) -> AxisGrower:
+        """This grower with nothing random in the parts that are inherited, for what must follow the same maps."""
+        return self
+
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Why this grower does not keep the function of this pair; an empty list where it does."""
         return ["this grower does not aim to preserve the function"] if not self.function_preserving else []

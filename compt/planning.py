@@ -245,6 +245,7 @@ def _check_hop(
     with located(where):
         grower: Grower = GROWERS.build(dict(stage.grower))
         grower.check(source, target)
+        stage.grown.check(grower, stage.grower["type"])
         transferer: Transferer = TRANSFERERS.build(dict(stage.transfer))
         missing = sorted(transferer.needs - paradigm.outputs)
         if missing:

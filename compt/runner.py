@@ -15,15 +15,17 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
-from torch import nn
+from torch import Tensor, nn
 
 from compt.config import ChainConfig, StageConfig
 from compt.configfile import listed
 from compt.distributed import wrapper
 from compt.errors import TrainingError
-from compt.files import not_written
+from compt.files import GROWN_OPTIMIZER, NEW, not_written
+from compt.grown import GrownOptions
 from compt.hooks import ProgressHook, Report
 from compt.loops import TrainLoop, stage_model
+from compt.optim import named_state
 from compt.planning import StagePlan
 
 IMPORTS = ["compt.stage", "compt.loops", "compt.hooks", "compt.optim"]
@@ -43,6 +45,8 @@ class StageResult:
     """Iterations that were trained; fewer than planned where a rule ended the stage."""
     stopped: str
     """Why the stage ended before its budget was spent, '' where it did not."""
+    optimizer: Mapping[str, Tensor]
+    """What its optimizer remembers; see :func:`compt.optim.named_state`."""
 
 
 class StageRunner(Runner):
@@ -79,6 +83,7 @@ def stage_config(
     teacher: Mapping[str, Any] | None,
     launcher: str = "none",
     stop: Mapping[str, Any] | None = None,
+    grown: bool = False,
 ) -> Config:
     """Write one stage as a Runner config that can be read, rerun and debugged alone.
 
@@ -88,8 +93,11 @@ def stage_config(
         teacher: ``dict(name, model, weights)`` of the member before, None without one.
         launcher: as of mmengine.
         stop: the rule that may end the stage before its budget is spent.
+        grown: whether the weights to start from are grown.
     """
     given = {key: value for key, value in stage.runner.items() if value is not None}
+    if grown:
+        given |= _grown(stage.grown, given, folder)
     interval = max(1, min(LOG_INTERVAL, plan.iters // 10))
     imports = (config.raw.get("custom_imports") or {}).get("imports", [])
     content = {
@@ -114,6 +122,22 @@ def stage_config(
         **(wrapper() if launcher != "none" else {}),
     }
     return Config({**content, **given})
+
+
+def _grown(options: GrownOptions, given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The keys that a grown member changes: its learning rate, and the hook for what is not in its weights."""
+    changed: dict[str, Any] = {}
+    wrapper = given["optim_wrapper"]
+    if options.lr_mult != 1:
+        optimizer = {**wrapper["optimizer"], "lr": options.lr_mult * wrapper["optimizer"]["lr"]}
+        changed["optim_wrapper"] = {**wrapper, "optimizer": optimizer}
+    hook = {
+        **({"state": str(folder / GROWN_OPTIMIZER)} if options.optimizer_state else {}),
+        **({"new": str(folder / NEW), "ratio": options.new_ratio} if options.new_ratio != 1 else {}),
+    }
+    if hook:
+        changed["custom_hooks"] = [*listed(given.get("custom_hooks")), {"type": "ComptGrownHook", **hook}]
+    return changed
 
 
 def _loops(
@@ -211,4 +235,6 @@ def run_stage(config: Config, report: Report) -> StageResult:
     loop = runner.train_loop
     assert isinstance(loop, TrainLoop)
     broken = getattr(loop.dataset, "broken_count", 0)
-    return StageResult(stage_model(runner).student, loop.curve, loop.seconds, broken, loop.iter, loop.stopped)
+    student = stage_model(runner).student
+    memory = named_state(student, runner.optim_wrapper.optimizer)
+    return StageResult(student, loop.curve, loop.seconds, broken, loop.iter, loop.stopped, memory)

@@ -16,11 +16,12 @@ from torch import nn
 from compt import growth as growing
 from compt.errors import ConfigError
 from compt.files import FORMAT, MANIFEST, WEIGHTS, write_json
+from compt.grown import grow_state, new_entries
 from compt.interfaces import Paradigm
 from compt.objective import StageObjective
 from compt.plans import StagePlan
 from compt.stage import build_member
-from compt.weights import load_weights, save_weights
+from compt.weights import load_weights, read_state, save_tensors, save_weights
 from compt.workdir import WorkDir
 
 
@@ -53,12 +54,23 @@ class Start:
         device = get_device() if calls else "cpu"
         source = self._previous().to(device)
         target = build_member(self.paradigm, self.config.member, seed=seed).to(device)
+        if is_main_process():
+            self._take_along(source, target, seed)
         objective = StageObjective(runner, target, calls=calls, report=report)
         growth = growing.grow(source, target, self.config.grower, seed=seed, objective=objective)
         if is_main_process():
             save_weights(target, self.folder.grown)
         learned = {"objective": objective.summary()} if objective.losses else {}
         return {"grower": self.config.grower["type"], **growth.to_dict(), **learned}
+
+    def _take_along(self, source: nn.Module, target: nn.Module, seed: int) -> None:
+        """Write what the stage's optimizer is to know of its weights, before they are grown."""
+        options, grower = self.config.grown, self.config.grower
+        if options.new_ratio != 1:
+            save_tensors(new_entries(source, target, grower, seed=seed), self.folder.new)
+        if options.optimizer_state:
+            state = read_state(self.work.stages[self.plan.index - 1].optimizer)
+            save_tensors(grow_state(source, target, grower, state, seed=seed), self.folder.grown_optimizer)
 
     def _previous(self) -> nn.Module:
         before = self.work.config.stages[self.plan.index - 1]

@@ -43,6 +43,12 @@ def save_weights(model: nn.Module, path: Path) -> str:
     return sha256(path)
 
 
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name as safetensors."""
+    with saving(path) as file:
+        safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, str(file))
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a file of weights into a model.
 

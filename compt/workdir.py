@@ -19,9 +19,12 @@ from compt.files import (
     EXPORT,
     FORMAT,
     GROWN,
+    GROWN_OPTIMIZER,
     GROWTH,
     LOCK,
     MANIFEST,
+    NEW,
+    OPTIMIZER,
     STATE,
     WEIGHTS,
     read_json,
@@ -52,6 +55,7 @@ class StageFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest, self.weights, self.grown = path / MANIFEST, path / WEIGHTS, path / GROWN
+        self.new, self.optimizer, self.grown_optimizer = path / NEW, path / OPTIMIZER, path / GROWN_OPTIMIZER
         self.growth, self.config = path / GROWTH, path / CONFIG
         self.export, self.checkpoints = path / EXPORT, path / CHECKPOINTS
 

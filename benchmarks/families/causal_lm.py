@@ -20,13 +20,13 @@ def llama(width, layers):
 
 
 family = [
-    dict(name="llama-64x2", model=llama(64, 2), lr=4e-3),
-    dict(name="llama-64x3", model=llama(64, 3), lr=4e-3),
-    dict(name="llama-96x3", model=llama(96, 3), lr=4e-3),
+    dict(name="llama-64x2", model=llama(64, 2), lr=2e-3),
+    dict(name="llama-64x3", model=llama(64, 3), lr=2e-3),
+    dict(name="llama-96x3", model=llama(96, 3), lr=2e-3),
     dict(name="llama-96x4", model=llama(96, 4), lr=2e-3),
     dict(name="llama-128x4", model=llama(128, 4), lr=2e-3),
     dict(name="llama-160x4", model=llama(160, 4), lr=2e-3),
-    dict(name="llama-160x5", model=llama(160, 5), lr=2e-3),
+    dict(name="llama-160x5", model=llama(160, 5), lr=1e-3),
 ]
 floor = "xz -9e takes 1.41 bits a byte of this text"
 grower = dict(type="lossless")
@@ -36,7 +36,9 @@ optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 
 
 presets = dict(
     smoke=dict(iters=30, seeds=1, fractions=(0.5,), rates=1, evaluations=4),
-    cpu=dict(iters=400, seeds=3, fractions=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=20),
+    cpu=dict(
+        iters=400, seeds=3, fractions=(0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=10
+    ),
     gpu=dict(
         iters=4000,
         seeds=3,

@@ -12,21 +12,23 @@ def clip(width, vision_layers, text_layers):
 
 
 family = [
-    dict(name="clip-64x2", model=clip(64, 2, 1), lr=1e-3),
-    dict(name="clip-64x3", model=clip(64, 3, 2), lr=1e-3),
-    dict(name="clip-96x3", model=clip(96, 3, 2), lr=1e-3),
-    dict(name="clip-96x4", model=clip(96, 4, 3), lr=1e-3),
-    dict(name="clip-128x4", model=clip(128, 4, 3), lr=1e-3),
+    dict(name="clip-64x2", model=clip(64, 2, 1), lr=5e-4),
+    dict(name="clip-64x3", model=clip(64, 3, 2), lr=5e-4),
+    dict(name="clip-96x3", model=clip(96, 3, 2), lr=5e-4),
+    dict(name="clip-96x4", model=clip(96, 4, 3), lr=5e-4),
+    dict(name="clip-128x4", model=clip(128, 4, 3), lr=5e-4),
+    dict(name="clip-128x5", model=clip(128, 5, 3), lr=5e-4),
     dict(name="clip-160x5", model=clip(160, 5, 3), lr=5e-4),
-    dict(name="clip-192x6", model=clip(192, 6, 4), lr=5e-4),
 ]
 grower = dict(type="lossless")
 transfer = dict(type="none")
-train_dataloader = dict(batch_size=128)
+train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98)))
 
 presets = dict(
     smoke=dict(iters=20, seeds=1, fractions=(0.5,), rates=1, evaluations=2),
-    cpu=dict(iters=400, seeds=3, fractions=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=10),
+    cpu=dict(
+        iters=1300, seeds=3, fractions=(0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=6
+    ),
     gpu=dict(iters=2600, seeds=3, fractions=(0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=40),
 )

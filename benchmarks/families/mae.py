@@ -28,7 +28,7 @@ def mae(width, layers):
             num_patches=64,
             embed_dim=width,
             decoder_embed_dim=64,
-            decoder_depth=2,
+            decoder_depth=1,
             decoder_num_heads=2,
             **patch,
         ),
@@ -46,21 +46,23 @@ def mae(width, layers):
 
 
 family = [
-    dict(name="mae-64x3", model=mae(64, 3), lr=4e-3),
-    dict(name="mae-64x4", model=mae(64, 4), lr=4e-3),
-    dict(name="mae-96x4", model=mae(96, 4), lr=4e-3),
-    dict(name="mae-96x5", model=mae(96, 5), lr=4e-3),
-    dict(name="mae-128x5", model=mae(128, 5), lr=4e-3),
-    dict(name="mae-128x6", model=mae(128, 6), lr=4e-3),
-    dict(name="mae-160x6", model=mae(160, 6), lr=4e-3),
+    dict(name="mae-64x3", model=mae(64, 3), lr=2e-3),
+    dict(name="mae-64x4", model=mae(64, 4), lr=2e-3),
+    dict(name="mae-96x4", model=mae(96, 4), lr=2e-3),
+    dict(name="mae-96x5", model=mae(96, 5), lr=2e-3),
+    dict(name="mae-128x5", model=mae(128, 5), lr=2e-3),
+    dict(name="mae-128x6", model=mae(128, 6), lr=2e-3),
+    dict(name="mae-160x6", model=mae(160, 6), lr=2e-3),
 ]
 grower = dict(type="lossless")
 transfer = dict(type="none")
-train_dataloader = dict(batch_size=128)
+train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.05, betas=(0.9, 0.95)))
 
 presets = dict(
     smoke=dict(iters=12, seeds=1, fractions=(0.5,), rates=1, evaluations=2),
-    cpu=dict(iters=300, seeds=3, fractions=(0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=6),
+    cpu=dict(
+        iters=1000, seeds=3, fractions=(0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=8
+    ),
     gpu=dict(iters=3200, seeds=3, fractions=(0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=20),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from math import sqrt
 from typing import Literal
 
@@ -66,6 +67,12 @@ class Clone(AxisGrower):
     def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
         """Let new blocks write nothing yet, or leave them copies."""
         return self.depth.renew(value, target, site)
+
+    def without_noise(self) -> Clone:
+        """The same tiling, with weights shared out evenly."""
+        even = copy(self)
+        even.noise = 0.0
+        return even
 
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every width that is no whole multiple, ties without a norm to help, and plain copies of blocks."""

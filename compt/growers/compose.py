@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -53,6 +54,12 @@ class Compose(AxisGrower):
     def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
         """As the grower of the depth."""
         return self.depth.renew(value, target, site)
+
+    def without_noise(self) -> Compose:
+        """As the grower of the width."""
+        even = copy(self)
+        even.width = self.width.without_noise()
+        return even
 
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Those of the width at equal depth, and those of the depth at equal width."""

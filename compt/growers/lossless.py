@@ -131,6 +131,10 @@ class Lossless(AxisGrower):
             return torch.zeros_like(value)
         return target if self.blocks == "fresh" else value
 
+    def without_noise(self) -> Lossless:
+        """The same maps, with each column shared out evenly."""
+        return Lossless(noise=0.0, fill="init", blocks=self.blocks)
+
     def _filling(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
         """What the free parts of a grown tensor hold: of the target's shape."""
         if self.fill == "copy":
