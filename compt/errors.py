@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 
@@ -27,6 +28,10 @@ class ComptError(Exception):
         super().__init__(
             "\n".join(part for part in (what, where and f"  where: {where}", do and f"  do: {do}") if part)
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go from one process to another."""
+        return partial(type(self), where=self.where, do=self.do), (self.what,)
 
     @property
     def one_line(self) -> str:
@@ -83,6 +88,11 @@ class DataError(ComptError):
 
 class TrainingError(ComptError):
     """A stage that had to stop: a loss that is not finite, an interruption."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer finite."""
+
 
 
 class Faults:

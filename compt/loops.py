@@ -25,7 +25,7 @@ from compt.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
-from compt.errors import TrainingError
+from compt.errors import DivergedError, TrainingError
 from compt.files import CHECKPOINTS
 from compt.interfaces import Batch, Metric, Paradigm
 from compt.loader import eval_loader, loader_options, train_loader
@@ -199,7 +199,7 @@ class TrainLoop(BaseLoop):
     def _check_finite(self) -> None:
         if not self._finite:
             kept = [int(path.stem.removeprefix("iter_")) for path in checkpoints(self.folder)[:1]]
-            raise TrainingError(
+            raise DivergedError(
                 f"The loss is not finite (NaN or infinite) at iteration {self._iter} of {self._max_iters}.",
                 where=str(self.runner.work_dir),
                 do="Lower the learning rate, lengthen the warm-up, or clip gradients (optim_wrapper.clip_grad)."

@@ -91,18 +91,20 @@ def predict(runs: Sequence[RunReport]) -> Prediction:
     return Prediction(members, statistics.mean(totals), _deviation(totals), alone)
 
 
-def fraction_left(source: MemberReport, member: MemberReport) -> float:
+def fraction_left(source: MemberReport, member: MemberReport, metric: str | None = None) -> float:
     """The part of a member's curve alone that lies beyond its source's final figure; 1 where it never gets there.
 
-    Linear between the two evaluations around the crossing; a curve that begins beyond it has crossed at its first.
+    ``metric`` is 'split/name', None for the main one. Linear between the two evaluations around the crossing; a curve that begins beyond it has crossed at its first.
     """
-    if source.main is None or source.main_metric is None or not member.curve:
+    name = metric or source.main_metric or ""
+    reached = source.metrics.get(name)
+    if reached is None or reached["value"] is None or not member.curve:
         return 1.0
-    sign = -1 if source.main["higher_is_better"] else 1
-    goal, total = sign * source.main["value"], member.curve[-1].iteration
+    sign = -1 if reached["higher_is_better"] else 1
+    goal, total = sign * reached["value"], member.curve[-1].iteration
     before, last = 0, math.inf
     for point in member.curve:
-        given = point.metrics.get(source.main_metric)
+        given = point.metrics.get(name)
         value = math.inf if given is None else sign * given
         if value <= goal:
             part = (last - goal) / (last - value) if math.isfinite(last) and last > value else 1.0

@@ -4,7 +4,7 @@ As a chain's config, but with ``family`` in place of ``chain``: all sizes, small
 a member's learning rate starts. A preset may replace any key, and has its budgets in iterations.
 """
 
-paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=512)
+paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=256)
 
 
 def llama(width, layers):
@@ -32,12 +32,34 @@ floor = "xz -9e takes 1.41 bits a byte of this text"
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=16)
-optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.95)))
+optim_wrapper = dict(
+    optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.95)),
+    clip_grad=dict(max_norm=1.0),
+)
+
+quarter = dict(fractions=(0.25,))
+study = [
+    dict(grower=dict(type="scratch")),
+    dict(grower=dict(type="leading_block")),
+    dict(grower=dict(type="clone")),
+    dict(grower=dict(type="lossless")),
+    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse")),
+    dict(grower=dict(type="lossless"), transfer=dict(type="logit_kl")),
+    dict(grower=dict(type="clone", blocks="copy"), **quarter),
+    dict(grower=dict(type="lossless", blocks="fresh"), **quarter),
+    dict(grower=dict(type="lossless"), transfer=dict(type="logit_kl", until=0.5, schedule="linear"), **quarter),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse"), **quarter),
+    dict(grower=dict(type="scratch"), transfer=dict(type="logit_kl"), **quarter),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), **quarter),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), **quarter),
+    dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=2.0), **quarter),
+    dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), **quarter),
+]
 
 presets = dict(
     smoke=dict(iters=30, seeds=1, fractions=(0.5,), rates=1, evaluations=4),
     cpu=dict(
-        iters=400, seeds=3, fractions=(0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=10
+        iters=600, seeds=3, fractions=(0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=8
     ),
     gpu=dict(
         iters=4000,

@@ -20,10 +20,26 @@ family = [
     dict(name="clip-128x5", model=clip(128, 5, 3), lr=5e-4),
     dict(name="clip-160x5", model=clip(160, 5, 3), lr=5e-4),
 ]
+metric = "concept/image_to_text_R@10"
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98)))
+
+quarter = dict(fractions=(0.25,))
+study = [
+    dict(grower=dict(type="scratch")),
+    dict(grower=dict(type="leading_block")),
+    dict(grower=dict(type="lossless")),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
+    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse")),
+    dict(grower=dict(type="clone"), **quarter),
+    dict(grower=dict(type="scratch"), transfer=dict(type="feature_mse"), **quarter),
+    dict(grower=dict(type="lossless"), transfer=dict(type="relation"), **quarter),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), **quarter),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), **quarter),
+    dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), **quarter),
+]
 
 presets = dict(
     smoke=dict(iters=20, seeds=1, fractions=(0.5,), rates=1, evaluations=2),

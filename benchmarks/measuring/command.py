@@ -1,0 +1,46 @@
+"""What the benchmarks' command lines share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compt.cli import parse_options
+from compt.errors import ComptError
+from measuring.family import read_plan
+from measuring.runs import Bench, OutOfTime, default_workers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that all benchmarks have."""
+    parser.add_argument("--preset", choices=("smoke", "cpu", "gpu"), default="smoke")
+    parser.add_argument(
+        "--work-dir", type=Path, default=Path("work_dirs/acceleration"), help="what a rerun goes on from"
+    )
+    parser.add_argument("--workers", type=int, default=default_workers(), help="runs at a time; one a core by default")
+    parser.add_argument("--minutes", type=float, default=0, help="stop after so long; the same command goes on")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the family")
+    parser.add_argument("--json", type=Path, help="file to write")
+
+
+def measured(
+    arguments: argparse.Namespace, paradigm: str, members: int, measure: Callable[[Bench], dict[str, Any]]
+) -> tuple[int, dict[str, Any] | None]:
+    """Measure a family, and return the exit code and the result, None where there is none."""
+    if arguments.preset == "gpu" and not torch.cuda.is_available():
+        print("The preset gpu needs a GPU, and there is none: nothing was measured.")
+        return 0, None
+    try:
+        plan = read_plan(paradigm, members, arguments.preset, parse_options(arguments.cfg_options))
+        return 0, measure(Bench(plan, arguments.work_dir, workers=arguments.workers, minutes=arguments.minutes))
+    except OutOfTime:
+        print(f"Stopped after {arguments.minutes:g} minutes; the same command goes on.")
+        return 0, None
+    except ComptError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code, None

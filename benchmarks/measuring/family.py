@@ -1,0 +1,116 @@
+"""A family's file and a preset -> what is to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from compt.errors import ConfigError
+
+FAMILIES = Path(__file__).parents[1] / "families"
+OWN = ("family", "presets", "floor", "metric", "study")
+WAYS = ("grower", "transfer", "grown")
+"""What makes a chain of its members: nothing that a member alone depends on."""
+PRESET = ("iters", "seeds", "fractions", "rates")
+SIZES = {3: (0, 3, 6), 4: (0, 2, 4, 6), 7: tuple(range(7))}
+"""Which of seven members make the smaller families: the smallest and the largest always."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured: members, their budget alone, and what may be chosen."""
+
+    name: str
+    members: tuple[Mapping[str, Any], ...]
+    """Each with name, model, and the learning rate that its sweep begins at."""
+    base: Mapping[str, Any]
+    """The keys of a chain's config that all runs share."""
+    iters: int
+    seeds: int
+    fractions: tuple[float, ...]
+    rates: int
+    """Learning rates to begin a sweep with; 1 for no sweep."""
+    metric: str | None
+    """The held-out figure to compare, 'split/name'; None for the paradigm's main one."""
+    floor: str
+    study: Mapping[str, Any]
+    """What the study crosses, see ``study.py``."""
+
+    @property
+    def choosing(self) -> tuple[int, ...]:
+        """Seeds on which budgets and rules are chosen."""
+        return (0, self.seeds + 1) if self.rates > 1 else (0,)
+
+    @property
+    def judging(self) -> tuple[int, ...]:
+        """Seeds on which nothing is chosen, which alone are reported; without a sweep there is nothing to choose."""
+        return tuple(range(1, self.seeds + 1)) if self.rates > 1 else tuple(range(self.seeds))
+
+    @property
+    def ways(self) -> dict[str, Any]:
+        """How members are grown."""
+        return {key: self.base.get(key) for key in WAYS}
+
+    def member(self, index: int, rate: float, iters: int) -> dict[str, Any]:
+        """One stage of a config: a member with its learning rate and budget."""
+        given = self.members[index]
+        optimizer = {"optimizer": {"lr": rate}}
+        return {"name": given["name"], "model": given["model"], "iters": iters, "optim_wrapper": optimizer}
+
+    def part(self, fraction: float) -> int:
+        """Iterations of a fraction of the budget."""
+        return max(1, round(fraction * self.iters))
+
+
+def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, Any]) -> Plan:
+    """Read a family's file.
+
+    Args:
+        paradigm: a file of ``families``, or the path of one.
+        members: how many of the family to take.
+        preset: of the file.
+        options: dotted keys to override.
+
+    Raises:
+        ConfigError: the file cannot be read, or lacks members or the preset.
+    """
+    path = Path(paradigm) if Path(paradigm).is_file() else FAMILIES / f"{paradigm}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in FAMILIES.glob("*.py")))
+        raise ConfigError(f"There is no family '{paradigm}'.", do=f"Name a file, or one of: {known}.")
+    config = Config.fromfile(path)
+    config.merge_from_dict(dict(options))
+    content = config.to_dict()
+    missing = [key for key in ("paradigm", "family", "presets") if not content.get(key)]
+    if missing:
+        raise ConfigError(
+            f"'{path.name}' lacks {', '.join(missing)}.", where=str(path), do="See families/causal_lm.py."
+        )
+    if preset not in content["presets"]:
+        raise ConfigError(f"'{path.name}' has no preset '{preset}'.", where=str(path), do="Add it to `presets`.")
+    family = content["family"]
+    if len(family) == 7:
+        family = [family[i] for i in SIZES[members]]
+    elif len(family) != members:
+        raise ConfigError(f"'{path.name}' has {len(family)} members.", do=f"Use --family {len(family)}, or give 7.")
+    chosen = content["presets"][preset]
+    lacking = [key for key in PRESET if key not in chosen]
+    if lacking:
+        raise ConfigError(f"The preset '{preset}' lacks {', '.join(lacking)}.", where=str(path))
+    base = {key: value for key, value in content.items() if key not in OWN}
+    return Plan(
+        name=f"{path.stem}-{preset}",
+        members=tuple(family),
+        base=base | {key: value for key, value in chosen.items() if key not in PRESET},
+        iters=chosen["iters"],
+        seeds=chosen["seeds"],
+        fractions=tuple(sorted(chosen["fractions"])),
+        rates=chosen["rates"],
+        metric=content.get("metric"),
+        floor=content.get("floor", ""),
+        study=content.get("study", {}),
+    )

@@ -1,0 +1,171 @@
+"""Finished runs -> what every member reached and cost, alone and in the chain, as JSON types."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from compt.manifest import environment
+from compt.prediction import fraction_left
+from compt.results import MemberReport
+from measuring.runs import Bench
+
+Runs = Sequence[Sequence[MemberReport]]
+"""By seed, the members small to large."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen before the judging seeds, and what that took."""
+
+    sweeps: Sequence[Mapping[float, float]]
+    """For every member, learning rate -> held-out figure at its full budget."""
+    rates: Sequence[float]
+    fractions: Sequence[float]
+    """Of its own budget, for every member of the chain; 1 for the first."""
+    searches: Sequence[Mapping[float, float]]
+    """For every grown member, fraction -> mean gain over the member alone."""
+    flops: Mapping[str, float]
+    """'sweep' and 'search'."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One member: what it reaches and costs, means over the seeds with standard deviations."""
+
+    name: str
+    params: int
+    lr: float
+    fraction: float
+    alone: float
+    alone_deviation: float
+    chain: float
+    chain_deviation: float
+    gain: float
+    """Of the chain over alone, positive where it is better."""
+    standard_error: float
+    """Of the gain, from the seeds; NaN with one."""
+    as_good: bool
+    """Whether the gain is no further below 0 than its standard error."""
+    alone_flops: float
+    chain_flops: float
+    reached_flops: float | None
+    """FLOPs of this stage until its curve passes the member alone for good; None where it ends below."""
+    alone_seconds: float
+    chain_seconds: float
+    predicted_fraction: float
+    """From members alone: the part of the member's own curve that lies beyond its source's figure."""
+    predicted_deviation: float
+
+
+def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str, Any]:
+    """Everything that was measured.
+
+    Args:
+        choice: rates and budgets.
+        chains: members of the chains, by judging seed.
+        alone: the same members alone.
+    """
+    plan = bench.plan
+    rows = list(_rows(bench, choice, chains, alone))
+    everyone = all(row.as_good for row in rows)
+    flops, seconds = (
+        {way: sum(getattr(row, f"{way}_{unit}") for row in rows) for way in ("alone", "chain")}
+        for unit in ("flops", "seconds")
+    )
+    predicted = [
+        sum(run[i].flops * (fraction_left(run[i - 1], run[i], plan.metric) if i else 1) for i in range(len(run)))
+        for run in alone
+    ]
+    ratios = [flops["alone"] / each for each in predicted]
+    return {
+        "name": plan.name,
+        "command": shlex.join(["python", *sys.argv]),
+        "iters": plan.iters,
+        "batch_size": plan.base.get("train_dataloader", {}).get("batch_size"),
+        "seeds": list(plan.judging),
+        **plan.ways,
+        "floor": plan.floor,
+        "metric": plan.metric or alone[0][0].main_metric,
+        "higher_is_better": bench.sign(alone[0][0]) > 0,
+        "sweeps": {row.name: _named(found) for row, found in zip(rows, choice.sweeps, strict=True)},
+        "searches": {row.name: _named(found) for row, found in zip(rows[1:], choice.searches, strict=True)},
+        "members": [asdict(row) for row in rows],
+        "missed": [row.name for row in rows if not row.as_good],
+        "flops": flops,
+        "seconds": seconds,
+        "acceleration": flops["alone"] / flops["chain"] if everyone else None,
+        "acceleration_if_none_were_missed": flops["alone"] / flops["chain"],
+        "acceleration_seconds": seconds["alone"] / seconds["chain"] if everyone else None,
+        "acceleration_of_the_largest": rows[-1].alone_flops / flops["chain"] if rows[-1].as_good else None,
+        "predicted_acceleration": statistics.mean(ratios),
+        "predicted_deviation": statistics.stdev(ratios) if len(ratios) > 1 else math.nan,
+        "spent_on_choosing": dict(choice.flops),
+        "curves": {
+            way: [[_curve(member, plan.metric) for member in run] for run in runs]
+            for way, runs in (("alone", alone), ("chain", chains))
+        },
+        "environment": environment(),
+    }
+
+
+def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[Row]:
+    """Every member over all seeds."""
+    for i, given in enumerate(bench.plan.members):
+        ours, theirs = [run[i] for run in chains], [run[i] for run in alone]
+        gains = [bench.quality(a) - bench.quality(b) for a, b in zip(ours, theirs, strict=True)]
+        gain, error = statistics.mean(gains), deviation(gains) / math.sqrt(len(gains))
+        predicted = [fraction_left(run[i - 1], run[i], bench.plan.metric) if i else 1.0 for run in alone]
+        figures = {way: [bench.figure(m) for m in members] for way, members in (("a", theirs), ("c", ours))}
+        goal = statistics.mean(bench.quality(member) for member in theirs)
+        reached = [_reached(bench, member, goal) for member in ours]
+        yield Row(
+            name=given["name"],
+            params=theirs[0].params,
+            lr=choice.rates[i],
+            fraction=choice.fractions[i],
+            alone=statistics.mean(figures["a"]),
+            alone_deviation=deviation(figures["a"]),
+            chain=statistics.mean(figures["c"]),
+            chain_deviation=deviation(figures["c"]),
+            gain=gain,
+            standard_error=error,
+            as_good=gain >= 0 or gain >= -error,
+            alone_flops=statistics.mean(member.flops for member in theirs),
+            chain_flops=statistics.mean(member.flops for member in ours),
+            reached_flops=statistics.mean(r for r in reached if r) if all(reached) else None,
+            alone_seconds=statistics.mean(member.seconds for member in theirs),
+            chain_seconds=statistics.mean(member.seconds for member in ours),
+            predicted_fraction=statistics.mean(predicted),
+            predicted_deviation=deviation(predicted),
+        )
+
+
+def _reached(bench: Bench, member: MemberReport, goal: float) -> float | None:
+    """FLOPs of the first evaluation that is as good as the goal, None without one."""
+    sign, metric = bench.sign(member), bench.plan.metric or member.main_metric or ""
+    for point in member.curve:
+        value = point.metrics.get(metric)
+        if value is not None and sign * value >= goal:
+            return point.flops
+    return None
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of a sample, NaN of one value."""
+    return statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def _named(found: Mapping[float, float]) -> dict[str, float]:
+    return {f"{key:g}": value for key, value in sorted(found.items())}
+
+
+def _curve(member: MemberReport, metric: str | None) -> list[tuple[float, float | None]]:
+    """FLOPs, those of all ancestors included, and the figure."""
+    name = metric or member.main_metric or ""
+    return [(member.ancestor_flops + point.flops, point.metrics.get(name)) for point in member.curve]

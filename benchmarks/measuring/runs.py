@@ -1,0 +1,212 @@
+"""Runs of compt in work folders, several at a time; what is there already is read, what was interrupted goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import compt
+from compt.errors import ComptError, DivergedError
+from compt.report import report
+from compt.results import MemberReport
+from compt.tables import duration, plain_console
+from measuring.family import WAYS, Plan
+
+MOST = 8
+"""Most runs at a time, however many cores there are."""
+
+
+class OutOfTime(Exception):
+    """The time given is over; what was trained is kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a config and where it is kept."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    alone: bool = False
+
+    def run(self) -> str:
+        """Train, or what is left of it; '' when done, else how training diverged."""
+        if self.done:
+            return ""
+        resume = (self.folder / "chain.json").is_file()
+        try:
+            compt.train(deepcopy(dict(self.config)), work_dir=self.folder, resume=resume, individual=self.alone)
+        except DivergedError as error:
+            return str(error)
+        return ""
+
+    @property
+    def done(self) -> bool:
+        """Whether all members are there."""
+        return (self.folder / "chain.json").is_file() and not report([self.folder]).runs[0].unfinished
+
+    def members(self) -> tuple[MemberReport, ...]:
+        """What every member cost and reached."""
+        return report([self.folder]).runs[0].members
+
+
+class Bench:
+    """The runs of one plan.
+
+    Args:
+        plan: what is measured.
+        root: folder of the runs.
+        workers: runs at a time, each in a process of its own; 1 for none but this.
+        minutes: after which to stop, and to go on another time; 0 for no limit.
+    """
+
+    def __init__(self, plan: Plan, root: Path, *, workers: int = 1, minutes: float = 0) -> None:
+        self.plan, self.root = plan, (root / plan.name).absolute()
+        self.deadline = time.time() + 60 * minutes if minutes else math.inf
+        self.workers = workers
+        self.console = plain_console()
+
+    def say(self, text: str) -> None:
+        """Print a line at once."""
+        self.console.print(text, highlight=False)
+        sys.stdout.flush()
+
+    def alone(self, index: int, rate: float, seed: int) -> Job:
+        """A member trained from scratch, in full."""
+        folder = self.root / "alone" / self.plan.members[index]["name"] / f"lr_{rate:g}" / f"seed_{seed}"
+        config = self._config([self.plan.member(index, rate, self.plan.iters)], seed)
+        return Job(folder, {k: v for k, v in config.items() if k not in WAYS}, alone=True)
+
+    def chain(self, folder: Path, chain: Sequence[Mapping[str, Any]], seed: int, **keys: Any) -> Job:
+        """A chain in a folder below the plan's; ``keys`` replace those that all runs share."""
+        return Job(self.root / folder, {**self._config(chain, seed), **keys})
+
+    def weights(self, job: Job, stage: int = 0) -> Path:
+        """The folder of a finished stage, to start another chain from."""
+        names = [member["name"] for member in job.config["chain"]]
+        return job.folder / f"{stage + 1:02d}_{names[stage]}"
+
+    def run(self, jobs: Sequence[Job]) -> list[str]:
+        """Run all that are not done yet, and return for each '' or what went wrong.
+
+        Raises:
+            OutOfTime: the time given is over.
+            ComptError: a config cannot be used.
+        """
+        due = [job for job in jobs if not job.done]
+        failed: dict[Path, str] = {}
+        with self._executor(min(self.workers, len(due))) as run:
+            for job, why in run(due):
+                failed[job.folder] = why
+                text = why.partition("\n")[0] or self.describe(job.members()[-1])
+                self.say(f"  {job.folder.relative_to(self.root)}: {text}")
+        if time.time() >= self.deadline:
+            raise OutOfTime
+        return [failed.get(job.folder, "") for job in jobs]
+
+    @contextmanager
+    def _executor(self, count: int) -> Iterator[Callable[[Sequence[Job]], Iterator[tuple[Job, str]]]]:
+        """What runs jobs, here or in other processes, and tells of each as it ends."""
+        if count <= 1:
+            with _until(self.deadline):
+                yield lambda jobs: ((job, _guarded(job, self.deadline)) for job in jobs)
+            return
+        threads = max(1, torch.get_num_threads() // count)
+        with ProcessPoolExecutor(count, get_context("spawn"), _prepare, (threads, self.deadline)) as pool:
+
+            def run(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
+                running = {pool.submit(_guarded, job, self.deadline): job for job in jobs}
+                return ((running[future], future.result()) for future in as_completed(running))
+
+            yield run
+
+    def _config(self, chain: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+        return {**self.plan.base, "chain": list(chain), "seed": seed, "individual": {"iters": self.plan.iters}}
+
+    def figure(self, member: MemberReport) -> float:
+        """The held-out figure that is compared."""
+        metric = member.metrics.get(self.plan.metric or member.main_metric or "")
+        if metric is None:
+            known = ", ".join(member.metrics) or "none"
+            raise compt.ConfigError(f"'{self.plan.metric}' is not measured.", where="metric", do=f"One of: {known}.")
+        return math.nan if metric["value"] is None else metric["value"]
+
+    def sign(self, member: MemberReport) -> int:
+        """1 where higher figures are better, -1 where lower are."""
+        return 1 if member.metrics[self.plan.metric or member.main_metric or ""]["higher_is_better"] else -1
+
+    def quality(self, member: MemberReport) -> float:
+        """The figure as a number that is to rise."""
+        return self.sign(member) * self.figure(member)
+
+    def describe(self, member: MemberReport) -> str:
+        """The figure and the time it took."""
+        return f"{self.figure(member):.4f} ({duration(member.seconds)})"
+
+
+def digest(value: Any) -> str:
+    """A short name for a config, for folders."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def default_workers() -> int:
+    """One run a core; one in all where there is a GPU."""
+    return 1 if torch.cuda.is_available() else min(MOST, len(os.sched_getaffinity(0)))
+
+
+def _prepare(threads: int, deadline: float) -> None:
+    torch.set_num_threads(threads)
+    _arm(deadline)
+
+
+def _guarded(job: Job, deadline: float) -> str:
+    """Run a job in whatever process. The deadline stops it as a signal would, within a stage or outside."""
+    try:
+        return job.run()
+    except (OutOfTime, ComptError):
+        if time.time() >= deadline:
+            return "out of time"
+        raise
+
+
+def _arm(deadline: float) -> threading.Timer | None:
+    """Ask this process to stop at the deadline, as the system would: stages save, and go on another time."""
+    if math.isinf(deadline):
+        return None
+
+    def over(*_: Any) -> None:
+        raise OutOfTime
+
+    signal.signal(signal.SIGTERM, over)
+    timer = threading.Timer(max(0.0, deadline - time.time()), os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+@contextmanager
+def _until(deadline: float) -> Iterator[None]:
+    """Stop what runs inside at the deadline."""
+    before = signal.getsignal(signal.SIGTERM)
+    timer = _arm(deadline)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+            signal.signal(signal.SIGTERM, before)
