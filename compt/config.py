@@ -33,8 +33,8 @@ from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
 
 DEFAULTS: Mapping[str, Any] = {
-    "grower": {"type": "leading_block"},
-    "transfer": {"type": "feature_mse"},
+    "grower": {"type": "lossless"},
+    "transfer": {"type": "none"},
     "checkpoint": {"interval": 500, "keep": 2},
     "evaluations": 4,
     "seed": 0,

@@ -166,18 +166,22 @@ def grown_options(given: Mapping[str, Any] | None, where: str, own: bool, faults
     """How grown members are trained: ``dict(lr_mult=..., new_lr_mult=..., optimizer_state=...)``."""
     name = f"{where}.grown" if own else "grown"
     known = [field.name for field in fields(GrownOptions)]
-    before = len(faults.found)
+    kept: dict[str, Any] = {}
     for key, value in (given or {}).items():
         if key not in known:
             faults.unknown(f"{name}.", key, known)
         elif key == "optimizer_state":
             if not isinstance(value, bool):
                 faults.add(f"{name}.{key}: {value!r} is not True or False.")
-        elif value is not None and (
+            else:
+                kept[key] = value
+        elif (value is not None or key == "lr_mult") and (
             isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf
         ):
             faults.add(f"{name}.{key}: {value!r} is not a positive number.")
-    return GrownOptions(**(given or {})) if len(faults.found) == before else GrownOptions()
+        else:
+            kept[key] = value
+    return GrownOptions(**kept)
 
 
 def check_state(stages: Sequence[tuple[GrownOptions, Mapping[str, Any], float]], faults: Faults) -> None:
@@ -189,10 +193,12 @@ def check_state(stages: Sequence[tuple[GrownOptions, Mapping[str, Any], float]],
         if not options.optimizer_state:
             continue
         kinds = [one.get("type") for one in (earlier.get("optimizer") or {}, optimizer)]
-        if kinds[0] != kinds[1] or kinds[0] not in CARRIED:
+        alike = [one.get("amsgrad", False) for one in (earlier.get("optimizer") or {}, optimizer)]
+        if kinds[0] != kinds[1] or kinds[0] not in CARRIED or alike[0] != alike[1]:
             faults.add(
                 f"chain.{i}: grown.optimizer_state needs the same optimizer in both members, one of "
-                f"{', '.join(CARRIED)}; they have {kinds[0]} and {kinds[1]}."
+                f"{', '.join(CARRIED)}; they have {kinds[0]} and {kinds[1]}"
+                + (", with and without amsgrad." if alike[0] != alike[1] else ".")
             )
         if not budget:
             faults.add(f"chain.{i}: grown.optimizer_state: the member before is not trained, so it has no state.")

@@ -94,7 +94,6 @@ class DivergedError(TrainingError):
     """The loss is no longer finite."""
 
 
-
 class Faults:
     """Collects what is wrong with a config, to report all of it at once."""
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from compt.axes import describe
 from compt.errors import GrowthError
 from compt.growth import build_grower, grow
-from compt.interfaces import Grower, ParamAxes
-from compt.operators import AxisGrower, Site, matching, tensors_of
+from compt.interfaces import Architecture, Grower, ParamAxes
+from compt.operators import AxisGrower, Site, matching, reads_for_table, tensors_of
 
-LINEAR = {"exp_avg": 1, "momentum_buffer": 1, "exp_avg_sq": 2}
+LINEAR = {"exp_avg": 1, "momentum_buffer": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}
 """What optimizers remember of each entry, and the power of the gradient that it is a mean of."""
 CARRIED = ("Adam", "AdamW", "SGD")
 """Optimizers that remember nothing else but the number of steps."""
@@ -124,7 +124,8 @@ def grow_state(
             elif fresh or match is None:
                 grown[f"{key}:{name}"] = torch.zeros_like(tensor, dtype=value.dtype)
             else:
-                site = Site(_backward(param), _backward(match), source_arch, target_arch, generator, False, maps)
+                large_side, small_side = (_backward(one, target_arch) for one in (param, match))
+                site = Site(large_side, small_side, source_arch, target_arch, generator, False, maps)
                 small = value.double() ** (1 / power)
                 large = torch.zeros(target_arch.shape(param), dtype=torch.float64)
                 moved = operator.expand(small.reshape(source_arch.shape(match)), large, site) ** power
@@ -140,7 +141,17 @@ def _of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key: state[f"{key}:{owner}"] for key, _, owner in found if owner == name}
 
 
-def _backward(param: ParamAxes) -> ParamAxes:
-    """The parameter as its gradient flows: it reads what the parameter writes. A norm's gain reads, as its readers."""
-    reads = tuple(range(len(param.groups))) if param.norm_axis and not param.writes else param.writes
-    return replace(param, kind="weight", reads=reads, writes=() if param.norm_axis else param.reads)
+def _backward(param: ParamAxes, arch: Architecture) -> ParamAxes:
+    """The parameter as its gradient flows: it reads what the parameter writes, and the other way round.
+
+    Gains and factors read as well, as what they pass on is shared out; but for a norm whose gain makes up for a head
+    that is tied to a table, and so is copied.
+    """
+    every, none = tuple(range(len(param.groups))), tuple[int, ...]()
+    if reads_for_table(param, arch):
+        reads, writes = none, every
+    elif param.norm_axis or param.kind == "scale":
+        reads, writes = every, none
+    else:
+        reads, writes = param.writes, param.reads
+    return replace(param, kind="weight", reads=reads, writes=writes, read_by=None)

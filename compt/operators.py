@@ -69,6 +69,13 @@ def writes_stream(param: ParamAxes, arch: Architecture) -> bool:
     return any(direction == "writes" and arch.roles.get(axis) == "stream" for axis, direction in param.directions)
 
 
+def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
+    """Whether the one reader of a norm grows as a writer of the norm's stream, being tied to one."""
+    reader = arch.params.get(norm.read_by or "")
+    owner = arch.params.get(reader.tied_to or "") if reader else None
+    return owner is not None and not norm.writes and (norm.norm_axis, "writes") in owner.directions
+
+
 def check_growable(source: Architecture, target: Architecture) -> None:
     """Raise GrowthError, naming tensor, axis and sizes, unless every target axis is the source's or grows."""
     for scope, depth in source.depths.items():

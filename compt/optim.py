@@ -71,7 +71,10 @@ def load_named_state(model: nn.Module, optimizer: Optimizer, state: Mapping[str,
     names = {param: name for name, param in model.named_parameters()}
     content = optimizer.state_dict()
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    content["state"] = {i: known[names[p]] for i, p in enumerate(params) if names.get(p) in known}
+    found = {i: known[names[p]] for i, p in enumerate(params) if names.get(p) in known}
+    if any("momentum_buffer" in own for own in found.values()):
+        found = {i: found.get(i) or {"momentum_buffer": torch.zeros_like(p)} for i, p in enumerate(params)}
+    content["state"] = found
     optimizer.load_state_dict(content)
 
 

@@ -94,7 +94,8 @@ def predict(runs: Sequence[RunReport]) -> Prediction:
 def fraction_left(source: MemberReport, member: MemberReport, metric: str | None = None) -> float:
     """The part of a member's curve alone that lies beyond its source's final figure; 1 where it never gets there.
 
-    ``metric`` is 'split/name', None for the main one. Linear between the two evaluations around the crossing; a curve that begins beyond it has crossed at its first.
+    ``metric`` is 'split/name', None for the main one. Linear between the two evaluations around the crossing; a curve
+    that begins beyond it has crossed at its first.
     """
     name = metric or source.main_metric or ""
     reached = source.metrics.get(name)

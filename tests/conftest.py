@@ -19,6 +19,7 @@ TOY: dict[str, Any] = dict(
     custom_imports=dict(imports=["compt.testing.toy"]),
     paradigm=dict(type="toy", samples=256),
     grower=dict(type="lossless"),
+    transfer=dict(type="feature_mse"),
     train_dataloader=dict(batch_size=32),
     checkpoint=dict(interval=3, keep=2),
     evaluations=2,

@@ -106,6 +106,8 @@ def grown(tmp_path_factory) -> Path:
 def test_only_grown_members_have_another_rate(grown, plain):
     assert rates(grown) == pytest.approx([1e-3, 5e-4, 5e-4])
     assert hooks(grown) == [[], ["ComptGrownHook"], ["ComptGrownHook"]]
+    (hook,) = stage_config(grown, "02_b").custom_hooks
+    assert hook.ratio == 4, "new entries learn at twice the member's rate, the others at half of it"
     assert rates(plain) == [1e-3] * 3
     assert hooks(plain) == [[]] * 3
 
@@ -190,6 +192,17 @@ def test_the_first_step_already_knows_the_momentum(toy, tmp_path):
     for key, value in began.items():
         assert torch.allclose(ended[key] - other[key], 0.9**4 * value, rtol=1e-3, atol=1e-5), key
     assert began["momentum_buffer:head.weight"].norm() > 0.1
+
+
+def test_momentum_goes_on_beside_a_projection_that_has_none(toy, tmp_path):
+    toy |= dict(
+        chain=toy["chain"][:2],
+        transfer=dict(type="feature_mse"),
+        grown=dict(optimizer_state=True),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=1e-3, momentum=0.9)),
+    )
+    work = train(tmp_path, toy)
+    assert files(work) == [{"optimizer.safetensors"}, {"grown_optimizer.safetensors"}]
 
 
 def test_other_hooks_are_kept(toy, tmp_path):

@@ -37,23 +37,20 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0),
 )
 
-quarter = dict(fractions=(0.25,))
 study = [
-    dict(grower=dict(type="scratch")),
+    dict(grower=dict(type="scratch"), fractions=(0.25,)),
     dict(grower=dict(type="leading_block")),
-    dict(grower=dict(type="clone")),
+    dict(grower=dict(type="clone"), fractions=(0.25,)),
     dict(grower=dict(type="lossless")),
-    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse")),
     dict(grower=dict(type="lossless"), transfer=dict(type="logit_kl")),
-    dict(grower=dict(type="clone", blocks="copy"), **quarter),
-    dict(grower=dict(type="lossless", blocks="fresh"), **quarter),
-    dict(grower=dict(type="lossless"), transfer=dict(type="logit_kl", until=0.5, schedule="linear"), **quarter),
-    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse"), **quarter),
-    dict(grower=dict(type="scratch"), transfer=dict(type="logit_kl"), **quarter),
-    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), **quarter),
-    dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), **quarter),
-    dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=2.0), **quarter),
-    dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), **quarter),
+    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
+    dict(grower=dict(type="scratch"), transfer=dict(type="logit_kl"), fractions=(0.25,)),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), fractions=(0.125, 0.25)),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), fractions=(0.125, 0.25)),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=4.0), fractions=(0.25,)),
+    dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=2.0), fractions=(0.25,)),
+    dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.125, 0.25)),
 ]
 
 presets = dict(

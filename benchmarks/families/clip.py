@@ -26,19 +26,16 @@ transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98)))
 
-quarter = dict(fractions=(0.25,))
 study = [
-    dict(grower=dict(type="scratch")),
-    dict(grower=dict(type="leading_block")),
+    dict(grower=dict(type="scratch"), fractions=(0.25,)),
+    dict(grower=dict(type="leading_block"), fractions=(0.25,)),
+    dict(grower=dict(type="clone"), fractions=(0.25,)),
     dict(grower=dict(type="lossless")),
     dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
-    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse")),
-    dict(grower=dict(type="clone"), **quarter),
-    dict(grower=dict(type="scratch"), transfer=dict(type="feature_mse"), **quarter),
-    dict(grower=dict(type="lossless"), transfer=dict(type="relation"), **quarter),
-    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), **quarter),
-    dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), **quarter),
-    dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), **quarter),
+    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse"), fractions=(0.125, 0.25)),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), fractions=(0.25,)),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), fractions=(0.25,)),
+    dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.25,)),
 ]
 
 presets = dict(

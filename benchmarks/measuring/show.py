@@ -62,6 +62,30 @@ def ratio_text(found: Mapping[str, Any]) -> str:
     return f"missed by {', '.join(found['missed'])} (at these budgets {ratio:.2f}x)"
 
 
+def family_table(found: Sequence[Mapping[str, Any]]) -> str:
+    """One row a family; a missed member is named, and the family then has no ratio."""
+    lines = [
+        "| family | members | FLOPs saved | seconds | only the largest wanted | predicted | the paper, CLIP on CC3M |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        count = len(one["members"])
+        ends = one["members"][0]["params"], one["members"][-1]["params"]
+        sizes = " - ".join(f"{size / 1e6:.2g}" for size in ends)
+        if one["missed"]:
+            ratio = f"missed by {', '.join(one['missed'])} ({one['acceleration_if_none_were_missed']:.2f}x without)"
+            seconds = ""
+        else:
+            ratio, seconds = f"**{one['acceleration']:.2f}x**", f"{one['acceleration_seconds']:.2f}x"
+        largest = one["acceleration_of_the_largest"]
+        lines.append(
+            f"| {one['name'].partition('-')[0]}, {sizes} M parameters | {count} | {ratio} | {seconds} | "
+            f"{f'{largest:.2f}x' if largest else ''} | {one['predicted_acceleration']:.2f}x ± "
+            f"{one['predicted_deviation']:.2f} | {f'{PAPER[count]}x' if count in PAPER else ''} |"
+        )
+    return "\n".join(lines)
+
+
 def draw(found: Mapping[str, Any], path: Path) -> None:
     """Quality against compute: every member alone in grey, in the chain in colour, one line a seed."""
     plt = _pyplot()

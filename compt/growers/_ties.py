@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from compt.interfaces import Architecture, ParamAxes
-
-
-def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
-    """Whether the one reader of a norm grows as a writer of the norm's stream, being tied to one."""
-    reader = arch.params.get(norm.read_by or "")
-    owner = arch.params.get(reader.tied_to or "") if reader else None
-    return owner is not None and not norm.writes and (norm.norm_axis, "writes") in owner.directions
+from compt.operators import reads_for_table
 
 
 def tie_obstacles(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.growers._ties import reads_for_table, tie_obstacles
+from compt.growers._ties import tie_obstacles
 from compt.growers.stack import Stack
 from compt.interfaces import Architecture
-from compt.operators import AxisGrower, Site
+from compt.operators import AxisGrower, Site, reads_for_table
 
 
 class Clone(AxisGrower):
@@ -56,12 +56,12 @@ class Clone(AxisGrower):
             index = torch.arange(large) % small
             copies = torch.bincount(index, minlength=small).double()
             value = value.index_select(dim, index)
-            if direction == "reads":
+            if site.target.roles.get(axis) == "output":
+                value = value / sqrt(large / small)
+            elif direction == "reads":
                 value = self._shared_out(value.movedim(dim, 0), index, copies, site.generator).movedim(0, dim)
             elif reads_for_table(site.param, site.target) and axis == site.param.norm_axis:
                 value = (value.movedim(dim, 0) / _column(copies[index], value.ndim)).movedim(0, dim)
-            elif site.target.roles.get(axis) == "output" and direction == "writes":
-                value = value / sqrt(large / small)
         return value
 
     def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.growers._ties import reads_for_table, tie_obstacles
+from compt.growers._ties import tie_obstacles
 from compt.interfaces import Architecture
-from compt.operators import AxisGrower, Site, writes_stream
+from compt.operators import AxisGrower, Site, reads_for_table, writes_stream
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ def test_a_stage_overrides_grower_and_transfer_whole(toy):
     assert c.transfer == {"type": "none"}
 
 
-def test_growth_and_transfer_are_the_papers_by_default(toy):
-    del toy["grower"]
+def test_growth_and_transfer_are_by_default_what_the_study_found_to_pay(toy):
+    del toy["grower"], toy["transfer"]
     stage = load_config(toy).stages[1]
-    assert (stage.grower, stage.transfer) == ({"type": "leading_block"}, {"type": "feature_mse"})
+    assert (stage.grower, stage.transfer) == ({"type": "lossless"}, {"type": "none"})
 
 
 def test_a_stage_changes_only_the_keys_it_names(toy):

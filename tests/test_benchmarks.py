@@ -1,0 +1,218 @@
+"""The benchmarks: the whole of a toy family, interrupted and resumed; what counts as reached, charged and missed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compt.errors import ConfigError
+from compt.results import MemberReport, Point
+from tests.conftest import config_file
+from tests.environments import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from measuring.baseline import sweep  # noqa: E402
+from measuring.family import Plan, read_plan  # noqa: E402
+from measuring.outcome import Choice, outcome  # noqa: E402
+from measuring.runs import Bench  # noqa: E402
+from measuring.show import put_between  # noqa: E402
+
+FAMILY: dict[str, Any] = dict(
+    custom_imports=dict(imports=["compt.testing.toy"]),
+    paradigm=dict(type="toy", samples=256),
+    family=[
+        dict(name="a", model=dict(width=8, depth=1), lr=1e-2),
+        dict(name="b", model=dict(width=16, depth=2), lr=1e-2),
+        dict(name="c", model=dict(width=24, depth=3), lr=1e-2),
+    ],
+    floor="a tenth is right by chance",
+    grower=dict(type="lossless"),
+    transfer=dict(type="none"),
+    train_dataloader=dict(batch_size=32),
+    optim_wrapper=dict(optimizer=dict(type="AdamW")),
+    study=[
+        dict(grower=dict(type="scratch")),
+        dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.25,)),
+    ],
+    presets=dict(
+        smoke=dict(iters=16, seeds=2, fractions=(0.25, 1.0), rates=3, evaluations=2),
+        gpu=dict(iters=16, seeds=1, fractions=(0.5,), rates=1),
+    ),
+)
+
+
+def run(script: str, *arguments: str | Path, code: int = 0) -> str:
+    """Run a benchmark as a user would, on one thread."""
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def measured(tmp_path: Path, script: str = "acceleration.py", *more: str) -> tuple[dict[str, Any], str]:
+    """The result of the toy family, and what was printed."""
+    family, result = config_file(tmp_path, FAMILY, "toys.py"), tmp_path / f"{Path(script).stem}.json"
+    printed = run(script, family, "--work-dir", tmp_path / "runs", "--workers", "1", "--json", result, *more)
+    return json.loads(result.read_text()) if result.is_file() else {}, printed
+
+
+def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
+    """Every run is charged, budgets are chosen on other seeds than are reported, and a rerun trains nothing."""
+    stopped, printed = measured(tmp_path, "acceleration.py", "--minutes", "0.001")
+    assert not stopped and "the same command goes on" in printed
+    found, printed = measured(tmp_path)
+    assert found["seeds"] == [1, 2] and [row["name"] for row in found["members"]] == ["a", "b", "c"]
+    for row, curves in zip(found["members"], zip(*found["curves"]["alone"], strict=True), strict=True):
+        assert all(curve[-1][0] == pytest.approx(row["alone_flops"]) for curve in curves)
+    chain = found["curves"]["chain"][0]
+    assert chain[-1][-1][0] == pytest.approx(found["flops"]["chain"]), "the last member is charged with all before it"
+    ratio = sum(r["alone_flops"] for r in found["members"]) / sum(r["chain_flops"] for r in found["members"])
+    assert found["acceleration_if_none_were_missed"] == pytest.approx(ratio)
+    assert (found["acceleration"] is None) == bool(found["missed"])
+    for rates in found["sweeps"].values():
+        low, *inside, high = (rates[rate] for rate in sorted(rates, key=float))
+        assert max(inside) >= max(low, high), "the best rate is inside the sweep"
+    assert found["floor"] in printed and (tmp_path / "acceleration.svg").is_file()
+    manifests = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
+    seeds = {part for path in manifests for part in path.parts if part.startswith("seed_") and "hop" in path.parts}
+    assert seeds == {"seed_0", "seed_3"}, "budgets are chosen on seeds that are not reported"
+    again, _ = measured(tmp_path)
+    assert again["members"] == found["members"]
+    assert manifests == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
+
+
+def test_the_study_shares_the_baseline_and_writes_its_tables(tmp_path: Path) -> None:
+    """Every way at its fractions, the source's optimizer state only from a source that was trained for it."""
+    found, printed = measured(tmp_path, "study.py")
+    scratch, carried = found["cells"]
+    assert [point["fraction"] for point in scratch["points"]] == [0.125, 0.25, 0.5]
+    assert [point["fraction"] for point in carried["points"]] == [0.25]
+    assert [point["flops"] for point in scratch["points"]] == pytest.approx([0.125, 0.25, 0.5]), "no teacher, no extra"
+    assert "| scratch | none | as alone |" in printed and "optimizer_state=True" in printed
+    document = tmp_path / "study.md"
+    document.write_text(f"before\n<!-- {found['name']} -->\nold\n<!-- end -->\nafter\n")
+    run("study.py", "--write", document, tmp_path / "study.json")
+    text = document.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "| scratch | none | as alone |" in text
+    document.write_text("no place")
+    assert "Add <!--" in run("study.py", "--write", document, tmp_path / "study.json", code=2)
+
+
+def test_several_processes_measure_the_same(tmp_path: Path) -> None:
+    """Two runs at a time give what one at a time gives, and an error in one of them is told as it is."""
+    plan = read_plan(str(config_file(tmp_path, FAMILY, "toys.py")), 3, "smoke", {})
+    one, two = Bench(plan, tmp_path / "one"), Bench(plan, tmp_path / "two", workers=2)
+    assert sweep(one, (0,)) == sweep(two, (0,))
+    broken = dataclasses.replace(plan, base={**plan.base, "grower": {"type": "losless"}})
+    bench = Bench(broken, tmp_path / "broken", workers=2)
+    stages = [plan.member(0, 1e-2, 4), plan.member(1, 1e-2, 4)]
+    with pytest.raises(ConfigError, match="lossless"):
+        bench.run([bench.chain(Path(str(seed)), stages, seed) for seed in (0, 1)])
+
+
+def test_a_rate_that_diverges_is_the_worst_and_a_stop_is_no_divergence(tmp_path: Path) -> None:
+    """A sweep goes on past it; the run stays as it was left."""
+    options = {"family.0.lr": 1e30, "presets.smoke.rates": 1}
+    plan = read_plan(str(config_file(tmp_path, FAMILY, "toys.py")), 3, "smoke", options)
+    bench = Bench(plan, tmp_path / "runs")
+    assert sweep(bench, (0,)) == [{1e30: float("-inf")}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"paradigm": None}, "lacks paradigm"),
+        ({"family": FAMILY["family"][:2]}, "has 2 members"),
+        ({"presets": {"smoke": {"iters": 3}}}, "lacks seeds, fractions, rates"),
+        ({"presets": {"cpu": {}}}, "no preset 'smoke'"),
+    ],
+)
+def test_a_family_that_cannot_be_used_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """Before anything is trained."""
+    with pytest.raises(ConfigError, match=message):
+        read_plan(str(config_file(tmp_path, {**FAMILY, **change}, "toys.py")), 3, "smoke", {})
+
+
+def test_an_unknown_metric_lists_those_there_are(tmp_path: Path) -> None:
+    """Once the first member is measured."""
+    family = config_file(tmp_path, {**FAMILY, "metric": "val/losss"}, "toys.py")
+    assert "val/accuracy" in run("acceleration.py", family, "--work-dir", tmp_path / "runs", "--workers", "1", code=2)
+
+
+@pytest.mark.parametrize("script", ["acceleration.py", "study.py"])
+def test_the_gpu_preset_says_that_there_is_no_gpu(tmp_path: Path, script: str) -> None:
+    """And is no failure."""
+    if __import__("torch").cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert "nothing was measured" in measured(tmp_path, script, "--preset", "gpu")[1]
+
+
+@pytest.mark.parametrize("paradigm", ["causal_lm", "clip", "mae"])
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "gpu"])
+def test_the_families_can_be_planned(paradigm: str, preset: str) -> None:
+    """Seven members in ascending size, each 1.1 to 3 times the one before; the smaller families take from them."""
+    import compt
+
+    plan = read_plan(paradigm, 7, preset, {})
+    chain = [plan.member(i, member["lr"], plan.iters) for i, member in enumerate(plan.members)]
+    stages = compt.plan({**plan.base, "chain": chain}).stages
+    growth = [after.student_flops / before.student_flops for before, after in pairwise(stages)]
+    assert all(1.1 < factor < 3 for factor in growth)
+    assert read_plan(paradigm, 3, preset, {}).members == tuple(plan.members[i] for i in (0, 3, 6))
+
+
+def member(name: str, value: float, flops: float, before: float = 0.0) -> MemberReport:
+    """A member that falls from 4 through 2 * value at half its budget to a loss."""
+    metrics = {"val/loss": {"value": value, "chance": None, "higher_is_better": False}}
+    curve = tuple(
+        Point(i, i, share * flops, share, {"val/loss": figure})
+        for i, share, figure in ((1, 0.25, 4.0), (2, 0.5, 2 * value), (4, 1.0, value))
+    )
+    none = {"grower": None, "exact": None, "transfer": None, "environment": {}}
+    return MemberReport(
+        name=name, params=int(flops), samples=4, flops=flops, ancestor_flops=before, cumulative_flops=before + flops,
+        seconds=flops, metrics=metrics, main_metric="val/loss", curve=curve, **none,
+    )  # fmt: skip
+
+
+def test_one_missed_member_takes_the_familys_ratio_away() -> None:
+    """By hand: 10 + 30 alone, 10 + 6 in the chain; the second is 0.1 worse, with and without noise that covers it."""
+    plan = Plan("x", ({"name": "s"}, {"name": "l"}), {}, 4, 2, (0.2,), 3, None, "", {})
+    bench = Bench(plan, Path("nowhere"))
+    choice = Choice([{}, {}], [1.0, 1.0], [1.0, 0.2], [{}], {})
+    alone = [[member("s", 1.5, 10), member("l", value, 30)] for value in (0.9, 1.1)]
+
+    def chains(*values: float) -> list[list[MemberReport]]:
+        return [[member("s", 1.5, 10), member("l", value, 6, 10)] for value in values]
+
+    missed = outcome(bench, choice, chains(1.0, 1.2), alone)
+    assert missed["missed"] == ["l"] and missed["acceleration"] is None
+    assert missed["acceleration_of_the_largest"] is None and missed["members"][1]["gain"] == pytest.approx(-0.1)
+    assert missed["acceleration_if_none_were_missed"] == pytest.approx(40 / 16)
+    noisy = outcome(bench, choice, chains(1.3, 0.9), alone)  # gains -0.4 and 0.2: error 0.3
+    assert not noisy["missed"] and noisy["members"][1]["standard_error"] == pytest.approx(0.3)
+    reached = outcome(bench, choice, chains(0.9, 0.9), alone)
+    assert reached["acceleration"] == pytest.approx(40 / 16)
+    assert reached["acceleration_of_the_largest"] == pytest.approx(30 / 16)
+    assert reached["members"][1]["reached_flops"] == pytest.approx(6)
+    fractions = [1 - (2 + (1.8 - 1.5) / 0.9 * 2) / 4, 1 - (2 + (2.2 - 1.5) / 1.1 * 2) / 4]
+    assert reached["members"][1]["predicted_fraction"] == pytest.approx(sum(fractions) / 2)
+
+
+def test_text_is_put_between_its_own_markers(tmp_path: Path) -> None:
+    """Backslashes and all; other parts stay."""
+    document = tmp_path / "x.md"
+    document.write_text("<!-- a -->\n1\n<!-- end -->\n<!-- b -->\n2\n<!-- end -->\n")
+    put_between(document, "b", r"\1 new")
+    assert document.read_text() == "<!-- a -->\n1\n<!-- end -->\n<!-- b -->\n\n\\1 new\n\n<!-- end -->\n"
