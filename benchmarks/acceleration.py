@@ -4,8 +4,8 @@
 
 1. every member alone, from scratch, at learning rates a factor of two apart, until the best has a worse one on both
    sides (seed 0), then with the judging seeds: the baseline is tuned, at its full budget;
-2. every larger member grown from the one before it, at growing fractions of that budget, until it is as good as the
-   member alone (choosing seeds): the chain's budgets;
+2. every larger member grown from the one before it, at fractions of that budget, to find the smallest at which it is as
+   good as the member alone (choosing seeds): the chain's budgets;
 3. the whole chain with the judging seeds, with nothing left to choose. These alone are reported.
 
 A chain is charged all of its stages, teacher passes and learned growth; the family's ratio is counted only if every
@@ -29,6 +29,8 @@ from measuring.family import SIZES
 from measuring.outcome import Choice, outcome
 from measuring.runs import Bench, Job, digest
 from measuring.show import draw, table, write
+
+from compt.prediction import fraction_left
 
 
 class Acceleration:
@@ -72,7 +74,10 @@ class Acceleration:
         return outcome(bench, choice, [job.members() for job in chains], found)
 
     def search(self, rates: Sequence[float], alone: Any) -> tuple[list[float], list[dict[float, float]]]:
-        """The smallest fraction for each grown member at which it is as good as alone, the largest if none is."""
+        """The smallest fraction for each grown member at which it is as good as alone, the largest if none is.
+
+        Begins at half of what is predicted, and goes up or down from there.
+        """
         bench, plan = self.bench, self.plan
         first = [bench.alone(0, rates[0], seed) for seed in plan.choosing]
         raise_first(bench.run(first))
@@ -80,23 +85,34 @@ class Acceleration:
         fractions, searches = [1.0], []
         for index in range(1, len(rates)):
             goal = statistics.mean(bench.quality(run[index]) for run in alone)
-            found: dict[float, float] = {}
-            for fraction in plan.fractions:
-                jobs = [
-                    self.hop(index, rates, fraction, path, seed)
-                    for path, seed in zip(before, plan.choosing, strict=True)
-                ]
-                raise_first(bench.run(jobs))
-                members = [job.members()[1] for job in jobs]
-                self.flops["search"] += sum(member.flops for member in members)
-                found[fraction] = statistics.mean(map(bench.quality, members)) - goal
-                bench.say(f"  {members[0].name} after {fraction:g} of its budget: {found[fraction]:+.4f} against alone")
-                if found[fraction] >= 0:
-                    break
-            fractions.append(fraction)
-            searches.append(found)
-            before = [bench.weights(job, 1) for job in jobs]
+            half = statistics.mean(fraction_left(run[index - 1], run[index], plan.metric) for run in alone) / 2
+            at = next((i for i, f in enumerate(plan.fractions) if f >= half), len(plan.fractions) - 1)
+            gains = {at: self._gain(index, rates, plan.fractions[at], before, goal)}
+            while gains[at] >= 0 and at:
+                at -= 1
+                gains[at] = self._gain(index, rates, plan.fractions[at], before, goal)
+            while gains[at] < 0 and at < len(plan.fractions) - 1:
+                at += 1
+                gains[at] = gains.get(at) or self._gain(index, rates, plan.fractions[at], before, goal)
+            fractions.append(plan.fractions[at])
+            searches.append({plan.fractions[i]: gain for i, gain in gains.items()})
+            before = [bench.weights(job, 1) for job in self._grown(index, rates, plan.fractions[at], before)]
         return fractions, searches
+
+    def _gain(self, index: int, rates: Sequence[float], fraction: float, before: Sequence[Path], goal: float) -> float:
+        """How much better than the goal a grown member is after a fraction of its budget, on the choosing seeds."""
+        members = [job.members()[1] for job in self._grown(index, rates, fraction, before)]
+        self.flops["search"] += sum(member.flops for member in members)
+        gain = statistics.mean(map(self.bench.quality, members)) - goal
+        self.bench.say(f"  {members[0].name} after {fraction:g} of its budget: {gain:+.4f} against alone")
+        return gain
+
+    def _grown(self, index: int, rates: Sequence[float], fraction: float, before: Sequence[Path]) -> list[Job]:
+        """The runs of a member grown for a fraction of its budget."""
+        pairs = zip(before, self.plan.choosing, strict=True)
+        jobs = [self.hop(index, rates, fraction, path, seed) for path, seed in pairs]
+        raise_first(self.bench.run(jobs))
+        return jobs
 
     def hop(self, index: int, rates: Sequence[float], fraction: float, source: Path, seed: int) -> Job:
         """A member grown from a finished one."""

@@ -12,8 +12,8 @@ def clip(width, vision_layers, text_layers):
 
 
 family = [
-    dict(name="clip-64x2", model=clip(64, 2, 1), lr=5e-4),
-    dict(name="clip-64x3", model=clip(64, 3, 2), lr=5e-4),
+    dict(name="clip-64x2", model=clip(64, 2, 1), lr=1e-3),
+    dict(name="clip-64x3", model=clip(64, 3, 2), lr=1e-3),
     dict(name="clip-96x3", model=clip(96, 3, 2), lr=5e-4),
     dict(name="clip-96x4", model=clip(96, 4, 3), lr=5e-4),
     dict(name="clip-128x4", model=clip(128, 4, 3), lr=5e-4),
@@ -21,6 +21,7 @@ family = [
     dict(name="clip-160x5", model=clip(160, 5, 3), lr=5e-4),
 ]
 metric = "concept/image_to_text_R@10"
+floor = "chance is 0.011; classifying the 94 head words by the nearest training icon on 16x16 pixels gives 69 %"
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
@@ -29,13 +30,10 @@ optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
     dict(grower=dict(type="leading_block"), fractions=(0.25,)),
-    dict(grower=dict(type="clone"), fractions=(0.25,)),
     dict(grower=dict(type="lossless")),
-    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
-    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse"), fractions=(0.125, 0.25)),
-    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), fractions=(0.25,)),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse"), fractions=(0.25, 0.5)),
+    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), fractions=(0.25,)),
-    dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.25,)),
 ]
 
 presets = dict(
