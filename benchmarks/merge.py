@@ -2,7 +2,7 @@
 
 ``python benchmarks/merge.py benchmarks/results/acceleration-*.json --picture docs/acceleration.svg --write README.md``
 draws the first result's quality against compute, and acceleration against the number of members for all; the table is
-printed, and put into the document between ``<!-- acceleration -->`` and ``<!-- end -->``.
+printed, and put into documents between ``<!-- acceleration -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="+", type=Path, help="files of acceleration.py --json; the first is drawn")
     parser.add_argument("--picture", type=Path, help="SVG to draw")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="document to put the table into")
+    parser.add_argument("--write", nargs="+", type=Path, default=[], metavar="DOCUMENT", help="to put the table into")
     arguments = parser.parse_args()
     try:
         found = [json.loads(path.read_text()) for path in arguments.results]
         if arguments.picture:
             draw_together(found, arguments.picture)
-        if arguments.write:
-            put_between(arguments.write, "acceleration", family_table(found))
+        for document in arguments.write:
+            put_between(document, "acceleration", family_table(found))
     except (ComptError, OSError, ValueError, KeyError) as error:
         print(f"merge: {error}", file=sys.stderr)
         return 2

@@ -25,6 +25,7 @@ def clip_chain(*models: Any, **changes: Any) -> dict[str, Any]:
     data = dict(type="webdataset", train="/nowhere/{000..331}.tar", val="/nowhere/val.tar", num_samples=1000)
     return {
         **dict(paradigm=dict(type="clip", data=data), grower=dict(type="lossless")),
+        **dict(transfer=dict(type="feature_mse")),
         **dict(train_dataloader=dict(batch_size=16)),
         **dict(chain=[dict(name=n, model=m, iters=4) for n, m in zip("abc", models)]),
         **changes,
