@@ -23,6 +23,7 @@ def chain(paradigm: dict[str, Any], small: Any, large: Any, init: Path, **more: 
         paradigm=paradigm,
         chain=[dict(name="a", model=small, init=str(init), iters=0), dict(name="b", model=large, iters=3)],
         grower=dict(type="lossless"),
+        transfer=dict(type="feature_mse"),
         train_dataloader=dict(batch_size=4),
         evaluations=1,
         **more,
