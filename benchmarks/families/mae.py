@@ -46,19 +46,24 @@ def mae(width, layers):
 
 
 family = [
-    dict(name="mae-64x3", model=mae(64, 3), lr=2e-3),
-    dict(name="mae-64x4", model=mae(64, 4), lr=2e-3),
-    dict(name="mae-96x4", model=mae(96, 4), lr=2e-3),
-    dict(name="mae-96x5", model=mae(96, 5), lr=2e-3),
-    dict(name="mae-128x5", model=mae(128, 5), lr=2e-3),
-    dict(name="mae-128x6", model=mae(128, 6), lr=2e-3),
-    dict(name="mae-160x6", model=mae(160, 6), lr=2e-3),
+    dict(name="mae-64x3", model=mae(64, 3), lr=4e-3),
+    dict(name="mae-64x4", model=mae(64, 4), lr=4e-3),
+    dict(name="mae-96x4", model=mae(96, 4), lr=4e-3),
+    dict(name="mae-96x5", model=mae(96, 5), lr=4e-3),
+    dict(name="mae-128x5", model=mae(128, 5), lr=4e-3),
+    dict(name="mae-128x6", model=mae(128, 6), lr=4e-3),
+    dict(name="mae-160x6", model=mae(160, 6), lr=4e-3),
 ]
 floor = "predicting the mean of every patch gives 1.0"
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.05, betas=(0.9, 0.95)))
+
+param_scheduler = [  # at 5 % members alone end clearly worse, at half the learning rate
+    dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.2),
+    dict(type="CosineAnnealingLR", eta_min=0.0, begin=0.2, end=1.0),
+]
 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
