@@ -164,7 +164,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     from compt.chain import train
     from compt.config import load_config
-    from compt.distributed import start
+    from compt.distributed import start, stop
     from compt.progress import Silent, Terminal
 
     name, work_dir = _what_to_train(arguments)
@@ -186,7 +186,10 @@ def _train(arguments: argparse.Namespace) -> int:
                 beside=folders[0] if folders else None,
             )
         folders.append(folder)
-    if not is_main_process():
+    main = is_main_process()
+    if arguments.launcher != "none":
+        stop()
+    if not main:
         return 0
     from compt.report import report_command
 

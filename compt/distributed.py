@@ -16,6 +16,11 @@ def start(launcher: str) -> None:
         torch.distributed.init_process_group("gloo")
 
 
+def stop() -> None:
+    """Leave the process group once all is done: a thread of gloo may otherwise abort the exit of a finished run."""
+    torch.distributed.destroy_process_group()
+
+
 def wrapper() -> dict[str, Any]:
     """The config of the model's wrapper; mmengine's default assumes a GPU."""
     if torch.cuda.is_available():

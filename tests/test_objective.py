@@ -187,6 +187,8 @@ loss = StageObjective(config, model, calls=1)(params)
 loss.backward()
 gradients = {name: p.grad for name, p in params.items()}
 torch.save({"loss": loss.detach(), "gradients": gradients}, f"{sys.argv[1]}_{os.environ.get('RANK', 'alone')}.pt")
+if world > 1:  # else a thread of gloo may abort the exit
+    torch.distributed.destroy_process_group()
 '''
 
 
