@@ -127,32 +127,38 @@ def text_of(config: Mapping[str, Any] | None) -> str:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The table of one study: gains over the target alone, best first at the middle fraction."""
+    """The table of one study: gains over the target alone, and over the first way that has every fraction."""
+    reference = next(cell for cell in found["cells"] if len(cell["points"]) == len(FRACTIONS))
+    known = {point["fraction"]: point for point in reference["points"]}
     pairs = [("source", found["source"]), ("target alone, full budget", found["target"])]
     ends = "; ".join(f"{name} {' / '.join(f'{value:.4f}' for value in values)}" for name, values in pairs)
-    noise = noise_of(found)
     lines = [
         f"`{' -> '.join(found['hop'])}`, {found['metric']}, seeds {' / '.join(map(str, found['seeds']))}: {ends}. "
-        f"Gain over the target alone, {'in points' if found['higher_is_better'] else 'lower loss is a gain'}; "
-        f"standard deviation of one run, pooled over all cells: {noise:.4f}, so differences of two means under "
-        f"{2 * noise * math.sqrt(2 / len(found['seeds'])):.4f} are noise.",
+        f"In brackets: gain over {text_of(reference['grower'])} with transfer {text_of(reference['transfer'])}, by seed, "
+        "with its standard error.",
         "",
         "| grower | transfer | learning rate | " + " | ".join(f"{fraction:g}" for fraction in FRACTIONS) + " | FLOPs |",
         "|---|---|---|" + "---|" * (len(FRACTIONS) + 1),
     ]
     for cell in found["cells"]:
         points = {point["fraction"]: point for point in cell["points"]}
-        gains = [f"{points[f]['gain']:+.4f}" if f in points else "" for f in FRACTIONS]
+        gains = [_gain_text(points.get(f), known[f], found["higher_is_better"]) for f in FRACTIONS]
         extra = statistics.mean(point["flops"] / point["fraction"] for point in points.values())
         names = [text_of(cell["grower"]), text_of(cell["transfer"]), text_of(cell["grown"])]
         lines.append("| " + " | ".join([*names, *gains, f"{extra:.2f}x"]) + " |")
     return "\n".join(lines)
 
 
-def noise_of(found: Mapping[str, Any]) -> float:
-    """The standard deviation of one run, pooled over all cells."""
-    spreads = [point["deviation"] ** 2 for cell in found["cells"] for point in cell["points"]]
-    return math.sqrt(statistics.mean(spreads))
+def _gain_text(point: Mapping[str, Any] | None, reference: Mapping[str, Any], higher_is_better: bool) -> str:
+    """A gain over alone, and over the reference with the standard error of the difference; '' where not measured."""
+    if point is None:
+        return ""
+    if point is reference:
+        return f"{point['gain']:+.4f}"
+    sign = 1 if higher_is_better else -1
+    gains = [sign * (a - b) for a, b in zip(point["figures"], reference["figures"], strict=True)]
+    error = deviation(gains) / math.sqrt(len(gains))
+    return f"{point['gain']:+.4f} ({statistics.mean(gains):+.4f} ± {error:.4f})"
 
 
 def rewrite(document: Path, results: Sequence[Path]) -> None:
