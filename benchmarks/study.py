@@ -134,8 +134,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     ends = "; ".join(f"{name} {' / '.join(f'{value:.4f}' for value in values)}" for name, values in pairs)
     lines = [
         f"`{' -> '.join(found['hop'])}`, {found['metric']}, seeds {' / '.join(map(str, found['seeds']))}: {ends}. "
-        f"In brackets: gain over {text_of(reference['grower'])} with transfer {text_of(reference['transfer'])}, by seed, "
-        "with its standard error.",
+        f"In brackets: gain over {text_of(reference['grower'])} with transfer {text_of(reference['transfer'])}, by "
+        "seed, with its standard error.",
         "",
         "| grower | transfer | learning rate | " + " | ".join(f"{fraction:g}" for fraction in FRACTIONS) + " | FLOPs |",
         "|---|---|---|" + "---|" * (len(FRACTIONS) + 1),
