@@ -65,7 +65,7 @@ def ratio_text(found: Mapping[str, Any]) -> str:
 def family_table(found: Sequence[Mapping[str, Any]]) -> str:
     """One row a family; a missed member is named, and the family then has no ratio."""
     lines = [
-        "| family | members | acceleration in FLOPs | in seconds | largest alone wanted | predicted | paper, CLIP |",
+        "| family | members | acceleration in FLOPs | in seconds | only the largest | predicted | paper, CLIP |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:
