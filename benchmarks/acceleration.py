@@ -93,7 +93,8 @@ class Acceleration:
                 gains[at] = self._gain(index, rates, plan.fractions[at], before, goal)
             while gains[at] < 0 and at < len(plan.fractions) - 1:
                 at += 1
-                gains[at] = gains.get(at) or self._gain(index, rates, plan.fractions[at], before, goal)
+                if at not in gains:
+                    gains[at] = self._gain(index, rates, plan.fractions[at], before, goal)
             fractions.append(plan.fractions[at])
             searches.append({plan.fractions[i]: gain for i, gain in gains.items()})
             before = [bench.weights(job, 1) for job in self._grown(index, rates, plan.fractions[at], before)]

@@ -1,14 +1,13 @@
 """All three paradigms on one GPU, in pieces of under 9 minutes: run it again until it says that all is there.
 
-``python benchmarks/on_gpu.py`` needs no arguments, installs and downloads nothing (but the icons' and the source
-text's own packages), and prints the table of what is finished last. Without a GPU it says so.
+``python benchmarks/on_gpu.py`` needs no arguments, installs and downloads nothing, and prints the table of what is
+finished last. Without a GPU it says so.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,30 +19,25 @@ from measuring.show import draw, family_table, write
 from compt.errors import ComptError
 from compt.tables import plain_console
 
-PARADIGMS = ("causal_lm", "clip", "mae")
+FAMILIES = ("causal_lm", "clip", "mae")
+MEMBERS = 3
+WORK_DIR = Path("work_dirs/acceleration")
 MINUTES = 8.0
 """Of one piece; what is in training then saves and stops within seconds."""
 
 
-def main(
-    families: Sequence[str] = PARADIGMS,
-    *,
-    preset: str = "gpu",
-    members: int = 3,
-    minutes: float = MINUTES,
-    work_dir: Path = Path("work_dirs/acceleration"),
-) -> int:
+def main() -> int:
     """Go on with every family until the time is over, and print what is finished."""
-    if preset == "gpu" and not torch.cuda.is_available():
-        print("The preset gpu needs a GPU, and there is none: nothing was measured.")
+    if not torch.cuda.is_available():
+        print("This needs a GPU, and there is none: nothing was measured.")
         return 0
-    end, found, left = time.time() + 60 * minutes, [], list(families)
+    end, found, left = time.time() + 60 * MINUTES, [], list(FAMILIES)
     try:
-        for name in families:
-            plan = read_plan(name, members, preset, {})
-            bench = Bench(plan, work_dir, minutes=max(0.01, (end - time.time()) / 60))
+        for name in FAMILIES:
+            plan = read_plan(name, MEMBERS, "gpu", {})
+            bench = Bench(plan, WORK_DIR, minutes=max(0.01, (end - time.time()) / 60))
             result = Acceleration(bench).run()
-            path = work_dir / f"acceleration-{plan.name}-{members}.json"
+            path = WORK_DIR / f"acceleration-{plan.name}-{MEMBERS}.json"
             write(result, path)
             draw(result, path.with_suffix(".svg"))
             found.append(result)
@@ -53,7 +47,7 @@ def main(
     except ComptError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(f"not finished, run it again: {', '.join(left)}" if left else f"all is there, in {work_dir}")
+    print(f"not finished, run it again: {', '.join(left)}" if left else f"all is there, in {WORK_DIR}")
     plain_console().print(family_table(found), highlight=False, soft_wrap=True)
     return 0
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,8 @@ class Study:
         raise_first(bench.run([job for jobs in alone for job in jobs]))
         source, target = (statistics.mean(bench.quality(j[i].members()[0]) for j in alone) for i in (0, 1))
         bench.say(f"source {source:+.4f}, target alone {target:+.4f} (rising is better)")
-        ways = [{"grower": None, "transfer": NONE, "grown": {}, "fractions": FRACTIONS, **way} for way in plan.study]
+        default = {"grower": plan.ways["grower"], "transfer": NONE, "grown": {}, "fractions": FRACTIONS}
+        ways = [{**default, **way} for way in plan.study]
         jobs = {
             (i, fraction): [self._job(way, rates, fraction, *pair) for pair in zip(alone, plan.choosing, strict=True)]
             for fraction in sorted(FRACTIONS)
@@ -74,7 +76,7 @@ class Study:
         first = alone[0][1].members()[0]
         return {
             "name": plan.name,
-            "command": " ".join(["python", *sys.argv]),
+            "command": shlex.join(["python", *sys.argv]),
             "hop": [member["name"] for member in plan.members[:2]],
             "iters": plan.iters,
             "rates": rates,
@@ -96,7 +98,9 @@ class Study:
         first = plan.member(0, rates[0], plan.iters if carried else 0)
         if not carried:
             first["init"] = str(self.bench.weights(alone[0]))
-        keys = {key: way[key] for key in WAYS if way[key]}
+        keys = {
+            key: way[key] for key in WAYS if way[key] is not None
+        }  # {} too: the family's own rule is one of several
         folder = Path("study") / digest(keys) / f"{fraction:g}" / f"seed_{seed}"
         return self.bench.chain(folder, [first, plan.member(1, rates[1], plan.part(fraction))], seed, **keys)
 

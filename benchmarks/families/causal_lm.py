@@ -4,6 +4,7 @@ As a chain's config, but with ``family`` in place of ``chain``: all sizes, small
 a member's learning rate starts. A preset may replace any key, and has its budgets in iterations.
 """
 
+_base_ = ["_base_/schedule.py"]
 paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=256)
 
 
@@ -37,11 +38,6 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.95)),
     clip_grad=dict(max_norm=1.0),
 )
-param_scheduler = [  # at 5 % members alone end clearly worse, at half the learning rate
-    dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.2),
-    dict(type="CosineAnnealingLR", eta_min=0.0, begin=0.2, end=1.0),
-]
-
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
     dict(grower=dict(type="leading_block"), fractions=(0.25,)),

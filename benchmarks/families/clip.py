@@ -1,5 +1,6 @@
 """CLIP on icons: many epochs over little data. The keys are explained in ``causal_lm.py``."""
 
+_base_ = ["_base_/schedule.py"]
 paradigm = dict(type="clip", data=dict(type="icons"))
 
 
@@ -26,11 +27,6 @@ grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98)))
-
-param_scheduler = [  # at 5 % members alone end clearly worse, at half the learning rate
-    dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.2),
-    dict(type="CosineAnnealingLR", eta_min=0.0, begin=0.2, end=1.0),
-]
 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),

@@ -37,8 +37,8 @@ class Plan:
     metric: str | None
     """The held-out figure to compare, 'split/name'; None for the paradigm's main one."""
     floor: str
-    study: Mapping[str, Any]
-    """What the study crosses, see ``study.py``."""
+    study: tuple[Mapping[str, Any], ...]
+    """Ways to grow that ``study.py`` compares."""
 
     @property
     def choosing(self) -> tuple[int, ...]:
@@ -112,5 +112,5 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
         rates=chosen["rates"],
         metric=content.get("metric"),
         floor=content.get("floor", ""),
-        study=content.get("study", {}),
+        study=tuple(content.get("study", ())),
     )

@@ -55,7 +55,7 @@ class Row:
     alone_flops: float
     chain_flops: float
     reached_flops: float | None
-    """FLOPs of this stage until its curve passes the member alone for good; None where it ends below."""
+    """FLOPs of this stage until its curve first reaches the mean of the member alone; None where a seed never does."""
     alone_seconds: float
     chain_seconds: float
     predicted_fraction: float

@@ -166,7 +166,7 @@ def digest(value: Any) -> str:
 
 def default_workers() -> int:
     """One run a core; one in all where there is a GPU."""
-    return 1 if torch.cuda.is_available() else min(MOST, len(os.sched_getaffinity(0)))
+    return 1 if torch.cuda.is_available() else min(MOST, torch.get_num_threads())
 
 
 def _prepare(threads: int, deadline: float) -> None:
