@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -171,6 +172,7 @@ def default_workers() -> int:
 
 def _prepare(threads: int, deadline: float) -> None:
     torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", message="Multi-processing start method")  # mmengine sets it for its own workers
     _arm(deadline)
 
 
