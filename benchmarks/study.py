@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring.baseline import raise_first, sweep
+from measuring.baseline import best, raise_first, sweep
 from measuring.command import add_arguments, measured
 from measuring.family import WAYS
 from measuring.outcome import deviation
@@ -46,7 +46,7 @@ class Study:
         """Measure every way, and return the result."""
         bench, plan = self.bench, self.plan
         sweeps = sweep(bench, (0, 1))
-        rates = [max(found, key=lambda rate, found=found: found[rate]) for found in sweeps]
+        rates = [best(found) for found in sweeps]
         alone = [[bench.alone(i, rates[i], seed) for i in (0, 1)] for seed in plan.choosing]
         raise_first(bench.run([job for jobs in alone for job in jobs]))
         source, target = (statistics.mean(bench.quality(j[i].members()[0]) for j in alone) for i in (0, 1))

@@ -47,7 +47,7 @@ FAMILY: dict[str, Any] = dict(
         dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.25,)),
     ],
     presets=dict(
-        smoke=dict(iters=16, seeds=2, fractions=(0.25, 1.0), rates=3, evaluations=2),
+        smoke=dict(iters=16, seeds=2, fractions=(0.25, 0.5, 1.0), longer=(1.0, 2.0), rates=3, evaluations=2),
         gpu=dict(iters=16, seeds=1, fractions=(0.5,), rates=1),
     ),
 )
@@ -88,6 +88,16 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
     manifests = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
     seeds = {part for path in manifests for part in path.parts if part.startswith("seed_") and "hop" in path.parts}
     assert seeds == {"seed_0", "seed_3"}, "budgets are chosen on seeds that are not reported"
+    once, twice = found["searches"]
+    assert once["fractions"][0] == 1 and twice["fractions"][0] == 2 and once["longer"] == 1
+    cheapest = max(found["searches"], key=lambda search: (not search["missed"], search["acceleration"]))
+    assert [row["fraction"] for row in found["members"]] == cheapest["fractions"], "the cheaper chain is trained"
+    for search in found["searches"]:
+        for fraction, gains, more in zip(
+            search["fractions"][1:], search["gains"].values(), (search["longer"], 1), strict=True
+        ):
+            enough = [float(name) for name, gain in gains.items() if gain >= 0]
+            assert fraction == more * (min(enough) if enough else 1.0), "the smallest that suffices"
     again, _ = measured(tmp_path)
     assert again["members"] == found["members"]
     assert manifests == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
@@ -191,10 +201,13 @@ def member(name: str, value: float, flops: float, before: float = 0.0) -> Member
 
 
 def test_one_missed_member_takes_the_familys_ratio_away() -> None:
-    """By hand: 10 + 30 alone, 10 + 6 in the chain; the second is 0.1 worse, with and without noise that covers it."""
-    plan = Plan("x", ({"name": "s"}, {"name": "l"}), {}, 4, 2, (0.2,), 3, None, "", {})
+    """By hand: 10 + 30 alone, 10 + 6 in the chain; the second is worse, with and without noise that covers it."""
+    members = ({"name": "s"}, {"name": "l"})
+    plan = Plan(
+        "x", members, {}, iters=4, seeds=2, fractions=(0.2,), rates=3, longer=(1.0,), metric=None, floor="", study=()
+    )
     bench = Bench(plan, Path("nowhere"))
-    choice = Choice([{}, {}], [1.0, 1.0], [1.0, 0.2], [{}], {})
+    choice = Choice([{}, {}], [1.0, 1.0], [1.0, 0.2], [], 0.0)
     alone = [[member("s", 1.5, 10), member("l", value, 30)] for value in (0.9, 1.1)]
 
     def chains(*values: float) -> list[list[MemberReport]]:
@@ -205,7 +218,11 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
     assert missed["acceleration_of_the_largest"] is None and missed["members"][1]["gain"] == pytest.approx(-0.1)
     assert missed["acceleration_if_none_were_missed"] == pytest.approx(40 / 16)
     noisy = outcome(bench, choice, chains(1.3, 0.9), alone)  # gains -0.4 and 0.2: error 0.3
-    assert not noisy["missed"] and noisy["members"][1]["standard_error"] == pytest.approx(0.3)
+    assert noisy["missed"] and noisy["members"][1]["standard_error"] == pytest.approx(0.3), "too far from 1.5 - 1.0"
+    assert not outcome(bench, choice, chains(1.3, 0.78), alone)["missed"], (
+        "0.04 is within a tenth of it, and in the noise"
+    )
+    assert outcome(bench, choice, chains(0.94, 1.14), alone)["missed"], "and without noise it is not"
     reached = outcome(bench, choice, chains(0.9, 0.9), alone)
     assert reached["acceleration"] == pytest.approx(40 / 16)
     assert reached["acceleration_of_the_largest"] == pytest.approx(30 / 16)

@@ -26,7 +26,7 @@ floor = "chance is 0.011; classifying the 94 head words by the nearest training 
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
-optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98)))
+optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98), fused=True))
 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
@@ -40,7 +40,12 @@ study = [
 presets = dict(
     smoke=dict(iters=20, seeds=1, fractions=(0.5,), rates=1, evaluations=2),
     cpu=dict(
-        iters=1300, seeds=3, fractions=(0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=6
+        iters=1300,
+        seeds=3,
+        fractions=(0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.625, 0.75, 1.0),
+        longer=(1.0, 2.0),
+        rates=3,
+        evaluations=6,
     ),
     gpu=dict(iters=2600, seeds=3, fractions=(0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=40),
 )

@@ -59,7 +59,9 @@ floor = "predicting the mean of every patch gives 1.0"
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
-optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.05, betas=(0.9, 0.95)))
+optim_wrapper = dict(
+    optimizer=dict(type="AdamW", weight_decay=0.05, betas=(0.9, 0.95), fused=True), clip_grad=dict(max_norm=1.0)
+)
 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
@@ -76,7 +78,12 @@ study = [
 presets = dict(
     smoke=dict(iters=12, seeds=1, fractions=(0.5,), rates=1, evaluations=2),
     cpu=dict(
-        iters=600, seeds=3, fractions=(0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=8
+        iters=1500,
+        seeds=3,
+        fractions=(0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.625, 0.75, 1.0),
+        longer=(1.0, 2.0),
+        rates=3,
+        evaluations=8,
     ),
     gpu=dict(iters=3200, seeds=3, fractions=(0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=20),
 )

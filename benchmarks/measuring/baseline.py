@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compt.errors import ComptError
 from measuring.runs import Bench
@@ -21,10 +21,15 @@ def sweep(bench: Bench, members: Sequence[int] | range) -> list[dict[float, floa
         for (i, rate), job, failed in zip(pairs, jobs, bench.run(jobs), strict=True):
             found[i][rate] = -math.inf if failed else bench.quality(job.members()[0])
         for i in members:
-            best = max(found[i], key=lambda rate, i=i: found[i][rate])
-            ends = {min(found[i]): best / 2, max(found[i]): best * 2}
-            due[i] = [ends[best]] if best in ends and plan.rates > 1 else []
+            rate = best(found[i])
+            ends = {min(found[i]): rate / 2, max(found[i]): rate * 2}
+            due[i] = [ends[rate]] if rate in ends and plan.rates > 1 else []
     return [dict(sorted(found[i].items())) for i in members]
+
+
+def best(found: Mapping[float, float]) -> float:
+    """The learning rate of the best quality."""
+    return max(found, key=lambda rate: found[rate])
 
 
 def raise_first(failed: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from compt.manifest import environment
 from compt.prediction import fraction_left
 from compt.results import MemberReport
+from measuring.budgets import Search
 from measuring.runs import Bench
 
 Runs = Sequence[Sequence[MemberReport]]
@@ -28,10 +29,10 @@ class Choice:
     rates: Sequence[float]
     fractions: Sequence[float]
     """Of its own budget, for every member of the chain; 1 for the first."""
-    searches: Sequence[Mapping[float, float]]
-    """For every grown member, fraction -> mean gain over the member alone."""
-    flops: Mapping[str, float]
-    """'sweep' and 'search'."""
+    searches: Sequence[Search]
+    """Every chain tried."""
+    swept: float
+    """FLOPs of the sweeps."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Row:
     standard_error: float
     """Of the gain, from the seeds; NaN with one."""
     as_good: bool
-    """Whether the gain is no further below 0 than its standard error."""
+    """Whether the gain is no further below 0 than its standard error, or a tenth of what parts the member from the one
+    before it, both alone: noise excuses little."""
     alone_flops: float
     chain_flops: float
     reached_flops: float | None
@@ -94,7 +96,16 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
         "metric": plan.metric or alone[0][0].main_metric,
         "higher_is_better": bench.sign(alone[0][0]) > 0,
         "sweeps": {row.name: _named(found) for row, found in zip(rows, choice.sweeps, strict=True)},
-        "searches": {row.name: _named(found) for row, found in zip(rows[1:], choice.searches, strict=True)},
+        "searches": [
+            {
+                "longer": search.longer,
+                "fractions": search.fractions,
+                "gains": {row.name: _named(gains) for row, gains in zip(rows[1:], search.gains, strict=True)},
+                "missed": search.missed,
+                "acceleration": flops["alone"] / search.flops,
+            }
+            for search in choice.searches
+        ],
         "members": [asdict(row) for row in rows],
         "missed": [row.name for row in rows if not row.as_good],
         "flops": flops,
@@ -105,7 +116,10 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
         "acceleration_of_the_largest": rows[-1].alone_flops / flops["chain"] if rows[-1].as_good else None,
         "predicted_acceleration": statistics.mean(ratios),
         "predicted_deviation": statistics.stdev(ratios) if len(ratios) > 1 else math.nan,
-        "spent_on_choosing": dict(choice.flops),
+        "spent_on_choosing": {
+            "sweep": choice.swept,
+            "search": sum(search.spent for search in choice.searches),
+        },
         "curves": {
             way: [[_curve(member, plan.metric) for member in run] for run in runs]
             for way, runs in (("alone", alone), ("chain", chains))
@@ -116,13 +130,14 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
 
 def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[Row]:
     """Every member over all seeds."""
+    goal = math.nan
     for i, given in enumerate(bench.plan.members):
         ours, theirs = [run[i] for run in chains], [run[i] for run in alone]
         gains = [bench.quality(a) - bench.quality(b) for a, b in zip(ours, theirs, strict=True)]
         gain, error = statistics.mean(gains), deviation(gains) / math.sqrt(len(gains))
         predicted = [fraction_left(run[i - 1], run[i], bench.plan.metric) if i else 1.0 for run in alone]
         figures = {way: [bench.figure(m) for m in members] for way, members in (("a", theirs), ("c", ours))}
-        goal = statistics.mean(bench.quality(member) for member in theirs)
+        before, goal = goal, statistics.mean(bench.quality(member) for member in theirs)
         reached = [_reached(bench, member, goal) for member in ours]
         yield Row(
             name=given["name"],
@@ -135,7 +150,7 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
             chain_deviation=deviation(figures["c"]),
             gain=gain,
             standard_error=error,
-            as_good=gain >= 0 or gain >= -error,
+            as_good=gain >= 0 or gain >= -min(error, abs(goal - before) / 10),
             alone_flops=statistics.mean(member.flops for member in theirs),
             chain_flops=statistics.mean(member.flops for member in ours),
             reached_flops=statistics.mean(r for r in reached if r) if all(reached) else None,

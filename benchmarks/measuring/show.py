@@ -48,6 +48,8 @@ def table(found: Mapping[str, Any]) -> None:
     console.print(
         f"predicted from the members alone: {found['predicted_acceleration']:.2f}x ± {found['predicted_deviation']:.2f}"
     )
+    tried = [f"{each['longer']:g} times: {tried_text(each)}" for each in found["searches"]]
+    console.print(f"on the choosing seeds, each member trained longer than it needs itself, {'; '.join(tried)}")
     if (largest := found["acceleration_of_the_largest"]) is not None:
         console.print(f"if only the largest is wanted: {largest:.2f}x")
     if found["floor"]:
@@ -60,6 +62,11 @@ def ratio_text(found: Mapping[str, Any]) -> str:
         return f"{found['acceleration']:.2f}x in FLOPs, {found['acceleration_seconds']:.2f}x in seconds"
     ratio = found["acceleration_if_none_were_missed"]
     return f"missed by {', '.join(found['missed'])} (at these budgets {ratio:.2f}x)"
+
+
+def tried_text(search: Mapping[str, Any]) -> str:
+    """What a chain came to on the choosing seeds."""
+    return f"{search['acceleration']:.2f}x" + (" (missed)" if search["missed"] else "")
 
 
 def family_table(found: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,124 @@
+"""The budgets of a chain, found on the choosing seeds: how long each member trains once it is grown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compt.prediction import fraction_left
+from compt.results import MemberReport
+from measuring.baseline import raise_first
+from measuring.runs import Bench, Job, digest
+
+
+@dataclass(frozen=True)
+class Search:
+    """One chain that was tried."""
+
+    longer: float
+    """How many times longer than it needs itself a member trains that another grows from."""
+    fractions: tuple[float, ...]
+    """Of its budget alone, for every member."""
+    gains: tuple[Mapping[float, float], ...]
+    """For every grown member, fraction -> gain over the member alone on the worst choosing seed."""
+    flops: float
+    """Of the whole chain, mean of the choosing seeds."""
+    spent: float
+    """FLOPs of all that was trained to find it, on all choosing seeds."""
+
+    @property
+    def missed(self) -> bool:
+        """Whether a member is not as good at any fraction."""
+        return any(max(gains.values()) < 0 for gains in self.gains)
+
+
+class Budgets:
+    """The search for a chain's budgets.
+
+    Args:
+        bench: where to run.
+        rates: the learning rate of every member.
+        alone: the members alone, by judging seed: what is to be reached.
+    """
+
+    def __init__(self, bench: Bench, rates: Sequence[float], alone: Sequence[Sequence[MemberReport]]) -> None:
+        self.bench, self.rates, self.alone = bench, rates, alone
+        self._spent = 0.0
+
+    def search(self) -> list[Search]:
+        """One chain for each factor that the plan tries."""
+        return [self._chain(longer) for longer in self.bench.plan.longer]
+
+    def _chain(self, longer: float) -> Search:
+        """Every grown member at the smallest fraction that suffices, times the factor unless it is the last."""
+        self._spent = 0.0
+        self.bench.say(f"  each member trained {longer:g} times as long as it needs itself:")
+        jobs = [self._first(longer, seed) for seed in self.bench.plan.choosing]
+        reports = self._trained(jobs)
+        fractions, gains, total = [longer], [], statistics.mean(report.flops for report in reports)
+        for index in range(1, len(self.rates)):
+            before = [self.bench.weights(job, len(job.config["chain"]) - 1) for job in jobs]
+            found = self._least(index, before, reports)
+            enough = [fraction for fraction, gain in found.items() if gain >= 0]
+            fraction = min(enough) if enough else max(self.bench.plan.fractions)
+            if index < len(self.rates) - 1:
+                fraction *= longer
+            jobs = self._grown(index, fraction, before)
+            reports = self._trained(jobs)
+            total += statistics.mean(report.flops for report in reports)
+            fractions.append(fraction)
+            gains.append(dict(sorted(found.items())))
+        return Search(longer, tuple(fractions), tuple(gains), total, self._spent)
+
+    def _least(self, index: int, before: Sequence[Path], sources: Sequence[MemberReport]) -> dict[float, float]:
+        """Fraction -> gain, down to the smallest that suffices: from half of what is predicted, doubled until enough,
+        then halving what is between."""
+        grid = self.bench.plan.fractions
+        metric = self.bench.plan.metric
+        left = [fraction_left(source, run[index], metric) for source in sources for run in self.alone]
+        half = statistics.mean(left) / 2
+        at = next((i for i, fraction in enumerate(grid) if fraction >= half), len(grid) - 1)
+        low, high = 0, len(grid)
+        found = {}
+        while low < high:
+            found[grid[at]] = self._gain(index, grid[at], before)
+            low, high = (low, at) if found[grid[at]] >= 0 else (at + 1, high)
+            at = min(2 * at + 1, high - 1) if high == len(grid) else (low + high) // 2
+        return found
+
+    def _gain(self, index: int, fraction: float, before: Sequence[Path]) -> float:
+        """How much better than alone a grown member is, on the choosing seed where it is worst."""
+        goal = statistics.mean(self.bench.quality(run[index]) for run in self.alone)
+        reports = self._trained(self._grown(index, fraction, before))
+        gain = min(map(self.bench.quality, reports)) - goal
+        self.bench.say(f"  {reports[0].name} after {fraction:g} of its budget: {gain:+.4f} against alone, at worst")
+        return gain
+
+    def _first(self, longer: float, seed: int) -> Job:
+        """The smallest member, longer than its budget alone."""
+        if longer == 1:
+            return self.bench.alone(0, self.rates[0], seed)
+        plan = self.bench.plan
+        folder = Path("longer") / plan.members[0]["name"] / f"{longer:g}_lr_{self.rates[0]:g}" / f"seed_{seed}"
+        return self.bench.chain(folder, [plan.member(0, self.rates[0], plan.part(longer))], seed)
+
+    def _grown(self, index: int, fraction: float, before: Sequence[Path]) -> list[Job]:
+        """A member grown from each of the sources, for a fraction of its budget."""
+        plan, rates = self.bench.plan, self.rates
+        jobs = []
+        for source, seed in zip(before, plan.choosing, strict=True):
+            first = {**plan.member(index - 1, rates[index - 1], 0), "init": str(source)}
+            origin = digest([plan.ways, source.relative_to(self.bench.root).as_posix()])
+            folder = Path("hop") / plan.members[index]["name"] / f"{fraction:g}_from_{origin}" / f"seed_{seed}"
+            stage = plan.member(index, rates[index], plan.part(fraction))
+            jobs.append(self.bench.chain(folder, [first, stage], seed))
+        return jobs
+
+    def _trained(self, jobs: Sequence[Job]) -> list[MemberReport]:
+        """The last member of each run."""
+        raise_first(self.bench.run(jobs))
+        reports = [job.members()[-1] for job in jobs]
+        self._spent += sum(report.flops for report in reports)
+        return reports
