@@ -30,6 +30,8 @@ from compt.planning import StagePlan
 
 IMPORTS = ["compt.stage", "compt.loops", "compt.hooks", "compt.optim"]
 LOG_INTERVAL = 10
+SMOOTHED = r"^(train/)?(loss|(task|transfer)/.+|grad_norm)$|^(train/|val/)?(data_)?time$"
+"""What logs average over a window; held-out losses are not: mmengine's own pattern has them, and averages evaluations."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def _logs(interval: int, hooks: Mapping[str, Any]) -> dict[str, Any]:
             "checkpoint": None,  # compt's own loop saves, and seeds its samplers
             "sampler_seed": None,
         },
-        "log_processor": {"by_epoch": False, "window_size": interval},
+        "log_processor": {"by_epoch": False, "window_size": interval, "mean_pattern": SMOOTHED},
         "visualizer": {
             "type": "Visualizer",
             "vis_backends": [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}],

@@ -7,14 +7,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from compt.errors import ConfigError
+from compt.files import LOCK
 from compt.results import MemberReport, Point
 from tests.conftest import config_file
 from tests.environments import ROOT
@@ -133,6 +136,23 @@ def test_several_processes_measure_the_same(tmp_path: Path) -> None:
     stages = [plan.member(0, 1e-2, 4), plan.member(1, 1e-2, 4)]
     with pytest.raises(ConfigError, match="lossless"):
         bench.run([bench.chain(Path(str(seed)), stages, seed) for seed in (0, 1)])
+
+
+def test_runs_stop_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """They save, and let go of their folders."""
+    family, runs = config_file(tmp_path, FAMILY, "toys.py"), tmp_path / "runs"
+    options = ["--workers", "2", "--work-dir", str(runs), "--cfg-options", "presets.smoke.iters=1000000"]
+    command = [sys.executable, str(BENCHMARKS / "acceleration.py"), str(family), *options]
+    bench = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        while len(training := list(runs.rglob("scalars.json"))) < 2:
+            assert bench.poll() is None
+            time.sleep(0.2)
+    finally:
+        bench.kill()
+    for stage in (path.parents[2] for path in training):
+        with FileLock(stage.parent / LOCK, timeout=60):
+            assert list((stage / "checkpoints").glob("*.pt")), stage
 
 
 def test_a_rate_that_diverges_is_the_worst(tmp_path: Path) -> None:

@@ -201,3 +201,12 @@ def test_a_wrong_first_member_is_refused(reference, toy, tmp_path):
     toy["chain"][0] |= dict(init=str(reference / "02_b" / "export"), iters=0)
     with pytest.raises(ConfigError, match=r"(?s)not of this model.*init of member 'a'"):
         compt.train(toy, work_dir=tmp_path / "run")
+
+
+def test_the_log_has_held_out_losses_as_they_are(reference):
+    """Not averaged over evaluations, as mmengine does with whatever is called a loss."""
+    stage = reference / "02_b"
+    (scalars,) = stage.glob("*/vis_data/scalars.json")
+    logged = [line["val/loss"] for line in map(json.loads, scalars.read_text().splitlines()) if "val/loss" in line]
+    curve = [point["metrics"]["val/loss"]["value"] for point in read_json(stage / "manifest.json")["curve"]]
+    assert logged == pytest.approx(curve) and len(set(logged)) > 1

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,10 @@ from measuring.family import WAYS, Plan
 
 MOST = 8
 """Most runs at a time, however many cores there are."""
+
+
+_LEFT = threading.Event()
+"""In a process of its own: the one that started it is gone."""
 
 
 class OutOfTime(Exception):
@@ -174,6 +178,15 @@ def _prepare(threads: int, deadline: float) -> None:
     torch.set_num_threads(threads)
     warnings.filterwarnings("ignore", message="Multi-processing start method")  # mmengine sets it for its own workers
     _arm(deadline)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    """Stop this process once the one that started it is gone, or its runs would go on unseen."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        _LEFT.set()
+        os.kill(os.getpid(), signal.SIGTERM)  # a run that is under way saves
 
 
 def _guarded(job: Job, deadline: float) -> str:
@@ -184,6 +197,9 @@ def _guarded(job: Job, deadline: float) -> str:
         if time.time() >= deadline:
             return "out of time"
         raise
+    finally:
+        if _LEFT.is_set():
+            os._exit(1)
 
 
 def _arm(deadline: float) -> threading.Timer | None:
