@@ -246,7 +246,9 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
     reached = outcome(bench, choice, chains(0.9, 0.9), alone)
     assert reached["acceleration"] == pytest.approx(40 / 16)
     assert reached["acceleration_of_the_largest"] == pytest.approx(30 / 16)
-    assert reached["members"][1]["reached_flops"] == pytest.approx(6)
+    assert reached["members"][1]["reached_flops"] == pytest.approx(10 + 6)
+    assert reached["members"][1]["reached_seconds"] == pytest.approx(10 + 1), "a second an evaluation, in this toy"
+    assert reached["members"][0]["reached_flops"] == pytest.approx(10)
     fractions = [1 - (2 + (1.8 - 1.5) / 0.9 * 2) / 4, 1 - (2 + (2.2 - 1.5) / 1.1 * 2) / 4]
     assert reached["members"][1]["predicted_fraction"] == pytest.approx(sum(fractions) / 2)
 

@@ -32,9 +32,11 @@ study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
     dict(grower=dict(type="leading_block"), fractions=(0.25,)),
     dict(grower=dict(type="lossless")),
-    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse"), fractions=(0.25, 0.5)),
-    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
+    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse")),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), fractions=(0.25,)),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), fractions=(0.25,)),
+    dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=2.0), fractions=(0.25, 0.5)),
 ]
 
 presets = dict(

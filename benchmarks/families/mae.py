@@ -47,13 +47,13 @@ def mae(width, layers):
 
 
 family = [
-    dict(name="mae-64x3", model=mae(64, 3), lr=4e-3),
-    dict(name="mae-64x4", model=mae(64, 4), lr=4e-3),
+    dict(name="mae-64x3", model=mae(64, 3), lr=8e-3),
+    dict(name="mae-64x4", model=mae(64, 4), lr=8e-3),
     dict(name="mae-96x4", model=mae(96, 4), lr=4e-3),
     dict(name="mae-96x5", model=mae(96, 5), lr=4e-3),
-    dict(name="mae-128x5", model=mae(128, 5), lr=4e-3),
-    dict(name="mae-128x6", model=mae(128, 6), lr=4e-3),
-    dict(name="mae-160x6", model=mae(160, 6), lr=4e-3),
+    dict(name="mae-128x5", model=mae(128, 5), lr=2e-3),
+    dict(name="mae-128x6", model=mae(128, 6), lr=2e-3),
+    dict(name="mae-160x6", model=mae(160, 6), lr=2e-3),
 ]
 floor = "predicting the mean of every patch gives 1.0"
 grower = dict(type="lossless")
@@ -69,10 +69,10 @@ study = [
     dict(grower=dict(type="clone"), fractions=(0.25,)),
     dict(grower=dict(type="lossless")),
     dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
-    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse"), fractions=(0.125, 0.25)),
+    dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse")),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), fractions=(0.25,)),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), fractions=(0.25,)),
-    dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.25,)),
+    dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=2.0), fractions=(0.25, 0.5)),
 ]
 
 presets = dict(

@@ -57,7 +57,10 @@ class Row:
     alone_flops: float
     chain_flops: float
     reached_flops: float | None
-    """FLOPs of this stage until its curve first reaches the mean of the member alone; None where a seed never does."""
+    """FLOPs, those of all members before it included, until its curve first is as good as the member alone with the
+    same seed; None where a seed never is."""
+    reached_seconds: float | None
+    """The same in seconds."""
     alone_seconds: float
     chain_seconds: float
     predicted_fraction: float
@@ -138,7 +141,9 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
         predicted = [fraction_left(run[i - 1], run[i], bench.plan.metric) if i else 1.0 for run in alone]
         figures = {way: [bench.figure(m) for m in members] for way, members in (("a", theirs), ("c", ours))}
         before, goal = goal, statistics.mean(bench.quality(member) for member in theirs)
-        reached = [_reached(bench, member, goal) for member in ours]
+        reached = [
+            _reached(bench, run[: i + 1], bench.quality(other)) for run, other in zip(chains, theirs, strict=True)
+        ]
         yield Row(
             name=given["name"],
             params=theirs[0].params,
@@ -153,7 +158,8 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
             as_good=gain >= 0 or gain >= -min(error, abs(goal - before) / 10),
             alone_flops=statistics.mean(member.flops for member in theirs),
             chain_flops=statistics.mean(member.flops for member in ours),
-            reached_flops=statistics.mean(r for r in reached if r) if all(reached) else None,
+            reached_flops=statistics.mean(r[0] for r in reached if r) if all(reached) else None,
+            reached_seconds=statistics.mean(r[1] for r in reached if r) if all(reached) else None,
             alone_seconds=statistics.mean(member.seconds for member in theirs),
             chain_seconds=statistics.mean(member.seconds for member in ours),
             predicted_fraction=statistics.mean(predicted),
@@ -161,13 +167,14 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
         )
 
 
-def _reached(bench: Bench, member: MemberReport, goal: float) -> float | None:
-    """FLOPs of the first evaluation that is as good as the goal, None without one."""
-    sign, metric = bench.sign(member), bench.plan.metric or member.main_metric or ""
-    for point in member.curve:
+def _reached(bench: Bench, members: Sequence[MemberReport], goal: float) -> tuple[float, float] | None:
+    """FLOPs and seconds of a chain until the first evaluation of its last member that is as good as the goal."""
+    *before, last = members
+    sign, metric = bench.sign(last), bench.plan.metric or last.main_metric or ""
+    for point in last.curve:
         value = point.metrics.get(metric)
         if value is not None and sign * value >= goal:
-            return point.flops
+            return last.ancestor_flops + point.flops, sum(member.seconds for member in before) + point.seconds
     return None
 
 

@@ -29,7 +29,18 @@ def table(found: Mapping[str, Any]) -> None:
     """Print a family's result, the ratios last."""
     console = plain_console()
     grid = Table(title=f"{found['name']}: {found['metric']}, seeds {found['seeds']}", box=box.SIMPLE_HEAD)
-    for column in ("member", "params", "lr", "alone", "chain", "better by", "fraction", "predicted", "FLOPs"):
+    for column in (
+        "member",
+        "params",
+        "lr",
+        "alone",
+        "chain",
+        "better by",
+        "fraction",
+        "predicted",
+        "FLOPs",
+        "reached",
+    ):
         grid.add_column(column, justify="left" if column == "member" else "right", no_wrap=True)
     for row in found["members"]:
         grid.add_row(
@@ -42,8 +53,13 @@ def table(found: Mapping[str, Any]) -> None:
             f"{row['fraction']:g}",
             f"{row['predicted_fraction']:.2f} ± {row['predicted_deviation']:.2f}",
             f"{row['chain_flops'] / row['alone_flops']:.2f}",
+            f"{row['reached_flops'] / row['alone_flops']:.2f}" if row["reached_flops"] else "-",
         )
     console.print(grid)
+    console.print(
+        "FLOPs: of this stage, as a share of the member alone; reached: with all members before it, until it is first as "
+        "good as alone"
+    )
     console.print(f"whole family, every member as good as alone: {ratio_text(found)}")
     console.print(
         f"predicted from the members alone: {found['predicted_acceleration']:.2f}x ± {found['predicted_deviation']:.2f}"
