@@ -57,8 +57,7 @@ def table(found: Mapping[str, Any]) -> None:
         )
     console.print(grid)
     console.print(
-        "FLOPs: of this stage, as a share of the member alone; reached: with all members before it, until it is first as "
-        "good as alone"
+        "FLOPs: of this stage, by those of the member alone; reached: with all before it, until it is as good as alone"
     )
     console.print(f"whole family, every member as good as alone: {ratio_text(found)}")
     console.print(
