@@ -5,8 +5,8 @@
 1. every member alone, from scratch, at learning rates a factor of two apart, until the best has a worse one on both
    sides (seed 0), then with the judging seeds: the baseline is tuned, at its full budget;
 2. every larger member grown from the one before it, at fractions of that budget, to find the smallest at which it is as
-   good as the member alone on each of the choosing seeds: the chain's budgets. Again with all but the largest trained
-   longer than they need, which costs little and leaves the larger ones less to do; the cheapest chain is taken;
+   good as the member alone on each of the choosing seeds: the chain's budgets. Then with smaller members trained
+   longer than they need, as long as that makes the chain cheaper;
 3. the whole chain with the judging seeds, with nothing left to choose. These alone are reported.
 
 A chain is charged all of its stages, teacher passes and learned growth; the family's ratio is counted only if every
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring.baseline import best, raise_first, sweep
-from measuring.budgets import Budgets
+from measuring.budgets import Budgets, rank
 from measuring.command import add_arguments, measured
 from measuring.family import SIZES
 from measuring.outcome import Choice, outcome
@@ -44,7 +44,7 @@ def acceleration(bench: Bench) -> dict[str, Any]:
     alone = [[job.members()[0] for job in run] for run in jobs]
     bench.say(f"budgets of the grown members, seeds {list(plan.choosing)}")
     searches = Budgets(bench, rates, alone).search()
-    fractions = min(searches, key=lambda tried: (tried.missed, tried.flops)).fractions
+    fractions = min(searches, key=rank).fractions
     bench.say(f"the chain, seeds {list(plan.judging)}")
     stages = [plan.member(i, rates[i], plan.part(fractions[i])) for i in range(len(rates))]
     label = "-".join([digest(plan.ways), *(f"{fraction:g}" for fraction in fractions)])

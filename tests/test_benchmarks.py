@@ -50,7 +50,7 @@ FAMILY: dict[str, Any] = dict(
         dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.25,)),
     ],
     presets=dict(
-        smoke=dict(iters=16, seeds=2, fractions=(0.25, 0.5, 1.0), longer=(1.0, 2.0), rates=3, evaluations=2),
+        smoke=dict(iters=16, seeds=2, fractions=(0.25, 0.5, 1.0), longest=2.0, rates=3, evaluations=2),
         gpu=dict(iters=16, seeds=1, fractions=(0.5,), rates=1),
     ),
 )
@@ -91,16 +91,17 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
     manifests = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
     seeds = {part for path in manifests for part in path.parts if part.startswith("seed_") and "hop" in path.parts}
     assert seeds == {"seed_0", "seed_3"}, "budgets are chosen on seeds that are not reported"
-    once, twice = found["searches"]
-    assert once["fractions"][0] == 1 and twice["fractions"][0] == 2 and once["longer"] == 1
-    cheapest = max(found["searches"], key=lambda search: (not search["missed"], search["acceleration"]))
-    assert [row["fraction"] for row in found["members"]] == cheapest["fractions"], "the cheaper chain is trained"
-    for search in found["searches"]:
-        for fraction, gains, more in zip(
-            search["fractions"][1:], search["gains"].values(), (search["longer"], 1), strict=True
+    tried = found["searches"]
+    assert tried[0]["longer"] == [1, 1, 1] and tried[1]["longer"] == [2, 1, 1] and tried[1]["fractions"][0] == 2
+    assert all(search["longer"][2] == 1 for search in tried), "nothing grows from the last"
+    cheapest = min(tried, key=lambda search: (search["missed"], -search["acceleration"]))
+    assert [row["fraction"] for row in found["members"]] == cheapest["fractions"], "the cheapest chain is trained"
+    for search in tried:
+        for fraction, gains, longer in zip(
+            search["fractions"][1:], search["gains"].values(), search["longer"][1:], strict=True
         ):
             enough = [float(name) for name, gain in gains.items() if gain >= 0]
-            assert fraction == more * (min(enough) if enough else 1.0), "the smallest that suffices"
+            assert fraction == longer * (min(enough) if enough else 1.0), "the smallest that suffices"
     again, _ = measured(tmp_path)
     assert again["members"] == found["members"]
     assert manifests == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
@@ -224,7 +225,7 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
     """By hand: 10 + 30 alone, 10 + 6 in the chain; the second is worse, with and without noise that covers it."""
     members = ({"name": "s"}, {"name": "l"})
     plan = Plan(
-        "x", members, {}, iters=4, seeds=2, fractions=(0.2,), rates=3, longer=(1.0,), metric=None, floor="", study=()
+        "x", members, {}, iters=4, seeds=2, fractions=(0.2,), rates=3, longest=1.0, metric=None, floor="", study=()
     )
     bench = Bench(plan, Path("nowhere"))
     choice = Choice([{}, {}], [1.0, 1.0], [1.0, 0.2], [], 0.0)

@@ -17,8 +17,8 @@ from measuring.runs import Bench, Job, digest
 class Search:
     """One chain that was tried."""
 
-    longer: float
-    """How many times longer than it needs itself a member trains that another grows from."""
+    longer: tuple[float, ...]
+    """How many times longer than it needs itself each member trains; 1 for the last."""
     fractions: tuple[float, ...]
     """Of its budget alone, for every member."""
     gains: tuple[Mapping[float, float], ...]
@@ -32,6 +32,11 @@ class Search:
     def missed(self) -> bool:
         """Whether a member is not as good at any fraction."""
         return any(max(gains.values()) < 0 for gains in self.gains)
+
+
+def rank(search: Search) -> tuple[bool, float]:
+    """The lower, the better: no member missed, then compute."""
+    return search.missed, search.flops
 
 
 class Budgets:
@@ -48,29 +53,40 @@ class Budgets:
         self._spent = 0.0
 
     def search(self) -> list[Search]:
-        """One chain for each factor that the plan tries."""
-        return [self._chain(longer) for longer in self.bench.plan.longer]
+        """All chains that were tried.
 
-    def _chain(self, longer: float) -> Search:
-        """Every grown member at the smallest fraction that suffices, times the factor unless it is the last."""
+        First one whose members train no longer than they need. Then, from the smallest on, twice as long, as long as
+        that makes the whole chain cheaper: steps of a small member cost little, and save steps of larger ones.
+        """
+        tried = [best := self._chain((1.0,) * len(self.rates))]
+        for index in range(len(self.rates) - 1):
+            while best.longer[index] < self.bench.plan.longest:
+                longer = tuple(factor * (2 if i == index else 1) for i, factor in enumerate(best.longer))
+                tried.append(found := self._chain(longer))
+                if rank(found) > rank(best):
+                    break
+                best = found
+        return tried
+
+    def _chain(self, longer: tuple[float, ...]) -> Search:
+        """Every grown member at the smallest fraction that suffices, times its factor."""
         self._spent = 0.0
-        self.bench.say(f"  each member trained {longer:g} times as long as it needs itself:")
-        jobs = [self._first(longer, seed) for seed in self.bench.plan.choosing]
+        jobs = [self._first(longer[0], seed) for seed in self.bench.plan.choosing]
         reports = self._trained(jobs)
-        fractions, gains, total = [longer], [], statistics.mean(report.flops for report in reports)
+        fractions, gains, total = [longer[0]], [], statistics.mean(report.flops for report in reports)
         for index in range(1, len(self.rates)):
             before = [self.bench.weights(job, len(job.config["chain"]) - 1) for job in jobs]
             found = self._least(index, before, reports)
             enough = [fraction for fraction, gain in found.items() if gain >= 0]
-            fraction = min(enough) if enough else max(self.bench.plan.fractions)
-            if index < len(self.rates) - 1:
-                fraction *= longer
-            jobs = self._grown(index, fraction, before)
+            fractions.append(longer[index] * (min(enough) if enough else max(self.bench.plan.fractions)))
+            jobs = self._grown(index, fractions[-1], before)
             reports = self._trained(jobs)
             total += statistics.mean(report.flops for report in reports)
-            fractions.append(fraction)
             gains.append(dict(sorted(found.items())))
-        return Search(longer, tuple(fractions), tuple(gains), total, self._spent)
+        chain = Search(longer, tuple(fractions), tuple(gains), total, self._spent)
+        parts = " - ".join(f"{fraction:g}" for fraction in fractions)
+        self.bench.say(f"  chain of {parts}: {total:.4g} FLOPs{', missed' if chain.missed else ''}")
+        return chain
 
     def _least(self, index: int, before: Sequence[Path], sources: Sequence[MemberReport]) -> dict[float, float]:
         """Fraction -> gain, down to the smallest that suffices: from half of what is predicted, doubled until enough,
@@ -81,7 +97,7 @@ class Budgets:
         half = statistics.mean(left) / 2
         at = next((i for i, fraction in enumerate(grid) if fraction >= half), len(grid) - 1)
         low, high = 0, len(grid)
-        found = {}
+        found: dict[float, float] = {}
         while low < high:
             found[grid[at]] = self._gain(index, grid[at], before)
             low, high = (low, at) if found[grid[at]] >= 0 else (at + 1, high)

@@ -16,7 +16,7 @@ OWN = ("family", "presets", "floor", "metric", "study")
 WAYS = ("grower", "transfer", "grown")
 """What makes a chain of its members: nothing that a member alone depends on."""
 PRESET = ("iters", "seeds", "fractions", "rates")
-OPTIONAL = ("longer",)
+OPTIONAL = ("longest",)
 SIZES = {3: (0, 3, 6), 4: (0, 2, 4, 6), 7: tuple(range(7))}
 """Which of seven members make the smaller families: the smallest and the largest always."""
 
@@ -35,8 +35,8 @@ class Plan:
     fractions: tuple[float, ...]
     rates: int
     """Learning rates to begin a sweep with; 1 for no sweep."""
-    longer: tuple[float, ...]
-    """How many times longer than it needs itself a member trains that another grows from: what to try."""
+    longest: float
+    """How many times longer than it needs itself a member may train that another grows from; 1 for no longer."""
     metric: str | None
     """The held-out figure to compare, 'split/name'; None for the paradigm's main one."""
     floor: str
@@ -113,7 +113,7 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
         seeds=chosen["seeds"],
         fractions=tuple(sorted(chosen["fractions"])),
         rates=chosen["rates"],
-        longer=tuple(chosen.get("longer", (1.0,))),
+        longest=chosen.get("longest", 1.0),
         metric=content.get("metric"),
         floor=content.get("floor", ""),
         study=tuple(content.get("study", ())),

@@ -63,8 +63,7 @@ def table(found: Mapping[str, Any]) -> None:
     console.print(
         f"predicted from the members alone: {found['predicted_acceleration']:.2f}x ± {found['predicted_deviation']:.2f}"
     )
-    tried = [f"{each['longer']:g} times: {tried_text(each)}" for each in found["searches"]]
-    console.print(f"on the choosing seeds, each member trained longer than it needs itself, {'; '.join(tried)}")
+    console.print(f"on the choosing seeds: {'; '.join(map(tried_text, found['searches']))}")
     if (largest := found["acceleration_of_the_largest"]) is not None:
         console.print(f"if only the largest is wanted: {largest:.2f}x")
     if found["floor"]:
@@ -80,8 +79,9 @@ def ratio_text(found: Mapping[str, Any]) -> str:
 
 
 def tried_text(search: Mapping[str, Any]) -> str:
-    """What a chain came to on the choosing seeds."""
-    return f"{search['acceleration']:.2f}x" + (" (missed)" if search["missed"] else "")
+    """The budgets of a chain that was tried, and what it came to."""
+    parts = " - ".join(f"{fraction:g}" for fraction in search["fractions"])
+    return f"{parts}: {search['acceleration']:.2f}x" + (" (missed)" if search["missed"] else "")
 
 
 def family_table(found: Sequence[Mapping[str, Any]]) -> str:
