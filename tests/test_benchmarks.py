@@ -16,7 +16,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from compt.errors import ConfigError
+from compt.errors import ConfigError, WorkDirError
 from compt.files import LOCK
 from compt.results import MemberReport, Point
 from tests.conftest import config_file
@@ -137,6 +137,22 @@ def test_several_processes_measure_the_same(tmp_path: Path) -> None:
     stages = [plan.member(0, 1e-2, 4), plan.member(1, 1e-2, 4)]
     with pytest.raises(ConfigError, match="lossless"):
         bench.run([bench.chain(Path(str(seed)), stages, seed) for seed in (0, 1)])
+
+
+def test_runs_of_another_plan_are_not_read(tmp_path: Path) -> None:
+    """Another budget or other data would be reported as measured; more members and another way to grow may share."""
+    family = str(config_file(tmp_path, FAMILY, "toys.py"))
+    Bench(read_plan(family, 3, "smoke", {}), tmp_path).run([])
+    Bench(read_plan(family, 3, "smoke", {"transfer.type": "logit_kl"}), tmp_path).run([])
+    one = read_plan(family, 3, "smoke", {})
+    Bench(dataclasses.replace(one, members=({**one.members[0], "name": "d"},)), tmp_path).run([])
+    for options, text in (
+        ({"presets.smoke.iters": 8}, "iters: 16 -> 8"),
+        ({"paradigm.samples": 512}, "paradigm.samples: 256 -> 512"),
+        ({"family.2.model.width": 32}, "members.c.width: 24 -> 32"),
+    ):
+        with pytest.raises(WorkDirError, match=text):
+            Bench(read_plan(family, 3, "smoke", options), tmp_path).run([])
 
 
 def test_runs_stop_with_the_process_that_started_them(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ study = [
 presets = dict(
     smoke=dict(iters=12, seeds=1, fractions=(0.5,), rates=1, evaluations=2),
     cpu=dict(
-        iters=1500,
+        iters=1000,
         seeds=3,
         fractions=(0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.625, 0.75, 1.0),
         longest=4.0,

@@ -23,10 +23,12 @@ from typing import Any
 import torch
 
 import compt
-from compt.errors import ComptError, DivergedError
+from compt.errors import ComptError, DivergedError, WorkDirError
+from compt.files import atomic
 from compt.report import report
 from compt.results import MemberReport
 from compt.tables import duration, plain_console
+from compt.workdir import differences
 from measuring.family import WAYS, Plan
 
 MOST = 8
@@ -111,8 +113,10 @@ class Bench:
 
         Raises:
             OutOfTime: the time given is over.
+            WorkDirError: the folder has runs of another plan.
             ComptError: a config cannot be used.
         """
+        self._claim()
         due = [job for job in jobs if not job.done]
         failed: dict[Path, str] = {}
         with self._executor(min(self.workers, len(due))) as run:
@@ -123,6 +127,25 @@ class Bench:
         if time.time() >= self.deadline:
             raise OutOfTime
         return [failed.get(job.folder, "") for job in jobs]
+
+    def _claim(self) -> None:
+        """Make the folder this plan's: runs that are there already are read, so they must be the same."""
+        path, plan = self.root / "plan.json", self.plan
+        base = {key: value for key, value in plan.base.items() if key not in WAYS}
+        members = {member["name"]: member["model"] for member in plan.members}
+        ours = json.loads(json.dumps({**base, "iters": plan.iters, "members": members}))
+        known = json.loads(path.read_text()) if path.is_file() else ours
+        both = {**known, "members": {**ours["members"], **known["members"]}}
+        ours["members"] = {**known["members"], **ours["members"]}
+        if changed := differences(both, ours):
+            raise WorkDirError(
+                "The folder has runs of another plan.\n" + "\n".join(f"  {line}" for line in changed),
+                where=str(self.root),
+                do="Choose another with --work-dir.",
+            )
+        self.root.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as file:
+            file.write_text(json.dumps(ours, indent=1) + "\n")
 
     @contextmanager
     def _executor(self, count: int) -> Iterator[Callable[[Sequence[Job]], Iterator[tuple[Job, str]]]]:
