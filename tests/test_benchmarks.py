@@ -29,7 +29,7 @@ from measuring.baseline import sweep  # noqa: E402
 from measuring.family import Plan, read_plan  # noqa: E402
 from measuring.outcome import Choice, outcome  # noqa: E402
 from measuring.runs import Bench  # noqa: E402
-from measuring.show import put_between  # noqa: E402
+from measuring.show import put_between, spread, write  # noqa: E402
 
 FAMILY: dict[str, Any] = dict(
     custom_imports=dict(imports=["compt.testing.toy"]),
@@ -276,3 +276,10 @@ def test_text_is_put_between_its_own_markers(tmp_path: Path) -> None:
     document.write_text("<!-- a -->\n1\n<!-- end -->\n<!-- b -->\n2\n<!-- end -->\n")
     put_between(document, "b", r"\1 new")
     assert document.read_text() == "<!-- a -->\n1\n<!-- end -->\n<!-- b -->\n\n\\1 new\n\n<!-- end -->\n"
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    """The deviation of one seed, and a rate that diverged; NaN is not JSON."""
+    write({"a": [float("nan"), (1.5, float("-inf"))]}, tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {"a": [None, [1.5, None]]}
+    assert [spread(2.0, d, "+.1f", "x") for d in (None, float("nan"), 0.25)] == ["+2.0x", "+2.0x", "+2.0x ± 0.2"]

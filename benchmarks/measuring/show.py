@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,9 +21,23 @@ PAPER = {3: 4.13, 4: 5.68, 7: 7.09}
 
 
 def write(found: Mapping[str, Any], path: Path) -> None:
-    """Write a result."""
+    """Write a result; what is not a number, as the deviation of one seed, is null."""
     with atomic(path) as file:
-        file.write_text(json.dumps(found, indent=1) + "\n")
+        file.write_text(json.dumps(_finite(found), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def spread(middle: float, deviation: float | None, form: str = ".4f", unit: str = "") -> str:
+    """A figure with its deviation, if that is known."""
+    known = deviation is not None and math.isfinite(deviation)
+    return f"{middle:{form}}{unit}" + (f" ± {deviation:{form.lstrip('+')}}" if known else "")
 
 
 def table(found: Mapping[str, Any]) -> None:
@@ -47,11 +62,11 @@ def table(found: Mapping[str, Any]) -> None:
             row["name"],
             quantity(row["params"]),
             f"{row['lr']:g}",
-            f"{row['alone']:.4f} ± {row['alone_deviation']:.4f}",
-            f"{row['chain']:.4f} ± {row['chain_deviation']:.4f}",
-            f"{row['gain']:+.4f} ± {row['standard_error']:.4f}" + ("" if row["as_good"] else "  missed"),
+            spread(row["alone"], row["alone_deviation"]),
+            spread(row["chain"], row["chain_deviation"]),
+            spread(row["gain"], row["standard_error"], "+.4f") + ("" if row["as_good"] else "  missed"),
             f"{row['fraction']:g}",
-            f"{row['predicted_fraction']:.2f} ± {row['predicted_deviation']:.2f}",
+            spread(row["predicted_fraction"], row["predicted_deviation"], ".2f"),
             f"{row['chain_flops'] / row['alone_flops']:.2f}",
             f"{row['reached_flops'] / row['alone_flops']:.2f}" if row["reached_flops"] else "-",
         )
@@ -60,10 +75,9 @@ def table(found: Mapping[str, Any]) -> None:
         "FLOPs: of this stage, by those of the member alone; reached: with all before it, until it is as good as alone"
     )
     console.print(f"whole family, every member as good as alone: {ratio_text(found)}")
-    console.print(
-        f"predicted from the members alone: {found['predicted_acceleration']:.2f}x ± {found['predicted_deviation']:.2f}"
-    )
-    console.print(f"on the choosing seeds: {'; '.join(map(tried_text, found['searches']))}")
+    console.print(f"predicted from the members alone: {predicted_text(found)}")
+    tried = [" - ".join(f"{f:g}" for f in one["fractions"]) + ": " + tried_text(one) for one in found["searches"]]
+    console.print(f"tried on the choosing seeds: {'; '.join(tried)}")
     if (largest := found["acceleration_of_the_largest"]) is not None:
         console.print(f"if only the largest is wanted: {largest:.2f}x")
     if found["floor"]:
@@ -78,16 +92,21 @@ def ratio_text(found: Mapping[str, Any]) -> str:
     return f"missed by {', '.join(found['missed'])} (at these budgets {ratio:.2f}x)"
 
 
+def predicted_text(found: Mapping[str, Any]) -> str:
+    """The ratio predicted for members that train no longer than they need."""
+    return spread(found["predicted_acceleration"], found["predicted_deviation"], ".2f", "x")
+
+
 def tried_text(search: Mapping[str, Any]) -> str:
-    """The budgets of a chain that was tried, and what it came to."""
-    parts = " - ".join(f"{fraction:g}" for fraction in search["fractions"])
-    return f"{parts}: {search['acceleration']:.2f}x" + (" (missed)" if search["missed"] else "")
+    """What a chain that was tried came to."""
+    return f"{search['acceleration']:.2f}x" + (" (missed)" if search["missed"] else "")
 
 
 def family_table(found: Sequence[Mapping[str, Any]]) -> str:
     """One row a family; a missed member is named, and the family then has no ratio."""
     lines = [
-        "| family | members | acceleration in FLOPs | in seconds | only the largest | predicted | paper, CLIP |",
+        "| family | members | acceleration in FLOPs | in seconds | only the largest | no member longer than it needs: "
+        "predicted, measured | paper, CLIP |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:
@@ -102,8 +121,8 @@ def family_table(found: Sequence[Mapping[str, Any]]) -> str:
         largest = one["acceleration_of_the_largest"]
         lines.append(
             f"| {one['name'].partition('-')[0]}, {sizes} M parameters | {count} | {ratio} | {seconds} | "
-            f"{f'{largest:.2f}x' if largest else ''} | {one['predicted_acceleration']:.2f}x ± "
-            f"{one['predicted_deviation']:.2f} | {f'{PAPER[count]}x' if count in PAPER else ''} |"
+            f"{f'{largest:.2f}x' if largest else ''} | {predicted_text(one)}, {tried_text(one['searches'][0])} | "
+            f"{f'{PAPER[count]}x' if count in PAPER else ''} |"
         )
     return "\n".join(lines)
 
