@@ -26,7 +26,7 @@ floor = "chance is 0.011; classifying the 94 head words by the nearest training 
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
-optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98), fused=True))
+optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98)))
 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),

@@ -59,9 +59,7 @@ floor = "predicting the mean of every patch gives 1.0"
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
-optim_wrapper = dict(
-    optimizer=dict(type="AdamW", weight_decay=0.05, betas=(0.9, 0.95), fused=True), clip_grad=dict(max_norm=1.0)
-)
+optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.05, betas=(0.9, 0.95)), clip_grad=dict(max_norm=1.0))
 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
