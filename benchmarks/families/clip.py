@@ -13,13 +13,13 @@ def clip(width, vision_layers, text_layers):
 
 
 family = [
-    dict(name="clip-64x2", model=clip(64, 2, 1), lr=1e-3),
-    dict(name="clip-64x3", model=clip(64, 3, 2), lr=1e-3),
+    dict(name="clip-64x2", model=clip(64, 2, 1), lr=2e-3),
+    dict(name="clip-64x3", model=clip(64, 3, 2), lr=2e-3),
     dict(name="clip-96x3", model=clip(96, 3, 2), lr=1e-3),
     dict(name="clip-96x4", model=clip(96, 4, 3), lr=1e-3),
-    dict(name="clip-128x4", model=clip(128, 4, 3), lr=1e-3),
-    dict(name="clip-128x5", model=clip(128, 5, 3), lr=1e-3),
-    dict(name="clip-160x5", model=clip(160, 5, 3), lr=1e-3),
+    dict(name="clip-128x4", model=clip(128, 4, 3), lr=5e-4),
+    dict(name="clip-128x5", model=clip(128, 5, 3), lr=5e-4),
+    dict(name="clip-160x5", model=clip(160, 5, 3), lr=5e-4),
 ]
 metric = "concept/image_to_text_R@10"
 floor = "chance is 0.011; classifying the 94 head words by the nearest training icon on 16x16 pixels gives 69 %"
