@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring.baseline import best, raise_first, sweep
-from measuring.command import add_arguments, measured
+from measuring.command import add_arguments, measured, repeating
 from measuring.family import WAYS
 from measuring.outcome import deviation
 from measuring.runs import Bench, Job, digest
@@ -76,7 +75,7 @@ class Study:
         first = alone[0][1].members()[0]
         return {
             "name": plan.name,
-            "command": shlex.join(["python", *sys.argv]),
+            "command": repeating(sys.argv),
             "hop": [member["name"] for member in plan.members[:2]],
             "iters": plan.iters,
             "rates": rates,

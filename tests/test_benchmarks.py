@@ -76,6 +76,8 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
     stopped, printed = measured(tmp_path, "acceleration.py", "--minutes", "0.001")
     assert not stopped and "the same command goes on" in printed
     found, printed = measured(tmp_path)
+    assert str(tmp_path / "runs") not in found["command"] and "--workers" not in found["command"]
+    assert f"{tmp_path / 'toys.py'} --json" in found["command"], "what anyone can repeat"
     assert found["seeds"] == [1, 2] and [row["name"] for row in found["members"]] == ["a", "b", "c"]
     for row, curves in zip(found["members"], zip(*found["curves"]["alone"], strict=True), strict=True):
         assert all(curve[-1][0] == pytest.approx(row["alone_flops"]) for curve in curves)

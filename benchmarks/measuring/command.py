@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=0, help="stop after so long; the same command goes on")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the family")
     parser.add_argument("--json", type=Path, help="file to write")
+
+
+def repeating(arguments: Sequence[str]) -> str:
+    """The command that measures the same anywhere: without where runs are kept, and how many at a time."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--work-dir", "--workers", "--minutes"):
+        parser.add_argument(name)
+    return shlex.join(["python", *parser.parse_known_args(arguments)[1]])
 
 
 def measured(

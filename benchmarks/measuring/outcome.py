@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from compt.manifest import environment
 from compt.prediction import fraction_left
 from compt.results import MemberReport
 from measuring.budgets import Search
+from measuring.command import repeating
 from measuring.runs import Bench
 
 Runs = Sequence[Sequence[MemberReport]]
@@ -90,7 +90,7 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
     ratios = [flops["alone"] / each for each in predicted]
     return {
         "name": plan.name,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": repeating(sys.argv),
         "iters": plan.iters,
         "batch_size": plan.base.get("train_dataloader", {}).get("batch_size"),
         "seeds": list(plan.judging),
