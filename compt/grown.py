@@ -27,7 +27,7 @@ class GrownOptions:
 
     ``lr_mult`` is the peak learning rate relative to the member's own, ``new_lr_mult`` that of the entries that hold
     nothing of the source, as much as ``lr_mult`` if None. With ``optimizer_state`` the source's optimizer state is
-    grown along: the moments follow the gradient, those of new blocks start at zero.
+    grown along: the moments follow the gradient; new blocks start anew.
     """
 
     lr_mult: float = 1.0
@@ -91,9 +91,10 @@ def grow_state(
     """Grow an optimizer's state along with the weights.
 
     A moment follows the gradient: what a unit's copies write adds up, so the gradients of what writes them are shared
-    out as the weights of what reads them are, and the other way round. Second moments follow its square. New blocks,
-    and entries that no gradient of the source tells of, get zeros. Exact for tilings (:class:`clone` at whole
-    multiples, without noise); elsewhere up to a factor for each tensor, which leaves Adam's steps alone.
+    out as the weights of what reads them are, and the other way round. Second moments follow its square. Entries that
+    no gradient of the source tells of get zeros; parameters of new blocks have no entry, and start anew. Exact for
+    tilings (:class:`clone` at whole multiples, without noise); elsewhere up to a factor for each tensor, which leaves
+    Adam's steps alone.
 
     Args:
         source: the smaller model, trained.
@@ -115,14 +116,13 @@ def grow_state(
     for name, tensor in target.named_parameters():
         param = target_arch.params[name]
         match = matching(param, source_arch, target_arch, operator.pick)
-        own = {} if match is None else _of(state, match.tied_to or match.name)
-        fresh = match is None or match.name in used
-        for key, value in own.items():
+        if match is None or match.name in used:
+            continue
+        used.add(match.name)
+        for key, value in _of(state, match.tied_to or match.name).items():
             power = LINEAR.get(key)
             if power is None:  # the number of steps
                 grown[f"{key}:{name}"] = value.clone()
-            elif fresh or match is None:
-                grown[f"{key}:{name}"] = torch.zeros_like(tensor, dtype=value.dtype)
             else:
                 large_side, small_side = (_backward(one, target_arch) for one in (param, match))
                 site = Site(large_side, small_side, source_arch, target_arch, generator, False, maps)
@@ -130,8 +130,6 @@ def grow_state(
                 large = torch.zeros(target_arch.shape(param), dtype=torch.float64)
                 moved = operator.expand(small.reshape(source_arch.shape(match)), large, site) ** power
                 grown[f"{key}:{name}"] = moved.reshape(tensor.shape).to(value.dtype)
-        if match is not None:
-            used.add(match.name)
     return grown
 
 

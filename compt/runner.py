@@ -31,7 +31,7 @@ from compt.planning import StagePlan
 IMPORTS = ["compt.stage", "compt.loops", "compt.hooks", "compt.optim"]
 LOG_INTERVAL = 10
 SMOOTHED = r"^(train/)?(loss|(task|transfer)/.+|grad_norm)$|^(train/|val/)?(data_)?time$"
-"""What logs average over a window; held-out losses are not: mmengine's own pattern has them, and averages evaluations."""
+"""What logs average over a window. Held-out losses are not in it; by mmengine's own pattern they are."""
 
 
 @dataclass(frozen=True)

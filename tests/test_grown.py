@@ -204,26 +204,25 @@ def test_a_tied_table_that_becomes_two_gives_its_moments_to_both(grower):
         (dict(type="compose", width=CLONE, depth=dict(type="stack", order="interleave", blocks="zero")), [1, 3]),
     ],
 )
-def test_new_blocks_start_without_moments_and_the_others_keep_theirs(grower, new):
+def test_new_blocks_start_anew_and_the_others_keep_their_moments(grower, new):
+    """Steps included: with the source's count Adam would not correct the bias of moments that begin at zero."""
     state, true = grown_and_true(vit(16, 2, 2), vit(32, 4, 4), grower, vit_loss)
     for name, gradient in true.items():
-        moments = state[f"exp_avg:{name}"], state[f"exp_avg_sq:{name}"]
         if name.startswith(tuple(f"blocks.{i}." for i in new)):
-            assert not any(moment.any() for moment in moments), name
-            assert all(moment.shape == gradient.shape for moment in moments)
+            assert not [key for key in state if key.endswith(f":{name}")], name
         else:
-            assert near(moments[0], gradient), name
-            assert near(moments[1], gradient**2), name
+            assert near(state[f"exp_avg:{name}"], gradient), name
+            assert near(state[f"exp_avg_sq:{name}"], gradient**2), name
 
 
 @pytest.mark.parametrize("size", [(48, 2, 3), (80, 3, 5)])
 def test_lossless_moments_point_along_the_gradient_at_any_width(size):
     state, true = grown_and_true(vit(32, 2, 2), vit(*size), LOSSLESS, vit_loss)
     for name, gradient in true.items():
-        moment, square = state[f"exp_avg:{name}"], state[f"exp_avg_sq:{name}"]
         if size[1] == 3 and name.startswith("blocks.1."):
-            assert not moment.any() and not square.any(), name
+            assert f"exp_avg:{name}" not in state, name
             continue
+        moment, square = state[f"exp_avg:{name}"], state[f"exp_avg_sq:{name}"]
         told = moment != 0
         assert F.cosine_similarity(moment[told], gradient[told], dim=0) > 0.98, name
         assert told.double().mean() > 0.3, name
@@ -272,7 +271,7 @@ def test_momentum_alone_is_grown_and_what_has_none_starts_anew():
     source, target = ToyNet(8, 1).double(), ToyNet(16, 2).double()
     state = {f"momentum_buffer:{k}": v for k, v in gradients(source, toy_loss).items() if k != "head.weight"}
     grown = grow_state(source, target, "lossless", state)
-    names = {name for name, _ in target.named_parameters()} - {"head.weight"}
+    names = {name for name, _ in target.named_parameters() if not name.startswith("blocks.1.")} - {"head.weight"}
     assert grown.keys() == {f"momentum_buffer:{name}" for name in names}
     assert grow_state(source, target, "lossless", {}) == {}
 

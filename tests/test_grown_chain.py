@@ -161,16 +161,22 @@ def test_new_entries_are_those_of_the_stages_grower_and_learn_apart(plain, toy, 
 
 
 def test_the_state_is_grown_with_the_weights_and_goes_on(grown):
-    """AdamW has taken 8 steps with the first member, and 8 more with the second."""
+    """AdamW has taken 8 steps with the first member, and 8 more with the second, whose new block began anew."""
     first, second = weights(grown, "01_a", "optimizer"), weights(grown, "02_b", "optimizer")
     start = weights(grown, "02_b", "grown_optimizer")
     expected = grow_state(*pair(grown, seed=1), "lossless", first, seed=1)
-    assert start.keys() == expected.keys() == second.keys()
+    assert start.keys() == expected.keys()
     assert all(torch.equal(start[key], expected[key]) for key in start)
-    names = {name for name, _ in ToyNet(16, 2).named_parameters()}
-    for state, count in ((first, 8), (start, 8), (second, 16), (weights(grown, "03_c", "grown_optimizer"), 16)):
-        assert {value.item() for key, value in state.items() if key.startswith("step:")} == {count}
-    assert {key.partition(":")[2] for key in start} == names
+    third = weights(grown, "03_c", "grown_optimizer")
+    for state, taken in (
+        (first, {"0": 8}),
+        (start, {"0": 8}),
+        (second, {"0": 16, "1": 8}),
+        (third, {"0": 16, "2": 8}),  # block 1 is a new copy of block 0, and block 2 was block 1
+    ):
+        steps = {key.partition(":")[2]: value.item() for key, value in state.items() if key.startswith("step:")}
+        assert {name.split(".")[1] for name in steps if name.startswith("blocks.")} == set(taken)
+        assert all(count == taken.get(name.split(".")[1], taken["0"]) for name, count in steps.items())
 
 
 def test_the_first_step_already_knows_the_momentum(toy, tmp_path):
