@@ -94,7 +94,7 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
     seeds = {part for path in manifests for part in path.parts if part.startswith("seed_") and "hop" in path.parts}
     assert seeds == {"seed_0", "seed_3"}, "budgets are chosen on seeds that are not reported"
     tried = found["searches"]
-    assert tried[0]["longer"] == [1, 1, 1] and tried[1]["longer"] == [2, 1, 1] and tried[1]["fractions"][0] == 2
+    assert tried[0]["longer"] == [1, 1, 1] and tried[1]["longer"] == [1.5, 1, 1] and tried[1]["fractions"][0] == 1.5
     assert all(search["longer"][2] == 1 for search in tried), "nothing grows from the last"
     cheapest = min(tried, key=lambda search: (search["missed"], -search["acceleration"]))
     assert [row["fraction"] for row in found["members"]] == cheapest["fractions"], "the cheapest chain is trained"

@@ -12,6 +12,9 @@ from compt.results import MemberReport
 from measuring.baseline import raise_first
 from measuring.runs import Bench, Job, digest
 
+STEP = 1.5
+"""By how much longer a member is tried each time."""
+
 
 @dataclass(frozen=True)
 class Search:
@@ -55,13 +58,13 @@ class Budgets:
     def search(self) -> list[Search]:
         """All chains that were tried.
 
-        First one whose members train no longer than they need. Then, from the smallest on, twice as long, as long as
-        that makes the whole chain cheaper: steps of a small member cost little, and save steps of larger ones.
+        First one whose members train no longer than they need. Then, from the smallest on, longer by half each time, as
+        long as that makes the whole chain cheaper: steps of a small member cost little, and save steps of larger ones.
         """
         tried = [best := self._chain((1.0,) * len(self.rates))]
         for index in range(len(self.rates) - 1):
-            while best.longer[index] < self.bench.plan.longest:
-                longer = tuple(factor * (2 if i == index else 1) for i, factor in enumerate(best.longer))
+            while best.longer[index] * STEP <= self.bench.plan.longest:
+                longer = tuple(factor * (STEP if i == index else 1) for i, factor in enumerate(best.longer))
                 tried.append(found := self._chain(longer))
                 if rank(found) > rank(best):
                     break
