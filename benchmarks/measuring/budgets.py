@@ -93,11 +93,13 @@ class Budgets:
 
     def _least(self, index: int, before: Sequence[Path], sources: Sequence[MemberReport]) -> dict[float, float]:
         """Fraction -> gain, down to the smallest that suffices: from half of what is predicted, doubled until enough,
-        then halving what is between."""
+        then halving what is between. From the smallest where the sources are as good already."""
         grid = self.bench.plan.fractions
         metric = self.bench.plan.metric
         left = [fraction_left(source, run[index], metric) for source in sources for run in self.alone]
         half = statistics.mean(left) / 2
+        if statistics.mean(map(self.bench.quality, sources)) >= self._goal(index):
+            half = 0.0
         at = next((i for i, fraction in enumerate(grid) if fraction >= half), len(grid) - 1)
         low, high = 0, len(grid)
         found: dict[float, float] = {}
@@ -109,11 +111,14 @@ class Budgets:
 
     def _gain(self, index: int, fraction: float, before: Sequence[Path]) -> float:
         """How much better than alone a grown member is, on the choosing seed where it is worst."""
-        goal = statistics.mean(self.bench.quality(run[index]) for run in self.alone)
         reports = self._trained(self._grown(index, fraction, before))
-        gain = min(map(self.bench.quality, reports)) - goal
+        gain = min(map(self.bench.quality, reports)) - self._goal(index)
         self.bench.say(f"  {reports[0].name} after {fraction:g} of its budget: {gain:+.4f} against alone, at worst")
         return gain
+
+    def _goal(self, index: int) -> float:
+        """What a member reaches alone."""
+        return statistics.mean(self.bench.quality(run[index]) for run in self.alone)
 
     def _first(self, longer: float, seed: int) -> Job:
         """The smallest member, longer than its budget alone."""
