@@ -5,14 +5,14 @@
 1. every member alone, from scratch, at learning rates a factor of two apart, until the best has a worse one on both
    sides (seed 0), then with the judging seeds: the baseline is tuned, at its full budget;
 2. every larger member grown from the one before it, at fractions of that budget, to find the smallest at which it is as
-   good as the member alone on each of the choosing seeds: the chain's budgets. Then with smaller members trained
-   longer than they need, as long as that makes the chain cheaper;
+   good as the member alone, and as the one it was grown from, on each of the choosing seeds: the chain's budgets. Then
+   with smaller members trained longer than they need, as long as that makes the chain cheaper;
 3. the whole chain with the judging seeds, with nothing left to choose. These alone are reported.
 
 A chain is charged all of its stages, teacher passes and learned growth; the family's ratio is counted only if every
-member is as good as alone (``measuring/outcome.py``). Interrupted, the same command goes on: every
-run is a work folder of compt. PARADIGM is a file of ``benchmarks/families``, or the path of one: a family of your own,
-with growers and paradigms from plug-ins.
+member is as good as alone, and as the one before it. Interrupted, the same command goes on: every run is a work folder
+of compt. PARADIGM is a file of ``benchmarks/families``, or the path of one: a family of your own, with growers and
+paradigms from plug-ins.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def acceleration(bench: Bench) -> dict[str, Any]:
     searches = Budgets(bench, rates, alone).search()
     fractions = min(searches, key=rank).fractions
     bench.say(f"the chain, seeds {list(plan.judging)}")
-    stages = [plan.member(i, rates[i], plan.part(fractions[i])) for i in range(len(rates))]
-    label = "-".join([digest(plan.ways), *(f"{fraction:g}" for fraction in fractions)])
+    stages = [plan.grown(i, rates[i], fractions[i]) for i in range(len(rates))]
+    label = "-".join([digest([plan.ways, plan.rate_power]), *(f"{fraction:g}" for fraction in fractions)])
     chains = [bench.chain(Path("chain") / label / f"seed_{seed}", stages, seed) for seed in plan.judging]
     raise_first(bench.run(chains))
     sign = bench.sign(alone[0][0])

@@ -43,6 +43,7 @@ FAMILY: dict[str, Any] = dict(
     grower=dict(type="lossless"),
     transfer=dict(type="none"),
     grown=dict(lr_mult=0.5),
+    rate_power=0.5,
     train_dataloader=dict(batch_size=32),
     optim_wrapper=dict(optimizer=dict(type="AdamW")),
     study=[
@@ -90,6 +91,13 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
         low, *inside, high = (rates[rate] for rate in sorted(rates, key=float))
         assert max(inside) >= max(low, high), "the best rate is inside the sweep"
     assert found["floor"] in printed and (tmp_path / "acceleration.svg").is_file()
+    hops = [
+        json.loads(path.read_text())["config"]["chain"][1] for path in (tmp_path / "runs").rglob("hop/b/*/*/chain.json")
+    ]
+    rate = found["members"][1]["lr"]
+    for stage in hops:
+        expected = rate * min(1, stage["iters"] / 16) ** 0.5
+        assert stage["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(expected), "a shorter stage, a lower rate"
     manifests = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
     seeds = {part for path in manifests for part in path.parts if part.startswith("seed_") and "hop" in path.parts}
     assert seeds == {"seed_0", "seed_3"}, "budgets are chosen on seeds that are not reported"
@@ -243,7 +251,18 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
     """By hand: 10 + 30 alone, 10 + 6 in the chain; the second is worse, with and without noise that covers it."""
     members = ({"name": "s"}, {"name": "l"})
     plan = Plan(
-        "x", members, {}, iters=4, seeds=2, fractions=(0.2,), rates=3, longest=1.0, metric=None, floor="", study=()
+        "x",
+        members,
+        {},
+        iters=4,
+        seeds=2,
+        fractions=(0.2,),
+        rates=3,
+        longest=1.0,
+        metric=None,
+        floor="",
+        rate_power=0.0,
+        study=(),
     )
     bench = Bench(plan, Path("nowhere"))
     choice = Choice([{}, {}], [1.0, 1.0], [1.0, 0.2], [], 0.0)
@@ -262,6 +281,9 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
         "0.04 is within a tenth of it, and in the noise"
     )
     assert outcome(bench, choice, chains(0.94, 1.14), alone)["missed"], "and without noise it is not"
+    overtrained = [[member("s", 0.8, 20), member("l", value, 6, 20)] for value in (0.85, 0.95)]
+    worse = outcome(bench, choice, overtrained, alone)
+    assert worse["members"][1]["gain"] > 0 and worse["missed"] == ["l"], "better than alone, and worse than its source"
     reached = outcome(bench, choice, chains(0.9, 0.9), alone)
     assert reached["acceleration"] == pytest.approx(40 / 16)
     assert reached["acceleration_of_the_largest"] == pytest.approx(30 / 16)

@@ -25,7 +25,8 @@ class Search:
     fractions: tuple[float, ...]
     """Of its budget alone, for every member."""
     gains: tuple[Mapping[float, float], ...]
-    """For every grown member, fraction -> gain over the member alone on the worst choosing seed."""
+    """For every grown member, fraction -> gain over the member alone, or its source if that is better, on the worst
+    choosing seed."""
     flops: float
     """Of the whole chain, mean of the choosing seeds."""
     spent: float
@@ -92,8 +93,11 @@ class Budgets:
         return chain
 
     def _least(self, index: int, before: Sequence[Path], sources: Sequence[MemberReport]) -> dict[float, float]:
-        """Fraction -> gain, down to the smallest that suffices: from half of what is predicted, doubled until enough,
-        then halving what is between. From the smallest where the sources are as good already."""
+        """Fraction -> gain, down to the smallest that suffices.
+
+        From half of what is predicted, doubled until it is enough, then halving what is between; from the smallest
+        where the sources are as good already.
+        """
         grid = self.bench.plan.fractions
         metric = self.bench.plan.metric
         left = [fraction_left(source, run[index], metric) for source in sources for run in self.alone]
@@ -104,16 +108,20 @@ class Budgets:
         low, high = 0, len(grid)
         found: dict[float, float] = {}
         while low < high:
-            found[grid[at]] = self._gain(index, grid[at], before)
+            found[grid[at]] = self._gain(index, grid[at], before, sources)
             low, high = (low, at) if found[grid[at]] >= 0 else (at + 1, high)
             at = min(2 * at + 1, high - 1) if high == len(grid) else (low + high) // 2
         return found
 
-    def _gain(self, index: int, fraction: float, before: Sequence[Path]) -> float:
-        """How much better than alone a grown member is, on the choosing seed where it is worst."""
+    def _gain(self, index: int, fraction: float, before: Sequence[Path], sources: Sequence[MemberReport]) -> float:
+        """How much better a grown member is than alone, and than its source, on the choosing seed where it is worst."""
         reports = self._trained(self._grown(index, fraction, before))
-        gain = min(map(self.bench.quality, reports)) - self._goal(index)
-        self.bench.say(f"  {reports[0].name} after {fraction:g} of its budget: {gain:+.4f} against alone, at worst")
+        quality = self.bench.quality
+        gain = min(
+            quality(report) - max(self._goal(index), quality(source))
+            for report, source in zip(reports, sources, strict=True)
+        )
+        self.bench.say(f"  {reports[0].name} after {fraction:g} of its budget: {gain:+.4f}, at worst")
         return gain
 
     def _goal(self, index: int) -> float:
@@ -134,9 +142,9 @@ class Budgets:
         jobs = []
         for source, seed in zip(before, plan.choosing, strict=True):
             first = {**plan.member(index - 1, rates[index - 1], 0), "init": str(source)}
-            origin = digest([plan.ways, source.relative_to(self.bench.root).as_posix()])
+            origin = digest([plan.ways, plan.rate_power, source.relative_to(self.bench.root).as_posix()])
             folder = Path("hop") / plan.members[index]["name"] / f"{fraction:g}_from_{origin}" / f"seed_{seed}"
-            stage = plan.member(index, rates[index], plan.part(fraction))
+            stage = plan.grown(index, rates[index], fraction)
             jobs.append(self.bench.chain(folder, [first, stage], seed))
         return jobs
 

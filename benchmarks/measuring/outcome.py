@@ -52,8 +52,8 @@ class Row:
     standard_error: float
     """Of the gain, from the seeds; NaN with one."""
     as_good: bool
-    """Whether the gain is no further below 0 than its standard error, or a tenth of what parts the member from the one
-    before it, both alone: noise excuses little."""
+    """Whether it is no worse than alone, and no worse than the member it was grown from: neither gain is further below
+    0 than its standard error, or than a tenth of what parts the two members alone. Noise excuses little."""
     alone_flops: float
     chain_flops: float
     reached_flops: float | None
@@ -95,6 +95,7 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
         "batch_size": plan.base.get("train_dataloader", {}).get("batch_size"),
         "seeds": list(plan.judging),
         **plan.ways,
+        "rate_power": plan.rate_power,
         "floor": plan.floor,
         "metric": plan.metric or alone[0][0].main_metric,
         "higher_is_better": bench.sign(alone[0][0]) > 0,
@@ -137,7 +138,8 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
     for i, given in enumerate(bench.plan.members):
         ours, theirs = [run[i] for run in chains], [run[i] for run in alone]
         gains = [bench.quality(a) - bench.quality(b) for a, b in zip(ours, theirs, strict=True)]
-        gain, error = statistics.mean(gains), deviation(gains) / math.sqrt(len(gains))
+        gain, error = statistics.mean(gains), _error(gains)
+        over = [bench.quality(run[i]) - bench.quality(run[i - 1]) for run in chains] if i else []
         predicted = [fraction_left(run[i - 1], run[i], bench.plan.metric) if i else 1.0 for run in alone]
         figures = {way: [bench.figure(m) for m in members] for way, members in (("a", theirs), ("c", ours))}
         before, goal = goal, statistics.mean(bench.quality(member) for member in theirs)
@@ -155,7 +157,7 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
             chain_deviation=deviation(figures["c"]),
             gain=gain,
             standard_error=error,
-            as_good=gain >= 0 or gain >= -min(error, abs(goal - before) / 10),
+            as_good=all(_suffices(each, abs(goal - before) / 10) for each in (gains, over)),
             alone_flops=statistics.mean(member.flops for member in theirs),
             chain_flops=statistics.mean(member.flops for member in ours),
             reached_flops=statistics.mean(r[0] for r in reached if r) if all(reached) else None,
@@ -176,6 +178,17 @@ def _reached(bench: Bench, members: Sequence[MemberReport], goal: float) -> tupl
         if value is not None and sign * value >= goal:
             return last.ancestor_flops + point.flops, sum(member.seconds for member in before) + point.seconds
     return None
+
+
+def _suffices(gains: Sequence[float], excused: float) -> bool:
+    """Whether gains, one a seed, are no losses; noise excuses no more than this."""
+    mean = statistics.mean(gains or [0.0])
+    return mean >= 0 or mean >= -min(_error(gains), excused)
+
+
+def _error(values: Sequence[float]) -> float:
+    """The standard error of a mean, NaN of one value."""
+    return deviation(values) / math.sqrt(len(values))
 
 
 def deviation(values: Sequence[float]) -> float:
