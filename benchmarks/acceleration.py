@@ -5,8 +5,9 @@
 1. every member alone, from scratch, at learning rates a factor of two apart, until the best has a worse one on both
    sides (seed 0), then with the judging seeds: the baseline is tuned, at its full budget;
 2. every larger member grown from the one before it, at fractions of that budget, to find the smallest at which it is as
-   good as the member alone, and as the one it was grown from, on each of the choosing seeds: the chain's budgets. Then
-   with smaller members trained longer than they need, as long as that makes the chain cheaper;
+   good as the member alone, and as the one it was grown from, on each of the choosing seeds: the chain's budgets, with
+   other learning rates where they help (`lr_mults` of a preset). Then with smaller members trained longer than they
+   need (`longest`), as long as that makes the chain cheaper;
 3. the whole chain with the judging seeds, with nothing left to choose. These alone are reported.
 
 A chain is charged all of its stages, teacher passes and learned growth; the family's ratio is counted only if every
@@ -44,17 +45,18 @@ def acceleration(bench: Bench) -> dict[str, Any]:
     alone = [[job.members()[0] for job in run] for run in jobs]
     bench.say(f"budgets of the grown members, seeds {list(plan.choosing)}")
     searches = Budgets(bench, rates, alone).search()
-    fractions = min(searches, key=rank).fractions
+    chosen = min(searches, key=rank)
+    fractions = chosen.fractions
     bench.say(f"the chain, seeds {list(plan.judging)}")
-    stages = [plan.grown(i, rates[i], fractions[i]) for i in range(len(rates))]
-    label = "-".join([digest([plan.ways, plan.rate_power]), *(f"{fraction:g}" for fraction in fractions)])
+    stages = [plan.member(i, rates[i] * chosen.lr_mults[i], plan.part(fractions[i])) for i in range(len(rates))]
+    label = "-".join([digest([plan.ways, chosen.lr_mults]), *(f"{fraction:g}" for fraction in fractions)])
     chains = [bench.chain(Path("chain") / label / f"seed_{seed}", stages, seed) for seed in plan.judging]
     raise_first(bench.run(chains))
     sign = bench.sign(alone[0][0])
     choice = Choice(
         [{rate: sign * value for rate, value in one.items()} for one in sweeps],
         rates,
-        fractions,
+        chosen,
         searches,
         sum(job.members()[0].flops for job in swept if job.done),
     )

@@ -26,6 +26,7 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from measuring.baseline import sweep  # noqa: E402
+from measuring.budgets import Search  # noqa: E402
 from measuring.family import Plan, read_plan  # noqa: E402
 from measuring.outcome import Choice, outcome  # noqa: E402
 from measuring.runs import Bench  # noqa: E402
@@ -43,7 +44,6 @@ FAMILY: dict[str, Any] = dict(
     grower=dict(type="lossless"),
     transfer=dict(type="none"),
     grown=dict(lr_mult=0.5),
-    rate_power=0.5,
     train_dataloader=dict(batch_size=32),
     optim_wrapper=dict(optimizer=dict(type="AdamW")),
     study=[
@@ -51,7 +51,9 @@ FAMILY: dict[str, Any] = dict(
         dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.25,)),
     ],
     presets=dict(
-        smoke=dict(iters=16, seeds=2, fractions=(0.25, 0.5, 1.0), longest=2.0, rates=3, evaluations=2),
+        smoke=dict(
+            iters=16, seeds=2, fractions=(0.25, 0.5, 1.0), longest=2.0, lr_mults=(1.0, 0.5), rates=3, evaluations=2
+        ),
         gpu=dict(iters=16, seeds=1, fractions=(0.5,), rates=1),
     ),
 )
@@ -91,13 +93,6 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
         low, *inside, high = (rates[rate] for rate in sorted(rates, key=float))
         assert max(inside) >= max(low, high), "the best rate is inside the sweep"
     assert found["floor"] in printed and (tmp_path / "acceleration.svg").is_file()
-    hops = [
-        json.loads(path.read_text())["config"]["chain"][1] for path in (tmp_path / "runs").rglob("hop/b/*/*/chain.json")
-    ]
-    rate = found["members"][1]["lr"]
-    for stage in hops:
-        expected = rate * min(1, stage["iters"] / 16) ** 0.5
-        assert stage["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(expected), "a shorter stage, a lower rate"
     manifests = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
     seeds = {part for path in manifests for part in path.parts if part.startswith("seed_") and "hop" in path.parts}
     assert seeds == {"seed_0", "seed_3"}, "budgets are chosen on seeds that are not reported"
@@ -112,6 +107,15 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
         ):
             enough = [float(name) for name, gain in gains.items() if gain >= 0]
             assert fraction == longer * (min(enough) if enough else 1.0), "the smallest that suffices"
+    assert {search["lr_mults"][i] for search in tried for i in (1, 2)} <= {1.0, 0.5}, "halved, or not"
+    (halved, *_), (chain, *_) = (
+        [json.loads(path.read_text())["config"]["chain"] for path in (tmp_path / "runs").rglob(f"{pattern}/chain.json")]
+        for pattern in ("hop/b/*_lr_x0.5_*/*", "chain/*/*")
+    )
+    assert halved[1]["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(found["members"][1]["lr"] / 2)
+    for row, stage in zip(found["members"], chain, strict=True):
+        assert stage["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(row["lr"] * row["lr_mult"])
+        assert stage["iters"] == round(16 * row["fraction"])
     again, _ = measured(tmp_path)
     assert again["members"] == found["members"]
     assert manifests == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
@@ -261,11 +265,11 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
         longest=1.0,
         metric=None,
         floor="",
-        rate_power=0.0,
+        lr_mults=(1.0,),
         study=(),
     )
     bench = Bench(plan, Path("nowhere"))
-    choice = Choice([{}, {}], [1.0, 1.0], [1.0, 0.2], [], 0.0)
+    choice = Choice([{}, {}], [1.0, 1.0], Search((1, 1), (1.0, 0.2), (1.0, 0.5), ({},), 0.0, 0.0), [], 0.0)
     alone = [[member("s", 1.5, 10), member("l", value, 30)] for value in (0.9, 1.1)]
 
     def chains(*values: float) -> list[list[MemberReport]]:

@@ -33,7 +33,6 @@ floor = "xz -9e takes 1.41 bits (0.98 nats) a byte of this text; chance is 5.55 
 grower = dict(type="lossless")
 transfer = dict(type="none")
 grown = dict(new_lr_mult=2.0)
-rate_power = 0.5  # a quarter of the budget alone is trained at half the learning rate
 train_dataloader = dict(batch_size=16)
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.95)),

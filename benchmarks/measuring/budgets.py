@@ -24,6 +24,8 @@ class Search:
     """How many times longer than it needs itself each member trains; 1 for the last."""
     fractions: tuple[float, ...]
     """Of its budget alone, for every member."""
+    lr_mults: tuple[float, ...]
+    """Peak learning rate of every member relative to its own."""
     gains: tuple[Mapping[float, float], ...]
     """For every grown member, fraction -> gain over the member alone, or its source if that is better, on the worst
     choosing seed."""
@@ -77,23 +79,29 @@ class Budgets:
         self._spent = 0.0
         jobs = [self._first(longer[0], seed) for seed in self.bench.plan.choosing]
         reports = self._trained(jobs)
-        fractions, gains, total = [longer[0]], [], statistics.mean(report.flops for report in reports)
+        fractions, mults, gains = [longer[0]], [1.0], []
+        total = statistics.mean(report.flops for report in reports)
         for index in range(1, len(self.rates)):
             before = [self.bench.weights(job, len(job.config["chain"]) - 1) for job in jobs]
             found = self._least(index, before, reports)
-            enough = [fraction for fraction, gain in found.items() if gain >= 0]
-            fractions.append(longer[index] * (min(enough) if enough else max(self.bench.plan.fractions)))
-            jobs = self._grown(index, fractions[-1], before)
+            enough = [fraction for fraction, (gain, _) in found.items() if gain >= 0]
+            fraction = min(enough) if enough else max(self.bench.plan.fractions)
+            mult = found[fraction][1]
+            fractions.append(longer[index] * fraction)
+            mults.append(mult)
+            jobs = self._grown(index, fractions[-1], mult, before)
             reports = self._trained(jobs)
             total += statistics.mean(report.flops for report in reports)
-            gains.append(dict(sorted(found.items())))
-        chain = Search(longer, tuple(fractions), tuple(gains), total, self._spent)
+            gains.append({fraction: gain for fraction, (gain, _) in sorted(found.items())})
+        chain = Search(longer, tuple(fractions), tuple(mults), tuple(gains), total, self._spent)
         parts = " - ".join(f"{fraction:g}" for fraction in fractions)
         self.bench.say(f"  chain of {parts}: {total:.4g} FLOPs{', missed' if chain.missed else ''}")
         return chain
 
-    def _least(self, index: int, before: Sequence[Path], sources: Sequence[MemberReport]) -> dict[float, float]:
-        """Fraction -> gain, down to the smallest that suffices.
+    def _least(
+        self, index: int, before: Sequence[Path], sources: Sequence[MemberReport]
+    ) -> dict[float, tuple[float, float]]:
+        """Fraction -> gain and the factor of the learning rate, down to the smallest that suffices.
 
         From half of what is predicted, doubled until it is enough, then halving what is between; from the smallest
         where the sources are as good already.
@@ -106,22 +114,41 @@ class Budgets:
             half = 0.0
         at = next((i for i, fraction in enumerate(grid) if fraction >= half), len(grid) - 1)
         low, high = 0, len(grid)
-        found: dict[float, float] = {}
+        found: dict[float, tuple[float, float]] = {}
+        mult = 1.0
         while low < high:
-            found[grid[at]] = self._gain(index, grid[at], before, sources)
-            low, high = (low, at) if found[grid[at]] >= 0 else (at + 1, high)
+            gain, mult = found[grid[at]] = self._best(index, grid[at], mult, before, sources)
+            low, high = (low, at) if gain >= 0 else (at + 1, high)
             at = min(2 * at + 1, high - 1) if high == len(grid) else (low + high) // 2
         return found
 
-    def _gain(self, index: int, fraction: float, before: Sequence[Path], sources: Sequence[MemberReport]) -> float:
+    def _best(
+        self, index: int, fraction: float, mult: float, before: Sequence[Path], sources: Sequence[MemberReport]
+    ) -> tuple[float, float]:
+        """Gain and factor of the learning rate: the given one where that suffices, else the best around it."""
+        mults = self.bench.plan.lr_mults
+        at = mults.index(mult)
+        gains = {at: self._gain(index, fraction, mult, before, sources)}
+        for step in (1, -1):
+            while gains[at] < 0 and 0 <= at + step < len(mults):
+                if at + step not in gains:
+                    gains[at + step] = self._gain(index, fraction, mults[at + step], before, sources)
+                if gains[at + step] <= gains[at]:
+                    break
+                at += step
+        return gains[at], mults[at]
+
+    def _gain(
+        self, index: int, fraction: float, mult: float, before: Sequence[Path], sources: Sequence[MemberReport]
+    ) -> float:
         """How much better a grown member is than alone, and than its source, on the choosing seed where it is worst."""
-        reports = self._trained(self._grown(index, fraction, before))
+        reports = self._trained(self._grown(index, fraction, mult, before))
         quality = self.bench.quality
         gain = min(
             quality(report) - max(self._goal(index), quality(source))
             for report, source in zip(reports, sources, strict=True)
         )
-        self.bench.say(f"  {reports[0].name} after {fraction:g} of its budget: {gain:+.4f}, at worst")
+        self.bench.say(f"  {reports[0].name} after {fraction:g} of its budget at {mult:g} lr: {gain:+.4f}, at worst")
         return gain
 
     def _goal(self, index: int) -> float:
@@ -136,15 +163,16 @@ class Budgets:
         folder = Path("longer") / plan.members[0]["name"] / f"{longer:g}_lr_{self.rates[0]:g}" / f"seed_{seed}"
         return self.bench.chain(folder, [plan.member(0, self.rates[0], plan.part(longer))], seed)
 
-    def _grown(self, index: int, fraction: float, before: Sequence[Path]) -> list[Job]:
+    def _grown(self, index: int, fraction: float, mult: float, before: Sequence[Path]) -> list[Job]:
         """A member grown from each of the sources, for a fraction of its budget."""
         plan, rates = self.bench.plan, self.rates
         jobs = []
         for source, seed in zip(before, plan.choosing, strict=True):
             first = {**plan.member(index - 1, rates[index - 1], 0), "init": str(source)}
-            origin = digest([plan.ways, plan.rate_power, source.relative_to(self.bench.root).as_posix()])
-            folder = Path("hop") / plan.members[index]["name"] / f"{fraction:g}_from_{origin}" / f"seed_{seed}"
-            stage = plan.grown(index, rates[index], fraction)
+            origin = digest([plan.ways, source.relative_to(self.bench.root).as_posix()])
+            part = f"{fraction:g}" + (f"_lr_x{mult:g}" if mult != 1 else "")
+            folder = Path("hop") / plan.members[index]["name"] / f"{part}_from_{origin}" / f"seed_{seed}"
+            stage = plan.member(index, mult * rates[index], plan.part(fraction))
             jobs.append(self.bench.chain(folder, [first, stage], seed))
         return jobs
 

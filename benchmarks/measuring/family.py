@@ -12,11 +12,11 @@ from mmengine.config import Config
 from compt.errors import ConfigError
 
 FAMILIES = Path(__file__).parents[1] / "families"
-OWN = ("family", "presets", "floor", "metric", "study", "rate_power")
+OWN = ("family", "presets", "floor", "metric", "study")
 WAYS = ("grower", "transfer", "grown")
 """What makes a chain of its members: nothing that a member alone depends on."""
 PRESET = ("iters", "seeds", "fractions", "rates")
-OPTIONAL = ("longest",)
+OPTIONAL = ("longest", "lr_mults")
 SIZES = {3: (0, 3, 6), 4: (0, 2, 4, 6), 7: tuple(range(7))}
 """Which of seven members make the smaller families: the smallest and the largest always."""
 
@@ -40,8 +40,8 @@ class Plan:
     metric: str | None
     """The held-out figure to compare, 'split/name'; None for the paradigm's main one."""
     floor: str
-    rate_power: float
-    """A grown member's learning rate is its own, times its fraction of the budget to this power."""
+    lr_mults: tuple[float, ...]
+    """Learning rates to try for a grown member, relative to its own, 1 among them, from the highest."""
     study: tuple[Mapping[str, Any], ...]
     """Ways to grow that ``study.py`` compares."""
 
@@ -65,10 +65,6 @@ class Plan:
         given = self.members[index]
         optimizer = {"optimizer": {"lr": rate}}
         return {"name": given["name"], "model": given["model"], "iters": iters, "optim_wrapper": optimizer}
-
-    def grown(self, index: int, rate: float, fraction: float) -> dict[str, Any]:
-        """The stage of a grown member, which has a fraction of its budget."""
-        return self.member(index, rate * min(1.0, fraction) ** self.rate_power, self.part(fraction))
 
     def part(self, fraction: float) -> int:
         """Iterations of a fraction of the budget."""
@@ -122,6 +118,6 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
         longest=chosen.get("longest", 1.0),
         metric=content.get("metric"),
         floor=content.get("floor", ""),
-        rate_power=content.get("rate_power", 0.0),
+        lr_mults=tuple(chosen.get("lr_mults", (1.0,))),
         study=tuple(content.get("study", ())),
     )

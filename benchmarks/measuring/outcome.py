@@ -27,8 +27,8 @@ class Choice:
     sweeps: Sequence[Mapping[float, float]]
     """For every member, learning rate -> held-out figure at its full budget."""
     rates: Sequence[float]
-    fractions: Sequence[float]
-    """Of its own budget, for every member of the chain; 1 for the first."""
+    chosen: Search
+    """The chain that was trained."""
     searches: Sequence[Search]
     """Every chain tried."""
     swept: float
@@ -43,6 +43,8 @@ class Row:
     params: int
     lr: float
     fraction: float
+    lr_mult: float
+    """The learning rate in the chain relative to the member's own."""
     alone: float
     alone_deviation: float
     chain: float
@@ -95,7 +97,6 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
         "batch_size": plan.base.get("train_dataloader", {}).get("batch_size"),
         "seeds": list(plan.judging),
         **plan.ways,
-        "rate_power": plan.rate_power,
         "floor": plan.floor,
         "metric": plan.metric or alone[0][0].main_metric,
         "higher_is_better": bench.sign(alone[0][0]) > 0,
@@ -104,6 +105,7 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
             {
                 "longer": search.longer,
                 "fractions": search.fractions,
+                "lr_mults": search.lr_mults,
                 "gains": {row.name: _named(gains) for row, gains in zip(rows[1:], search.gains, strict=True)},
                 "missed": search.missed,
                 "acceleration": flops["alone"] / search.flops,
@@ -150,7 +152,8 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
             name=given["name"],
             params=theirs[0].params,
             lr=choice.rates[i],
-            fraction=choice.fractions[i],
+            fraction=choice.chosen.fractions[i],
+            lr_mult=choice.chosen.lr_mults[i],
             alone=statistics.mean(figures["a"]),
             alone_deviation=deviation(figures["a"]),
             chain=statistics.mean(figures["c"]),
