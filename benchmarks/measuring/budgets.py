@@ -51,12 +51,20 @@ class Budgets:
     Args:
         bench: where to run.
         rates: the learning rate of every member.
-        alone: the members alone, by judging seed: what is to be reached.
+        alone: the members alone, by judging seed: what the search begins from.
     """
 
     def __init__(self, bench: Bench, rates: Sequence[float], alone: Sequence[Sequence[MemberReport]]) -> None:
         self.bench, self.rates, self.alone = bench, rates, alone
         self._spent = 0.0
+        self.goals = self._goals()
+
+    def _goals(self) -> list[list[float]]:
+        """What every member reaches alone, by choosing seed: a seed that is lucky for the chain is so for these too."""
+        bench = self.bench
+        jobs = [[bench.alone(i, rate, seed) for seed in bench.plan.choosing] for i, rate in enumerate(self.rates)]
+        raise_first(bench.run([job for several in reversed(jobs) for job in several]))
+        return [[bench.quality(job.members()[0]) for job in several] for several in jobs]
 
     def search(self) -> list[Search]:
         """All chains that were tried.
@@ -110,7 +118,7 @@ class Budgets:
         metric = self.bench.plan.metric
         left = [fraction_left(source, run[index], metric) for source in sources for run in self.alone]
         half = statistics.mean(left) / 2
-        if statistics.mean(map(self.bench.quality, sources)) >= self._goal(index):
+        if statistics.mean(map(self.bench.quality, sources)) >= statistics.mean(self.goals[index]):
             half = 0.0
         at = next((i for i, fraction in enumerate(grid) if fraction >= half), len(grid) - 1)
         low, high = 0, len(grid)
@@ -145,15 +153,11 @@ class Budgets:
         reports = self._trained(self._grown(index, fraction, mult, before))
         quality = self.bench.quality
         gain = min(
-            quality(report) - max(self._goal(index), quality(source))
-            for report, source in zip(reports, sources, strict=True)
+            quality(report) - max(goal, quality(source))
+            for report, goal, source in zip(reports, self.goals[index], sources, strict=True)
         )
         self.bench.say(f"  {reports[0].name} after {fraction:g} of its budget at {mult:g} lr: {gain:+.4f}, at worst")
         return gain
-
-    def _goal(self, index: int) -> float:
-        """What a member reaches alone."""
-        return statistics.mean(self.bench.quality(run[index]) for run in self.alone)
 
     def _first(self, longer: float, seed: int) -> Job:
         """The smallest member, longer than its budget alone."""
