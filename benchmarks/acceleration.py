@@ -38,13 +38,14 @@ def acceleration(bench: Bench) -> dict[str, Any]:
     bench.say(f"{plan.name}: learning rates of every member alone, {plan.iters} iterations")
     sweeps = sweep(bench, range(len(plan.members)))
     rates = [best(found) for found in sweeps]
-    swept = [bench.alone(i, rate, 0) for i, found in enumerate(sweeps) for rate in found]
+    swept = {job.folder: job for i, found in enumerate(sweeps) for job in (bench.alone(i, rate, 0) for rate in found)}
     bench.say(f"every member alone, seeds {list(plan.judging)}")
     jobs = [[bench.alone(i, rate, seed) for i, rate in enumerate(rates)] for seed in plan.judging]
     raise_first(bench.run([job for run in reversed(list(zip(*jobs, strict=True))) for job in run]))
     alone = [[job.members()[0] for job in run] for run in jobs]
     bench.say(f"budgets of the grown members, seeds {list(plan.choosing)}")
-    searches = Budgets(bench, rates, alone).search()
+    budgets = Budgets(bench, rates, alone)
+    searches = budgets.search()
     chosen = min(searches, key=rank)
     fractions = chosen.fractions
     bench.say(f"the chain, seeds {list(plan.judging)}")
@@ -58,7 +59,8 @@ def acceleration(bench: Bench) -> dict[str, Any]:
         rates,
         chosen,
         searches,
-        sum(job.members()[0].flops for job in swept if job.done),
+        sum(job.members()[0].flops for job in swept.values() if job.done),
+        sum(flops for folder, flops in budgets.spent.items() if folder not in swept),
     )
     return outcome(bench, choice, [job.members() for job in chains], alone)
 

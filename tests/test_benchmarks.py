@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from compt.errors import ConfigError, WorkDirError
 from compt.files import LOCK
+from compt.report import report
 from compt.results import MemberReport, Point
 from tests.conftest import config_file
 from tests.environments import ROOT
@@ -116,6 +117,12 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
     for row, stage in zip(found["members"], chain, strict=True):
         assert stage["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(row["lr"] * row["lr_mult"])
         assert stage["iters"] == round(16 * row["fraction"])
+    states = [
+        path.parent for kind in ("hop", "longer") for path in (tmp_path / "runs").rglob(f"{kind}/*/*/*/chain.json")
+    ]
+    charged = sum(one.runs[0].members[-1].flops for one in (report([folder]) for folder in states))
+    fourth = [report([path.parent]).runs[0].flops for path in (tmp_path / "runs").rglob("alone/*/*/seed_3/chain.json")]
+    assert found["spent_on_choosing"]["search"] == pytest.approx(charged + sum(fourth)), "every run once"
     again, _ = measured(tmp_path)
     assert again["members"] == found["members"]
     assert manifests == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
@@ -269,7 +276,7 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
         study=(),
     )
     bench = Bench(plan, Path("nowhere"))
-    choice = Choice([{}, {}], [1.0, 1.0], Search((1, 1), (1.0, 0.2), (1.0, 0.5), ({},), 0.0, 0.0), [], 0.0)
+    choice = Choice([{}, {}], [1.0, 1.0], Search((1, 1), (1.0, 0.2), (1.0, 0.5), ({},), 0.0), [], 0.0, 0.0)
     alone = [[member("s", 1.5, 10), member("l", value, 30)] for value in (0.9, 1.1)]
 
     def chains(*values: float) -> list[list[MemberReport]]:

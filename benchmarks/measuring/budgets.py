@@ -31,8 +31,6 @@ class Search:
     choosing seed."""
     flops: float
     """Of the whole chain, mean of the choosing seeds."""
-    spent: float
-    """FLOPs of all that was trained to find it, on all choosing seeds."""
 
     @property
     def missed(self) -> bool:
@@ -56,7 +54,8 @@ class Budgets:
 
     def __init__(self, bench: Bench, rates: Sequence[float], alone: Sequence[Sequence[MemberReport]]) -> None:
         self.bench, self.rates, self.alone = bench, rates, alone
-        self._spent = 0.0
+        self.spent: dict[Path, float] = {}
+        """FLOPs of every run that the search took, by its folder."""
         self.goals = self._goals()
 
     def _goals(self) -> list[list[float]]:
@@ -64,7 +63,7 @@ class Budgets:
         bench = self.bench
         jobs = [[bench.alone(i, rate, seed) for seed in bench.plan.choosing] for i, rate in enumerate(self.rates)]
         raise_first(bench.run([job for several in reversed(jobs) for job in several]))
-        return [[bench.quality(job.members()[0]) for job in several] for several in jobs]
+        return [list(map(bench.quality, self._trained(several))) for several in jobs]
 
     def search(self) -> list[Search]:
         """All chains that were tried.
@@ -84,7 +83,6 @@ class Budgets:
 
     def _chain(self, longer: tuple[float, ...]) -> Search:
         """Every grown member at the smallest fraction that suffices, times its factor."""
-        self._spent = 0.0
         jobs = [self._first(longer[0], seed) for seed in self.bench.plan.choosing]
         reports = self._trained(jobs)
         fractions, mults, gains = [longer[0]], [1.0], []
@@ -101,7 +99,7 @@ class Budgets:
             reports = self._trained(jobs)
             total += statistics.mean(report.flops for report in reports)
             gains.append({fraction: gain for fraction, (gain, _) in sorted(found.items())})
-        chain = Search(longer, tuple(fractions), tuple(mults), tuple(gains), total, self._spent)
+        chain = Search(longer, tuple(fractions), tuple(mults), tuple(gains), total)
         parts = " - ".join(f"{fraction:g}" for fraction in fractions)
         self.bench.say(f"  chain of {parts}: {total:.4g} FLOPs{', missed' if chain.missed else ''}")
         return chain
@@ -184,5 +182,5 @@ class Budgets:
         """The last member of each run."""
         raise_first(self.bench.run(jobs))
         reports = [job.members()[-1] for job in jobs]
-        self._spent += sum(report.flops for report in reports)
+        self.spent |= {job.folder: report.flops for job, report in zip(jobs, reports, strict=True)}
         return reports

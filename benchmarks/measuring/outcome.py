@@ -33,6 +33,8 @@ class Choice:
     """Every chain tried."""
     swept: float
     """FLOPs of the sweeps."""
+    searched: float
+    """FLOPs of the search, every run once."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
         "predicted_deviation": statistics.stdev(ratios) if len(ratios) > 1 else math.nan,
         "spent_on_choosing": {
             "sweep": choice.swept,
-            "search": sum(search.spent for search in choice.searches),
+            "search": choice.searched,
         },
         "curves": {
             way: [[_curve(member, plan.metric) for member in run] for run in runs]
