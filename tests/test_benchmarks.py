@@ -182,9 +182,10 @@ def test_runs_stop_with_the_process_that_started_them(tmp_path: Path) -> None:
     options = ["--workers", "2", "--work-dir", str(runs), "--cfg-options", "presets.smoke.iters=1000000"]
     command = [sys.executable, str(BENCHMARKS / "acceleration.py"), str(family), *options]
     bench = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 300
     try:
         while len(training := list(runs.rglob("scalars.json"))) < 2:
-            assert bench.poll() is None
+            assert bench.poll() is None and time.monotonic() < until
             time.sleep(0.2)
     finally:
         bench.kill()
