@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +31,13 @@ class Search:
     """For every grown member, fraction -> gain over the member alone, or its source if that is better, on the worst
     choosing seed."""
     flops: float
-    """Of the whole chain, mean of the choosing seeds."""
+    """Of the whole chain, mean of the choosing seeds; infinite where it was given up at the last of ``gains``, because
+    more of that member would make it no cheaper than a chain that is known."""
 
     @property
     def missed(self) -> bool:
-        """Whether a member is not as good at any fraction."""
-        return any(max(gains.values()) < 0 for gains in self.gains)
+        """Whether a member is not as good at any fraction tried."""
+        return any(max(gains.values(), default=-math.inf) < 0 for gains in self.gains)
 
 
 def rank(search: Search) -> tuple[bool, float]:
@@ -70,49 +72,54 @@ class Budgets:
 
         First one whose members train no longer than they need. Then, from the smallest on, longer by half each time, as
         long as that makes the whole chain cheaper: steps of a small member cost little, and save steps of larger ones.
+        A chain is given up where it cannot become cheaper any more.
         """
-        tried = [best := self._chain((1.0,) * len(self.rates))]
+        tried = [best := self._chain((1.0,) * len(self.rates), math.inf)]
         for index in range(len(self.rates) - 1):
             while best.longer[index] * STEP <= self.bench.plan.longest:
                 longer = tuple(factor * (STEP if i == index else 1) for i, factor in enumerate(best.longer))
-                tried.append(found := self._chain(longer))
+                tried.append(found := self._chain(longer, math.inf if best.missed else best.flops))
                 if rank(found) > rank(best):
                     break
                 best = found
         return tried
 
-    def _chain(self, longer: tuple[float, ...]) -> Search:
-        """Every grown member at the smallest fraction that suffices, times its factor."""
+    def _chain(self, longer: tuple[float, ...], below: float) -> Search:
+        """Every grown member at the smallest fraction that suffices, times its factor, for less than so many FLOPs."""
         jobs = [self._first(longer[0], seed) for seed in self.bench.plan.choosing]
         reports = self._trained(jobs)
         fractions, mults, gains = [longer[0]], [1.0], []
         total = statistics.mean(report.flops for report in reports)
         for index in range(1, len(self.rates)):
             before = [self.bench.weights(job, len(job.config["chain"]) - 1) for job in jobs]
-            found = self._least(index, before, reports)
+            cost = longer[index] * statistics.mean(run[index].flops for run in self.alone)
+            grid = [fraction for fraction in self.bench.plan.fractions if total + fraction * cost < below]
+            found = self._least(index, grid, before, reports)
+            gains.append({fraction: gain for fraction, (gain, _) in sorted(found.items())})
             enough = [fraction for fraction, (gain, _) in found.items() if gain >= 0]
-            fraction = min(enough) if enough else max(self.bench.plan.fractions)
+            if not enough and len(grid) < len(self.bench.plan.fractions):
+                self.bench.say("  given up: with more of it no cheaper")
+                return Search(longer, tuple(fractions), tuple(mults), tuple(gains), math.inf)
+            fraction = min(enough) if enough else max(grid)
             mult = found[fraction][1]
             fractions.append(longer[index] * fraction)
             mults.append(mult)
             jobs = self._grown(index, fractions[-1], mult, before)
             reports = self._trained(jobs)
             total += statistics.mean(report.flops for report in reports)
-            gains.append({fraction: gain for fraction, (gain, _) in sorted(found.items())})
         chain = Search(longer, tuple(fractions), tuple(mults), tuple(gains), total)
         parts = " - ".join(f"{fraction:g}" for fraction in fractions)
         self.bench.say(f"  chain of {parts}: {total:.4g} FLOPs{', missed' if chain.missed else ''}")
         return chain
 
     def _least(
-        self, index: int, before: Sequence[Path], sources: Sequence[MemberReport]
+        self, index: int, grid: Sequence[float], before: Sequence[Path], sources: Sequence[MemberReport]
     ) -> dict[float, tuple[float, float]]:
-        """Fraction -> gain and the factor of the learning rate, down to the smallest that suffices.
+        """Fraction of the grid -> gain and the factor of the learning rate, down to the smallest that suffices.
 
         From half of what is predicted, doubled until it is enough, then halving what is between; from the smallest
         where the sources are as good already.
         """
-        grid = self.bench.plan.fractions
         metric = self.bench.plan.metric
         left = [fraction_left(source, run[index], metric) for source in sources for run in self.alone]
         half = statistics.mean(left) / 2

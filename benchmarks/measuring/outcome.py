@@ -108,9 +108,9 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
                 "longer": search.longer,
                 "fractions": search.fractions,
                 "lr_mults": search.lr_mults,
-                "gains": {row.name: _named(gains) for row, gains in zip(rows[1:], search.gains, strict=True)},
+                "gains": {row.name: _named(gains) for row, gains in zip(rows[1:], search.gains, strict=False)},
                 "missed": search.missed,
-                "acceleration": flops["alone"] / search.flops,
+                "acceleration": flops["alone"] / search.flops if math.isfinite(search.flops) else None,
             }
             for search in choice.searches
         ],

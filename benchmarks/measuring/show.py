@@ -99,6 +99,8 @@ def predicted_text(found: Mapping[str, Any]) -> str:
 
 def tried_text(search: Mapping[str, Any]) -> str:
     """What a chain that was tried came to."""
+    if search["acceleration"] is None:
+        return "given up, more of the next would make it no cheaper"
     return f"{search['acceleration']:.2f}x" + (" (missed)" if search["missed"] else "")
 
 
