@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import torch
-from acceleration import Acceleration
+from acceleration import acceleration
 from measuring.family import read_plan
 from measuring.runs import Bench, OutOfTime
 from measuring.show import draw, family_table, write
@@ -36,7 +36,7 @@ def main() -> int:
         for name in FAMILIES:
             plan = read_plan(name, MEMBERS, "gpu", {})
             bench = Bench(plan, WORK_DIR, minutes=max(0.01, (end - time.time()) / 60))
-            result = Acceleration(bench).run()
+            result = acceleration(bench)
             path = WORK_DIR / f"acceleration-{plan.name}-{MEMBERS}.json"
             write(result, path)
             draw(result, path.with_suffix(".svg"))

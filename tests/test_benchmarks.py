@@ -28,6 +28,7 @@ from tests.environments import ROOT
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import on_gpu  # noqa: E402
 from measuring.baseline import sweep  # noqa: E402
 from measuring.budgets import Budgets, Search, rank  # noqa: E402
 from measuring.family import Plan, read_plan  # noqa: E402
@@ -224,6 +225,21 @@ def test_an_unknown_metric_lists_those_there_are(tmp_path: Path) -> None:
     """Once the first member is measured."""
     family = config_file(tmp_path, {**FAMILY, "metric": "val/losss"}, "toys.py")
     assert "val/accuracy" in run("acceleration.py", family, "--work-dir", tmp_path / "runs", "--workers", "1", code=2)
+
+
+def test_pieces_on_a_gpu_go_on_until_all_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On whatever device there is: no piece here needs more than the toy family."""
+    assert "nothing was measured" in run("on_gpu.py") or torch.cuda.is_available()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(on_gpu, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True)))
+    monkeypatch.setattr(on_gpu, "FAMILIES", (str(config_file(tmp_path, FAMILY, "toys.py")),))
+    monkeypatch.setattr(on_gpu, "MINUTES", 0.001)
+    assert on_gpu.main() == 0 and "not finished, run it again" in capsys.readouterr().out
+    monkeypatch.setattr(on_gpu, "MINUTES", 8.0)
+    assert on_gpu.main() == 0 and "all is there" in (printed := capsys.readouterr().out)
+    assert "| toys, " in printed and (on_gpu.WORK_DIR / "acceleration-toys-gpu-3.json").is_file()
 
 
 @pytest.mark.parametrize("script", ["acceleration.py", "study.py"])
