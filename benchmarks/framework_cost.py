@@ -31,7 +31,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import open_clip
 import torch
@@ -43,9 +43,9 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from compt.cli import find_config
 from compt.config import DEFAULTS, ChainConfig, StageConfig, load_config
-from compt.interfaces import Paradigm
 from compt.loops import TrainLoop
 from compt.manifest import environment
+from compt.paradigms.clip import Clip
 from compt.planning import StagePlan, plan
 from compt.registry import PARADIGMS
 from compt.runner import run_stage, stage_config
@@ -64,8 +64,8 @@ class ByHand:
     """The loop a user would write around open_clip for this one stage."""
 
     def __init__(self, config: ChainConfig, stage: StageConfig, seed: int, iters: int, batch: Batch | None) -> None:
-        paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
-        self.model = build_member(paradigm, stage.member, seed=seed).to(DEVICE).train()
+        paradigm: Clip = PARADIGMS.build(dict(config.paradigm))
+        self.model: Any = build_member(paradigm, stage.member, seed=seed).to(DEVICE).train()
         self.batches = self._loaded(paradigm, stage, seed) if batch is None else _same(batch)
         self.loss = open_clip.ClipLoss(cache_labels=True)
         self.options = dict(stage.runner["optim_wrapper"]["optimizer"])
@@ -86,9 +86,9 @@ class ByHand:
         options = {**self.options, **implementation}
         return getattr(torch.optim, options.pop("type"))(groups, **options)
 
-    def _loaded(self, paradigm: Paradigm, stage: StageConfig, seed: int) -> Iterator[Batch]:
+    def _loaded(self, paradigm: Clip, stage: StageConfig, seed: int) -> Iterator[Batch]:
         dataset = paradigm.build_dataset("train")
-        sampler = DistributedSampler(dataset, 1, 0, shuffle=True, seed=seed, drop_last=True)
+        sampler: DistributedSampler[Any] = DistributedSampler(dataset, 1, 0, shuffle=True, seed=seed, drop_last=True)
         options = {"num_workers": 0, "pin_memory": DEVICE.type == "cuda", **stage.runner["train_dataloader"]}
         options.setdefault("persistent_workers", options["num_workers"] > 0)
         loader = DataLoader(dataset, sampler=sampler, drop_last=True, **options)
@@ -152,15 +152,18 @@ class Turns(Hook):
     """Time compt's turns, and let the hand-written loop have its own in between."""
 
     priority = "LOWEST"
+    order: ClassVar[list[str]]
+    clocks: ClassVar[dict[str, list[tuple[float, float]]]]
+    losses: ClassVar[list[float]]
 
     @classmethod
     def prepare(cls, by_hand: ByHand, rounds: int, iters: int) -> None:
         """Say what the hook of the next stage does."""
         cls.by_hand, cls.iters = by_hand, iters
         order = [turn for i in range(rounds) for turn in (("compt", "by hand") if i % 2 == 0 else ("by hand", "compt"))]
-        cls.order: list[str] = order
-        cls.clocks: dict[str, list[tuple[float, float]]] = {"compt": [], "by hand": []}
-        cls.losses: list[float] = []
+        cls.order = order
+        cls.clocks = {"compt": [], "by hand": []}
+        cls.losses = []
 
     def before_train_epoch(self, runner: Any) -> None:
         """Take over what compt chose: how often the loss is read, which implementation of the optimizer runs."""
