@@ -6,10 +6,18 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from compt.errors import ConfigError
 from compt.results import MemberReport, RunReport, read_run, read_state
+
+RESTART = 0.17
+"""What a grown member needs beside what is left to learn, as a share of its budget alone: its source's rate had come
+down, and its own goes up and comes down once more. From the hops of docs/study.md."""
+
+RESTART_DEVIATION = 0.1
+"""Standard deviation of the same over those hops."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +26,8 @@ class MemberPrediction:
 
     name: str
     fraction: float
-    deviation: float | None
-    """Standard deviation over the pilot runs, None with one."""
+    deviation: float
+    """Standard deviation: over the pilot runs, and of the rule."""
     flops: float
     """Alone."""
 
@@ -30,14 +38,19 @@ class Prediction:
 
     members: tuple[MemberPrediction, ...]
     flops: float
-    deviation: float | None
-    """Of ``flops``, over the pilot runs."""
+    deviation: float
+    """Of ``flops``, over the pilot runs and of the rule, which errs alike for all members."""
     alone_flops: float
 
     @property
     def acceleration(self) -> float:
         """How many times less compute the chain should take."""
         return self.alone_flops / self.flops
+
+    @property
+    def acceleration_deviation(self) -> float:
+        """Standard deviation of ``acceleration``, to first order."""
+        return self.acceleration * self.deviation / self.flops
 
 
 def read_pilots(folders: Sequence[Path]) -> list[RunReport]:
@@ -70,32 +83,34 @@ def predict(runs: Sequence[RunReport]) -> Prediction:
     """Predict a chain of the members of runs alone, one run a seed.
 
     A grown member begins where its source ended, so it should need what is left of its own curve alone once that has
-    crossed the source's figure. It held within some 15 % in small studies of language models.
+    crossed the source's figure, and ``RESTART``.
     """
-    count = len(runs[0].members)
-    shares = [[fraction_left(run.members[i - 1], run.members[i]) if i else 1.0 for i in range(count)] for run in runs]
-    totals = [
-        sum(share * member.flops for share, member in zip(row, run.members, strict=True))
-        for row, run in zip(shares, runs, strict=True)
+    return predict_members([run.members for run in runs])
+
+
+def predict_members(runs: Sequence[Sequence[MemberReport]], metric: str | None = None) -> Prediction:
+    """The same for members alone, small to large, by seed; ``metric`` is 'split/name', None for the main one."""
+    columns = list(zip(*runs, strict=True))
+    flops = [statistics.mean(member.flops for member in column) for column in columns]
+    needs = [[1.0] * len(runs)] + [
+        [min(1.0, RESTART + fraction_left(*pair, metric)) for pair in zip(before, after, strict=True)]
+        for before, after in pairwise(columns)
     ]
+    rule = [0.0] + [RESTART_DEVIATION] * (len(columns) - 1)
+    totals = [sum(share * cost for share, cost in zip(row, flops, strict=True)) for row in zip(*needs, strict=True)]
     members = tuple(
-        MemberPrediction(
-            name=runs[0].members[i].name,
-            fraction=statistics.mean(row[i] for row in shares),
-            deviation=_deviation([row[i] for row in shares]),
-            flops=statistics.mean(run.members[i].flops for run in runs),
-        )
-        for i in range(count)
+        MemberPrediction(column[0].name, statistics.mean(shares), math.hypot(_deviation(shares), error), cost)
+        for column, shares, error, cost in zip(columns, needs, rule, flops, strict=True)
     )
-    alone = statistics.mean(run.flops for run in runs)
-    return Prediction(members, statistics.mean(totals), _deviation(totals), alone)
+    error = sum(part * cost for part, cost in zip(rule, flops, strict=True))
+    return Prediction(members, statistics.mean(totals), math.hypot(_deviation(totals), error), sum(flops))
 
 
 def fraction_left(source: MemberReport, member: MemberReport, metric: str | None = None) -> float:
-    """The part of a member's curve alone that lies beyond its source's final figure; 1 where it never gets there.
+    """The part of a member's curve alone that lies beyond its source's final figure; 0 where it never gets there.
 
     ``metric`` is 'split/name', None for the main one. Linear between the two evaluations around the crossing; a curve
-    that begins beyond it has crossed at its first.
+    that begins beyond it has crossed at its first. 1 where there is nothing to compare.
     """
     name = metric or source.main_metric or ""
     reached = source.metrics.get(name)
@@ -111,8 +126,8 @@ def fraction_left(source: MemberReport, member: MemberReport, metric: str | None
             part = (last - goal) / (last - value) if math.isfinite(last) and last > value else 1.0
             return 1 - (before + part * (point.iteration - before)) / total
         before, last = point.iteration, value
-    return 1.0
+    return 0.0 if math.isfinite(last) else 1.0
 
 
-def _deviation(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -146,16 +146,12 @@ def plan_text(plan: ChainPlan) -> str:
 
 def prediction_text(prediction: Prediction) -> str:
     """What each grown member should need, and the chain, from runs of members alone."""
-
-    def share(value: float, deviation: float | None) -> str:
-        return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {deviation:.2f}"
-
     first, *grown = prediction.members
-    needs = ", ".join(f"'{member.name}' {share(member.fraction, member.deviation)}" for member in grown)
-    error = "" if prediction.deviation is None else f" ± {quantity(prediction.deviation)}"
+    needs = ", ".join(f"'{member.name}' {member.fraction:.2f} ± {member.deviation:.2f}" for member in grown)
     return (
         f"predicted from members alone, as shares of their budgets: {needs}; with all of '{first.name}' the chain "
-        f"would take {quantity(prediction.flops, 'FLOP')}{error}, {prediction.acceleration:.2f}x less than all alone"
+        f"would take {quantity(prediction.flops, 'FLOP')} ± {quantity(prediction.deviation)}, "
+        f"{prediction.acceleration:.2f}x ± {prediction.acceleration_deviation:.2f} less than all alone"
     )
 
 

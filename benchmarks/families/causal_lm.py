@@ -63,7 +63,7 @@ presets = dict(
         seeds=3,
         fractions=(0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.625, 0.75, 1.0),
         longest=4.0,
-        lr_mults=(1.0, 0.5, 0.25),
+        lr_mults=(1.0, 0.5, 0.25, 0.125),
         rates=3,
         evaluations=8,
     ),

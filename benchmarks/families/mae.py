@@ -47,8 +47,8 @@ def mae(width, layers):
 
 
 family = [
-    dict(name="mae-64x3", model=mae(64, 3), lr=8e-3),
-    dict(name="mae-64x4", model=mae(64, 4), lr=8e-3),
+    dict(name="mae-64x3", model=mae(64, 3), lr=4e-3),
+    dict(name="mae-64x4", model=mae(64, 4), lr=4e-3),
     dict(name="mae-96x4", model=mae(96, 4), lr=4e-3),
     dict(name="mae-96x5", model=mae(96, 5), lr=4e-3),
     dict(name="mae-128x5", model=mae(128, 5), lr=2e-3),
@@ -80,7 +80,7 @@ presets = dict(
         seeds=3,
         fractions=(0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.625, 0.75, 1.0),
         longest=4.0,
-        lr_mults=(1.0, 0.5),
+        lr_mults=(1.0, 0.5, 0.25, 0.125),
         rates=3,
         evaluations=8,
     ),

@@ -117,8 +117,8 @@ class Budgets:
     ) -> dict[float, tuple[float, float]]:
         """Fraction of the grid -> gain and the factor of the learning rate, down to the smallest that suffices.
 
-        From half of what is predicted, doubled until it is enough, then halving what is between; from the smallest
-        where the sources are as good already.
+        From half of what is left of its curve alone, doubled until it is enough, then halving what is between; from the
+        smallest where the sources are as good already.
         """
         metric = self.bench.plan.metric
         left = [fraction_left(source, run[index], metric) for source in sources for run in self.alone]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from compt.manifest import environment
-from compt.prediction import fraction_left
+from compt.prediction import Prediction, predict_members
 from compt.results import MemberReport
 from measuring.budgets import Search
 from measuring.command import repeating
@@ -68,7 +68,7 @@ class Row:
     alone_seconds: float
     chain_seconds: float
     predicted_fraction: float
-    """From members alone: the part of the member's own curve that lies beyond its source's figure."""
+    """From members alone, as the planner does."""
     predicted_deviation: float
 
 
@@ -81,17 +81,13 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
         alone: the same members alone.
     """
     plan = bench.plan
-    rows = list(_rows(bench, choice, chains, alone))
+    predicted = predict_members(alone, plan.metric)
+    rows = list(_rows(bench, choice, chains, alone, predicted))
     everyone = all(row.as_good for row in rows)
     flops, seconds = (
         {way: sum(getattr(row, f"{way}_{unit}") for row in rows) for way in ("alone", "chain")}
         for unit in ("flops", "seconds")
     )
-    predicted = [
-        sum(run[i].flops * (fraction_left(run[i - 1], run[i], plan.metric) if i else 1) for i in range(len(run)))
-        for run in alone
-    ]
-    ratios = [flops["alone"] / each for each in predicted]
     return {
         "name": plan.name,
         "command": repeating(sys.argv),
@@ -122,8 +118,8 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
         "acceleration_if_none_were_missed": flops["alone"] / flops["chain"],
         "acceleration_seconds": seconds["alone"] / seconds["chain"] if everyone else None,
         "acceleration_of_the_largest": rows[-1].alone_flops / flops["chain"] if rows[-1].as_good else None,
-        "predicted_acceleration": statistics.mean(ratios),
-        "predicted_deviation": statistics.stdev(ratios) if len(ratios) > 1 else math.nan,
+        "predicted_acceleration": predicted.acceleration,
+        "predicted_deviation": predicted.acceleration_deviation,
         "spent_on_choosing": {
             "sweep": choice.swept,
             "search": choice.searched,
@@ -136,7 +132,7 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
     }
 
 
-def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[Row]:
+def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs, predicted: Prediction) -> Iterator[Row]:
     """Every member over all seeds."""
     goal = math.nan
     for i, given in enumerate(bench.plan.members):
@@ -144,7 +140,6 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
         gains = [bench.quality(a) - bench.quality(b) for a, b in zip(ours, theirs, strict=True)]
         gain, error = statistics.mean(gains), _error(gains)
         over = [bench.quality(run[i]) - bench.quality(run[i - 1]) for run in chains] if i else []
-        predicted = [fraction_left(run[i - 1], run[i], bench.plan.metric) if i else 1.0 for run in alone]
         figures = {way: [bench.figure(m) for m in members] for way, members in (("a", theirs), ("c", ours))}
         before, goal = goal, statistics.mean(bench.quality(member) for member in theirs)
         reached = [
@@ -169,8 +164,8 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> Iterator[R
             reached_seconds=statistics.mean(r[1] for r in reached if r) if all(reached) else None,
             alone_seconds=statistics.mean(member.seconds for member in theirs),
             chain_seconds=statistics.mean(member.seconds for member in ours),
-            predicted_fraction=statistics.mean(predicted),
-            predicted_deviation=deviation(predicted),
+            predicted_fraction=predicted.members[i].fraction,
+            predicted_deviation=predicted.members[i].deviation,
         )
 
 

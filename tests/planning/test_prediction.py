@@ -9,7 +9,7 @@ import pytest
 import compt
 from compt.cli import main
 from compt.errors import ConfigError
-from compt.prediction import fraction_left, predict, read_pilots
+from compt.prediction import RESTART, RESTART_DEVIATION, fraction_left, predict, read_pilots
 from compt.results import MemberReport, Point, RunReport
 from tests.conftest import config_file
 
@@ -26,8 +26,9 @@ def member(name, values, *, flops=100.0, higher=False):
         (2.0, [4.0, 3.0, 2.0, 1.5], 0.25),  # crossed at the third of four
         (2.0, [4.0, 3.0, 1.0, 0.5], 1 - 25 / 40),  # half way between the second and the third
         (2.0, [1.5, 1.0, 0.9, 0.8], 0.75),  # at its first evaluation already
-        (2.0, [4.0, 3.5, 3.0, 2.5], 1.0),  # never
+        (2.0, [4.0, 3.5, 3.0, 2.5], 0.0),  # never: its source is better already
         (2.0, [4.0, None, 2.0, 1.0], 0.25),  # what was not finite is passed over
+        (2.0, [None, None], 1.0),  # nothing to compare
     ],
 )
 def test_the_rule_by_hand(source, curve, left):
@@ -37,17 +38,30 @@ def test_the_rule_by_hand(source, curve, left):
 
 
 def test_a_family_over_two_seeds_by_hand():
-    """a 100 FLOPs, b 400: half of b is left on one seed, a quarter on the other."""
+    """a 100 FLOPs, b 400: nothing of b is left on one seed, a quarter on the other, and a restart each time."""
     runs = []
     for curve in ([4.0, 2.0], [4.0, 3.0, 2.0, 1.0]):
         members = (member("a", [2.0]), member("b", curve, flops=400.0))
         runs.append(RunReport("alone", "x", "individual", 500.0, 1.0, members, {}))
     found = predict(runs)
-    assert [one.fraction for one in found.members] == [1.0, pytest.approx(0.125)]
-    assert found.members[1].deviation == pytest.approx(0.25 / 2**0.5)
-    assert found.flops == pytest.approx(100 + 0.125 * 400)
-    assert found.acceleration == pytest.approx(500 / 150)
-    assert predict(runs[:1]).deviation is None
+    assert [one.fraction for one in found.members] == [1.0, pytest.approx(0.125 + RESTART)]
+    assert found.members[0].deviation == 0
+    assert found.members[1].deviation == pytest.approx((0.125**2 * 2 + RESTART_DEVIATION**2) ** 0.5)
+    assert found.flops == pytest.approx(100 + (0.125 + RESTART) * 400)
+    assert found.deviation == pytest.approx(400 * found.members[1].deviation)
+    assert found.acceleration == pytest.approx(500 / found.flops)
+    assert found.acceleration_deviation == pytest.approx(500 / found.flops**2 * found.deviation)
+    assert predict(runs[:1]).deviation == pytest.approx(400 * RESTART_DEVIATION), "the rule's own"
+
+
+def test_no_member_needs_more_than_alone():
+    """And errors of the rule add up over members: it errs alike for all."""
+    members = (member("a", [2.0]), member("b", [1.9, 1.0]), member("c", [0.99, 0.9]))
+    found = predict([RunReport("alone", "x", "individual", 300.0, 1.0, members, {})])
+    assert [one.fraction for one in found.members] == [1.0, 0.5 + RESTART, 0.5 + RESTART]
+    late = (member("a", [2.0]), member("b", [1.9] * 10))
+    assert predict([RunReport("alone", "x", "individual", 200.0, 1.0, late, {})]).members[1].fraction == 1.0
+    assert found.deviation == pytest.approx(200 * RESTART_DEVIATION)
 
 
 @pytest.fixture
