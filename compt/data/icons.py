@@ -52,11 +52,13 @@ class Icons(Dataset):
         image_size: height and width in pixels. The fewer, the more icons look the same and are left out of
             the held-out splits.
         cache_dir: where the drawings are kept.
+        samples: how many of the icons in 'train' to keep, for many epochs over little data; the same ones each time,
+            more of them hold all that fewer hold. None for all. Held-out splits stay whole.
 
     Items: ``image`` RGB [image_size, image_size], ``captions``, ``label``.
 
     Raises:
-        ConfigError: there is no such split or size.
+        ConfigError: there is no such split or size, or too few icons.
         DataError: mkdocs-material or resvg-py is missing, or the cache cannot be written.
     """
 
@@ -69,7 +71,14 @@ class Icons(Dataset):
 
     splits = SPLITS
 
-    def __init__(self, split: str, *, image_size: int = 32, cache_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        split: str,
+        *,
+        image_size: int = 32,
+        cache_dir: str | Path | None = None,
+        samples: int | None = None,
+    ) -> None:
         if split not in SPLITS:
             raise ConfigError(
                 f"Icons have no split '{split}'.{did_you_mean(split, SPLITS)}", do=f"Available: {', '.join(SPLITS)}."
@@ -82,8 +91,9 @@ class Icons(Dataset):
         self.classes = part.classes
         self.skipped = len(self._drawings.skipped)
         """How many icons could not be drawn or are empty."""
-        self._rows = np.array(part.rows, np.int64)
-        self._labels = np.array(part.labels, np.int64)
+        kept = _kept(len(part.rows), samples if split == "train" else None)
+        self._rows = np.array(part.rows, np.int64)[kept]
+        self._labels = np.array(part.labels, np.int64)[kept]
         self._pixels = self._drawings.open()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -106,3 +116,12 @@ class Icons(Dataset):
     def icon(self, index: int) -> Icon:
         """The vendor, name and concept of a sample."""
         return Icon(self._drawings.paths[self._rows[index]])
+
+
+def _kept(count: int, samples: int | None) -> np.ndarray:
+    """Which of so many samples to keep, in their order."""
+    if samples is None:
+        return np.arange(count)
+    if not isinstance(samples, int) or not 1 <= samples <= count:
+        raise ConfigError(f"samples={samples!r} is not a number of icons from 1 to {count}.", where="icons")
+    return np.sort(np.random.default_rng(0).permutation(count)[:samples])

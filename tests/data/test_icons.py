@@ -116,6 +116,21 @@ def test_labels_are_head_words_and_names(icons: dict[str, Icons]) -> None:
             assert label == -1 or data.classes[label] == getattr(data.icon(i), part).replace("-", " ")
 
 
+def test_fewer_icons_are_those_of_more(icons: dict[str, Icons]) -> None:
+    """With their own labels, and held-out splits whole."""
+
+    def kept(samples: int) -> dict[str, int]:
+        data = Icons("train", samples=samples)
+        assert len(data) == samples
+        return {data.icon(i): data[i]["label"] for i in range(samples)}
+
+    everything = icons["train"]
+    known = {everything.icon(i): int(label) for i, label in enumerate(everything._labels)}
+    assert kept(100).items() <= kept(300).items() <= known.items() and kept(300) == kept(300)
+    assert len({icon.vendor for icon in kept(300)}) == 3, "of every vendor there is"
+    assert len(Icons("concept", samples=100)) == len(icons["concept"])
+
+
 def test_an_item_is_dark_on_white_rgb(icons: dict[str, Icons]) -> None:
     sample = icons["train"][0]
     assert (sample["image"].mode, sample["image"].size) == ("RGB", (32, 32))
@@ -234,6 +249,9 @@ def test_wrong_split_and_size() -> None:
         Icons("vendors")
     with pytest.raises(ConfigError, match="image_size=0"):
         Icons("train", image_size=0)
+    for samples in (0, 10**6, 1.5):
+        with pytest.raises(ConfigError, match=f"samples={samples} is not a number of icons from 1 to"):
+            Icons("train", samples=samples)
 
 
 def test_the_environment_moves_the_cache(few: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
