@@ -50,5 +50,13 @@ presets = dict(
         rates=3,
         evaluations=6,
     ),
-    gpu=dict(iters=2600, seeds=3, fractions=(0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0), rates=3, evaluations=40),
+    gpu=dict(
+        iters=2600,
+        seeds=3,
+        fractions=(0.0625, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0),
+        longest=4.0,
+        lr_mults=(1.0, 0.5, 0.25, 0.125),
+        rates=3,
+        evaluations=40,
+    ),
 )
