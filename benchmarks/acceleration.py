@@ -8,6 +8,7 @@
    good as the member alone, and as the one it was grown from, on each of the choosing seeds: the chain's budgets, with
    other learning rates where they help (`lr_mults` of a preset). Then with smaller members trained longer than they
    need (`longest`), as long as that makes the chain cheaper;
+   Where the preset has such a chain already (`chains`), `--search` searches anew;
 3. the whole chain with the judging seeds, with nothing left to choose. These alone are reported.
 
 A chain is charged all of its stages, teacher passes and learned growth; the family's ratio is counted only if every
@@ -20,11 +21,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from measuring.baseline import best, raise_first, sweep
-from measuring.budgets import Budgets, rank
+from measuring.budgets import Budgets, Search, rank
 from measuring.command import add_arguments, measured
 from measuring.family import SIZES
 from measuring.outcome import Choice, outcome
@@ -32,8 +34,8 @@ from measuring.runs import Bench, digest
 from measuring.show import draw, table, write
 
 
-def acceleration(bench: Bench) -> dict[str, Any]:
-    """Measure one family, and return the result."""
+def acceleration(bench: Bench, *, search: bool = False) -> dict[str, Any]:
+    """Measure one family, and return the result; ``search`` for a chain even where the preset has one."""
     plan = bench.plan
     bench.say(f"{plan.name}: learning rates of every member alone, {plan.iters} iterations")
     sweeps = sweep(bench, range(len(plan.members)))
@@ -43,24 +45,28 @@ def acceleration(bench: Bench) -> dict[str, Any]:
     jobs = [[bench.alone(i, rate, seed) for i, rate in enumerate(rates)] for seed in plan.judging]
     raise_first(bench.run([job for run in reversed(list(zip(*jobs, strict=True))) for job in run]))
     alone = [[job.members()[0] for job in run] for run in jobs]
-    bench.say(f"budgets of the grown members, seeds {list(plan.choosing)}")
-    budgets = Budgets(bench, rates, alone)
-    searches = budgets.search()
-    chosen = min(searches, key=rank)
-    fractions = chosen.fractions
+    recipe = None if search else plan.recipe
+    searches: list[Search] = []
+    spent: dict[Path, float] = {}
+    if recipe is None:
+        bench.say(f"budgets of the grown members, seeds {list(plan.choosing)}")
+        budgets = Budgets(bench, rates, alone)
+        searches, spent = budgets.search(), budgets.spent
+        recipe = min(searches, key=rank)
     bench.say(f"the chain, seeds {list(plan.judging)}")
-    stages = [plan.member(i, rates[i] * chosen.lr_mults[i], plan.part(fractions[i])) for i in range(len(rates))]
-    label = "-".join([digest([plan.ways, chosen.lr_mults]), *(f"{fraction:g}" for fraction in fractions)])
+    parts = list(zip(rates, recipe.fractions, recipe.lr_mults, strict=True))
+    stages = [plan.member(i, rate * mult, plan.part(part)) for i, (rate, part, mult) in enumerate(parts)]
+    label = "-".join([digest([plan.ways, recipe.lr_mults]), *(f"{fraction:g}" for fraction in recipe.fractions)])
     chains = [bench.chain(Path("chain") / label / f"seed_{seed}", stages, seed) for seed in plan.judging]
     raise_first(bench.run(chains))
     sign = bench.sign(alone[0][0])
     choice = Choice(
         [{rate: sign * value for rate, value in one.items()} for one in sweeps],
         rates,
-        chosen,
+        recipe,
         searches,
         sum(job.members()[0].flops for job in swept.values() if job.done),
-        sum(flops for folder, flops in budgets.spent.items() if folder not in swept),
+        sum(flops for folder, flops in spent.items() if folder not in swept),
     )
     return outcome(bench, choice, [job.members() for job in chains], alone)
 
@@ -70,9 +76,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("paradigm", help="a file of benchmarks/families, or the path of one")
     parser.add_argument("--family", type=int, choices=tuple(SIZES), default=3, help="number of members")
+    parser.add_argument("--search", action="store_true", help="search for a chain even where the preset has one")
     add_arguments(parser)
     arguments = parser.parse_args()
-    code, found = measured(arguments, arguments.paradigm, arguments.family, acceleration)
+    measure = partial(acceleration, search=arguments.search)
+    code, found = measured(arguments, arguments.paradigm, arguments.family, measure)
     if found is not None:
         if arguments.json:
             write(found, arguments.json)

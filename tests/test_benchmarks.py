@@ -31,8 +31,8 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import on_gpu  # noqa: E402
 from measuring.baseline import sweep  # noqa: E402
-from measuring.budgets import Budgets, Search, rank  # noqa: E402
-from measuring.family import Plan, read_plan  # noqa: E402
+from measuring.budgets import Budgets, rank  # noqa: E402
+from measuring.family import Plan, Recipe, read_plan  # noqa: E402
 from measuring.outcome import Choice, outcome  # noqa: E402
 from measuring.runs import Bench  # noqa: E402
 from measuring.show import put_between, spread, write  # noqa: E402
@@ -72,9 +72,9 @@ def run(script: str, *arguments: str | Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-def measured(tmp_path: Path, script: str = "acceleration.py", *more: str) -> tuple[dict[str, Any], str]:
+def measured(tmp_path: Path, script: str = "acceleration.py", *more: str, **changes: Any) -> tuple[dict[str, Any], str]:
     """The result of the toy family, and what was printed."""
-    family, result = config_file(tmp_path, FAMILY, "toys.py"), tmp_path / f"{Path(script).stem}.json"
+    family, result = config_file(tmp_path, {**FAMILY, **changes}, "toys.py"), tmp_path / f"{Path(script).stem}.json"
     printed = run(script, family, "--work-dir", tmp_path / "runs", "--workers", "1", "--json", result, *more)
     return json.loads(result.read_text()) if result.is_file() else {}, printed
 
@@ -130,6 +130,12 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
     assert found["spent_on_choosing"]["search"] == pytest.approx(charged + sum(fourth)), "every run once"
     again, _ = measured(tmp_path)
     assert again["members"] == found["members"]
+    known = [{"fractions": [1, 1], "lr_mults": [1, 1]}, {key: cheapest[key] for key in ("fractions", "lr_mults")}]
+    presets = {"smoke": {**FAMILY["presets"]["smoke"], "chains": known}}
+    given, printed = measured(tmp_path, presets=presets)
+    assert given["members"] == found["members"] and not given["searches"] and "the preset has the chain" in printed
+    assert given["spent_on_choosing"]["search"] == 0
+    assert measured(tmp_path, "acceleration.py", "--search", presets=presets)[0]["searches"] == found["searches"]
     assert manifests == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
 
 
@@ -282,7 +288,16 @@ def member(name: str, value: float, flops: float, before: float = 0.0) -> Member
 def plan_of(*names: str, **changes: Any) -> Plan:
     """A plan of which nothing is trained."""
     keys: dict[str, Any] = dict(
-        iters=4, seeds=2, fractions=(0.2,), rates=3, longest=1.0, metric=None, floor="", lr_mults=(1.0,), study=()
+        iters=4,
+        seeds=2,
+        fractions=(0.2,),
+        rates=3,
+        longest=1.0,
+        metric=None,
+        floor="",
+        lr_mults=(1.0,),
+        recipe=None,
+        study=(),
     )
     return Plan("x", tuple({"name": name} for name in names), {}, **{**keys, **changes})
 
@@ -331,7 +346,7 @@ def test_a_chain_that_cannot_become_cheaper_is_given_up() -> None:
 def test_one_missed_member_takes_the_familys_ratio_away() -> None:
     """By hand: 10 + 30 alone, 10 + 6 in the chain; the second is worse, with and without noise that covers it."""
     bench = Bench(plan_of("s", "l"), Path("nowhere"))
-    choice = Choice([{}, {}], [1.0, 1.0], Search((1, 1), (1.0, 0.2), (1.0, 0.5), ({},), 0.0), [], 0.0, 0.0)
+    choice = Choice([{}, {}], [1.0, 1.0], Recipe((1.0, 0.2), (1.0, 0.5)), [], 0.0, 0.0)
     alone = [[member("s", 1.5, 10), member("l", value, 30)] for value in (0.9, 1.1)]
 
     def chains(*values: float) -> list[list[MemberReport]]:

@@ -65,6 +65,7 @@ presets = dict(
         longest=4.0,
         lr_mults=(1.0, 0.5, 0.25, 0.125),
         rates=3,
+        chains=[dict(fractions=(1.0, 0.9375, 0.0625), lr_mults=(1.0, 1.0, 0.5))],  # found by --search
         evaluations=8,
     ),
     gpu=dict(

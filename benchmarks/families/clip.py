@@ -48,6 +48,11 @@ presets = dict(
         longest=4.0,
         lr_mults=(1.0, 0.5, 0.25, 0.125),
         rates=3,
+        chains=[  # of three: found by --search; the others carry it on
+            dict(fractions=(3.375, 0.0625, 0.0625), lr_mults=(1.0, 0.25, 0.125)),
+            dict(fractions=(3.375, *[0.0625] * 3), lr_mults=(1.0, 0.25, *[0.125] * 2)),
+            dict(fractions=(3.375, *[0.0625] * 6), lr_mults=(1.0, 0.25, *[0.125] * 5)),
+        ],
         evaluations=6,
     ),
     gpu=dict(

@@ -11,6 +11,7 @@ from pathlib import Path
 from compt.prediction import fraction_left
 from compt.results import MemberReport
 from measuring.baseline import raise_first
+from measuring.family import Recipe
 from measuring.runs import Bench, Job, digest
 
 STEP = 1.5
@@ -18,15 +19,11 @@ STEP = 1.5
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(Recipe):
     """One chain that was tried."""
 
     longer: tuple[float, ...]
     """How many times longer than it needs itself each member trains; 1 for the last."""
-    fractions: tuple[float, ...]
-    """Of its budget alone, for every member."""
-    lr_mults: tuple[float, ...]
-    """Peak learning rate of every member relative to its own."""
     gains: tuple[Mapping[float, float], ...]
     """For every grown member, fraction -> gain over the member alone, or its source if that is better, on the worst
     choosing seed."""
@@ -99,7 +96,7 @@ class Budgets:
             enough = [fraction for fraction, (gain, _) in found.items() if gain >= 0]
             if not enough and len(grid) < len(self.bench.plan.fractions):
                 self.bench.say("  given up: with more of it no cheaper")
-                return Search(longer, tuple(fractions), tuple(mults), tuple(gains), math.inf)
+                return Search(tuple(fractions), tuple(mults), longer, tuple(gains), math.inf)
             fraction = min(enough) if enough else max(grid)
             mult = found[fraction][1]
             fractions.append(longer[index] * fraction)
@@ -107,7 +104,7 @@ class Budgets:
             jobs = self._grown(index, fractions[-1], mult, before)
             reports = self._trained(jobs)
             total += statistics.mean(report.flops for report in reports)
-        chain = Search(longer, tuple(fractions), tuple(mults), tuple(gains), total)
+        chain = Search(tuple(fractions), tuple(mults), longer, tuple(gains), total)
         parts = " - ".join(f"{fraction:g}" for fraction in fractions)
         self.bench.say(f"  chain of {parts}: {total:.4g} FLOPs{', missed' if chain.missed else ''}")
         return chain

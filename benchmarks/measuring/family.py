@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,19 @@ OWN = ("family", "presets", "floor", "metric", "study")
 WAYS = ("grower", "transfer", "grown")
 """What makes a chain of its members: nothing that a member alone depends on."""
 PRESET = ("iters", "seeds", "fractions", "rates")
-OPTIONAL = ("longest", "lr_mults")
+OPTIONAL = ("longest", "lr_mults", "chains")
 SIZES = {3: (0, 3, 6), 4: (0, 2, 4, 6), 7: tuple(range(7))}
 """Which of seven members make the smaller families: the smallest and the largest always."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long, and how fast, every member of a chain is trained."""
+
+    fractions: tuple[float, ...]
+    """Of its budget alone, for every member."""
+    lr_mults: tuple[float, ...]
+    """Peak learning rate of every member relative to its own."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,8 @@ class Plan:
     floor: str
     lr_mults: tuple[float, ...]
     """Learning rates to try for a grown member, relative to its own, 1 among them, from the highest."""
+    recipe: Recipe | None
+    """The chain to train; None where it is to be searched for."""
     study: tuple[Mapping[str, Any], ...]
     """Ways to grow that ``study.py`` compares."""
 
@@ -119,5 +131,17 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
         metric=content.get("metric"),
         floor=content.get("floor", ""),
         lr_mults=tuple(chosen.get("lr_mults", (1.0,))),
+        recipe=_recipe(chosen.get("chains", ()), len(family)),
         study=tuple(content.get("study", ())),
     )
+
+
+def _recipe(chains: Sequence[Mapping[str, Any]], members: int) -> Recipe | None:
+    """The one that is known for so many members."""
+    for chain in chains:
+        recipe = Recipe(tuple(chain["fractions"]), tuple(chain["lr_mults"]))
+        if len(recipe.fractions) != len(recipe.lr_mults):
+            raise ConfigError("A chain needs as many `lr_mults` as `fractions`.", where=f"chains: {dict(chain)}")
+        if len(recipe.fractions) == members:
+            return recipe
+    return None

@@ -14,6 +14,7 @@ from compt.prediction import Prediction, predict_members
 from compt.results import MemberReport
 from measuring.budgets import Search
 from measuring.command import repeating
+from measuring.family import Recipe
 from measuring.runs import Bench
 
 Runs = Sequence[Sequence[MemberReport]]
@@ -27,10 +28,10 @@ class Choice:
     sweeps: Sequence[Mapping[float, float]]
     """For every member, learning rate -> held-out figure at its full budget."""
     rates: Sequence[float]
-    chosen: Search
+    recipe: Recipe
     """The chain that was trained."""
     searches: Sequence[Search]
-    """Every chain tried."""
+    """Every chain tried; none where the preset has the recipe."""
     swept: float
     """FLOPs of the sweeps."""
     searched: float
@@ -149,8 +150,8 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs, predicted: Pr
             name=given["name"],
             params=theirs[0].params,
             lr=choice.rates[i],
-            fraction=choice.chosen.fractions[i],
-            lr_mult=choice.chosen.lr_mults[i],
+            fraction=choice.recipe.fractions[i],
+            lr_mult=choice.recipe.lr_mults[i],
             alone=statistics.mean(figures["a"]),
             alone_deviation=deviation(figures["a"]),
             chain=statistics.mean(figures["c"]),

@@ -77,7 +77,7 @@ def table(found: Mapping[str, Any]) -> None:
     console.print(f"whole family, every member as good as alone: {ratio_text(found)}")
     console.print(f"predicted from the members alone: {predicted_text(found)}")
     tried = [" - ".join(f"{f:g}" for f in one["fractions"]) + ": " + tried_text(one) for one in found["searches"]]
-    console.print(f"tried on the choosing seeds: {'; '.join(tried)}")
+    console.print(f"tried on the choosing seeds: {'; '.join(tried) or 'nothing, the preset has the chain'}")
     if (largest := found["acceleration_of_the_largest"]) is not None:
         console.print(f"if only the largest is wanted: {largest:.2f}x")
     if found["floor"]:
@@ -121,9 +121,10 @@ def family_table(found: Sequence[Mapping[str, Any]]) -> str:
         else:
             ratio, seconds = f"**{one['acceleration']:.2f}x**", f"{one['acceleration_seconds']:.2f}x"
         largest = one["acceleration_of_the_largest"]
+        unstretched = ", ".join([predicted_text(one), *map(tried_text, one["searches"][:1])])
         lines.append(
             f"| {one['name'].partition('-')[0]}, {sizes} M parameters | {count} | {ratio} | {seconds} | "
-            f"{f'{largest:.2f}x' if largest else ''} | {predicted_text(one)}, {tried_text(one['searches'][0])} | "
+            f"{f'{largest:.2f}x' if largest else ''} | {unstretched} | "
             f"{f'{PAPER[count]}x' if count in PAPER else ''} |"
         )
     return "\n".join(lines)
