@@ -47,6 +47,7 @@ study = [
     dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
     dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
     dict(grower=dict(type="scratch"), transfer=dict(type="logit_kl"), fractions=(0.25,)),
+    dict(grower=dict(type="scratch"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.25), fractions=(0.125, 0.25)),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5)),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), fractions=(0.25,)),

@@ -30,10 +30,13 @@ optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 
 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
+    dict(grower=dict(type="scratch"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
     dict(grower=dict(type="leading_block"), fractions=(0.25,)),
+    dict(grower=dict(type="clone"), fractions=(0.25,)),
     dict(grower=dict(type="lossless")),
     dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
     dict(grower=dict(type="lossless"), transfer=dict(type="feature_mse")),
+    dict(grower=dict(type="lossless"), transfer=dict(type="relation"), fractions=(0.25,)),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5), fractions=(0.25,)),
     dict(grower=dict(type="lossless"), grown=dict(lr_mult=2.0), fractions=(0.25,)),
     dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=2.0), fractions=(0.25, 0.5)),

@@ -63,6 +63,7 @@ optim_wrapper = dict(optimizer=dict(type="AdamW", weight_decay=0.05, betas=(0.9,
 
 study = [
     dict(grower=dict(type="scratch"), fractions=(0.25,)),
+    dict(grower=dict(type="scratch"), transfer=dict(type="feature_mse"), fractions=(0.25,)),
     dict(grower=dict(type="leading_block"), fractions=(0.25,)),
     dict(grower=dict(type="clone"), fractions=(0.25,)),
     dict(grower=dict(type="lossless")),
