@@ -269,6 +269,7 @@ def test_the_families_can_be_planned(paradigm: str, preset: str) -> None:
     growth = [after.student_flops / before.student_flops for before, after in pairwise(stages)]
     assert all(1.1 < factor < 3 for factor in growth)
     assert read_plan(paradigm, 3, preset, {}).members == tuple(plan.members[i] for i in (0, 3, 6))
+    assert read_plan(paradigm, 4, preset, {"name": "other"}).name == f"other-{preset}"
 
 
 def member(name: str, value: float, flops: float, before: float = 0.0) -> MemberReport:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from compt.errors import ConfigError
 
 FAMILIES = Path(__file__).parents[1] / "families"
-OWN = ("family", "presets", "floor", "metric", "study")
+OWN = ("name", "family", "presets", "floor", "metric", "study")
 WAYS = ("grower", "transfer", "grown")
 """What makes a chain of its members: nothing that a member alone depends on."""
 PRESET = ("iters", "seeds", "fractions", "rates")
@@ -120,7 +120,7 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
         raise ConfigError(f"The preset '{preset}' lacks {', '.join(lacking)}.", where=str(path))
     base = {key: value for key, value in content.items() if key not in OWN}
     return Plan(
-        name=f"{path.stem}-{preset}",
+        name=f"{content.get('name', path.stem)}-{preset}",
         members=tuple(family),
         base=base | {key: value for key, value in chosen.items() if key not in PRESET + OPTIONAL},
         iters=chosen["iters"],
