@@ -1,8 +1,4 @@
-"""Llama-style language models on bytes: few passes over much text.
-
-As a chain's config, but with ``family`` in place of ``chain``: all sizes, small to large. ``lr`` is where the sweep of
-a member's learning rate starts. A preset may replace any key, and has its budgets in iterations.
-"""
+"""Llama-style language models on bytes: few passes over much text. See benchmarks/README.md for the keys."""
 
 _base_ = ["_base_/schedule.py"]
 paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=256)

@@ -1,4 +1,4 @@
-"""CLIP on icons: many epochs over little data. The keys are explained in ``causal_lm.py``."""
+"""CLIP on icons: many epochs over little data. See benchmarks/README.md for the keys."""
 
 _base_ = ["_base_/schedule.py"]
 paradigm = dict(type="clip", data=dict(type="icons"))
