@@ -135,6 +135,10 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
     given, printed = measured(tmp_path, presets=presets)
     assert given["members"] == found["members"] and not given["searches"] and "the preset has the chain" in printed
     assert given["spent_on_choosing"]["search"] == 0
+    document, picture = tmp_path / "x.md", tmp_path / "x.svg"
+    document.write_text("<!-- acceleration -->\n<!-- end -->\n")
+    merged = run("merge.py", tmp_path / "acceleration.json", "--picture", picture, "--write", document)
+    assert "| toys, " in merged and merged.strip() in document.read_text() and picture.is_file()
     assert measured(tmp_path, "acceleration.py", "--search", presets=presets)[0]["searches"] == found["searches"]
     assert manifests == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
 
