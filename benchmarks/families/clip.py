@@ -54,7 +54,7 @@ presets = dict(
         chains=[  # of three: found by --search; the others carry it on
             dict(fractions=(3.375, 0.0625, 0.0625), lr_mults=(1.0, 0.25, 0.125)),
             dict(fractions=(3.375, *[0.0625] * 3), lr_mults=(1.0, 0.25, 0.0625, 0.0625)),
-            dict(fractions=(3.375, *[0.0625] * 6), lr_mults=(1.0, *[0.125] * 3, *[0.0625] * 3)),
+            dict(fractions=(3.375, *[0.0625] * 6), lr_mults=(1.0, *[0.125] * 3, 0.03125, *[0.0625] * 2)),
         ],
         evaluations=6,
     ),
