@@ -7,8 +7,8 @@
 2. every larger member grown from the one before it, at fractions of that budget, to find the smallest at which it is as
    good as the member alone, and as the one it was grown from, on each of the choosing seeds: the chain's budgets, with
    other learning rates where they help (`lr_mults` of a preset). Then with smaller members trained longer than they
-   need (`longest`), as long as that makes the chain cheaper;
-   Where the preset has such a chain already (`chains`), `--search` searches anew;
+   need (`longest`), as long as that makes the chain cheaper. Skipped where the preset has a chain (`chains`), unless
+   with `--search`;
 3. the whole chain with the judging seeds, with nothing left to choose. These alone are reported.
 
 A chain is charged all of its stages, teacher passes and learned growth; the family's ratio is counted only if every

@@ -224,6 +224,10 @@ def test_a_rate_that_diverges_is_the_worst(tmp_path: Path) -> None:
         ({"family": FAMILY["family"][:2]}, "has 2 members"),
         ({"presets": {"smoke": {"iters": 3}}}, "lacks seeds, fractions, rates"),
         ({"presets": {"cpu": {}}}, "no preset 'smoke'"),
+        (
+            {"presets": {"smoke": {**FAMILY["presets"]["smoke"], "chains": [{"fractions": [1, 1]}]}}},
+            "as many `lr_mults`",
+        ),
     ],
 )
 def test_a_family_that_cannot_be_used_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:

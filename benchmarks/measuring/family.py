@@ -139,9 +139,13 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
 def _recipe(chains: Sequence[Mapping[str, Any]], members: int) -> Recipe | None:
     """The one that is known for so many members."""
     for chain in chains:
-        recipe = Recipe(tuple(chain["fractions"]), tuple(chain["lr_mults"]))
-        if len(recipe.fractions) != len(recipe.lr_mults):
-            raise ConfigError("A chain needs as many `lr_mults` as `fractions`.", where=f"chains: {dict(chain)}")
+        recipe = Recipe(tuple(chain.get("fractions", ())), tuple(chain.get("lr_mults", ())))
+        if not 0 < len(recipe.fractions) == len(recipe.lr_mults):
+            raise ConfigError(
+                "A chain needs `fractions` and as many `lr_mults`.",
+                where=f"chains: {dict(chain)}",
+                do="Give one of each for every member.",
+            )
         if len(recipe.fractions) == members:
             return recipe
     return None
