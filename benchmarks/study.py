@@ -96,7 +96,7 @@ class Study:
         carried = way["grown"].get("optimizer_state", False)
         first = plan.member(0, rates[0], plan.iters if carried else 0)
         if not carried:
-            first["init"] = str(self.bench.weights(alone[0]))
+            first["init"] = str(alone[0].stages[-1])
         keys = {
             key: way[key] for key in WAYS if way[key] is not None
         }  # {} too: the family's own rule is one of several

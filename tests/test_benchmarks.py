@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ from measuring.baseline import sweep  # noqa: E402
 from measuring.budgets import Budgets, rank  # noqa: E402
 from measuring.family import Plan, Recipe, read_plan  # noqa: E402
 from measuring.outcome import Choice, outcome  # noqa: E402
-from measuring.runs import Bench  # noqa: E402
+from measuring.runs import Bench, Job, OutOfTime  # noqa: E402
 from measuring.show import put_between, spread, write  # noqa: E402
 
 FAMILY: dict[str, Any] = dict(
@@ -128,6 +129,9 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
     charged = sum(one.runs[0].members[-1].flops for one in (report([folder]) for folder in states))
     fourth = [report([path.parent]).runs[0].flops for path in (tmp_path / "runs").rglob("alone/*/*/seed_3/chain.json")]
     assert found["spent_on_choosing"]["search"] == pytest.approx(charged + sum(fourth)), "every run once"
+    kept = [path.parent for path in (tmp_path / "runs").rglob("weights.safetensors")]
+    assert kept and not any((stage / left).exists() for stage in kept for left in ("export", "grown.safetensors"))
+    assert all(json.loads((stage / "manifest.json").read_text())["iters"] for stage in kept), "what was trained, only"
     again, _ = measured(tmp_path)
     assert again["members"] == found["members"]
     known = [{"fractions": [1, 1], "lr_mults": [1, 1]}, {key: cheapest[key] for key in ("fractions", "lr_mults")}]
@@ -207,6 +211,38 @@ def test_runs_stop_with_the_process_that_started_them(tmp_path: Path) -> None:
     for stage in (path.parents[2] for path in training):
         with FileLock(stage.parent / LOCK, timeout=60):
             assert list((stage / "checkpoints").glob("*.pt")), stage
+
+
+class Careless(Job):
+    """Takes whatever is raised for its own failure, as libraries do."""
+
+    done = False
+
+    def run(self) -> str:
+        self.folder.mkdir()
+        until = time.monotonic() + 1
+        try:
+            while time.monotonic() < until:
+                pass
+        except BaseException as error:
+            raise SyntaxError from error
+        return "ended"
+
+
+def test_the_end_of_the_time_breaks_into_nothing(tmp_path: Path) -> None:
+    """It stops what trains, as the system would; all else ends by itself, and nothing more is begun."""
+    plan = read_plan(str(config_file(tmp_path, FAMILY, "toys.py")), 3, "smoke", {})
+    before = signal.getsignal(signal.SIGTERM)
+    bench = Bench(plan, tmp_path, minutes=0.5 / 60)
+    with pytest.raises(OutOfTime):
+        bench.run([Careless(bench.root / "under_way", {}), Careless(bench.root / "next", {})])
+    assert (bench.root / "under_way").is_dir() and not (bench.root / "next").exists()
+    bench = Bench(plan, tmp_path, minutes=5 / 60)
+    trains = bench.chain(Path("long"), [plan.member(0, 1e-2, 1_000_000)], 0)
+    with pytest.raises(OutOfTime):
+        bench.run([trains, Careless(bench.root / "next", {})])
+    assert list(trains.stages[0].glob("checkpoints/*.pt")) and not (bench.root / "next").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_rate_that_diverges_is_the_worst(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Budgets:
         fractions, mults, gains = [longer[0]], [1.0], []
         total = statistics.mean(report.flops for report in reports)
         for index in range(1, len(self.rates)):
-            before = [self.bench.weights(job, len(job.config["chain"]) - 1) for job in jobs]
+            before = [job.stages[-1] for job in jobs]
             cost = longer[index] * statistics.mean(run[index].flops for run in self.alone)
             grid = [fraction for fraction in self.bench.plan.fractions if total + fraction * cost < below]
             found = self._least(index, grid, before, reports)

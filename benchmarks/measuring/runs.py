@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ from compt.files import atomic
 from compt.report import report
 from compt.results import MemberReport
 from compt.tables import duration, plain_console
-from compt.workdir import differences
+from compt.workdir import StageFolder, differences
 from measuring.family import WAYS, Plan
 
 MOST = 8
@@ -60,7 +61,22 @@ class Job:
             compt.train(deepcopy(dict(self.config)), work_dir=self.folder, resume=resume, individual=self.alone)
         except DivergedError as error:
             return str(error)
+        self._tidy()
         return ""
+
+    def _tidy(self) -> None:
+        """Keep no more than others start from: the weights of what was trained."""
+        for member, path in zip(self.config["chain"], self.stages, strict=True):
+            stage = StageFolder(path)
+            shutil.rmtree(stage.export, ignore_errors=True)
+            stage.grown.unlink(missing_ok=True)
+            if member.get("iters") == 0:
+                stage.weights.unlink(missing_ok=True)
+
+    @property
+    def stages(self) -> list[Path]:
+        """Their folders; another chain can start from one that is finished."""
+        return [self.folder / f"{i:02d}_{member['name']}" for i, member in enumerate(self.config["chain"], 1)]
 
     @property
     def done(self) -> bool:
@@ -102,11 +118,6 @@ class Bench:
     def chain(self, folder: Path, chain: Sequence[Mapping[str, Any]], seed: int, **keys: Any) -> Job:
         """A chain in a folder below the plan's; ``keys`` replace those that all runs share."""
         return Job(self.root / folder, {**self._config(chain, seed), **keys})
-
-    def weights(self, job: Job, stage: int = 0) -> Path:
-        """The folder of a finished stage, to start another chain from."""
-        names = [member["name"] for member in job.config["chain"]]
-        return job.folder / f"{stage + 1:02d}_{names[stage]}"
 
     def run(self, jobs: Sequence[Job]) -> list[str]:
         """Run all that are not done yet, and return for each '' or what went wrong.
@@ -213,10 +224,12 @@ def _follow() -> None:
 
 
 def _guarded(job: Job, deadline: float) -> str:
-    """Run a job in whatever process. The deadline stops it as a signal would, within a stage or outside."""
+    """Run a job in whatever process, unless the time is over; a stage that is stopped by it ends the job."""
+    if time.time() >= deadline:
+        return "out of time"
     try:
         return job.run()
-    except (OutOfTime, ComptError):
+    except ComptError:
         if time.time() >= deadline:
             return "out of time"
         raise
@@ -225,29 +238,45 @@ def _guarded(job: Job, deadline: float) -> str:
             os._exit(1)
 
 
-def _arm(deadline: float) -> threading.Timer | None:
-    """Ask this process to stop at the deadline, as the system would: stages save, and go on another time."""
+def _arm(deadline: float) -> Callable[[], None]:
+    """Ask this process to stop from the deadline on, as the system would; call what is returned to end it.
+
+    Only a stage in training hears it, which saves and ends; so it is asked again and again. To raise here instead
+    would break into whatever runs, which may take it for a failure of its own.
+    """
     if math.isinf(deadline):
-        return None
+        return lambda: None
+    done = threading.Event()
 
-    def over(*_: Any) -> None:
-        raise OutOfTime
+    def outside(number: int, _: Any) -> None:
+        if _LEFT.is_set() or time.time() < deadline:  # it was not us
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
-    signal.signal(signal.SIGTERM, over)
-    timer = threading.Timer(max(0.0, deadline - time.time()), os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    timer.start()
-    return timer
+    def ask() -> None:
+        done.wait(max(0.0, deadline - time.time()))
+        while not done.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.wait(0.2)
+
+    signal.signal(signal.SIGTERM, outside)
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+
+    def disarm() -> None:
+        done.set()
+        thread.join()
+
+    return disarm
 
 
 @contextmanager
 def _until(deadline: float) -> Iterator[None]:
-    """Stop what runs inside at the deadline."""
+    """Stop what trains inside at the deadline."""
     before = signal.getsignal(signal.SIGTERM)
-    timer = _arm(deadline)
+    disarm = _arm(deadline)
     try:
         yield
     finally:
-        if timer is not None:
-            timer.cancel()
-            signal.signal(signal.SIGTERM, before)
+        disarm()
+        signal.signal(signal.SIGTERM, before)
