@@ -60,9 +60,16 @@ presets = dict(
         seeds=3,
         fractions=(0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.4375, 0.5, 0.625, 0.75, 1.0),
         longest=4.0,
-        lr_mults=(1.0, 0.5, 0.25, 0.125),
+        lr_mults=(1.0, 0.5, 0.25, 0.125, 0.0625),
         rates=3,
-        chains=[dict(fractions=(1.0, 0.9375, 0.0625), lr_mults=(1.0, 1.0, 0.5))],  # found by --search
+        chains=[  # of three: found by --search; the others by a few trials on the same seeds
+            dict(fractions=(1.0, 0.9375, 0.0625), lr_mults=(1.0, 1.0, 0.5)),
+            dict(fractions=(1.0, 1.0, 0.0625, 0.125), lr_mults=(1.0, 1.0, 0.25, 0.25)),
+            dict(
+                fractions=(1.0, 0.375, 0.4375, 0.75, 0.0625, 0.0625, 0.125),
+                lr_mults=(1.0, 0.5, 0.5, 1.0, 0.125, 0.0625, 0.0625),
+            ),
+        ],
         evaluations=8,
     ),
     gpu=dict(
