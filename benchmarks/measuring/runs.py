@@ -130,7 +130,7 @@ class Bench:
         self._claim()
         due = [job for job in jobs if not job.done]
         failed: dict[Path, str] = {}
-        with self._executor(min(self.workers, len(due))) as run:
+        with self._executor() as run:
             for job, why in run(due):
                 failed[job.folder] = why
                 text = why.partition("\n")[0] or self.describe(job.members()[-1])
@@ -159,14 +159,17 @@ class Bench:
             file.write_text(json.dumps(ours, indent=1) + "\n")
 
     @contextmanager
-    def _executor(self, count: int) -> Iterator[Callable[[Sequence[Job]], Iterator[tuple[Job, str]]]]:
-        """What runs jobs, here or in other processes, and tells of each as it ends."""
-        if count <= 1:
+    def _executor(self) -> Iterator[Callable[[Sequence[Job]], Iterator[tuple[Job, str]]]]:
+        """What runs jobs, here or in other processes, and tells of each as it ends.
+
+        How many threads a run has does not depend on how many jobs are left: it would show in the last digits.
+        """
+        if self.workers <= 1:
             with _until(self.deadline):
                 yield lambda jobs: ((job, _guarded(job, self.deadline)) for job in jobs)
             return
-        threads = max(1, torch.get_num_threads() // count)
-        with ProcessPoolExecutor(count, get_context("spawn"), _prepare, (threads, self.deadline)) as pool:
+        threads = max(1, torch.get_num_threads() // self.workers)
+        with ProcessPoolExecutor(self.workers, get_context("spawn"), _prepare, (threads, self.deadline)) as pool:
 
             def run(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
                 running = {pool.submit(_guarded, job, self.deadline): job for job in jobs}
