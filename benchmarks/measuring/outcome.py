@@ -58,7 +58,7 @@ class Row:
     """Of the gain, from the seeds; NaN with one."""
     as_good: bool
     """Whether it is no worse than alone, and no worse than the member it was grown from: neither gain is further below
-    0 than its standard error, or than a tenth of what parts the largest member from the smallest alone."""
+    0 than its standard error, or than a tenth of what parts the two members alone. Noise excuses little."""
     alone_flops: float
     chain_flops: float
     reached_flops: float | None
@@ -135,14 +135,14 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
 
 def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs, predicted: Prediction) -> Iterator[Row]:
     """Every member over all seeds."""
-    ends = [statistics.mean(bench.quality(run[i]) for run in alone) for i in (0, -1)]
-    excused = abs(ends[1] - ends[0]) / 10
+    goal = math.nan
     for i, given in enumerate(bench.plan.members):
         ours, theirs = [run[i] for run in chains], [run[i] for run in alone]
         gains = [bench.quality(a) - bench.quality(b) for a, b in zip(ours, theirs, strict=True)]
         gain, error = statistics.mean(gains), _error(gains)
         over = [bench.quality(run[i]) - bench.quality(run[i - 1]) for run in chains] if i else []
         figures = {way: [bench.figure(m) for m in members] for way, members in (("a", theirs), ("c", ours))}
+        before, goal = goal, statistics.mean(bench.quality(member) for member in theirs)
         reached = [
             _reached(bench, run[: i + 1], bench.quality(other)) for run, other in zip(chains, theirs, strict=True)
         ]
@@ -158,7 +158,7 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs, predicted: Pr
             chain_deviation=deviation(figures["c"]),
             gain=gain,
             standard_error=error,
-            as_good=all(_suffices(each, excused) for each in (gains, over)),
+            as_good=all(_suffices(each, abs(goal - before) / 10) for each in (gains, over)),
             alone_flops=statistics.mean(member.flops for member in theirs),
             chain_flops=statistics.mean(member.flops for member in ours),
             reached_flops=statistics.mean(r[0] for r in reached if r) if all(reached) else None,
