@@ -5,7 +5,7 @@ in turns of 30 iterations: compt, by hand, by hand, compt, compt, ... so that bo
 else the machine does. A ratio is the time of the hand-written loop by compt's: 1 means the same speed, 0.95 that
 compt takes 5 % longer. About two minutes on two cores.
 
-* compt is ``compt.runner.run_stage`` as the chain calls it: Runner, loop, default hooks, log file, TensorBoard,
+* compt is ``compt.training.runner.run_stage`` as the chain calls it: Runner, loop, default hooks, log file, TensorBoard,
   check of the loss. Evaluations and checkpoints are left out: the config says how many there are.
 * by hand is the loop below, written for speed: everything that does not change is made before the loop, the loss
   is read as often as compt logs it. Model, samples and their order, loader options, loss, optimizer (its
@@ -42,14 +42,14 @@ from rich.table import Table
 from torch.utils.data import DataLoader, DistributedSampler
 
 from compt.cli import find_config
-from compt.config import DEFAULTS, ChainConfig, StageConfig, load_config
-from compt.loops import TrainLoop
-from compt.manifest import environment
+from compt.config.schema import DEFAULTS, ChainConfig, StageConfig, load_config
+from compt.growth.models import build_member
 from compt.paradigms.clip import Clip
-from compt.planning import StagePlan, plan
+from compt.planning.planner import StagePlan, plan
 from compt.registry import PARADIGMS
-from compt.runner import run_stage, stage_config
-from compt.stage import build_member
+from compt.report.record import environment
+from compt.training.loops import TrainLoop
+from compt.training.runner import run_stage, stage_config
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WARM_UP = 10

@@ -15,7 +15,7 @@ from pathlib import Path
 from measuring.show import draw_together, family_table, put_between
 
 from compt.errors import ComptError
-from compt.tables import plain_console
+from compt.report.format import plain_console
 
 
 def main() -> int:

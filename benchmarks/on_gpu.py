@@ -17,7 +17,7 @@ from measuring.runs import Bench, OutOfTime
 from measuring.show import draw, family_table, write
 
 from compt.errors import ComptError
-from compt.tables import plain_console
+from compt.report.format import plain_console
 
 FAMILIES = ("causal_lm", "clip", "mae")
 MEMBERS = 3

@@ -26,8 +26,8 @@ from measuring.runs import Bench, Job, digest
 from measuring.show import put_between, write
 
 from compt.errors import ComptError, ConfigError
-from compt.manifest import environment
-from compt.tables import plain_console
+from compt.report.format import plain_console
+from compt.report.record import environment
 
 FRACTIONS = (0.125, 0.25, 0.5)
 NONE = {"type": "none"}

@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compt import api as _api
-
-__version__ = "0.1.0"
+from compt._version import __version__
 
 if TYPE_CHECKING:
     from compt.api import API_VERSION
-    from compt.axes import describe
     from compt.chain import train
     from compt.errors import ComptError, ConfigError, DataError, GrowthError, LayoutError, PluginError, TrainingError
-    from compt.growth import grow
+    from compt.growth.axes import describe
+    from compt.growth.operators import (
+        AxisGrower,
+        Site,
+        check_growable,
+        matching,
+        source_block,
+        status,
+        tensors_of,
+        writes_stream,
+    )
+    from compt.growth.run import grow
     from compt.interfaces import (
         Architecture,
         Batch,
@@ -29,17 +38,7 @@ if TYPE_CHECKING:
         Status,
         Transferer,
     )
-    from compt.operators import (
-        AxisGrower,
-        Site,
-        check_growable,
-        matching,
-        source_block,
-        status,
-        tensors_of,
-        writes_stream,
-    )
-    from compt.planning import plan
+    from compt.planning.planner import plan
     from compt.registry import GROWERS, LAYOUTS, PARADIGMS, TRANSFERERS
 
 __all__ = ["__version__", *_api.NAMES]

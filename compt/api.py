@@ -17,7 +17,7 @@ API_VERSION = "1.1"
 
 TOP: Mapping[str, tuple[str, ...]] = {
     "compt.api": ("API_VERSION",),
-    "compt.axes": ("describe",),
+    "compt.growth.axes": ("describe",),
     "compt.chain": ("train",),
     "compt.errors": (
         "ComptError",
@@ -28,7 +28,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "PluginError",
         "TrainingError",
     ),
-    "compt.growth": ("grow",),
+    "compt.growth.run": ("grow",),
     "compt.interfaces": (
         "Architecture",
         "Batch",
@@ -44,7 +44,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "Status",
         "Transferer",
     ),
-    "compt.operators": (
+    "compt.growth.operators": (
         "AxisGrower",
         "Site",
         "check_growable",
@@ -54,7 +54,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "tensors_of",
         "writes_stream",
     ),
-    "compt.planning": ("plan",),
+    "compt.planning.planner": ("plan",),
     "compt.registry": ("GROWERS", "LAYOUTS", "PARADIGMS", "TRANSFERERS"),
 }
 """What ``compt`` itself offers, by the module that defines it: ``from compt import describe``."""
@@ -70,7 +70,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "compt.transfers.feature_mse": ("FeatureMse",),
     "compt.transfers.logit_kl": ("LogitKl",),
 }
-"""What further modules offer, each under its own path: ``from compt.paradigms.clip import Clip``."""
+"""What further modules offer, each under its own path: ``from compt.paradigms.clip.paradigm import Clip``."""
 
 
 @dataclass(frozen=True)

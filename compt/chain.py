@@ -14,13 +14,13 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 from compt.config import ChainConfig, load_config
 from compt.files import read_json, write_json
 from compt.interfaces import Paradigm
-from compt.manifest import manifest
-from compt.planning import StagePlan, plan
-from compt.preflight import preflight
-from compt.progress import Progress, Silent
+from compt.planning.planner import StagePlan, plan
 from compt.registry import PARADIGMS
-from compt.runner import StageResult, run_stage, stage_config
-from compt.start import Start
+from compt.report.progress import Progress, Silent
+from compt.report.record import manifest
+from compt.training.initial_weights import Start
+from compt.training.preflight import preflight
+from compt.training.runner import StageResult, run_stage, stage_config
 from compt.weights import save_tensors, save_weights
 from compt.workdir import WorkDir
 

@@ -164,8 +164,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
     from compt.chain import train
     from compt.config import load_config
-    from compt.distributed import start, stop
-    from compt.progress import Silent, Terminal
+    from compt.report.progress import Silent, Terminal
+    from compt.training.distributed import start, stop
 
     name, work_dir = _what_to_train(arguments)
     config = load_config(find_config(name), parse_options(arguments.cfg_options))
@@ -191,27 +191,27 @@ def _train(arguments: argparse.Namespace) -> int:
         stop()
     if not main:
         return 0
-    from compt.report import report_command
+    from compt.report.build import report_command
 
     return report_command([str(folder) for folder in folders], json=False, out=None)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from compt.config import load_config
-    from compt.planning import plan
+    from compt.planning.planner import plan
 
     config = load_config(find_config(arguments.config), parse_options(arguments.cfg_options))
     result = plan(config, individual=arguments.individual)
     predicted = None
     if arguments.pilot:
-        from compt.prediction import predict, read_pilots
+        from compt.report.prediction import predict, read_pilots
 
         predicted = predict(read_pilots([Path(folder) for folder in arguments.pilot]))
     if arguments.json:
         prediction = {} if predicted is None else {"prediction": asdict(predicted)}
         print(json.dumps({**result.to_dict(), **prediction}, indent=1))
         return 0
-    from compt.tables import plain_console, plan_table, plan_text, prediction_text
+    from compt.report.format import plain_console, plan_table, plan_text, prediction_text
 
     console = plain_console()
     console.print(plan_table(result))
@@ -222,8 +222,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _grow(arguments: argparse.Namespace) -> int:
-    from compt.convert import grow_checkpoint
-    from compt.tables import growth_text
+    from compt.growth.convert import grow_checkpoint
+    from compt.report.format import growth_text
 
     growth = grow_checkpoint(
         Path(arguments.source),
@@ -243,19 +243,19 @@ def _grow(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from compt.plugins import list_command
+    from compt.registry.listing import list_command
 
     return list_command(arguments.json)
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from compt.plugins import check_command
+    from compt.registry.listing import check_command
 
     return check_command(arguments.json)
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from compt.report import report_command
+    from compt.report.build import report_command
 
     return report_command(arguments.work_dirs, json=arguments.json, out=arguments.out)
 

@@ -346,7 +346,7 @@ class Layout(Plugin, ABC):
     """
 
     patterns: Mapping[str, str] = {}
-    """Parameter name -> pattern; see :mod:`compt.axes` for the notation."""
+    """Parameter name -> pattern; see :mod:`compt.growth.axes` for the notation."""
     parts: tuple[str, ...] = ()
     """Child modules that their own layouts describe; their axes are prefixed with the child's name."""
     roles: Mapping[str, Role] = {}

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 import compt
-from compt import chain, files, loops, start
+from compt import chain, files
+from compt.training import initial_weights, loops
 from tests.conftest import TOY
 
 
@@ -57,7 +58,7 @@ def arm(point: str) -> None:
     elif point == "before the manifest":
         chain.manifest = die
     elif point == "after growing, before the weights are written":
-        start.save_weights = die
+        initial_weights.save_weights = die
     elif point == "while weights are written":
         replace = os.replace
 

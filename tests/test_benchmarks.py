@@ -22,9 +22,9 @@ from filelock import FileLock
 
 from compt.errors import ConfigError, WorkDirError
 from compt.files import LOCK
-from compt.prediction import RESTART
-from compt.report import report
-from compt.results import MemberReport, Point
+from compt.report.build import report
+from compt.report.prediction import RESTART
+from compt.report.results import MemberReport, Point
 from tests.conftest import config_file
 from tests.environments import ROOT
 

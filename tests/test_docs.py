@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compt import GROWERS, LAYOUTS
-from compt.config_checks import KEYS, RUNNER_KEYS, STAGE_KEYS
+from compt.config.checks import KEYS, RUNNER_KEYS, STAGE_KEYS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,11 +22,11 @@ def blocks(page: Path, language: str) -> list[str]:
 @pytest.fixture
 def registries():
     """What a page registers is forgotten afterwards."""
-    before = [(registry, dict(registry._module_dict)) for registry in (GROWERS, LAYOUTS)]
+    before = [(registry, dict(registry.module_dict)) for registry in (GROWERS, LAYOUTS)]
     yield
     for registry, modules in before:
-        registry._module_dict.clear()
-        registry._module_dict.update(modules)
+        registry.module_dict.clear()
+        registry.module_dict.update(modules)
 
 
 def test_the_readme_shows_the_config_that_ships():

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compt.prediction import fraction_left
-from compt.results import MemberReport
+from compt.report.prediction import fraction_left
+from compt.report.results import MemberReport
 from measuring.baseline import raise_first
 from measuring.family import Recipe
 from measuring.runs import Bench, Job, digest

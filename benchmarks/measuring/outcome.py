@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from compt.manifest import environment
-from compt.prediction import Prediction, predict_members
-from compt.results import MemberReport
+from compt.report.prediction import Prediction, predict_members
+from compt.report.record import environment
+from compt.report.results import MemberReport
 from measuring.budgets import Search
 from measuring.command import repeating
 from measuring.family import Recipe

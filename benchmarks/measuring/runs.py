@@ -26,9 +26,9 @@ import torch
 import compt
 from compt.errors import ComptError, DivergedError, WorkDirError
 from compt.files import atomic
-from compt.report import report
-from compt.results import MemberReport
-from compt.tables import duration, plain_console
+from compt.report.build import report
+from compt.report.format import duration, plain_console
+from compt.report.results import MemberReport
 from compt.workdir import StageFolder, differences
 from measuring.family import WAYS, Plan
 

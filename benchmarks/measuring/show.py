@@ -14,7 +14,7 @@ from rich.table import Table
 
 from compt.errors import ConfigError
 from compt.files import atomic
-from compt.tables import plain_console, quantity
+from compt.report.format import plain_console, quantity
 
 PAPER = {3: 4.13, 4: 5.68, 7: 7.09}
 """Ratios of arXiv 2604.12391 by the number of members, for CLIP on CC3M."""

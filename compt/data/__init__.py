@@ -2,8 +2,8 @@
 
 ``dict(type='icons')`` needs no download; ``dict(type='csv', train='a.csv', val='b.csv')``,
 ``dict(type='webdataset', train='a-{000..099}.tar', val='b.tar')`` and ``dict(type='folder', train='a', val='b')``
-name a file, pattern or folder for each split, and any other option of :class:`~compt.data.csv.CsvPairs`,
-:class:`~compt.data.shards.ShardPairs` or :class:`~compt.data.folder.FolderImages` beside them.
+name a file, pattern or folder for each split, and any other option of :class:`~compt.data.images.csv.CsvPairs`,
+:class:`~compt.data.images.shards.ShardPairs` or :class:`~compt.data.images.folder.FolderImages` beside them.
 
 A source is a map-style data set of ``dict(image=RGB picture, captions=(str, ...), label=int)`` items, with
 label -1 where a sample has no class, and the names of the split's own classes in ``classes``: :func:`renumber`
@@ -20,11 +20,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from compt.data._options import files_of, sort_options
-from compt.data.broken import Sample, SkipBroken
-from compt.data.csv import CsvPairs
-from compt.data.folder import FolderImages
 from compt.data.icons import Icons
-from compt.data.shards import ShardPairs
+from compt.data.images.broken import Sample, SkipBroken
+from compt.data.images.csv import CsvPairs
+from compt.data.images.folder import FolderImages
+from compt.data.images.shards import ShardPairs
 
 __all__ = [
     "SOURCES",

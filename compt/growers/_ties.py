@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from compt.growth.operators import reads_for_table
 from compt.interfaces import Architecture, ParamAxes
-from compt.operators import reads_for_table
 
 
 def tie_obstacles(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:

@@ -13,8 +13,8 @@ from torch import Tensor
 from compt.errors import ConfigError
 from compt.growers._ties import tie_obstacles
 from compt.growers.stack import Stack
+from compt.growth.operators import AxisGrower, Site, reads_for_table
 from compt.interfaces import Architecture
-from compt.operators import AxisGrower, Site, reads_for_table
 
 
 class Clone(AxisGrower):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.growth import build_grower
+from compt.growth.operators import AxisGrower, Site
+from compt.growth.run import build_grower
 from compt.interfaces import Architecture
-from compt.operators import AxisGrower, Site
 
 
 class Compose(AxisGrower):

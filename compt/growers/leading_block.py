@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.operators import AxisGrower, Site
+from compt.growth.operators import AxisGrower, Site
 
 
 class LeadingBlock(AxisGrower):

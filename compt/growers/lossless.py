@@ -12,8 +12,8 @@ from torch import Tensor
 
 from compt.errors import ConfigError
 from compt.growers._ties import tie_obstacles
+from compt.growth.operators import AxisGrower, Site, reads_for_table, writes_stream
 from compt.interfaces import Architecture
-from compt.operators import AxisGrower, Site, reads_for_table, writes_stream
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError, GrowthError
+from compt.growth.operators import AxisGrower, Site, writes_stream
 from compt.interfaces import Architecture
-from compt.operators import AxisGrower, Site, writes_stream
 
 ORDERS = ("stack", "interleave", "solar")
 

@@ -11,11 +11,11 @@ from string import Template
 
 from packaging.version import Version
 
-from compt import __version__
+from compt._version import __version__
 from compt.api import API_VERSION
-from compt.entries import Names
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
+from compt.registry.entry_points import Names
 
 TEMPLATES = Path(__file__).parent / "templates"
 

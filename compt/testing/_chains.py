@@ -10,11 +10,11 @@ from typing import Any
 
 from compt.chain import train
 from compt.config import load_config
-from compt.entries import object_path
 from compt.errors import ComptError
 from compt.files import MANIFEST, WEIGHTS, read_json, stage_name
-from compt.progress import Silent
 from compt.registry import PluginRegistry
+from compt.registry.entry_points import object_path
+from compt.report.progress import Silent
 from compt.testing._shared import Violation, described, random_state_kept, require
 
 TOY_MEMBERS = (dict(width=8, depth=1), dict(width=16, depth=2), dict(width=24, depth=3))
@@ -48,7 +48,7 @@ def by_name(registry: PluginRegistry, config: Mapping[str, Any]) -> Iterator[dic
     try:
         yield {**config, "type": name}
     finally:
-        registry._module_dict.pop(name)
+        registry.module_dict.pop(name)
 
 
 class Interrupted(Exception):

@@ -12,8 +12,8 @@ import torch
 from mmengine.runner import set_random_seed
 from torch import Tensor, nn
 
-from compt.checkpoint import random_state, restore_random_state
-from compt.operators import tensors_of
+from compt.growth.operators import tensors_of
+from compt.random_state import random_state, restore_random_state
 
 
 class Violation(AssertionError):
@@ -82,7 +82,7 @@ def require_signatures(plugin: Any, base: type) -> None:
 
 
 def drawn_since(before: Mapping[str, Any]) -> list[str]:
-    """The libraries whose global random state (:func:`compt.checkpoint.random_state`) is no longer the same."""
+    """The libraries whose global random state (:func:`compt.random_state.random_state`) is no longer the same."""
     now = random_state()
     torch_kept = torch.equal(before["torch"], now["torch"])
     numpy_kept = torch.equal(before["numpy"][1], now["numpy"][1]) and before["numpy"][2:] == now["numpy"][2:]

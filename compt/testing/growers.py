@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from compt.axes import describe
-from compt.checkpoint import random_state
 from compt.errors import GrowthError
-from compt.growth import TOLERANCE, build_grower, grow, output_error
+from compt.growth.axes import describe
+from compt.growth.operators import tensors_of
+from compt.growth.run import TOLERANCE, build_grower, grow, output_error
 from compt.interfaces import Architecture, Grower, Growth, Objective
-from compt.operators import tensors_of
+from compt.random_state import random_state
 from compt.registry import GROWERS
 from compt.testing._chains import by_name, require_results, toy_chain, trained
 from compt.testing._shared import (
@@ -116,7 +116,7 @@ def require_true_report(grown: Grown) -> None:
             require(
                 twins,
                 f"{said}, and equals no tensor of the source.",
-                "Report it as 'expanded' in Growth.params; compt.operators.status tells a grown value's status.",
+                "Report it as 'expanded' in Growth.params; compt.growth.operators.status tells a grown value's status.",
             )
         elif status == "initialised":
             require(
@@ -264,7 +264,7 @@ class GrowerContract:
         require(
             not changed(tensors_of(first.target), other.target),
             f"Growth.dropped names {some(dropped)}, and the grown weights depend on them.",
-            "List in Growth.dropped only what grow() does not read; compt.operators.AxisGrower does so.",
+            "List in Growth.dropped only what grow() does not read; compt.growth.operators.AxisGrower does so.",
         )
         constant = {n for n, p in describe(source).params.items() if p.buffer or p.kind == "constant"}
         for name in sorted(set(tensors_of(source)) - dropped - constant):

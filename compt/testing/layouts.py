@@ -10,12 +10,12 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from compt.axes import describe, evaluating, find_layout
-from compt.checkpoint import random_state
 from compt.errors import ComptError
-from compt.growth import build_grower, grow, output_error
+from compt.growth.axes import describe, evaluating, find_layout
+from compt.growth.operators import tensors_of
+from compt.growth.run import build_grower, grow, output_error
 from compt.interfaces import Architecture, Layout, Outputs, Role
-from compt.operators import tensors_of
+from compt.random_state import random_state
 from compt.testing._shared import (
     Violation,
     changed,
@@ -284,7 +284,10 @@ def _described(module: nn.Module) -> Architecture:
 
 
 def _advice(error: ComptError) -> str:
-    return error.do or "Check the layout's patterns, sizes() and roles; the notation is explained in compt.patterns."
+    return (
+        error.do
+        or "Check the layout's patterns, sizes() and roles; the notation is explained in compt.growth.patterns."
+    )
 
 
 def _is_numbered(axis: str, known: set[str]) -> bool:

@@ -11,14 +11,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compt.axes import evaluating
-from compt.checkpoint import random_state
 from compt.errors import ConfigError
 from compt.files import WEIGHTS, stage_name
+from compt.growth.axes import evaluating
+from compt.growth.operators import tensors_of
 from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
-from compt.operators import tensors_of
+from compt.random_state import random_state
 from compt.registry import PARADIGMS
-from compt.stage import build_member
 from compt.testing._chains import by_name, chain_config, require_results, trained
 from compt.testing._shared import (
     Violation,
@@ -34,6 +33,7 @@ from compt.testing._shared import (
     snapshot,
     some,
 )
+from compt.training.stage import build_member
 from compt.weights import save_weights
 
 SAMPLES = 4

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from compt.axes import describe
+from compt.growth.axes import describe
 from compt.interfaces import Outputs, Transferer
 from compt.registry import TRANSFERERS
 from compt.testing._chains import by_name, require_results, toy_chain, trained

@@ -57,7 +57,7 @@ def test_nothing_else_is_public():
 
 
 def test_a_deprecated_name_works_and_warns_where_it_is_used(monkeypatch):
-    monkeypatch.setattr(api, "DEPRECATED", {"old_describe": api.Deprecation("compt.axes:describe", since="1.0")})
+    monkeypatch.setattr(api, "DEPRECATED", {"old_describe": api.Deprecation("compt.growth.axes:describe", since="1.0")})
     for _ in range(2):  # every time, not only the first
         with pytest.warns(
             DeprecationWarning, match=r"compt\.old_describe is deprecated since API 1\.0: use compt\.axes\.describe"

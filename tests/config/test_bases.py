@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 import compt
 from compt.config import load_config
-from compt.config_checks import KEYS
+from compt.config.checks import KEYS
 from tests.config.conftest import TEXT, faults, write
 
 RUNNERS = """

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from compt.data.broken import BrokenSample, Sample, SkipBroken, decode
+from compt.data.images.broken import BrokenSample, Sample, SkipBroken, decode
 from compt.errors import DataError
 
 from .conftest import picture

@@ -11,9 +11,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from compt.data import ShardPairs
-from compt.data import _tar_index as tar_index_module
-from compt.data import shards as shards_module
-from compt.data.broken import decode
+from compt.data.images import _tar_index as tar_index_module
+from compt.data.images import shards as shards_module
+from compt.data.images.broken import decode
 from compt.errors import ConfigError, DataError
 
 from .conftest import picture

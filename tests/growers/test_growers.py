@@ -8,7 +8,7 @@ from torch import nn
 
 from compt import GrowthError, describe, grow
 from compt.growers.lossless import Lossless
-from compt.operators import source_block
+from compt.growth.operators import source_block
 from compt.testing import GrowerContract
 from compt.testing.contracts import randomised
 from compt.testing.toy import ToyNet
@@ -111,7 +111,7 @@ def fused_layout():
             return {"heads": module.heads}
 
     yield
-    LAYOUTS._module_dict.pop(name)
+    LAYOUTS.module_dict.pop(name)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.paradigms.mae_models import PATCHES, classifier, doubled, mae, simmim
 
 # isort: split
 from compt import GrowthError, describe, grow
-from compt.paradigms._mmpretrain import MODELS, scope
+from compt.paradigms.mae.mmpretrain import MODELS, scope
 from compt.testing import LayoutContract
 from compt.testing.contracts import snapshot
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compt import GrowthError, describe, grow
-from compt.growth import build_grower
+from compt.growth.run import build_grower
 from compt.testing import LayoutContract
 from compt.testing.contracts import randomised
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compt import LAYOUTS, GrowthError, Layout, LayoutError, describe, grow
-from compt.axes import find_layout
+from compt.growth.axes import find_layout
 from compt.layouts.transformers import Gpt2Layout
 from compt.testing.contracts import randomised
 from tests.layouts.language_models import gpt2, is_tied, llama, neox, transformers

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compt import GrowthError, describe, grow
-from compt.axes import find_layout
+from compt.growth.axes import find_layout
 from compt.testing import LayoutContract
 from compt.testing.contracts import randomised, snapshot
 from tests.layouts.language_models import BIASES, PAIRS, gpt2, is_tied, llama, neox, pair

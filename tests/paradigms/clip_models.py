@@ -13,7 +13,7 @@ pytest.importorskip("timm")
 from open_clip.model import CLIP, CustomTextCLIP  # noqa: E402
 
 from compt.interfaces import Member  # noqa: E402
-from compt.paradigms.clip import Clip  # noqa: E402
+from compt.paradigms.clip.paradigm import Clip  # noqa: E402
 from compt.testing.contracts import randomised  # noqa: E402
 
 MODEL = dict(

@@ -21,8 +21,8 @@ import timm
 from mmpretrain.structures import DataSample
 
 from compt.interfaces import Member
-from compt.paradigms._mmpretrain import MODELS, default_preprocessor, scope
 from compt.paradigms.mae import Mae
+from compt.paradigms.mae.mmpretrain import MODELS, default_preprocessor, scope
 from compt.testing.contracts import randomised
 
 PREPROCESSOR = default_preprocessor(dict(type="mmpretrain.MAE"))

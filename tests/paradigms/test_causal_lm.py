@@ -14,10 +14,10 @@ transformers = pytest.importorskip("transformers")
 
 from compt import ConfigError  # noqa: E402
 from compt.interfaces import Member  # noqa: E402
-from compt.paradigms import _lm_models  # noqa: E402
-from compt.paradigms.causal_lm import CausalLm  # noqa: E402
-from compt.stage import StageModel  # noqa: E402
+from compt.paradigms.causal_lm import models as _lm_models  # noqa: E402
+from compt.paradigms.causal_lm.paradigm import CausalLm  # noqa: E402
 from compt.testing import ParadigmContract  # noqa: E402
+from compt.training.stage import StageModel  # noqa: E402
 from tests.paradigms.lm_models import CONTEXT, FAMILIES, GPT2, LLAMA, SIZES, corpus, made, prepared, tokens  # noqa: E402
 
 

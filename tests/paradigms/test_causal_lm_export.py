@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa
 
 from compt import ConfigError  # noqa: E402
 from compt.interfaces import Member  # noqa: E402
-from compt.paradigms.causal_lm import CausalLm  # noqa: E402
+from compt.paradigms.causal_lm.paradigm import CausalLm  # noqa: E402
 from compt.weights import save_weights  # noqa: E402
 from tests.paradigms.lm_models import CONTEXT, FAMILIES, GPT2, LLAMA, made, prepared, silence, tokens  # noqa: E402
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 
 from compt import ConfigError  # noqa: E402
 from compt.data.text import open_tokens  # noqa: E402
-from compt.paradigms._lm_tokenizer import ByteTokenizer, LmTokenizer, open_tokenizer  # noqa: E402
+from compt.paradigms.causal_lm.tokenizer import ByteTokenizer, LmTokenizer, open_tokenizer  # noqa: E402
 from tests.paradigms.lm_models import TEXTS, corpus, silence  # noqa: E402
 
 HARD = [

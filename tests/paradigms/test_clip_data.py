@@ -11,8 +11,8 @@ import torch
 open_clip = pytest.importorskip("open_clip")
 
 from compt import ConfigError  # noqa: E402
-from compt.paradigms._clip_data import PairDataset  # noqa: E402
-from compt.paradigms.clip import Clip  # noqa: E402
+from compt.paradigms.clip.data import PairDataset  # noqa: E402
+from compt.paradigms.clip.paradigm import Clip  # noqa: E402
 from tests.paradigms.clip_models import MEAN, MODEL, STD, changed, made, prepared, raw, transform  # noqa: E402
 from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402
 

@@ -13,7 +13,7 @@ from torch import nn
 open_clip = pytest.importorskip("open_clip")
 
 from compt import ConfigError  # noqa: E402
-from compt.paradigms.clip import Clip  # noqa: E402
+from compt.paradigms.clip.paradigm import Clip  # noqa: E402
 from compt.weights import save_weights  # noqa: E402
 from tests.paradigms.clip_models import CUSTOM, KINDS, MEAN, MODEL, STD, changed, made, prepared, raw  # noqa: E402
 from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402

@@ -13,8 +13,8 @@ from torch import nn
 open_clip = pytest.importorskip("open_clip")
 
 from compt import grow  # noqa: E402
-from compt.paradigms.clip import Clip  # noqa: E402
-from compt.stage import StageModel  # noqa: E402
+from compt.paradigms.clip.paradigm import Clip  # noqa: E402
+from compt.training.stage import StageModel  # noqa: E402
 from compt.weights import save_weights  # noqa: E402
 from tests.paradigms.clip_models import KINDS, MEAN, MODEL, STD, changed, made, prepared, raw, transform  # noqa: E402
 from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402

@@ -12,7 +12,7 @@ from open_clip.model import CLIP  # noqa: E402
 
 from compt import ConfigError  # noqa: E402
 from compt.interfaces import Member  # noqa: E402
-from compt.paradigms.clip import Clip  # noqa: E402
+from compt.paradigms.clip.paradigm import Clip  # noqa: E402
 from compt.testing import ParadigmContract  # noqa: E402
 from tests.paradigms.clip_models import CUSTOM, MODEL, TIMM, changed, made  # noqa: E402
 

@@ -26,7 +26,7 @@ from tests.paradigms.mae_models import (
 # isort: split
 from mmpretrain.models import MAEViT
 
-from compt.paradigms._mae_masks import give_masks
+from compt.paradigms.mae.masks import give_masks
 from compt.testing import ParadigmContract
 
 

@@ -31,7 +31,7 @@ import timm
 import compt
 from compt import ConfigError
 from compt.cli import main
-from compt.convert import grow_checkpoint
+from compt.growth.convert import grow_checkpoint
 from compt.paradigms.mae import Mae
 from compt.weights import save_weights
 

@@ -18,10 +18,10 @@ import compt
 from compt import ConfigError
 from compt.config import load_config
 from compt.errors import DataError
-from compt.loader import SeededFetch
-from compt.paradigms._mae_data import default_pipeline
-from compt.paradigms._mmpretrain import scope
 from compt.paradigms.mae import Mae
+from compt.paradigms.mae.data import default_pipeline
+from compt.paradigms.mae.mmpretrain import scope
+from compt.training.loader import SeededFetch
 from tests.paradigms.conftest import KIND, SIZES, picture
 
 CENTRE = [dict(type="Resize", scale=(32, 32)), dict(type="PackInputs")]

@@ -17,8 +17,8 @@ import timm
 
 from compt import ConfigError
 from compt.interfaces import Member
-from compt.paradigms._timm_vit import as_timm
 from compt.paradigms.mae import Mae
+from compt.paradigms.mae.timm_vit import as_timm
 from compt.testing.contracts import randomised
 from tests.paradigms.conftest import picture
 

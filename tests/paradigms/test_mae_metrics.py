@@ -11,8 +11,8 @@ from torch import nn
 from tests.paradigms.mae_models import classifier, image_folder, made, mae, prepared
 
 # isort: split
-from compt.paradigms._image_probe import accuracy, labelled, probe
-from compt.paradigms._mae_data import ImageDataset
+from compt.paradigms.mae.data import ImageDataset
+from compt.paradigms.mae.probe import accuracy, labelled, probe
 
 CLASSES = ("cat", "dog", "eel")
 """In the order of their brightness."""

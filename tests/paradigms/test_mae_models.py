@@ -12,8 +12,8 @@ from tests.paradigms.mae_models import MOCO_PIPELINE, classifier, made, mae, moc
 # isort: split
 from compt import ConfigError
 from compt.interfaces import Member
-from compt.paradigms._mae_features import features, whole
 from compt.paradigms.mae import Mae
+from compt.paradigms.mae.features import features, whole
 
 # Features
 

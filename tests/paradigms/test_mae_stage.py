@@ -10,9 +10,9 @@ from tests.paradigms.mae_models import made, mae, raw
 
 # isort: split
 from compt import grow
-from compt.stage import StageModel
+from compt.training.stage import StageModel
 from compt.weights import save_weights
-from tests.stage.conftest import MSE, at
+from tests.training.conftest import MSE, at
 
 
 def with_feature(

@@ -24,7 +24,7 @@ FORWARD = {"a": 800, "b": 4672, "c": 14688}
 BOTH = {"a": 3 * 800 - 128, "b": 3 * 4672 - 256, "c": 3 * 14688 - 384}
 
 
-def stages(config: Any, **options: Any) -> tuple[compt.planning.StagePlan, ...]:
+def stages(config: Any, **options: Any) -> tuple[compt.planning.planner.StagePlan, ...]:
     return compt.plan(config, **options).stages
 
 

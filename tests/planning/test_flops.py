@@ -10,8 +10,8 @@ from mmengine.registry import DATASETS
 
 import compt
 from compt.errors import ConfigError
-from compt.loader import EndlessBatches
-from compt.stage import StageModel
+from compt.training.loader import EndlessBatches
+from compt.training.stage import StageModel
 from tests.planning.conftest import BOTH, FORWARD, stages
 
 

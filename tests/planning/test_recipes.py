@@ -15,7 +15,7 @@ import compt
 from compt.config import load_config
 from compt.errors import ConfigError
 from compt.registry import PARADIGMS
-from compt.tables import plan_table, plan_text
+from compt.report.format import plan_table, plan_text
 from tests.planning.conftest import BOTH, FORWARD, little_memory
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"

@@ -11,8 +11,8 @@ import torch
 
 from compt.errors import GrowthError
 from compt.growers.leading_block import LeadingBlock
+from compt.growth.operators import AxisGrower, check_growable
 from compt.interfaces import Grower
-from compt.operators import AxisGrower, check_growable
 from compt.testing import GrowerContract
 from compt.testing.contracts import randomised
 from compt.testing.toy import TiedNet, ToyNet
@@ -405,7 +405,7 @@ def unprobed_layout():
         name=name, module=type("UnprobedLayout", (ToyLayout,), {"probe": lambda self, module, generator: None})
     )
     yield
-    LAYOUTS._module_dict.pop(name)
+    LAYOUTS.module_dict.pop(name)
 
 
 CLAIMS = ("test_works_in_float32", "test_tied_parameters_stay_one")

@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from compt.axes import class_path
+from compt.growth.axes import class_path
 from compt.interfaces import Layout
 from compt.registry import LAYOUTS
 from compt.testing import LayoutContract
@@ -62,7 +62,7 @@ def registered():
         LAYOUTS.register_module(name=class_path(net), module=layout)
     yield
     for net in BROKEN:
-        LAYOUTS._module_dict.pop(class_path(net))
+        LAYOUTS.module_dict.pop(class_path(net))
 
 
 BROKEN: dict[type, type[Layout]] = {}
@@ -226,7 +226,7 @@ CASES = [
     Case(contract(ProbeLacksTheGenerator), "test_methods_take_what_the_core_gives", "def probe(", None),
     Case(contract(LacksATensor), "test_describes_every_tensor", "add the parameter's pattern", None),
     Case(contract(LacksARole), "test_describes_every_tensor", "Say in the layout's `roles`", None),
-    Case(contract(HasAnotherShape), "test_describes_every_tensor", "compt.patterns", None),
+    Case(contract(HasAnotherShape), "test_describes_every_tensor", "compt.growth.patterns", None),
     Case(contract(ReadsValues), META, "Take sizes() from shapes"),
     Case(contract(AsksForTheDevice), META, "depend on nothing but shapes"),
     Case(contract(KnowsOneObject), "test_describes_a_copy_alike", "nothing but the module's attributes", (META,)),

@@ -1,0 +1,146 @@
+"""Draws the icons of mkdocs-material once and keeps the pictures in a verified file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from compt.data._cache import once, progress
+from compt.data.icons.names import VENDORS
+from compt.errors import DataError
+from compt.files import atomic, sha256, sweep
+
+FORMAT = 1
+INSTALL = 'pip install "compt[demo]"'
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """All icons as drawn.
+
+    ``paths`` are relative to the folder of icons and sorted; row i of the array in ``file``
+    (uint8 [N, size, size], grey, white is 255) is ``paths[i]``, plain white where it is in ``skipped``.
+    ``pictures`` are hashes of the rows.
+    """
+
+    file: Path
+    paths: tuple[str, ...]
+    pictures: tuple[str, ...]
+    skipped: frozenset[str]
+
+    def open(self) -> np.ndarray:
+        """Map the array into memory, read-only.
+
+        Raises:
+            DataError: the file is gone.
+        """
+        try:
+            return np.load(self.file, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                "The cache of drawn icons was removed while in use.",
+                where=str(self.file),
+                do="Start again: it is redrawn.",
+            ) from error
+
+
+def drawings(image_size: int, cache_dir: str | Path | None = None) -> Drawings:
+    """Return all icons at a size, drawn now if the cache does not hold them undamaged.
+
+    Several processes may call this at once: one draws, the others wait.
+
+    Raises:
+        DataError: mkdocs-material or resvg-py is not installed, or the cache cannot be written.
+    """
+    root, version = _icon_folder()
+    found_paths = (path for vendor in VENDORS for path in (root / vendor).rglob("*.svg"))
+    paths = tuple(sorted(path.relative_to(root).as_posix() for path in found_paths))
+    if not paths:
+        raise DataError("The package mkdocs-material has no icons.", where=str(root), do=f"Reinstall it: {INSTALL}")
+    names = hashlib.sha256("\n".join(paths).encode()).hexdigest()
+    return once(
+        f"icons/{version}-{image_size}px-v{FORMAT}-{names[:12]}.npy",
+        cache_dir,
+        find=lambda file: _intact(file, paths),
+        make=lambda file: _draw_all(root, paths, image_size, file),
+        megabytes=len(paths) * image_size**2 / 1e6,
+    )
+
+
+def _icon_folder() -> tuple[Path, str]:
+    """The folder of icons of the installed package, and its version."""
+    try:
+        package = metadata.distribution("mkdocs-material")
+    except metadata.PackageNotFoundError as error:
+        raise DataError(
+            "The icons come with the package mkdocs-material, which is not installed.", do=INSTALL
+        ) from error
+    return Path(str(package.locate_file("material/templates/.icons"))), package.version
+
+
+def _intact(file: Path, paths: Sequence[str]) -> Drawings | None:
+    """What the cache holds, None if that is nothing or damaged."""
+    try:
+        facts: dict[str, Any] = json.loads(file.with_suffix(".json").read_text("utf-8"))
+        if facts["sha256"] != sha256(file) or len(facts["pictures"]) != len(paths):
+            return None
+        return Drawings(file, tuple(paths), tuple(facts["pictures"]), frozenset(facts["skipped"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _draw_all(root: Path, paths: Sequence[str], size: int, file: Path) -> Drawings:
+    """Draw every icon and write array and facts; the caller holds the lock."""
+    sweep(file.parent, f".{file.stem}*.tmp")
+    draw = _drawer(size)
+    pictures: list[str] = []
+    skipped: list[str] = []
+
+    with atomic(file) as part, part.open("wb") as out:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
+        np.lib.format.write_array_header_1_0(out, header)
+        with progress("drawing icons", len(paths)) as advance:
+            for done, path in enumerate(paths, 1):
+                picture = draw(root / path)
+                if picture is None:
+                    skipped.append(path)
+                    picture = np.full((size, size), 255, np.uint8)
+                pictures.append(hashlib.sha256(picture.tobytes()).hexdigest()[:16])
+                out.write(picture.tobytes())
+                advance(done)
+
+    facts = {"sha256": sha256(file), "skipped": skipped, "pictures": pictures}
+    with atomic(file.with_suffix(".json")) as part:
+        part.write_text(json.dumps(facts), "utf-8")
+    return Drawings(file, tuple(paths), tuple(pictures), frozenset(skipped))
+
+
+def _drawer(size: int) -> Callable[[Path], np.ndarray | None]:
+    """Return SVG file -> uint8 [size, size], centred on white; None where it cannot be drawn or is empty."""
+    try:
+        from resvg_py import svg_to_bytes
+    except ImportError as error:
+        raise DataError(f"Icons are drawn with resvg-py, which cannot be loaded: {error}.", do=INSTALL) from error
+
+    def draw(path: Path) -> np.ndarray | None:
+        try:
+            svg = path.read_text("utf-8")
+            png = svg_to_bytes(svg_string=svg, background="white", width=size, height=size, skip_system_fonts=True)
+            drawn = Image.open(io.BytesIO(bytes(png))).convert("L")
+        except (ValueError, OSError):
+            return None
+        canvas = Image.new("L", (size, size), 255)
+        canvas.paste(drawn, ((size - drawn.width) // 2, (size - drawn.height) // 2))
+        picture = np.asarray(canvas)
+        return picture if (picture < 255).any() else None
+
+    return draw

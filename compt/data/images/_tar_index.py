@@ -1,0 +1,129 @@
+"""Where the members of a tar archive lie, found once and remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tarfile
+import zipfile
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compt.data._cache import cache_folder
+from compt.data.images._strings import PackedStrings, Packer
+from compt.errors import DataError
+from compt.files import atomic
+
+FORMAT = 1
+SLACK = 1 << 20
+"""More bytes than this behind the end-of-archive mark are no padding."""
+
+
+@dataclass(frozen=True)
+class TarIndex:
+    """The samples of one archive: members grouped by the part of their name before the first dot.
+
+    ``members`` is int64 [M, 4]: sample, extension (index into ``extensions``), offset, size in bytes.
+    """
+
+    keys: PackedStrings
+    extensions: tuple[str, ...]
+    members: np.ndarray
+
+    def find(self, extensions: Sequence[str]) -> np.ndarray:
+        """Offset and size of each sample's member with the first of these extensions that it has.
+
+        Returns:
+            int64 [N, 2], (-1, -1) where a sample has none.
+        """
+        found = np.full((len(self.keys), 2), -1, np.int64)
+        for extension in reversed(extensions):
+            if extension in self.extensions:
+                mine = self.members[self.members[:, 1] == self.extensions.index(extension)]
+                found[mine[:, 0]] = mine[:, 2:]
+        return found
+
+
+def tar_index(path: Path, cache_dir: str | Path | None = None) -> TarIndex:
+    """Index an archive, or read its index from the cache if the file is still the same.
+
+    Raises:
+        DataError: it is missing, compressed, cut short or empty.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(
+            f"The shard cannot be read: {error.strerror}.", where=str(path), do="Check the path."
+        ) from error
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:24]
+    file = cache_folder(cache_dir) / "shards" / f"{name}-v{FORMAT}.npz"
+    same = np.array([stat.st_size, stat.st_mtime_ns], np.int64)
+    if index := _cached(file, same):
+        return index
+    index = _scan(path, stat.st_size)
+    with contextlib.suppress(OSError):  # without a cache the archive is scanned again next time
+        _store(file, same, index)
+    return index
+
+
+def _cached(file: Path, same: np.ndarray) -> TarIndex | None:
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as saved:
+            if not np.array_equal(saved["same"], same):
+                return None
+            keys = PackedStrings(saved["key_data"], saved["key_ends"])
+            return TarIndex(keys, tuple(saved["extensions"].tolist()), saved["members"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _store(file: Path, same: np.ndarray, index: TarIndex) -> None:
+    arrays = {
+        "same": same,
+        "key_data": index.keys.data,
+        "key_ends": index.keys.ends,
+        "extensions": np.array(index.extensions, np.str_),
+        "members": index.members,
+    }
+    with atomic(file) as part, part.open("wb") as out:
+        np.savez(out, **arrays)  # type: ignore[arg-type]
+
+
+def _scan(path: Path, size: int) -> TarIndex:
+    """Read all headers of an archive."""
+    samples: dict[str, int] = {}
+    extensions: dict[str, int] = {}
+    members = array("q")
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # or it keeps them all in memory
+                folder, slash, base = member.name.rpartition("/")
+                stem, dot, extension = base.partition(".")
+                if not (member.isreg() and stem and dot) or member.issparse():
+                    continue
+                sample = samples.setdefault(folder + slash + stem, len(samples))
+                number = extensions.setdefault(extension.lower(), len(extensions))
+                members.extend((sample, number, member.offset_data, member.size))
+            end = tar.offset
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(
+            f"The shard is no readable, uncompressed tar archive: {error}.",
+            where=str(path),
+            do="Fetch it again if it is cut short; unpack .tar.gz to .tar, as samples are read at random.",
+        ) from error
+    if size - end > SLACK:
+        raise DataError(
+            f"The shard ends after {end} of {size} bytes.",
+            where=str(path),
+            do="It was probably not copied completely: fetch it again.",
+        )
+    if not samples:
+        raise DataError("The shard holds no samples.", where=str(path), do="Members are named like '000017.jpg'.")
+    return TarIndex(Packer(samples).packed(), tuple(extensions), np.array(members, np.int64).reshape(-1, 4))

@@ -1,0 +1,237 @@
+"""Image-text pairs, or images alone, in WebDataset shards: tar archives, read at random without unpacking."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compt.data.images._labels import number
+from compt.data.images._strings import Packer
+from compt.data.images._tar_index import tar_index
+from compt.data.images.broken import BrokenSample, Sample, SkipBroken, decode
+from compt.errors import ConfigError, DataError, did_you_mean
+
+MAX_OPEN = 64
+"""Shards that a process keeps open at a time."""
+
+
+class ShardPairs(SkipBroken):
+    """Image-text pairs from local tar archives as img2dataset and WebDataset write them.
+
+    The members ``000017.jpg``, ``000017.txt`` and ``000017.json`` are one sample. Each archive's headers are
+    read once (10,000 samples in 0.4 s); where its members lie is then remembered in the cache folder until
+    the file changes.
+
+    Args:
+        urls: path, pattern such as ``cc3m-{000..331}.tar``, or a list of these.
+        max_broken: share of unreadable samples above which reading stops; see :meth:`check`.
+        cache_dir: where the indexes are kept.
+        image_keys: extensions of images; a sample has the first that is there.
+        caption_keys: where captions are, the first that is there counts: an extension whose text is the
+            caption, or ``json:key`` for a text or list of texts in a JSON member. None reads images alone.
+        label_key: key in the JSON member of a class name; ``classes`` are those that occur, sorted.
+
+    Items: ``image`` RGB of any size, ``captions`` (empty with ``caption_keys=None``), ``label``.
+
+    Raises:
+        ConfigError: an option that cannot be.
+        DataError: an archive is missing, damaged or compressed, or no sample has an image and a caption, where
+            captions are read.
+    """
+
+    def __init__(
+        self,
+        urls: str | Path | Sequence[str | Path],
+        *,
+        max_broken: float = 0.01,
+        cache_dir: str | Path | None = None,
+        image_keys: Sequence[str] = ("png", "jpg", "jpeg", "webp"),
+        caption_keys: Sequence[str] | None = ("txt", "json:caption", "json:captions"),
+        label_key: str | None = None,
+    ) -> None:
+        lists = {"image_keys": image_keys} | ({} if caption_keys is None else {"caption_keys": caption_keys})
+        for option, value in lists.items():
+            if isinstance(value, str) or not value:
+                raise ConfigError(f"{option}={value!r} is not a list of member extensions.", where="webdataset")
+        self.paths = expand(urls)
+        self.caption_keys = tuple(caption_keys or ())
+        texts = dict.fromkeys(key.partition(":")[0] for key in self.caption_keys)
+        self._columns = {"image": 0, **{key: i + 1 for i, key in enumerate(dict.fromkeys([*texts, "json"]))}}
+        self.skipped = 0
+        """How many samples have no image, or no member with captions where these are read; they are left out."""
+        self._load(image_keys, tuple(texts), cache_dir)
+        super().__init__(len(self._shard), max_broken=max_broken)
+        self._labels = np.full(len(self), -1, np.int64)
+        self._files = _OpenFiles()
+        if label_key is not None:
+            self.classes, self._labels = number([self._class_name(i, label_key) for i in range(len(self))])
+            if not self.classes:
+                raise self._no_label(label_key)
+
+    def _load(self, image_keys: Sequence[str], texts: Sequence[str], cache_dir: str | Path | None) -> None:
+        """Index all archives: ``_spans`` int64 [N, columns, 2] (offset and size), ``_shard`` int32 [N]."""
+        spans, shards, keys = [], [], Packer()
+        seen: set[str] = set()
+        for shard, path in enumerate(self.paths):
+            index = tar_index(path, cache_dir)
+            seen |= set(index.extensions)
+            others = [index.find([column]) for column in list(self._columns)[1:]]
+            table = np.stack([index.find(image_keys), *others], axis=1)
+            complete = table[:, 0, 0] >= 0
+            if texts:
+                complete &= np.any([table[:, self._columns[text], 0] >= 0 for text in texts], axis=0)
+            chosen = np.flatnonzero(complete)
+            spans.append(table[chosen])
+            shards.append(np.full(len(chosen), shard, np.int32))
+            self.skipped += len(table) - len(chosen)
+            for i in chosen.tolist():
+                keys.add(index.keys[i])
+        self._spans, self._shard, self._keys = np.concatenate(spans), np.concatenate(shards), keys.packed()
+        if not len(self._shard):
+            caption = f" and a caption ({', '.join(texts)})" if texts else ""
+            raise DataError(
+                f"No sample has an image ({', '.join(image_keys)}){caption}.",
+                where=str(self.paths[0]),
+                do=f"Members end in: {', '.join(sorted(seen))}. Name them with image_keys and caption_keys (None: "
+                "images alone).",
+            )
+
+    def where(self, index: int) -> str:
+        """The archive and key of a sample."""
+        return f"{self.paths[self._shard[index]]}: {self._keys[index]}"
+
+    def read(self, index: int) -> Sample:
+        """Read one sample's image and captions; raise BrokenSample where it has none."""
+        captions = self._captions(index)
+        return {
+            "image": decode(self._member(index, "image")),
+            "captions": captions,
+            "label": int(self._labels[index]),
+        }
+
+    def _captions(self, index: int) -> tuple[str, ...]:
+        if not self.caption_keys:
+            return ()
+        for spec in self.caption_keys:
+            column, colon, key = spec.partition(":")
+            if self._spans[index, self._columns[column], 0] < 0:
+                continue
+            if colon:
+                found = self._json(index, column).get(key)
+            else:
+                found = self._member(index, column).decode("utf-8", "replace")
+            found = [found] if isinstance(found, str) else found if isinstance(found, list) else []
+            captions = tuple(text.strip() for text in found if isinstance(text, str) and text.strip())
+            if captions:
+                return captions
+        raise BrokenSample(f"it has no caption in {', '.join(self.caption_keys)}")
+
+    def _class_name(self, index: int, key: str) -> str:
+        if self._spans[index, self._columns["json"], 0] < 0:
+            return ""
+        try:
+            value = self._json(index, "json").get(key)
+        except BrokenSample:
+            return ""
+        return str(value) if isinstance(value, str | int) else ""
+
+    def _no_label(self, key: str) -> DataError:
+        keys: list[str] = []
+        if self._spans[0, self._columns["json"], 0] >= 0:
+            with contextlib.suppress(BrokenSample):
+                keys = list(self._json(0, "json"))
+        near = "" if key in keys else did_you_mean(key, keys)
+        return DataError(
+            f"No sample's JSON member has a class name under the key '{key}'.{near}",
+            where=self.where(0),
+            do=f"Set label_key to one of its keys: {', '.join(keys) or 'there are none'}.",
+        )
+
+    def _json(self, index: int, column: str) -> dict[str, Any]:
+        try:
+            found = json.loads(self._member(index, column))
+        except ValueError as error:
+            raise BrokenSample(f"its JSON is damaged: {error}") from error
+        return found if isinstance(found, dict) else {}
+
+    def _member(self, index: int, column: str) -> bytes:
+        offset, size = self._spans[index, self._columns[column]].tolist()
+        try:
+            data = self._files.read(self.paths[self._shard[index]], offset, size)
+        except OSError as error:
+            raise BrokenSample(str(error.strerror)) from error
+        if len(data) != size:
+            raise BrokenSample("the shard was cut short after it was indexed")
+        return data
+
+
+def expand(urls: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    """Turn a path, a brace pattern or a list of these into paths.
+
+    Raises:
+        ConfigError: it names nothing, or something that is not a local file.
+    """
+    paths: list[Path] = []
+    for url in (urls,) if isinstance(urls, str | Path) else urls:
+        text = str(url)
+        if "::" in text or "://" in text or text.startswith("pipe:"):
+            raise ConfigError(
+                f"'{text}' is not a local path.",
+                where="webdataset",
+                do="Fetch the shards first; give braces or a list.",
+            )
+        paths += [Path(path).expanduser() for path in (_braces(text) if "{" in text else [text])]
+    if not paths:
+        raise ConfigError("The list of shards is empty.", where="webdataset")
+    return tuple(paths)
+
+
+def _braces(pattern: str) -> list[str]:
+    try:
+        import braceexpand
+    except ImportError as error:
+        raise ConfigError(f"'{pattern}' needs the package braceexpand.", do="pip install braceexpand") from error
+    try:
+        return list(braceexpand.braceexpand(pattern))
+    except ValueError as error:
+        raise ConfigError(f"'{pattern}' is no brace pattern: {error}.", where="webdataset") from error
+
+
+class _OpenFiles:
+    """The archives that a process reads; each process opens its own, the least used are closed again."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._process = os.getpid()
+
+    def read(self, path: Path, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes of a file."""
+        if self._process != os.getpid():
+            self._close()
+            self._process = os.getpid()
+        if path not in self._open:
+            self._open[path] = os.open(path, os.O_RDONLY)
+        self._open.move_to_end(path)
+        if len(self._open) > MAX_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        return os.pread(self._open[path], size, offset)
+
+    def _close(self, close: Callable[[int], None] = os.close) -> None:
+        while self._open:
+            close(self._open.popitem()[1])  # bound above: when the interpreter ends, modules go first
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def __del__(self) -> None:
+        self._close()

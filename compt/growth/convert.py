@@ -1,0 +1,125 @@
+"""compt grow: one checkpoint in a paradigm's own format to a larger one, outside any chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compt.errors import ComptError, ConfigError, WorkDirError
+from compt.files import EXPORT, MANIFEST, share
+from compt.growth.models import build_member
+from compt.growth.run import grow
+from compt.interfaces import Member, Paradigm
+from compt.registry import PARADIGMS
+
+
+def grow_checkpoint(
+    source: Path,
+    target: str,
+    out: Path,
+    *,
+    grower: str = "lossless",
+    paradigm: str | None = None,
+    source_model: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Grow the model in ``source`` to ``target`` and write it to ``out``, in the same format.
+
+    Args:
+        source: a folder or file that a paradigm reads, or the folder of a finished stage.
+        target: JSON file of a model config, folder with one, or a model name the paradigm knows.
+        out: folder to write; must not exist or be empty.
+        grower: registered name.
+        paradigm: registered name; by default the first installed one that recognises the source.
+        source_model: what model the source is, given like ``target``, where it holds weights alone.
+        seed: of fresh weights and of the grower.
+
+    Raises:
+        ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise WorkDirError("The output exists and is no empty folder.", where=str(out), do="Choose another with -o.")
+    if not source.exists():
+        raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
+    folder = source / EXPORT if (source / MANIFEST).is_file() else source
+    reader = _reader(folder, paradigm)
+    if source_model is None:
+        small = _loaded(reader, folder)
+    else:
+        small = _built(reader, source_model, "--source-model", seed)
+        reader.load_weights(small, folder)
+    large = _built(reader, target, "--to", seed)
+    report = grow(small, large, grower, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    reader.export(large, out)
+    share(out)
+    return {"grower": grower, **report.to_dict(), "out": str(out)}
+
+
+@contextmanager
+def _as_config_error(what: str, do: str) -> Iterator[None]:
+    """Say what could not be done with a file, whatever a paradigm's library raises over it."""
+    try:
+        yield
+    except ComptError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what}: {type(error).__name__}: {error}", do=do) from error
+
+
+def _loaded(paradigm: Paradigm, path: Path) -> nn.Module:
+    try:
+        with _as_config_error(f"The checkpoint '{path}' cannot be loaded", do="Check --from."):
+            return paradigm.load(path)
+    except ComptError as error:
+        if paradigm.recognises(path):
+            raise
+        do = "If it holds weights alone, name the model that they are of with --source-model."
+        raise ConfigError(error.what, where=error.where, do=do) from error
+
+
+def _built(paradigm: Paradigm, model: str, option: str, seed: int) -> nn.Module:
+    with _as_config_error(f"The model '{model}' cannot be built", do=f"Check {option}."):
+        return build_member(paradigm, Member(Path(model).stem, _model(model, option)), seed=seed)
+
+
+def _reader(path: Path, name: str | None) -> Paradigm:
+    """The paradigm that reads a path."""
+    if name is not None:
+        return PARADIGMS.build({"type": name})
+    for paradigm in _installed():
+        if paradigm.recognises(path):
+            return paradigm
+    raise ConfigError(
+        f"No installed paradigm recognises '{path}'.",
+        do="Name the one that reads it with --paradigm, and for a file of weights alone also --source-model; or "
+        'install it: pip install "compt[all]".',
+    )
+
+
+def _installed() -> Iterator[Paradigm]:
+    """Every paradigm that can be built without arguments; those that cannot be loaded are passed over."""
+    for name in PARADIGMS.names():
+        try:
+            yield PARADIGMS.build({"type": name})
+        except ComptError:
+            continue
+
+
+def _model(target: str, option: str) -> Any:
+    """A member's model as the paradigm reads it: the content of a JSON file, else the name or folder itself."""
+    path = Path(target)
+    if path.suffix != ".json":
+        return target
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Cannot read the model config '{path}': {error}.", do=f"Check {option}.") from error
+    return content

@@ -1,0 +1,244 @@
+"""Decoder-only models of transformers: built from checked configs, loaded strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from compt.errors import ConfigError, did_you_mean, some
+from compt.interfaces import Member
+from compt.paradigms.causal_lm.tokenizer import Ids, LmTokenizer, quiet
+
+CONFIG_FILE = "config.json"
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+POSITIONS = "max_position_embeddings"
+DECODERS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_MASKED_LM_MAPPING_NAMES))
+"""Model types that predict the next token and are no encoders, which would see it."""
+
+
+def model_config(
+    member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None
+) -> PreTrainedConfig:
+    """The transformers config of a member, with what it leaves out filled in.
+
+    Args:
+        vocab_size: where the member's dict has none.
+        context: tokens that the model must take, and its positions where the dict has none; None: any number.
+
+    Raises:
+        ConfigError: unknown model, key or value, or a vocabulary or positions that do not suffice.
+    """
+    with quiet():
+        if isinstance(member.model, Mapping):
+            config = _from_dict(member, tokenizer, vocab_size, context)
+        else:
+            config = _from_files(member)
+    check_config(member.name, config, tokenizer, context)
+    config.use_cache = False
+    ids = _special(config)
+    if {*ids.get("pad", ())} & {*ids.get("bos", ()), *ids.get("eos", ())}:
+        config.pad_token_id = None  # the embedding of a padding token would not be trained
+    return config
+
+
+def _from_dict(member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None) -> PreTrainedConfig:
+    given = json.loads(json.dumps(member.model))
+    kind = given.pop("model_type", None)
+    if kind not in DECODERS:
+        raise _unknown_kind(member.name, kind)
+    cls = CONFIG_MAPPING[kind]
+    filled = {"vocab_size": vocab_size, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+    filled["pad_token_id"] = tokenizer.pad
+    try:
+        default = set(vars(cls()))
+        known = default | set(cls.attribute_map)
+        if context is not None and POSITIONS in known and cls.attribute_map.get(POSITIONS) not in given:
+            filled[POSITIONS] = context
+        config = AutoConfig.for_model(kind, **{**filled, **given})
+    except Exception as error:  # each config class has its own
+        raise ConfigError(f"The model of member '{member.name}' cannot be: {type(error).__name__}: {error}") from error
+    extra = set(vars(config)) - default
+    faults = [f"model.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) & extra)]
+    if faults:
+        raise ConfigError(f"The model of member '{member.name}' is no config of '{kind}': {' '.join(faults)}")
+    return config
+
+
+def _unknown_kind(name: str, kind: Any) -> ConfigError:
+    what = "has no model_type" if kind is None else f"has model_type '{kind}', which is no decoder-only language model"
+    near = did_you_mean(kind, DECODERS) if kind is not None and kind not in CONFIG_MAPPING else ""
+    return ConfigError(
+        f"The model of member '{name}' {what}.{near}",
+        do="For example model=dict(model_type='llama', hidden_size=256, ...); transformers' "
+        "AutoModelForCausalLM lists the types.",
+    )
+
+
+def _from_files(member: Member) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(str(member.model), trust_remote_code=False)
+    except Exception as error:  # transformers and the hub each have their own
+        raise ConfigError(
+            f"Cannot read the model '{member.model}' of member '{member.name}': {type(error).__name__}: {error}",
+            do="Give a config dict with model_type, a folder with config.json, or a name that is in the cache or can "
+            "be downloaded.",
+        ) from error
+
+
+def check_config(name: str, config: PreTrainedConfig, tokenizer: LmTokenizer | Ids, context: int | None) -> None:
+    """Raise ConfigError unless the config is of a decoder-only model that takes the tokens and the context."""
+    if config.model_type not in DECODERS or config.is_encoder_decoder:
+        raise _unknown_kind(name, config.model_type)
+    if config.get_text_config(decoder=True) is not config:
+        raise ConfigError(f"The model of member '{name}' is of several parts.", do="Use its text model's config.")
+    if config.vocab_size < tokenizer.size:
+        raise ConfigError(
+            f"The model of member '{name}' has {config.vocab_size} tokens, the tokenizer {tokenizer.size}.",
+            do="Leave vocab_size out, or raise it.",
+        )
+    for kind, ids in _special(config).items():
+        if not all(0 <= i < config.vocab_size for i in ids):
+            raise ConfigError(
+                f"The model of member '{name}' has {kind}_token_id={ids}; its tokens are 0 to {config.vocab_size - 1}.",
+                do="Leave it out of the model's dict: it is taken from the tokenizer.",
+            )
+    positions = getattr(config, POSITIONS, None)
+    if context is not None and positions is not None and context > positions:
+        raise ConfigError(
+            f"The model of member '{name}' takes {positions} tokens, the context has {context}.",
+            do=f"Lower the paradigm's context, or raise the model's {POSITIONS}.",
+        )
+
+
+def _special(config: PreTrainedConfig) -> dict[str, list[int]]:
+    """The ids of special tokens that a config names."""
+    found = {kind: getattr(config, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad")}
+    return {kind: ids if isinstance(ids, list) else [ids] for kind, ids in found.items() if ids is not None}
+
+
+def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
+    """Build a model with fresh float32 weights on the current device.
+
+    Raises:
+        ConfigError: transformers refuses the sizes, or the family's logits are more than an output layer's.
+    """
+    try:
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+    except Exception as error:  # transformers raises what it likes
+        raise ConfigError(
+            f"transformers cannot build the model of member '{name}': {type(error).__name__}: {error}",
+            do="Check its sizes; a model without this attention may have attention='eager'.",
+        ) from error
+    check_head(name, model)
+    return model
+
+
+def check_head(name: str, model: PreTrainedModel) -> None:
+    """Raise ConfigError where a family's own forward does more than its output layer after the final norm.
+
+    Some scale or cap the logits, or add a loss for their experts; here that would be left out.
+    """
+    head, decoder = model.get_output_embeddings(), model.get_decoder()
+    hidden = torch.zeros(1, 1, head.weight.shape[-1], device=head.weight.device, dtype=head.weight.dtype)
+    ids = torch.zeros(1, 1, device=head.weight.device, dtype=torch.long)
+    decoder.forward = lambda *args, **kwargs: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden)
+    try:
+        plain = _operators(lambda: head(hidden)) == _operators(lambda: model(input_ids=ids))
+    except (AttributeError, TypeError, RuntimeError):  # it reads more than the hidden states
+        plain = False
+    finally:
+        del decoder.forward
+    if not plain:
+        raise ConfigError(
+            f"The model of member '{name}' ({model.config.model_type}) does more than an output layer after its final "
+            "norm (it may scale or cap logits, or balance experts), which causal_lm would leave out.",
+            do="Use another family, or a paradigm of your own: docs/plugins.md.",
+        )
+
+
+@torch.no_grad()
+def _operators(run: Callable[[], Any]) -> list[str]:
+    """The names of torch's operators that a call runs, without views."""
+    names: list[str] = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if not func.is_view:
+                names.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    with Recorder():
+        run()
+    return names
+
+
+def has_tokenizer(path: Path) -> bool:
+    """Whether a folder holds a tokenizer."""
+    return any((path / file).is_file() for file in TOKENIZER_FILES)
+
+
+def recognises(path: Path) -> bool:
+    """Whether a path is a folder with the config and weights of a decoder-only model."""
+    try:
+        kind = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return kind in DECODERS and any((path / file).is_file() for file in WEIGHT_FILES)
+
+
+def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
+    """Load the weights of a folder in float32, strictly.
+
+    Raises:
+        ConfigError: the weights are damaged or another model's; names the first tensors that differ.
+    """
+    try:
+        with quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                str(path),
+                config=config,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+    except Exception as error:  # transformers, torch and safetensors each have their own
+        raise ConfigError(
+            f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
+            do="Give a folder that transformers or compt exported, complete.",
+        ) from error
+    model, found = loaded
+    faults = [f"it lacks '{name}'" for name in sorted(found["missing_keys"])]
+    faults += [f"'{name}' is unknown to the model" for name in sorted(found["unexpected_keys"])]
+    faults += [
+        f"'{name}' is {list(theirs)} in it and {list(ours)} in the model"
+        for name, theirs, ours in sorted(found["mismatched_keys"])
+    ]
+    if faults or found["error_msgs"]:
+        raise ConfigError(
+            f"The weights in '{path}' are not of the model that its {CONFIG_FILE} describes: "
+            f"{some(faults or found['error_msgs'])}.",
+            do="Give a folder that transformers or compt exported, complete.",
+        )
+    check_head(path.name, model)
+    return model

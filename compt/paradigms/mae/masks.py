@@ -1,0 +1,43 @@
+"""Masks that are drawn once, for teacher and student alike."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compt.paradigms.mae.mmpretrain import MAEViT
+
+
+def give_masks(backbone: Any) -> int:
+    """Let a backbone that draws its masks take them from ``noise`` [B, N], where it is set: low noise is kept.
+
+    Returns:
+        N, the number of its patches; 0 where it draws no masks.
+    """
+    backbone.noise = None
+    if not isinstance(backbone, MAEViT):
+        return 0
+    backbone.random_masking = MethodType(_masked, backbone)
+    return backbone.num_patches
+
+
+def _masked(self: Any, x: Tensor, mask_ratio: float = 0.75) -> tuple[Tensor, Tensor, Tensor]:
+    """As mmpretrain's ``MAEViT.random_masking``: patches kept, mask (1 is removed), and the order to restore."""
+    if self.noise is None:
+        return type(self).random_masking(self, x, mask_ratio)
+    _, patches, width = x.shape
+    kept = int(patches * (1 - mask_ratio))
+    order = self.noise.argsort(dim=1)
+    restore = order.argsort(dim=1)
+    visible = x.gather(1, order[:, :kept, None].expand(-1, -1, width))
+    mask = (restore >= kept).to(x.device, torch.float32)
+    return visible, mask, restore
+
+
+def draw_noise(images: Tensor, patches: int, generator: torch.Generator) -> Tensor:
+    """Uniform noise [B, N] on the images' device, from a generator of any device."""
+    shape = (len(images), patches)
+    return torch.rand(shape, generator=generator, device=generator.device).to(images.device)

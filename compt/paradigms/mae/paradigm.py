@@ -1,0 +1,294 @@
+"""Masked autoencoders, and whatever else of mmpretrain learns from images through a backbone and a loss."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dataset import default_collate
+from mmengine.registry import DATASETS
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from compt.data import SkipBroken, open_source, renumber, splits
+from compt.errors import ConfigError, DataError
+from compt.interfaces import Batch, Member, Metric, Outputs
+from compt.paradigms._shared import Agreement, Sourced
+from compt.paradigms.mae import mmpretrain, timm_vit
+from compt.paradigms.mae.data import ImageDataset, default_pipeline
+from compt.paradigms.mae.features import features, labels, moved, only_labelled, scalar, watching, whole
+from compt.paradigms.mae.masks import draw_noise, give_masks
+from compt.paradigms.mae.mmpretrain import MAE, ImageClassifier, VisionTransformer
+from compt.paradigms.mae.probe import accuracy, labelled, probe
+from compt.paradigms.mae.weights import fill
+from compt.random_state import random_state, restore_random_state
+from compt.weights import load_state
+
+CAPTIONED = ("csv", "shards", "webdataset")
+"""Sources that want to be told that captions are not needed."""
+FEATURES = frozenset({"tokens", "pooled"})
+
+
+class Mae(Sourced):
+    """Self-supervised learning of images with the algorithms of mmpretrain, masked autoencoders first.
+
+    A member's ``model`` is an mmpretrain config: ``dict(type='mmpretrain.MAE', backbone=..., neck=..., head=...)``,
+    the path of a config file with a ``model``, or an exported folder. Any algorithm will do whose ``loss`` runs
+    its ``backbone``, and a classifier too, to fine-tune. All members share image size and pre-processing.
+
+    Args:
+        data: a source of images, ``dict(type='icons' | 'folder' | 'csv' | 'webdataset', ...)``, see
+            :mod:`compt.data`; data sets of mmpretrain are named in ``train_dataloader.dataset`` and
+            ``val_dataloader.dataset`` instead. ``num_samples`` is the size of the training set for plans made
+            where the data is not.
+        pipeline, test_pipeline: mmpretrain transforms of ``data``; random crops and flips, and a centre crop.
+        data_preprocessor: of members that have none of their own; by default ImageNet's mean and deviation.
+        probe: ``dict(samples=2000)``: labelled training images that classifiers of frozen features are fitted
+            to, at every evaluation; ``dataset=...`` names them where ``data`` does not; None for no probes.
+
+    Source: He et al. 2021, arXiv 2111.06377, through mmpretrain.
+    """
+
+    outputs = FEATURES | {"loss"}
+    features = ("tokens", "pooled")
+    example = "data=dict(type='icons'), or train_dataloader=dict(dataset=dict(type=...))"
+
+    def __init__(
+        self,
+        *,
+        data: Mapping[str, Any] | None = None,
+        pipeline: Sequence[Mapping[str, Any]] | None = None,
+        test_pipeline: Sequence[Mapping[str, Any]] | None = None,
+        data_preprocessor: Mapping[str, Any] | None = None,
+        probe: Mapping[str, Any] | None = {"samples": 2000},
+    ) -> None:
+        self.data = dict(data) if data is not None else None
+        self.splits = splits(self.source()) if self.data is not None else ()
+        self.pipelines = {True: pipeline, False: test_pipeline}
+        self.data_preprocessor = data_preprocessor
+        self.probe = {"samples": 2000, "dataset": None, **probe} if probe is not None else None
+        self._input = Agreement()
+        self._preprocessor: Any = None
+        self._classes: tuple[str, ...] | None = None
+        self._reference: tuple[Dataset, tuple[str, ...]] | None = None
+        if self.probe and (unknown := set(self.probe) - {"samples", "dataset"}):
+            raise ConfigError(
+                f"It has no option {sorted(unknown)}.", where="paradigm.probe", do="dict(samples=..., dataset=...)."
+            )
+
+    def build_model(self, member: Member) -> nn.Module:
+        """Build a model of mmpretrain; also one of timm, which can be grown but not trained here.
+
+        Raises:
+            ConfigError: it cannot be built, or wants another input than the members before it.
+        """
+        if timm_vit.is_config(member.model):
+            return timm_vit.build(member)
+        return self._built(mmpretrain.model_config(member), member.name)
+
+    def _built(self, config: dict[str, Any], name: str, *, loaded: bool = False) -> nn.Module:
+        """Build a model that fits the members before it; one that is ``loaded`` need not, and gets no fresh weights."""
+        own = self.data_preprocessor or mmpretrain.default_preprocessor(config)
+        config.setdefault("data_preprocessor", dict(own))
+        model = mmpretrain.build(config, name, fresh=not loaded)
+        wants = {
+            "image size": mmpretrain.image_size(model),
+            "data_preprocessor": config["data_preprocessor"],
+            "number of patches": give_masks(model.backbone),  # type: ignore[arg-type]
+        }
+        for what, value in wants.items():
+            self._input.hold(name, what, value, binding=not loaded)
+        return model
+
+    def source(self) -> dict[str, Any]:
+        """The source's config, told that captions are not needed."""
+        options = super().source()
+        if options.get("type") in CAPTIONED and "caption_keys" not in options:
+            options.setdefault("caption_key", None)
+        return options
+
+    def build_dataset(self, split: str) -> Dataset:
+        """Open a split of ``data``: ``inputs`` uint8 [3, H, W] in BGR, or what the pipeline makes of it."""
+        return self._dataset(split, train=split == "train")
+
+    def _dataset(self, split: str, *, train: bool) -> ImageDataset:
+        size, options = self._input["image size"], self.source()
+        if options.get("type") == "icons":
+            options.setdefault("image_size", max(size))
+        source = open_source(split=split, **options)
+        if isinstance(source, SkipBroken):
+            source.check()
+        if split == "train":
+            self._classes = source.classes
+        elif self._classes is None:
+            self._classes = open_source(split="train", **options).classes
+        return ImageDataset(source, self.pipelines[train] or default_pipeline(size, train=train), self._classes)
+
+    def collate(self, samples: Sequence[Any]) -> Batch:
+        """Stack ``inputs``, view by view where there are several, and list ``data_samples``."""
+        return default_collate(list(samples))
+
+    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
+        """Black images [B, 3, H, W] after the training pipeline, on the model's device."""
+        size = self._input["image size"]
+        state = random_state()
+        images = [{"image": Image.new("RGB", size[::-1]), "label": 0}]
+        sample = ImageDataset(images, self.pipelines[True] or default_pipeline(size, train=True))[0]
+        if not {"inputs", "data_samples"} <= sample.keys():
+            raise ConfigError(
+                f"The pipeline ends with {sorted(sample)}, not with inputs and data_samples.",
+                where="paradigm.pipeline",
+                do="End it with dict(type='PackInputs').",
+            )
+        batch = self.prepare(self.collate([sample] * batch_size), generator=torch.Generator().manual_seed(0))
+        restore_random_state(state)
+        return {key: moved(value, next(model.parameters())) for key, value in batch.items()}
+
+    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Normalise the images, and draw what decides which patches are masked: once, for teacher and student."""
+        inputs = batch["inputs"]
+        device = (inputs if isinstance(inputs, Tensor) else inputs[0]).device
+        if self._preprocessor is None:
+            with mmpretrain.scope(), torch.device("cpu"):
+                self._preprocessor = mmpretrain.MODELS.build(self._input["data_preprocessor"])
+        learning = torch.is_grad_enabled()  # Mixup and the like are for training
+        ready = self._preprocessor.to(device)({key: batch[key] for key in ("inputs", "data_samples")}, learning)
+        if patches := self._input["number of patches"]:
+            ready["noise"] = draw_noise(ready["inputs"], patches, generator)
+        return ready
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """The algorithm's losses, its backbone's ``tokens`` [B, N, D], and ``pooled`` [B, D], the patches' mean."""
+        if isinstance(model, timm_vit.VisionTransformer):
+            raise ConfigError(
+                "A model of timm has no loss: it can be grown, not trained, by this paradigm.",
+                do="Name an algorithm of mmpretrain, such as mmpretrain.MAE; init= reads timm's weights into it.",
+            )
+        try:
+            with watching(model, batch) as seen:
+                losses = model.loss(batch["inputs"], batch["data_samples"])  # type: ignore[operator]
+        except IndexError as error:
+            if isinstance(model, ImageClassifier) and (labels(batch) < 0).any():
+                what = "A classifier learns from labels, and a training image has none."
+                raise DataError(
+                    what, where="paradigm.data", do="Leave such images out of the training data."
+                ) from error
+            raise
+        terms = {name: scalar(value) for name, value in losses.items() if "loss" in name}
+        return {**terms, **features(model, seen)}
+
+    def teach(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
+        """Of a masked autoencoder only the encoder, where nothing more is needed."""
+        if not (isinstance(model, MAE) and needs <= FEATURES):
+            return self.forward(model, batch)
+        with watching(model, batch) as seen:
+            model.backbone(batch["inputs"])
+        return features(model, seen)
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """The losses of the algorithm, as mmpretrain computes them."""
+        return {name: value for name, value in outputs.items() if "loss" in name}
+
+    def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
+        """The loss on held-out images, and where they have labels how well classes can be told.
+
+        A classifier's own accuracy comes first; other models' frozen features, of whole images, are told
+        apart by their neighbours and by a linear classifier.
+        """
+        classifier = isinstance(model, ImageClassifier)
+        losses, described, classes = [], [], []
+        for batch in batches:
+            if classifier and not len((batch := only_labelled(batch))["data_samples"]):
+                continue
+            terms = self.loss(self.forward(model, batch), batch)
+            losses.append(torch.stack(list(terms.values())).sum().double() * len(batch["data_samples"]))
+            classes.append(labels(batch))
+            if classifier or self.probe:
+                described.append(model(batch["inputs"]) if classifier else whole(model, batch))
+        if not classes:
+            return {}
+        label = torch.cat(classes)
+        found = {"loss": Metric(torch.stack(losses).sum().item() / len(label), higher_is_better=False)}
+        if classifier:
+            return accuracy(torch.cat(described), label) | found
+        return found | (self._probed(model, torch.cat(described), label) if self.probe else {})
+
+    def _probed(self, model: nn.Module, test: Tensor, label: Tensor) -> dict[str, Metric]:
+        """Fit classifiers to labelled training images, and try them on the held-out ones of the same classes."""
+        if not (label >= 0).any():
+            return {}
+        reference, names = self._labelled()
+        if self._classes and names:  # of other data than the probe's, perhaps
+            label = torch.from_numpy(renumber(label.cpu().numpy(), self._classes, names)).to(label.device)
+        if not len(reference) or not (label >= 0).any():  # type: ignore[arg-type]
+            return {}
+        train, classes = [], []
+        for raw in DataLoader(reference, 256, collate_fn=self.collate):
+            raw = {key: moved(value, test) if key == "inputs" else value for key, value in raw.items()}
+            batch = self.prepare(raw, generator=torch.Generator(test.device).manual_seed(0))
+            train.append(whole(model, batch))
+            classes.append(labels(batch))
+        return probe(torch.cat(train), torch.cat(classes), test[label >= 0], label[label >= 0])
+
+    def _labelled(self) -> tuple[Dataset, tuple[str, ...]]:
+        """Labelled training images without augmentation, and the names of their classes."""
+        if self._reference is None:
+            assert self.probe is not None
+            if self.probe["dataset"] is not None:
+                with mmpretrain.scope():
+                    dataset: Dataset = DATASETS.build(self.probe["dataset"])
+                names = tuple(getattr(dataset, "CLASSES", None) or ())
+            elif self.data is not None:
+                dataset = self._dataset("train", train=False)
+                names = dataset.classes
+            else:
+                dataset, names = ImageDataset((), ()), ()
+            self._reference = labelled(dataset, self.probe["samples"]), names
+        return self._reference
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write mmpretrain's config and checkpoint, and under ``timm/`` the encoder for timm, where it is a plain ViT.
+
+        ``mmpretrain.get_model('FOLDER/model.py', pretrained='FOLDER/model.pth')`` and
+        ``timm.create_model('local-dir:FOLDER/timm', pretrained=True)`` read them.
+        """
+        if isinstance(model, timm_vit.VisionTransformer):
+            timm_vit.save(model, folder)
+            return
+        mmpretrain.save(model, folder)
+        if isinstance(model.backbone, VisionTransformer):
+            try:
+                encoder = timm_vit.as_timm(model.backbone, model.mmpretrain_config["data_preprocessor"])  # type: ignore[index, arg-type]
+            except ConfigError as error:
+                warnings.warn(f"There is no export for timm. {error.what}", stacklevel=2)
+            else:
+                timm_vit.save(encoder, folder / "timm")
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the path is an exported folder, an mmpretrain checkpoint with its config, or a timm ViT's folder."""
+        return mmpretrain.recognises(path) or timm_vit.recognises(path)
+
+    def load(self, path: Path) -> nn.Module:
+        """Load a model of mmpretrain, or a timm folder as a model of timm.
+
+        Raises:
+            ConfigError: the path is neither, or damaged.
+        """
+        if not mmpretrain.recognises(path):
+            return timm_vit.load(path)
+        config, state = mmpretrain.read(path)
+        model = self._built(config, path.stem, loaded=True)
+        load_state(model, state, path)
+        return model
+
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Fill a model from mmpretrain's or timm's weights; from an encoder's alone, only the encoder.
+
+        Raises:
+            ConfigError: they are not of this model.
+        """
+        fill(model, path)

@@ -1,0 +1,70 @@
+"""How good frozen image features are: nearest neighbours and a linear classifier, by scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from compt.interfaces import Metric
+from compt.paradigms.mae.features import label_of
+
+NEIGHBOURS = 20
+ITERATIONS = 200
+"""Of the linear classifier; the same for all models, whether it has converged or not."""
+
+
+def probe(train_ND: Tensor, train_label_N: Tensor, test_MD: Tensor, test_label_M: Tensor) -> dict[str, Metric]:
+    """Accuracy on test features of classifiers fitted to train features.
+
+    ``knn`` weighs 20 neighbours by distance between unit-length features, ``linear_probe`` is a logistic
+    regression on standardised features. Chance is the share of the most frequent class. Empty where the train
+    labels are all one class.
+    """
+    if len(train_label_N.unique()) < 2:
+        return {}
+    train, labels = train_ND.double().cpu().numpy(), train_label_N.cpu().numpy()
+    test, truth = test_MD.double().cpu().numpy(), test_label_M.cpu().numpy()
+    knn = KNeighborsClassifier(min(NEIGHBOURS, len(train)), weights="distance").fit(normalize(train), labels)
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS, C=0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        linear.fit(train, labels)
+    return {
+        "knn": Metric(float(knn.score(normalize(test), truth)), chance=chance(truth)),
+        "linear_probe": Metric(float(linear.score(test, truth)), chance=chance(truth)),
+    }
+
+
+def accuracy(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
+    """Top-1 accuracy of a classifier's own scores; empty where nothing has a label."""
+    known = label_N >= 0
+    if not known.any():
+        return {}
+    right = score_NC[known].argmax(1) == label_N[known]
+    return {"accuracy": Metric(right.double().mean().item(), chance=chance(label_N[known].cpu().numpy()))}
+
+
+def chance(labels: np.ndarray) -> float:
+    """The share of the most frequent class."""
+    return max(Counter(labels.tolist()).values()) / len(labels)
+
+
+def labelled(dataset: Dataset, samples: int) -> Subset:
+    """Up to ``samples`` samples with a label, evenly spaced; up to four times as many are read to find them."""
+    length = len(dataset)  # type: ignore[arg-type]
+    step = max(1, -(-length // max(1, samples)))
+    found: list[int] = []
+    for start in range(0, step, max(1, step // 4))[:4]:
+        for index in range(start, length, step):
+            if len(found) < samples and label_of(dataset[index]["data_samples"]) >= 0:
+                found.append(index)
+    return Subset(dataset, sorted(found))

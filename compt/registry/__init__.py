@@ -1,0 +1,8 @@
+"""Find plug-ins by name: those that packages declare and those registered in this process.
+
+May import: interfaces, errors and below; it imports a plug-in only when that one is asked for.
+"""
+
+from compt.registry.registry import GROWERS, LAYOUTS, PARADIGMS, REGISTRIES, TRANSFERERS, PluginRegistry
+
+__all__ = ["GROWERS", "LAYOUTS", "PARADIGMS", "REGISTRIES", "TRANSFERERS", "PluginRegistry"]

@@ -1,0 +1,327 @@
+"""The registries of plug-ins: mmengine's decorator and config form over entry points.
+
+A name is looked up among the classes registered in this process (``register_module``) and the
+entry points of installed packages; only the one asked for is imported. ``package:name`` always
+means the entry point of that package, so ``compt:lossless`` is the built-in whatever else is
+installed. Names are whole, dots included: no part of one is a scope, a module or a path to import.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from compt.errors import ComptError, ConfigError, PluginError, did_you_mean
+from compt.registry.entry_points import Entry, Names, normalised, object_path
+from compt.registry.loading import Interface, first_line, raised_at
+
+BUILT_IN = "compt"
+"""The package whose plug-ins are the defaults."""
+
+
+class PluginRegistry:
+    """Find the plug-ins of one interface by name.
+
+    ``get`` returns a class, ``build`` an instance.
+
+    Args:
+        noun: what messages call one plug-in.
+        group: entry-point group that packages declare.
+        base: name of the class in ``compt.interfaces`` that plug-ins derive from.
+    """
+
+    def __init__(self, noun: str, *, group: str, base: str) -> None:
+        self.noun, self.group = noun, group
+        self.interface = Interface(noun, base)
+        self.module_dict: dict[str, type] = {}
+        """What this process has registered, by name."""
+        self.known = Names(group, self.module_dict)
+        self._replacing: set[str] = set()
+        self._loaded: dict[str, type] = {}
+        self._choices: ContextVar[Mapping[str, str]] = ContextVar(f"{group} choices", default={})
+
+    def register_module(
+        self,
+        name: str | Sequence[str] | None = None,
+        force: bool = False,
+        module: type | None = None,
+    ) -> Any:
+        """Register a class in this process, as a decorator or directly; the form is mmengine's.
+
+        A class that is defined again under its own path (a notebook cell run twice) replaces its
+        older self.
+
+        Args:
+            name: one name or several; that of the class by default.
+            force: replace what this process registered, and what packages declare, under the name.
+            module: the class, where this is not used as a decorator.
+
+        Raises:
+            PluginError: the name is taken in this process.
+        """
+
+        def register(plugin: Any) -> Any:
+            names = getattr(plugin, "__name__", "") if name is None else name
+            for key in [names] if isinstance(names, str) else names:
+                self._register(key, plugin, force)
+            return plugin
+
+        return register if module is None else register(module)
+
+    def get(self, key: str) -> type:
+        """Return the class registered under a name, importing it and no other plug-in.
+
+        Raises:
+            PluginError: unknown, declared more than once, broken, or not what the interface asks
+                for.
+        """
+        plugin = self.find(key)
+        if plugin is None:
+            raise self._unknown(key)
+        return plugin
+
+    def find(self, key: str) -> type | None:
+        """Return the class registered under a name, or None where nothing is.
+
+        Raises:
+            PluginError: declared more than once, broken, or not what the interface asks for.
+        """
+        local, entries = self.candidates(self._chosen(key))
+        if len(entries) + (local is not None) > 1:
+            raise self._clash(key, local, entries)
+        if entries:
+            return self.load(entries[0])
+        return None if local is None else self.check(local, key)
+
+    def build(self, cfg: Mapping[str, Any], default_args: Mapping[str, Any] | None = None) -> Any:
+        """Make an instance from ``dict(type=name, **arguments)``.
+
+        Args:
+            cfg: the name, or the class itself, under ``type``; all else goes to the constructor.
+            default_args: arguments that ``cfg`` may leave out.
+
+        Raises:
+            PluginError: as for ``get``.
+            ConfigError: no ``type``, arguments that the constructor lacks or does not take, or
+                values that it refuses with a TypeError or ValueError. A ComptError of the
+                constructor passes through.
+        """
+        name, plugin, arguments = self._resolve(cfg, default_args or {})
+        faults = self._argument_faults(name, plugin, arguments)
+        if faults:
+            raise ConfigError(" ".join(faults))
+        try:
+            return plugin(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"The {self.noun} '{name}' cannot be made from its arguments: {first_line(error)}",
+                where=raised_at(error),
+            ) from error
+
+    def signature_faults(self, cfg: Mapping[str, Any]) -> list[str]:
+        """List all that is wrong with ``dict(type=name, **arguments)``, without building it."""
+        try:
+            return self._argument_faults(*self._resolve(cfg, {}))
+        except ComptError as error:
+            return [error.one_line]
+
+    def names(self) -> list[str]:
+        """List every name that can be asked for, a clash as ``package:name``; import nothing."""
+        return self.known.usable()
+
+    @contextmanager
+    def choosing(self, choices: Mapping[str, str]) -> Iterator[None]:
+        """Let names stand for others within: ``{'lossless': 'compt-other:lossless'}``.
+
+        Config keys such as ``layouts`` use it where a name is not written in the config itself.
+
+        Raises:
+            PluginError: nothing is registered under a choice.
+        """
+        for choice in choices.values():
+            if self.candidates(choice) == (None, []):
+                raise self._unknown(choice)
+        token = self._choices.set({**self._choices.get(), **choices})
+        try:
+            yield
+        finally:
+            self._choices.reset(token)
+
+    def _chosen(self, key: str) -> str:
+        """Return what a name stands for within :meth:`choosing`."""
+        return self._choices.get().get(key, key) if isinstance(key, str) else key
+
+    def candidates(self, key: str) -> tuple[Any, list[Entry]]:
+        """Look up what a name may mean: an object of this process or None, and entry points.
+
+        Nothing is loaded.
+
+        Raises:
+            PluginError: it is no name at all.
+        """
+        if not isinstance(key, str):
+            raise PluginError(f"{key!r} is not the name of a {self.noun}.", do=self._available())
+        local, entries = self.known.candidates(key)
+        forced = local is not None and key in self._replacing
+        return (local, []) if forced else (local, entries)
+
+    def load(self, entry: Entry) -> type:
+        """Import one entry point, once, and return its class.
+
+        Raises:
+            PluginError: it cannot be imported or is not what the interface asks for.
+        """
+        if entry.key not in self._loaded:
+            self._loaded[entry.key] = self.interface.load(entry)
+        return self._loaded[entry.key]
+
+    def check(self, plugin: Any, name: str) -> type:
+        """Return a plug-in of this process if it is a complete subclass of the interface.
+
+        Raises:
+            PluginError: it is none, lacks methods, or was written for another plug-in API.
+        """
+        return self.interface.check(plugin, name)
+
+    def refresh(self) -> None:
+        """Forget which entry points were found and loaded, to see packages installed since."""
+        self.known.refresh()
+        self._loaded.clear()
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.candidates(key) != (None, [])
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __repr__(self) -> str:
+        return f"<registry of {self.noun}s: {', '.join(self.names()) or 'none'}>"
+
+    def _register(self, name: str, plugin: Any, force: bool) -> None:
+        known = self.module_dict.get(name)
+        again = known is not None and object_path(known) == object_path(plugin)
+        if known is not None and not force and not again:
+            raise PluginError(
+                f"The {self.noun} '{name}' is already registered in this process: "
+                f"{object_path(known)}.",
+                where=object_path(plugin),
+                do="Register it under another name, or with force=True to replace the other.",
+            )
+        self.module_dict[name] = plugin
+        if force:
+            self._replacing.add(name)
+
+    def _resolve(
+        self, cfg: Any, defaults: Mapping[str, Any]
+    ) -> tuple[str, type, dict[str, Any]]:
+        """Read name, class and arguments out of a config; its type is a name or the class."""
+        if not hasattr(cfg, "keys") or "type" not in {*cfg.keys(), *defaults}:
+            what = f"{cfg!r} is not a dict(type=..., ...) that names a {self.noun}."
+            raise ConfigError(what, do=self._available())
+        arguments = {**defaults, **{key: cfg[key] for key in cfg.keys()}}  # noqa: SIM118 - mmengine's Config
+        kind = arguments.pop("type")
+        if isinstance(kind, type):
+            name, plugin = kind.__name__, self.check(kind, kind.__name__)
+        else:
+            name, plugin = kind, self.get(kind)
+        return name, plugin, self._renamed(name, plugin, arguments)
+
+    def _renamed(self, name: str, plugin: type, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments under their names of today, with a warning for each old one."""
+        known = getattr(plugin, "renamed", {})
+        for old in set(arguments) & set(known):
+            warnings.warn(
+                f"The {self.noun} '{name}': the argument '{old}' is called '{known[old]}' now.",
+                FutureWarning,
+                stacklevel=2,
+            )
+        return {known.get(key, key): value for key, value in arguments.items()}
+
+    def _argument_faults(
+        self, name: str, plugin: Callable[..., Any], arguments: Mapping[str, Any]
+    ) -> list[str]:
+        parameters = inspect.signature(plugin).parameters.values()
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        names = [p.name for p in named]
+        unknown = [] if takes_any else [key for key in arguments if key not in names]
+        required = [p.name for p in named if p.default is p.empty]
+        missing = [key for key in required if key not in arguments]
+        takes = f"It takes: {', '.join(names)}." if names else "It takes none."
+        head = f"The {self.noun} '{name}'"
+        return [
+            f"{head} takes no argument '{key}'.{did_you_mean(key, names)} {takes}"
+            for key in unknown
+        ] + [f"{head} needs the argument '{key}'." for key in missing]
+
+    def _available(self) -> str:
+        return f"Available: {', '.join(self.names()) or 'none'}."
+
+    def _unknown(self, key: str) -> PluginError:
+        entries = [entry for declared in self.known.entries.values() for entry in declared]
+        qualified = [entry.key for entry in entries] if ":" in key else []
+        nearest = did_you_mean(key, [*self.names(), *qualified])
+        return PluginError(
+            f"No {self.noun} named '{key}'.{nearest} {self._available()} Others install by pip: "
+            f"a package that declares the entry-point group '{self.group}'."
+        )
+
+    def _clash(self, key: str, local: Any, entries: list[Entry]) -> PluginError:
+        owners = " and ".join(entry.origin for entry in entries)
+        keys = " or ".join(f"'{entry.key}'" for entry in entries)
+        if local is not None:
+            return PluginError(
+                f"The {self.noun} '{key}' is registered in this process ({object_path(local)}), "
+                f"and declared by {owners}.",
+                do="Register yours under another name, or with force=True to use it in place of "
+                f"the installed one; for that one write {keys}.",
+            )
+        return PluginError(
+            f"The {self.noun} '{key}' is declared by {len(entries)} packages: {owners}.",
+            do=f"Write {keys}, or uninstall all but one of the packages.",
+        )
+
+
+class LayoutRegistry(PluginRegistry):
+    """Find layouts by the path of the module class that they describe.
+
+    A config does not write these names, so that a second layout for one class could break a chain
+    that ran before. compt's own is the default there, and ``layouts`` in the config chooses.
+    """
+
+    def find(self, key: str) -> type | None:
+        """Return the layout of a module class, or None where nothing describes it.
+
+        Raises:
+            PluginError: several packages describe the class, none of them compt; or it is broken.
+        """
+        local, entries = self.candidates(self._chosen(key))
+        built_in = [entry for entry in entries if normalised(entry.package) == BUILT_IN]
+        if local is None and len(entries) > 1 and built_in:
+            return self.load(built_in[0])
+        return super().find(key)
+
+    def _clash(self, key: str, local: Any, entries: list[Entry]) -> PluginError:
+        error = super()._clash(key, local, entries)
+        choice = f"layouts={{'{key}': '{entries[0].key}'}}"
+        do = f"Choose one in the config: {choice}."
+        if local is not None:
+            do += " To use yours, register it with force=True."
+        return PluginError(error.what, do=do)
+
+
+def short_name(name: str) -> str:
+    """Return how reports name a plug-in: built-ins without their package."""
+    package, colon, rest = name.partition(":")
+    return rest if colon and normalised(package) == BUILT_IN else name
+
+
+GROWERS = PluginRegistry("grower", group="compt.growers", base="Grower")
+TRANSFERERS = PluginRegistry("transferer", group="compt.transfers", base="Transferer")
+PARADIGMS = PluginRegistry("paradigm", group="compt.paradigms", base="Paradigm")
+LAYOUTS = LayoutRegistry("layout", group="compt.layouts", base="Layout")
+REGISTRIES = (GROWERS, TRANSFERERS, PARADIGMS, LAYOUTS)

@@ -1,0 +1,134 @@
+"""The loss of a stage's model as a function of its parameters, batch after batch: what growers learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_reduce, get_rank, get_world_size
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from compt.errors import GrowthError
+from compt.growth.operators import tensors_of
+from compt.interfaces import Batch
+from compt.training.loader import loader_options, step_seed, train_loader
+from compt.training.loops import open_dataset
+from compt.training.stage import StageModel
+
+ALWAYS_OFF = {"grad_checkpointing": False, "compile": False}
+"""Switches that recompute or trace a model's own parameters, which are not those given here."""
+
+
+class StageObjective:
+    """The task's loss of a stage with given parameters, on the stage's next training batch.
+
+    It has what the stage itself has: data, batch size, masks, precision, number of processes. The order of the
+    samples is another one than the stage will see. The data is opened at the first call.
+
+    Args:
+        config: the stage's Runner config.
+        target: the model whose parameters are given; on the device to run on, and not changed.
+        calls: how many calls the grower has announced.
+        report: called with the number of calls so far and the loss.
+    """
+
+    def __init__(
+        self, config: Config, target: nn.Module, *, calls: int, report: Callable[[int, float], None] | None = None
+    ) -> None:
+        self.config, self.target, self.announced = config, target, calls
+        self.report = report
+        self.losses: list[float] = []
+        self._stage: StageModel | None = None
+        self._batches: Iterator[Batch] = iter(())
+
+    def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
+        """The loss [], with gradients for ``params``; over several processes the mean of both.
+
+        Raises:
+            GrowthError: unknown names, or calls that were not announced where there are several processes.
+        """
+        stage = self._opened()
+        unknown = sorted(set(params) - tensors_of(self.target).keys())
+        if unknown:
+            raise GrowthError(f"The grower asked for the loss with tensors that the target lacks: {unknown[:3]}.")
+        batch = stage.data_preprocessor(next(self._batches), True)
+        buffers = {name: buffer.clone() for name, buffer in self.target.named_buffers()}  # batch norms write theirs
+        given = {f"student.{name}": value for name, value in {**buffers, **_averaged(params)}.items()}
+        loss = functional_call(stage, given, kwargs={**batch, "mode": "loss"})["loss"]
+        loss = _mean(loss.detach()) + (loss - loss.detach())
+        stage.iteration += 1
+        self.losses.append(loss.item())
+        if self.report is not None:
+            self.report(len(self.losses), self.losses[-1])
+        return loss
+
+    def summary(self) -> dict[str, Any]:
+        """What was asked of it: calls, and the mean loss of the first and the last tenth of them."""
+        tenth = max(1, len(self.losses) // 10)
+        first, last = (sum(part) / tenth for part in (self.losses[:tenth], self.losses[-tenth:]))
+        return {"calls": len(self.losses), "first_loss": first, "last_loss": last}
+
+    def _opened(self) -> StageModel:
+        if self._stage is None:
+            if get_world_size() > 1 and not self.announced:
+                raise GrowthError(
+                    "The grower asks for the loss, and has not announced it, so only one process runs it.",
+                    do="Set `objective_calls` in the grower to how often it asks at most.",
+                )
+            self._stage = self._build()
+            self._batches = iter(self._loader(self._stage))
+        return self._stage
+
+    def _build(self) -> StageModel:
+        """The stage's model around the target, with no second copy of its weights."""
+        options = {k: v for k, v in self.config.model.to_dict().items() if k not in ("type", "init", "teacher")}
+        options["switches"] = {**(options.get("switches") or {}), **ALWAYS_OFF}
+        with torch.device("meta"):
+            stage = StageModel(**options)
+        stage.student = self.target
+        stage.max_iters = max(1, self.announced)
+        return stage.to(next(self.target.parameters()).device)
+
+    def _loader(self, stage: StageModel) -> Any:
+        options = self.config.train_dataloader.to_dict()
+        with DefaultScope.overwrite_default_scope(self.config.default_scope):
+            dataset = open_dataset(stage.paradigm, options, "train")
+        return train_loader(
+            dataset,
+            stage.paradigm.collate,
+            seed=step_seed(stage.seed, 0),
+            start=0,
+            rank=get_rank(),
+            world=get_world_size(),
+            **loader_options(options),
+        )
+
+
+def _mean(value: Tensor) -> Tensor:
+    """The mean over all processes."""
+    value = value.clone()
+    if get_world_size() > 1:
+        all_reduce(value, op="mean")
+    return value
+
+
+class _MeanGradients(torch.autograd.Function):
+    """Pass tensors on; give each the mean of all processes' gradients, in one order everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(map(_mean, gradients))
+
+
+def _averaged(params: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if get_world_size() == 1 or not params:
+        return params
+    return dict(zip(params, _MeanGradients.apply(*params.values()), strict=True))

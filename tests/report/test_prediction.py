@@ -1,0 +1,92 @@
+"""A chain's compute predicted from members alone: the rule by hand, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import compt
+from compt.cli import main
+from compt.errors import ConfigError
+from compt.report.prediction import RESTART, RESTART_DEVIATION, fraction_left, predict, read_pilots
+from compt.report.results import MemberReport, Point, RunReport
+from tests.conftest import config_file
+
+
+def member(name, values, *, flops=100.0, higher=False):
+    points = tuple(Point(10 * (i + 1), 0, 0.0, 0.0, {"val/loss": value}) for i, value in enumerate(values))
+    metrics = {"val/loss": {"value": values[-1], "chance": None, "higher_is_better": higher}}
+    return MemberReport(name, 1, 1, flops, 0.0, flops, 1.0, None, None, None, metrics, "val/loss", points, {})
+
+
+@pytest.mark.parametrize(
+    ("source", "curve", "left"),
+    [
+        (2.0, [4.0, 3.0, 2.0, 1.5], 0.25),  # crossed at the third of four
+        (2.0, [4.0, 3.0, 1.0, 0.5], 1 - 25 / 40),  # half way between the second and the third
+        (2.0, [1.5, 1.0, 0.9, 0.8], 0.75),  # at its first evaluation already
+        (2.0, [4.0, 3.5, 3.0, 2.5], 0.0),  # never: its source is better already
+        (2.0, [4.0, None, 2.0, 1.0], 0.25),  # what was not finite is passed over
+        (2.0, [None, None], 1.0),  # nothing to compare
+    ],
+)
+def test_the_rule_by_hand(source, curve, left):
+    assert fraction_left(member("a", [source]), member("b", curve)) == pytest.approx(left)
+    flipped = [None if value is None else -value for value in curve]
+    assert fraction_left(member("a", [-source], higher=True), member("b", flipped)) == pytest.approx(left)
+
+
+def test_a_family_over_two_seeds_by_hand():
+    """a 100 FLOPs, b 400: nothing of b is left on one seed, a quarter on the other, and a restart each time."""
+    runs = []
+    for curve in ([4.0, 2.0], [4.0, 3.0, 2.0, 1.0]):
+        members = (member("a", [2.0]), member("b", curve, flops=400.0))
+        runs.append(RunReport("alone", "x", "individual", 500.0, 1.0, members, {}))
+    found = predict(runs)
+    assert [one.fraction for one in found.members] == [1.0, pytest.approx(0.125 + RESTART)]
+    assert found.members[0].deviation == 0
+    assert found.members[1].deviation == pytest.approx((0.125**2 * 2 + RESTART_DEVIATION**2) ** 0.5)
+    assert found.flops == pytest.approx(100 + (0.125 + RESTART) * 400)
+    assert found.deviation == pytest.approx(400 * found.members[1].deviation)
+    assert found.acceleration == pytest.approx(500 / found.flops)
+    assert found.acceleration_deviation == pytest.approx(500 / found.flops**2 * found.deviation)
+    assert predict(runs[:1]).deviation == pytest.approx(400 * RESTART_DEVIATION), "the rule's own"
+
+
+def test_no_member_needs_more_than_alone():
+    """And errors of the rule add up over members: it errs alike for all."""
+    members = (member("a", [2.0]), member("b", [1.9, 1.0]), member("c", [0.99, 0.9]))
+    found = predict([RunReport("alone", "x", "individual", 300.0, 1.0, members, {})])
+    assert [one.fraction for one in found.members] == [1.0, 0.5 + RESTART, 0.5 + RESTART]
+    late = (member("a", [2.0]), member("b", [1.9] * 10))
+    assert predict([RunReport("alone", "x", "individual", 200.0, 1.0, late, {})]).members[1].fraction == 1.0
+    assert found.deviation == pytest.approx(200 * RESTART_DEVIATION)
+
+
+@pytest.fixture
+def pilots(toy, tmp_path):
+    folders = []
+    for seed in (0, 1):
+        folders.append(compt.train({**toy, "seed": seed}, work_dir=tmp_path / f"seed_{seed}", individual=True))
+    return folders
+
+
+def test_the_command(toy, pilots, tmp_path, capsys):
+    config = config_file(tmp_path, toy)
+    assert main(["plan", str(config), "--pilot", *map(str, pilots)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "predicted from members alone, as shares of their budgets: 'b'" in said
+    assert main(["plan", str(config), "--pilot", str(pilots[0]), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["prediction"]
+    assert [one["name"] for one in found["members"]] == ["a", "b", "c"]
+    assert found["members"][0]["fraction"] == 1.0
+
+
+def test_a_chain_is_no_pilot(toy, pilots, tmp_path):
+    chain = compt.train(toy, work_dir=tmp_path / "chain")
+    with pytest.raises(ConfigError, match="this is a chain's"):
+        read_pilots([chain])
+    (pilots[1] / "03_c" / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match="the same members, all finished"):
+        read_pilots(pilots)

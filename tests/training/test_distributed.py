@@ -1,0 +1,185 @@
+"""Two processes on one machine: the same weights on both, one work folder, and CLIP's loss over both batches."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import TOY
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("01_a", "02_b", "03_c")
+
+HOOKS = '''
+"""For each process: keep the weights it ends with; get a signal in the middle of a stage if told to."""
+import os
+import signal
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from safetensors.torch import save_file
+
+from compt.training.loops import stage_model
+
+
+@HOOKS.register_module(force=True)
+class EachProcess(Hook):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if os.environ.get("RECEIVER") == str(runner.rank) and runner.work_dir.endswith("02_b") and batch_idx == 4:
+            os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
+
+    def after_train(self, runner):
+        stage = os.path.basename(runner.work_dir)
+        save_file(stage_model(runner).student.state_dict(), f"{self.folder}/{stage}_{runner.rank}.safetensors")
+'''
+
+CLIP = '''
+"""One step's loss and gradients, of a whole batch in one process or of its half in each of two."""
+import os
+import sys
+
+import torch
+from compt.training.distributed import start, wrapper
+from compt.training.stage import StageModel
+from mmengine.model import MMDistributedDataParallel
+
+MODEL = dict(
+    embed_dim=16,
+    vision_cfg=dict(image_size=16, patch_size=8, width=32, layers=2, head_width=16),
+    text_cfg=dict(context_length=6, vocab_size=64, width=32, layers=2, heads=2),
+)
+torch.set_num_threads(1)
+stage = StageModel(paradigm=dict(type="clip"), member=dict(name="tiny", model=MODEL), seed=3)
+generator = torch.Generator().manual_seed(4)
+batch = {
+    "image": torch.randint(0, 256, (8, 3, 16, 16), generator=generator, dtype=torch.uint8),
+    "text": torch.randint(1, 64, (8, 6), generator=generator),
+}
+model = stage
+if "RANK" in os.environ:
+    start("pytorch")
+    options = wrapper()["model_wrapper_cfg"]
+    assert options.pop("type") == "MMDistributedDataParallel"
+    model = MMDistributedDataParallel(stage, **options)
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    batch = {name: value.chunk(world)[rank] for name, value in batch.items()}
+loss = model(mode="loss", **batch)["loss"]
+loss.backward()
+gradients = {name: p.grad for name, p in stage.student.named_parameters()}
+torch.save({"loss": loss.detach(), "gradients": gradients}, f"{sys.argv[1]}_{os.environ.get('RANK', 'alone')}.pt")
+'''
+
+
+def python(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join(filter(None, (str(ROOT), str(cwd), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def two_processes(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    torchrun = ("-m", "torch.distributed.run", "--nnodes", 1, "--nproc_per_node", 2, "--rdzv_backend", "c10d")
+    return python(*torchrun, "--rdzv_endpoint", "localhost:0", *arguments, cwd=cwd, **environment)
+
+
+class Run:
+    """A toy chain over two processes, by the command line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.work, self.ends = folder, folder / "work", folder / "ends"
+        self.ends.mkdir()
+        toy = copy.deepcopy(TOY)
+        toy["custom_imports"] = dict(imports=["compt.testing.toy", "each_process"])
+        toy["custom_hooks"] = [dict(type="EachProcess", folder=str(self.ends))]
+        toy["train_dataloader"] = dict(batch_size=16)
+        (folder / "each_process.py").write_text(HOOKS)
+        (folder / "toy.py").write_text("\n".join(f"{k} = {v!r}" for k, v in toy.items()) + "\n")
+
+    def train(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+        command = ("-m", "compt", "train", "toy.py", "--work-dir", self.work, "--launcher", "pytorch")
+        return two_processes(*command, *arguments, cwd=self.folder, **environment)
+
+    def weights(self, stage: str) -> bytes:
+        return (self.work / stage / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    """An uninterrupted run."""
+    finished = Run(tmp_path_factory.mktemp("distributed"))
+    result = finished.train()
+    assert result.returncode == 0, result.stdout + result.stderr
+    finished.said = result.stdout
+    return finished
+
+
+def test_both_processes_end_with_the_same_weights(run):
+    for stage in STAGES:
+        first, second = (load_file(run.ends / f"{stage}_{rank}.safetensors") for rank in (0, 1))
+        kept = load_file(run.work / stage / "weights.safetensors")
+        assert first.keys() == second.keys() == kept.keys()
+        for name in kept:
+            assert torch.equal(first[name], second[name]), f"{stage}: {name} differs between the processes"
+            assert torch.equal(first[name], kept[name]), f"{stage}: {name} is not what was kept"
+
+
+def test_both_processes_share_one_work_folder(run):
+    assert {p.name for p in run.folder.iterdir()} - {"__pycache__"} == {"each_process.py", "toy.py", "ends", "work"}
+    assert {p.name for p in run.work.iterdir() if p.is_dir()} == set(STAGES)
+    for stage in STAGES:
+        assert (run.work / stage / "manifest.json").is_file()
+        assert len(list((run.work / stage).rglob("events.out.tfevents*"))) == 1, f"{stage}: not one TensorBoard log"
+    assert not list(run.work.rglob("*.tmp"))
+
+
+def test_only_the_first_process_speaks(run):
+    assert run.said.count("a done in") == 1, run.said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("name", "kept"), [("SIGKILL", 3), ("SIGTERM", 5)])
+def test_a_signal_to_one_process_ends_both_and_resuming_gives_the_same_bytes(name, kept, rank, run, tmp_path):
+    """A process that is killed leaves the checkpoint before; one that is asked to stop makes both save first."""
+    other = Run(tmp_path)
+    ended = other.train(SIGNAL=name, RECEIVER=str(rank))
+    assert ended.returncode != 0
+    assert (other.work / "01_a" / "manifest.json").is_file()
+    saved = sorted(path.name for path in (other.work / "02_b" / "checkpoints").glob("iter_*.pt"))
+    assert saved[-1:] == [f"iter_{kept:08d}.pt"], ended.stderr
+    resumed = other.train("--resume")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    for stage in STAGES:
+        assert other.weights(stage) == run.weights(stage), stage
+
+
+def test_clip_over_two_processes_has_the_loss_and_gradients_of_the_whole_batch(tmp_path):
+    (tmp_path / "clip.py").write_text(CLIP)
+    alone = python("clip.py", "step", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    both = two_processes("clip.py", "step", cwd=tmp_path)
+    assert both.returncode == 0, both.stderr
+    whole, first, second = (torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1"))
+    assert (first["loss"] + second["loss"]).item() / 2 == pytest.approx(whole["loss"].item(), abs=1e-6)
+    assert whole["gradients"].keys() == first["gradients"].keys()
+    for name, gradient in whole["gradients"].items():
+        largest = gradient.abs().max().item()
+        assert largest > 0, f"{name} has no gradient to compare"
+        for half in (first, second):
+            error = (half["gradients"][name] - gradient).abs().max().item()
+            assert error <= 1e-6 * max(1.0, largest), f"{name}: {error}"
