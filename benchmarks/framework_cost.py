@@ -1,18 +1,20 @@
-"""What compt costs: one of its stages against a hand-written PyTorch loop, side by side in one process.
+"""What compt costs: one of its stages against a hand-written PyTorch loop, side by side in one
+process.
 
-``python benchmarks/framework_cost.py`` trains the first member of ``configs/clip_chain.py`` without a teacher,
-in turns of 30 iterations: compt, by hand, by hand, compt, compt, ... so that both get the same share of whatever
-else the machine does. A ratio is the time of the hand-written loop by compt's: 1 means the same speed, 0.95 that
-compt takes 5 % longer. About two minutes on two cores.
+``python benchmarks/framework_cost.py`` trains the first member of ``configs/clip_chain.py`` without
+a teacher, in turns of 30 iterations: compt, by hand, by hand, compt, compt, ... so that both get
+the same share of whatever else the machine does. A ratio is the time of the hand-written loop by
+compt's: 1 means the same speed, 0.95 that compt takes 5 % longer. About two minutes on two cores.
 
-* compt is ``compt.training.runner.run_stage`` as the chain calls it: Runner, loop, default hooks, log file, TensorBoard,
-  check of the loss. Evaluations and checkpoints are left out: the config says how many there are.
-* by hand is the loop below, written for speed: everything that does not change is made before the loop, the loss
-  is read as often as compt logs it. Model, samples and their order, loader options, loss, optimizer (its
-  implementation, too), parameter groups and schedule are the same.
+* compt is ``compt.training.runner.run_stage`` as the chain calls it: Runner, loop, default hooks,
+  log file, TensorBoard, check of the loss. Evaluations and checkpoints are left out: the config
+  says how many there are.
+* by hand is the loop below, written for speed: everything that does not change is made before the
+  loop, the loss is read as often as compt logs it. Model, samples and their order, loader options,
+  loss, optimizer (its implementation, too), parameter groups and schedule are the same.
 
-The second row leaves the data out: one batch, made before. There both start from the same weights and the losses
-of the first iterations must agree, or the comparison is void and the script fails.
+The second row leaves the data out: one batch, made before. There both start from the same weights
+and the losses of the first iterations must agree, or the comparison is void and the script fails.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ Batch = Mapping[str, torch.Tensor]
 class ByHand:
     """The loop a user would write around open_clip for this one stage."""
 
-    def __init__(self, config: ChainConfig, stage: StageConfig, seed: int, iters: int, batch: Batch | None) -> None:
+    def __init__(
+        self, config: ChainConfig, stage: StageConfig, seed: int, iters: int, batch: Batch | None
+    ) -> None:
         paradigm: Clip = PARADIGMS.build(dict(config.paradigm))
         self.model: Any = build_member(paradigm, stage.member, seed=seed).to(DEVICE).train()
         self.batches = self._loaded(paradigm, stage, seed) if batch is None else _same(batch)
@@ -71,7 +75,9 @@ class ByHand:
         self.options = dict(stage.runner["optim_wrapper"]["optimizer"])
         self.peak, self.iters, self.warm = self.options["lr"], iters, round(0.05 * iters)
         self.optimizer = self.build_optimizer()
-        mean, std = (torch.tensor(v, device=DEVICE).view(3, 1, 1) for v in (paradigm.mean, paradigm.std))
+        mean, std = (
+            torch.tensor(v, device=DEVICE).view(3, 1, 1) for v in (paradigm.mean, paradigm.std)
+        )
         self.shift, self.scale = -mean / std, 1 / (255 * std)
         self.iteration = 0
         self.losses: list[float] = []
@@ -88,8 +94,14 @@ class ByHand:
 
     def _loaded(self, paradigm: Clip, stage: StageConfig, seed: int) -> Iterator[Batch]:
         dataset = paradigm.build_dataset("train")
-        sampler: DistributedSampler[Any] = DistributedSampler(dataset, 1, 0, shuffle=True, seed=seed, drop_last=True)
-        options = {"num_workers": 0, "pin_memory": DEVICE.type == "cuda", **stage.runner["train_dataloader"]}
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            dataset, 1, 0, shuffle=True, seed=seed, drop_last=True
+        )
+        options = {
+            "num_workers": 0,
+            "pin_memory": DEVICE.type == "cuda",
+            **stage.runner["train_dataloader"],
+        }
         options.setdefault("persistent_workers", options["num_workers"] > 0)
         loader = DataLoader(dataset, sampler=sampler, drop_last=True, **options)
         epoch = 0
@@ -102,7 +114,11 @@ class ByHand:
         """Linear warm-up over the first 5 %, then a cosine to 0."""
         if self.iteration < self.warm:
             return self.peak * (1e-3 + (1 - 1e-3) * self.iteration / max(1, self.warm - 1))
-        return self.peak * 0.5 * (1 + math.cos(math.pi * (self.iteration - self.warm) / (self.iters - self.warm)))
+        return (
+            self.peak
+            * 0.5
+            * (1 + math.cos(math.pi * (self.iteration - self.warm) / (self.iters - self.warm)))
+        )
 
     def run(self, iterations: int, log_interval: int) -> None:
         """Train some more."""
@@ -160,19 +176,27 @@ class Turns(Hook):
     def prepare(cls, by_hand: ByHand, rounds: int, iters: int) -> None:
         """Say what the hook of the next stage does."""
         cls.by_hand, cls.iters = by_hand, iters
-        order = [turn for i in range(rounds) for turn in (("compt", "by hand") if i % 2 == 0 else ("by hand", "compt"))]
+        order = [
+            turn
+            for i in range(rounds)
+            for turn in (("compt", "by hand") if i % 2 == 0 else ("by hand", "compt"))
+        ]
         cls.order = order
         cls.clocks = {"compt": [], "by hand": []}
         cls.losses = []
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Take over what compt chose: how often the loss is read, which implementation of the optimizer runs."""
+        """Take over what compt chose: how often the loss is read, which implementation of the
+        optimizer runs.
+        """
         self.log_interval = runner.cfg.log_processor["window_size"]
         chosen = runner.optim_wrapper.optimizer.defaults
         implementation = {k: chosen[k] for k in ("fused", "foreach") if k in chosen}
         self.by_hand.optimizer = self.by_hand.build_optimizer(**implementation)
 
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """End the warm-up, or a turn."""
         done = batch_idx + 1 - WARM_UP
         if done < 0:
@@ -202,7 +226,9 @@ class Turns(Hook):
         self.start = _now()
 
     def _note(self, who: str) -> None:
-        wall, processor = (1e3 * (b - a) / self.iters for a, b in zip(self.start, _now(), strict=True))
+        wall, processor = (
+            1e3 * (b - a) / self.iters for a, b in zip(self.start, _now(), strict=True)
+        )
         self.clocks[who].append((wall, processor))
 
 
@@ -217,7 +243,12 @@ def _now() -> tuple[float, float]:
 
 
 def measure(
-    config: ChainConfig, stage: StageConfig, stage_plan: StagePlan, rounds: int, iters: int, batch: Batch | None
+    config: ChainConfig,
+    stage: StageConfig,
+    stage_plan: StagePlan,
+    rounds: int,
+    iters: int,
+    batch: Batch | None,
 ) -> dict[str, Any]:
     """Take all turns and return the milliseconds an iteration, by round."""
     total = max(stage_plan.iters, WARM_UP + rounds * iters + 1)
@@ -225,7 +256,12 @@ def measure(
     Turns.prepare(by_hand, rounds, iters)
     with tempfile.TemporaryDirectory() as folder:
         run = stage_config(
-            config, stage, replace(stage_plan, iters=total), Path(folder) / "stage", init=None, teacher=None
+            config,
+            stage,
+            replace(stage_plan, iters=total),
+            Path(folder) / "stage",
+            init=None,
+            teacher=None,
         )
         run.custom_hooks = [{"type": "Turns"}]
         if batch is not None:
@@ -252,7 +288,9 @@ def measure(
 def _compare(own: list[float], hand: list[float]) -> None:
     for i, (a, b) in enumerate(zip(own, hand, strict=True)):
         if abs(a - b) > SAME * abs(b):
-            sys.exit(f"The two do not train the same: loss {a} in compt, {b} by hand, at iteration {i + 1}.")
+            sys.exit(
+                f"The two do not train the same: loss {a} in compt, {b} by hand, at iteration {i + 1}."
+            )
 
 
 def one_batch(config: ChainConfig, stage: StageConfig, seed: int) -> Batch:
@@ -271,7 +309,9 @@ def read(path: str, member: int) -> tuple[ChainConfig, StageConfig, StagePlan]:
         or set(wrapper) != {"optimizer"}
         or stage.runner["param_scheduler"] != DEFAULTS["param_scheduler"]
     ):
-        sys.exit("The hand-written loop knows CLIP with a plain optimizer and the default schedule only.")
+        sys.exit(
+            "The hand-written loop knows CLIP with a plain optimizer and the default schedule only."
+        )
     return config, stage, plan(config, individual=True).stages[member]
 
 
@@ -283,7 +323,9 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load_average": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "load_average": [round(x, 2) for x in os.getloadavg()]
+        if hasattr(os, "getloadavg")
+        else None,
     }
 
 
@@ -295,12 +337,19 @@ def show(result: Mapping[str, Any], command: str) -> None:
         table.add_column(column, justify="left" if column == "data" else "right", no_wrap=True)
     for row in result["rows"]:
         middle = [f"{statistics.median(row[key]):.2f}" for key in ("by_hand_ms", "compt_ms")]
-        found = (row["median_ratio"], min(row["ratios"]), max(row["ratios"]), row["median_processor_ratio"])
+        found = (
+            row["median_ratio"],
+            min(row["ratios"]),
+            max(row["ratios"]),
+            row["median_processor_ratio"],
+        )
         ratios = [f"{x:.3f}" for x in found]
         table.add_row(row["data"], *middle, *ratios)
     console.print(table)
     for row in result["rows"]:
-        console.print(f"ratio by round, {row['data']}: " + " ".join(f"{x:.3f}" for x in row["ratios"]))
+        console.print(
+            f"ratio by round, {row['data']}: " + " ".join(f"{x:.3f}" for x in row["ratios"])
+        )
     console.print(
         f"Times are medians of an iteration. Ratio: by hand / compt, median of {result['rounds']} rounds of "
         f"{result['iters']} iterations each; at least {NEEDED} is wanted. Processor: the ratio of processor times, "
@@ -311,10 +360,14 @@ def show(result: Mapping[str, Any], command: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time a stage of compt against a hand-written loop.")
+    parser = argparse.ArgumentParser(
+        description="Time a stage of compt against a hand-written loop."
+    )
     parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")
     parser.add_argument("--iters", type=int, default=30, help="iterations of a turn (default 30)")
-    parser.add_argument("--config", default="configs/clip_chain.py", help="a CLIP chain, by path or name")
+    parser.add_argument(
+        "--config", default="configs/clip_chain.py", help="a CLIP chain, by path or name"
+    )
     parser.add_argument("--member", type=int, default=0, help="which of its members, from 0")
     parser.add_argument("--json", metavar="FILE", help="write all figures here")
     arguments = parser.parse_args()
@@ -322,7 +375,10 @@ def main() -> None:
     config, stage, stage_plan = read(*given)
     batch = one_batch(config, stage, config.seed + stage_plan.index)
     before = machine()
-    rows = [measure(config, stage, stage_plan, arguments.rounds, arguments.iters, cached) for cached in (None, batch)]
+    rows = [
+        measure(config, stage, stage_plan, arguments.rounds, arguments.iters, cached)
+        for cached in (None, batch)
+    ]
     command = shlex.join(["python", *sys.argv])
     result = {
         "member": stage.member.name,

@@ -1,8 +1,9 @@
 """Results of several families -> one table and one picture.
 
-``python benchmarks/merge.py benchmarks/results/acceleration-*.json --picture docs/acceleration.svg --write README.md``
-draws the first result's quality against compute, and acceleration against the number of members for all; the table is
-printed, and put into documents between ``<!-- acceleration -->`` and ``<!-- end -->``.
+``python benchmarks/merge.py benchmarks/results/acceleration-*.json --picture docs/acceleration.svg
+--write README.md`` draws the first result's quality against compute, and acceleration against the
+number of members for all; the table is printed, and put into documents between ``<!-- acceleration
+-->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -21,9 +22,18 @@ from compt.report.format import plain_console
 def main() -> int:
     """Read, print, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", nargs="+", type=Path, help="files of acceleration.py --json; the first is drawn")
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="files of acceleration.py --json; the first is drawn"
+    )
     parser.add_argument("--picture", type=Path, help="SVG to draw")
-    parser.add_argument("--write", nargs="+", type=Path, default=[], metavar="DOCUMENT", help="to put the table into")
+    parser.add_argument(
+        "--write",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DOCUMENT",
+        help="to put the table into",
+    )
     arguments = parser.parse_args()
     try:
         found = [json.loads(path.read_text()) for path in arguments.results]

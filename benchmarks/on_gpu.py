@@ -1,7 +1,8 @@
-"""All three paradigms on one GPU, in pieces of under 9 minutes: run it again until it says that all is there.
+"""All three paradigms on one GPU, in pieces of under 9 minutes: run it again until it says that all
+is there.
 
-``python benchmarks/on_gpu.py`` needs no arguments, installs and downloads nothing, and prints the table of what is
-finished last. Without a GPU it says so.
+``python benchmarks/on_gpu.py`` needs no arguments, installs and downloads nothing, and prints the
+table of what is finished last. Without a GPU it says so.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def main() -> int:
     except ComptError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(f"not finished, run it again: {', '.join(left)}" if left else f"all is there, in {WORK_DIR}")
+    print(
+        f"not finished, run it again: {', '.join(left)}" if left else f"all is there, in {WORK_DIR}"
+    )
     plain_console().print(family_table(found), highlight=False, soft_wrap=True)
     return 0
 

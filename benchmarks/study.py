@@ -1,10 +1,13 @@
-"""What pays when a member is grown: growers, transfers and learning-rate rules at parts of the budget alone.
+"""What pays when a member is grown: growers, transfers and learning-rate rules at parts of the
+budget alone.
 
-``python benchmarks/study.py causal_lm --preset cpu --json study.json`` trains the two smallest members of the family
-of three alone, at their best learning rates, then the second grown from the first in every way that the family's file
-lists under ``study``, at 1/8, 1/4 and 1/2 of its budget, on the choosing seeds of ``acceleration.py``.
+``python benchmarks/study.py causal_lm --preset cpu --json study.json`` trains the two smallest
+members of the family of three alone, at their best learning rates, then the second grown from the
+first in every way that the family's file lists under ``study``, at 1/8, 1/4 and 1/2 of its budget,
+on the choosing seeds of ``acceleration.py``.
 
-``python benchmarks/study.py --write docs/study.md JSON ...`` writes the tables into a document, between markers.
+``python benchmarks/study.py --write docs/study.md JSON ...`` writes the tables into a document,
+between markers.
 """
 
 from __future__ import annotations
@@ -39,7 +42,9 @@ class Study:
     def __init__(self, bench: Bench) -> None:
         self.bench, self.plan = bench, bench.plan
         if not self.plan.study:
-            raise ConfigError(f"'{self.plan.name}' has no study.", do="List ways to grow under `study`.")
+            raise ConfigError(
+                f"'{self.plan.name}' has no study.", do="List ways to grow under `study`."
+            )
 
     def run(self) -> dict[str, Any]:
         """Measure every way, and return the result."""
@@ -48,12 +53,22 @@ class Study:
         rates = [best(found) for found in sweeps]
         alone = [[bench.alone(i, rates[i], seed) for i in (0, 1)] for seed in plan.choosing]
         raise_first(bench.run([job for jobs in alone for job in jobs]))
-        source, target = (statistics.mean(bench.quality(j[i].members()[0]) for j in alone) for i in (0, 1))
+        source, target = (
+            statistics.mean(bench.quality(j[i].members()[0]) for j in alone) for i in (0, 1)
+        )
         bench.say(f"source {source:+.4f}, target alone {target:+.4f} (rising is better)")
-        default = {"grower": plan.ways["grower"], "transfer": NONE, "grown": {}, "fractions": FRACTIONS}
+        default = {
+            "grower": plan.ways["grower"],
+            "transfer": NONE,
+            "grown": {},
+            "fractions": FRACTIONS,
+        }
         ways = [{**default, **way} for way in plan.study]
         jobs = {
-            (i, fraction): [self._job(way, rates, fraction, *pair) for pair in zip(alone, plan.choosing, strict=True)]
+            (i, fraction): [
+                self._job(way, rates, fraction, *pair)
+                for pair in zip(alone, plan.choosing, strict=True)
+            ]
             for fraction in sorted(FRACTIONS)
             for i, way in enumerate(ways)
             if fraction in way["fractions"]
@@ -89,9 +104,16 @@ class Study:
         }
 
     def _job(
-        self, way: Mapping[str, Any], rates: Sequence[float], fraction: float, alone: Sequence[Job], seed: int
+        self,
+        way: Mapping[str, Any],
+        rates: Sequence[float],
+        fraction: float,
+        alone: Sequence[Job],
+        seed: int,
     ) -> Job:
-        """The target grown one way, from the source trained already unless its optimizer's state is taken over."""
+        """The target grown one way, from the source trained already unless its optimizer's state is
+        taken over.
+        """
         plan = self.plan
         carried = way["grown"].get("optimizer_state", False)
         first = plan.member(0, rates[0], plan.iters if carried else 0)
@@ -101,9 +123,13 @@ class Study:
             key: way[key] for key in WAYS if way[key] is not None
         }  # {} too: the family's own rule is one of several
         folder = Path("study") / digest(keys) / f"{fraction:g}" / f"seed_{seed}"
-        return self.bench.chain(folder, [first, plan.member(1, rates[1], plan.part(fraction))], seed, **keys)
+        return self.bench.chain(
+            folder, [first, plan.member(1, rates[1], plan.part(fraction))], seed, **keys
+        )
 
-    def _point(self, jobs: Sequence[Job], fraction: float, target: float, cost: float) -> dict[str, Any]:
+    def _point(
+        self, jobs: Sequence[Job], fraction: float, target: float, cost: float
+    ) -> dict[str, Any]:
         members = [job.members()[1] for job in jobs]
         gains = [self.bench.quality(member) - target for member in members]
         return {
@@ -130,17 +156,23 @@ def text_of(config: Mapping[str, Any] | None) -> str:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The table of one study: gains over the target alone, and over the first way that has every fraction."""
+    """The table of one study: gains over the target alone, and over the first way that has every
+    fraction.
+    """
     reference = next(cell for cell in found["cells"] if len(cell["points"]) == len(FRACTIONS))
     known = {point["fraction"]: point for point in reference["points"]}
     pairs = [("source", found["source"]), ("target alone, full budget", found["target"])]
-    ends = "; ".join(f"{name} {' / '.join(f'{value:.4f}' for value in values)}" for name, values in pairs)
+    ends = "; ".join(
+        f"{name} {' / '.join(f'{value:.4f}' for value in values)}" for name, values in pairs
+    )
     lines = [
         f"`{' -> '.join(found['hop'])}`, {found['metric']}, seeds {' / '.join(map(str, found['seeds']))}: {ends}. "
         f"In brackets: gain over {text_of(reference['grower'])} with transfer {text_of(reference['transfer'])}, by "
         "seed, with its standard error.",
         "",
-        "| grower | transfer | learning rate | " + " | ".join(f"{fraction:g}" for fraction in FRACTIONS) + " | FLOPs |",
+        "| grower | transfer | learning rate | "
+        + " | ".join(f"{fraction:g}" for fraction in FRACTIONS)
+        + " | FLOPs |",
         "|---|---|---|" + "---|" * (len(FRACTIONS) + 1),
     ]
     for cell in found["cells"]:
@@ -152,8 +184,12 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _gain_text(point: Mapping[str, Any] | None, reference: Mapping[str, Any], higher_is_better: bool) -> str:
-    """A gain over alone, and over the reference with the standard error of the difference; '' where not measured."""
+def _gain_text(
+    point: Mapping[str, Any] | None, reference: Mapping[str, Any], higher_is_better: bool
+) -> str:
+    """A gain over alone, and over the reference with the standard error of the difference; '' where
+    not measured.
+    """
     if point is None:
         return ""
     if point is reference:
@@ -174,8 +210,12 @@ def rewrite(document: Path, results: Sequence[Path]) -> None:
 def main() -> int:
     """Measure, or write what was measured into a document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", help="a family, as of acceleration.py; with --write the results")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="document to put the results' tables into")
+    parser.add_argument(
+        "names", nargs="+", help="a family, as of acceleration.py; with --write the results"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="DOCUMENT", help="document to put the results' tables into"
+    )
     add_arguments(parser)
     arguments = parser.parse_args()
     if arguments.write:

@@ -10,7 +10,15 @@ from compt._version import __version__
 if TYPE_CHECKING:
     from compt.api import API_VERSION
     from compt.chain import train
-    from compt.errors import ComptError, ConfigError, DataError, GrowthError, LayoutError, PluginError, TrainingError
+    from compt.errors import (
+        ComptError,
+        ConfigError,
+        DataError,
+        GrowthError,
+        LayoutError,
+        PluginError,
+        TrainingError,
+    )
     from compt.growth.axes import describe
     from compt.growth.operators import (
         AxisGrower,
@@ -45,7 +53,9 @@ __all__ = ["__version__", *_api.NAMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that ``import compt`` and ``compt -h`` stay fast."""
+    """Import a public name when it is first used, so that ``import compt`` and ``compt -h`` stay
+    fast.
+    """
     value = _api.find(name)
     if name not in _api.DEPRECATED:  # those warn every time
         globals()[name] = value

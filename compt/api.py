@@ -1,8 +1,9 @@
 """The public API, all of it: what plug-ins and scripts may import, and how it changes.
 
-The version counts the contract, not the package. A minor step adds names, arguments or methods with defaults; what
-is to go is marked in ``DEPRECATED`` first and warns for one minor version; only a major step takes away. A plug-in
-says what it was written for with ``api_version = "1.1"`` in its class. ``tests/api`` holds every signature.
+The version counts the contract, not the package. A minor step adds names, arguments or methods with
+defaults; what is to go is marked in ``DEPRECATED`` first and warns for one minor version; only a
+major step takes away. A plug-in says what it was written for with ``api_version = "1.1"`` in its
+class. ``tests/api`` holds every signature.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "compt.transfers.feature_mse": ("FeatureMse",),
     "compt.transfers.logit_kl": ("LogitKl",),
 }
-"""What further modules offer, each under its own path: ``from compt.paradigms.clip.paradigm import Clip``."""
+"""What further modules offer, each under its own path: ``from compt.paradigms.clip.paradigm import
+Clip``.
+"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ NAMES = tuple(_HOME)
 
 
 def find(name: str) -> Any:
-    """The object behind a public name of ``compt``, imported now; AttributeError where there is none.
+    """The object behind a public name of ``compt``, imported now; AttributeError where there is
+    none.
 
     A deprecated name warns, as the caller of ``compt.<name>``.
     """
@@ -109,7 +113,9 @@ def find(name: str) -> Any:
 
 
 def fault(wanted: Any) -> str:
-    """Why a plug-in that was written for an API version cannot be used with this one; '' where it can."""
+    """Why a plug-in that was written for an API version cannot be used with this one; '' where it
+    can.
+    """
     try:
         major, minor = map(int, str(wanted).split("."))
     except ValueError:

@@ -44,8 +44,8 @@ def train(
         individual: train every member alone, from scratch, with the ``individual`` budget.
         launcher: 'none', or how mmengine starts several processes.
         progress: what shows the run; silent by default.
-        beside: folder of the same config's chain, from which ``individual`` takes over the first member, if that
-            was trained as long: alone is how it was trained there.
+        beside: folder of the same config's chain, from which ``individual`` takes over the first
+            member, if that was trained as long: alone is how it was trained there.
 
     Raises:
         ComptError: bad input before anything is trained; data or training that failed later.
@@ -53,7 +53,11 @@ def train(
     checked = config if isinstance(config, ChainConfig) else load_config(config)
     progress = progress or Silent()
     mode = "individual" if individual else "chain"
-    default = checked.work_dir.with_name(checked.work_dir.name + "_individual") if individual else checked.work_dir
+    default = (
+        checked.work_dir.with_name(checked.work_dir.name + "_individual")
+        if individual
+        else checked.work_dir
+    )
     folder = WorkDir(Path(work_dir) if work_dir else default, checked, mode)
     chain_plan = plan(checked, individual=individual, world=get_world_size())
     progress.plan(chain_plan)
@@ -86,7 +90,9 @@ class _Stage:
         grown = self.folder.growth.is_file()
         barrier()
         if not grown and (is_main_process() or self.plan.growth_iters):
-            Start(self.work, self.plan, self.paradigm).write(self._stage_config(), self.progress.learning)
+            Start(self.work, self.plan, self.paradigm).write(
+                self._stage_config(), self.progress.learning
+            )
         barrier()
         if growth := read_json(self.folder.growth)["growth"]:
             self.progress.grown(growth)
@@ -102,7 +108,11 @@ class _Stage:
             self._hand_over(result)
 
     def _stage_config(
-        self, *, init: Path | None = None, teacher: Mapping[str, Any] | None = None, grown: bool = False
+        self,
+        *,
+        init: Path | None = None,
+        teacher: Mapping[str, Any] | None = None,
+        grown: bool = False,
     ) -> Config:
         return stage_config(
             self.work.config,
@@ -127,7 +137,9 @@ class _Stage:
         """Write weights and export, then the manifest; only then drop the checkpoints."""
         digest = save_weights(result.student, self.folder.weights)
         with self.folder.exporting() as export:
-            self.paradigm.build_model(self.config.member)  # an export may need what the model expects as input
+            self.paradigm.build_model(
+                self.config.member
+            )  # an export may need what the model expects as input
             self.paradigm.export(result.student.cpu(), export)
         following = self.work.config.stages[self.plan.index + 1 :][:1]
         if self.work.mode == "chain" and any(stage.grown.optimizer_state for stage in following):

@@ -15,7 +15,9 @@ from compt.errors import ComptError, ConfigError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0 when it is done, 1 if training or data failed, 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="compt", description="Pre-train families of models, small to large.")
+    parser = argparse.ArgumentParser(
+        prog="compt", description="Pre-train families of models, small to large."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     train = commands.add_parser("train", help="train a chain")
     add_train_arguments(train)
@@ -57,7 +59,9 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the train command takes."""
-    parser.add_argument("config", nargs="?", help="path of a config, or the name of one that compt ships")
+    parser.add_argument(
+        "config", nargs="?", help="path of a config, or the name of one that compt ships"
+    )
     parser.add_argument("--work-dir", help="folder to write to (default: work_dirs/CONFIG_NAME)")
     parser.add_argument(
         "--resume",
@@ -67,9 +71,14 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORK_DIR",
         help="go on with the chain in the work folder (--work-dir, or given here)",
     )
-    parser.add_argument("--individual", action="store_true", help="train every member alone, for comparison")
     parser.add_argument(
-        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="for several processes"
+        "--individual", action="store_true", help="train every member alone, for comparison"
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="for several processes",
     )
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     _add_options(parser)
@@ -77,7 +86,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override keys: chain.1.epochs=9"
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override keys: chain.1.epochs=9",
     )
 
 
@@ -94,25 +107,45 @@ def _add_others(commands: Any) -> None:
     _add_options(plan)
     grow = commands.add_parser("grow", help="grow one checkpoint, outside any chain")
     grow.add_argument(
-        "--from", dest="source", required=True, metavar="CKPT", help="in a paradigm's own format, or a stage's folder"
+        "--from",
+        dest="source",
+        required=True,
+        metavar="CKPT",
+        help="in a paradigm's own format, or a stage's folder",
     )
     grow.add_argument(
-        "--to", dest="target", required=True, metavar="CONFIG_OR_DIR", help="JSON config, model name or folder"
+        "--to",
+        dest="target",
+        required=True,
+        metavar="CONFIG_OR_DIR",
+        help="JSON config, model name or folder",
     )
     grow.add_argument("--grower", default="lossless")
-    grow.add_argument("--paradigm", help="which reads the formats; found from the checkpoint by default")
-    grow.add_argument("--source-model", help="what the checkpoint is of, as --to, where it holds weights alone")
+    grow.add_argument(
+        "--paradigm", help="which reads the formats; found from the checkpoint by default"
+    )
+    grow.add_argument(
+        "--source-model", help="what the checkpoint is of, as --to, where it holds weights alone"
+    )
     grow.add_argument("--seed", type=int, default=0)
     grow.add_argument("-o", "--out", required=True, help="folder to write")
     names = commands.add_parser("list", help="plug-ins by registry; imports nothing")
     check = commands.add_parser("check", help="load every plug-in and say ok or why not")
     report = commands.add_parser("report", help="table and pictures of finished stages")
     report.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
-    report.add_argument("-o", "--out", help="folder for pictures and report.json (default: the first work folder)")
-    plugin = commands.add_parser("new-plugin", help="write a package with a plug-in of your own, tests included")
+    report.add_argument(
+        "-o", "--out", help="folder for pictures and report.json (default: the first work folder)"
+    )
+    plugin = commands.add_parser(
+        "new-plugin", help="write a package with a plug-in of your own, tests included"
+    )
     plugin.add_argument("name", help="of the package, for example compt-mean-fill")
-    plugin.add_argument("--kind", required=True, choices=["grower", "transfer", "paradigm", "layout"])
-    plugin.add_argument("-o", "--out", metavar="FOLDER", help="folder to write (default: the package's name)")
+    plugin.add_argument(
+        "--kind", required=True, choices=["grower", "transfer", "paradigm", "layout"]
+    )
+    plugin.add_argument(
+        "-o", "--out", metavar="FOLDER", help="folder to write (default: the package's name)"
+    )
     for command in (plan, grow, names, check, report):
         command.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -124,11 +157,14 @@ def find_config(name: str) -> Path:
         return path
     root, wanted = Path(__file__).parent, path if path.suffix else path.with_suffix(".py")
     for folder in (root / ".mim" / "configs", root.parent / "configs"):
-        found = sorted(p for p in folder.rglob(wanted.name) if p.parts[-len(wanted.parts) :] == wanted.parts)
+        found = sorted(
+            p for p in folder.rglob(wanted.name) if p.parts[-len(wanted.parts) :] == wanted.parts
+        )
         if found:
             return found[0]
     raise ConfigError(
-        f"There is no config '{name}', neither here nor among those that compt ships.", do="Check the path."
+        f"There is no config '{name}', neither here nor among those that compt ships.",
+        do="Check the path.",
     )
 
 
@@ -140,7 +176,8 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--options", nargs="+", action=DictAction)
     if bad := [pair for pair in pairs if "=" not in pair]:
         raise ConfigError(
-            f"--cfg-options: {bad[0]!r} is not KEY=VALUE.", do="For example --cfg-options chain.1.epochs=9."
+            f"--cfg-options: {bad[0]!r} is not KEY=VALUE.",
+            do="For example --cfg-options chain.1.epochs=9.",
         )
     return parser.parse_args(["--options", *pairs]).options if pairs else {}
 
@@ -152,10 +189,13 @@ def _what_to_train(arguments: argparse.Namespace) -> tuple[str, str | None]:
         config, resume = resume, True
     if config is None:
         raise ConfigError(
-            "No config is given.", do="compt train CONFIG, for example: compt train configs/clip_chain.py"
+            "No config is given.",
+            do="compt train CONFIG, for example: compt train configs/clip_chain.py",
         )
     if isinstance(resume, str) and folder not in (None, resume):
-        raise ConfigError(f"--work-dir {folder} and --resume {resume} name two folders.", do="Give one of them.")
+        raise ConfigError(
+            f"--work-dir {folder} and --resume {resume} name two folders.", do="Give one of them."
+        )
     return config, resume if isinstance(resume, str) else folder
 
 
@@ -172,7 +212,9 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.launcher != "none":
         start(arguments.launcher)
     folders: list[Path] = []
-    for individual in (False, True) if config.compare and not arguments.individual else (arguments.individual,):
+    for individual in (
+        (False, True) if config.compare and not arguments.individual else (arguments.individual,)
+    ):
         if folders:
             work_dir = f"{folders[0]}_individual"
         with Terminal() if is_main_process() else Silent() as progress:
@@ -263,6 +305,8 @@ def _report(arguments: argparse.Namespace) -> int:
 def _new_plugin(arguments: argparse.Namespace) -> int:
     from compt.scaffold import new_plugin, next_steps
 
-    folder = new_plugin(arguments.name, arguments.kind, Path(arguments.out) if arguments.out else None)
+    folder = new_plugin(
+        arguments.name, arguments.kind, Path(arguments.out) if arguments.out else None
+    )
     print(next_steps(folder, arguments.kind))
     return 0

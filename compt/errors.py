@@ -17,8 +17,8 @@ class ComptError(Exception):
         where: file, config key, tensor or plug-in it is wrong in.
         do: what the reader can do about it.
 
-    ``exit_code`` is what the command line ends with: 1 for training or data that failed, 2 for a bad
-    config, argument or plug-in.
+    ``exit_code`` is what the command line ends with: 1 for training or data that failed, 2 for a
+    bad config, argument or plug-in.
     """
 
     exit_code = 1
@@ -26,7 +26,9 @@ class ComptError(Exception):
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
         self.what, self.where, self.do = what, where, do
         super().__init__(
-            "\n".join(part for part in (what, where and f"  where: {where}", do and f"  do: {do}") if part)
+            "\n".join(
+                part for part in (what, where and f"  where: {where}", do and f"  do: {do}") if part
+            )
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -115,12 +117,17 @@ class Faults:
             count = "1 fault" if len(self.found) == 1 else f"{len(self.found)} faults"
             lines = "\n".join(f"  - {fault}" for fault in self.found)
             raise ConfigError(
-                f"The config has {count}:\n{lines}", where=self.where, do="See docs/config.md for every key."
+                f"The config has {count}:\n{lines}",
+                where=self.where,
+                do="See docs/config.md for every key.",
             )
 
 
 def did_you_mean(name: Any, options: Iterable[str], cutoff: float = 0.6) -> str:
     """A sentence with the nearest of some names, after a space; nothing where none is near."""
     folded = {str(option).lower(): option for option in options}
-    near = [f"'{folded[match]}'" for match in get_close_matches(str(name).lower(), folded, cutoff=cutoff)]
+    near = [
+        f"'{folded[match]}'"
+        for match in get_close_matches(str(name).lower(), folded, cutoff=cutoff)
+    ]
     return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -1,4 +1,6 @@
-"""The files of a run: their names, and how they are written: whole or not at all. Imports nothing heavy."""
+"""The files of a run: their names, and how they are written: whole or not at all. Imports nothing
+heavy.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,17 @@ from compt.errors import TrainingError, WorkDirError
 
 FORMAT = 1
 STATE, LOCK = "chain.json", ".chain.lock"
-MANIFEST, WEIGHTS, GROWN, GROWTH = "manifest.json", "weights.safetensors", "grown.safetensors", "growth.json"
-NEW, OPTIMIZER, GROWN_OPTIMIZER = "new.safetensors", "optimizer.safetensors", "grown_optimizer.safetensors"
+MANIFEST, WEIGHTS, GROWN, GROWTH = (
+    "manifest.json",
+    "weights.safetensors",
+    "grown.safetensors",
+    "growth.json",
+)
+NEW, OPTIMIZER, GROWN_OPTIMIZER = (
+    "new.safetensors",
+    "optimizer.safetensors",
+    "grown_optimizer.safetensors",
+)
 CONFIG, EXPORT, CHECKPOINTS = "config.py", "export", "checkpoints"
 
 
@@ -43,7 +54,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def share(path: Path) -> None:
-    """Give a file, or all files in a folder, the permissions of any new one: safetensors writes for its owner alone."""
+    """Give a file, or all files in a folder, the permissions of any new one: safetensors writes for
+    its owner alone.
+    """
     mask = os.umask(0)
     os.umask(mask)
     for file in path.rglob("*") if path.is_dir() else (path,):
@@ -84,7 +97,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise not_written(path, error) from error
 
 
-def read_json(path: Path, do: str = "Restore the file from a copy, or use another --work-dir.") -> dict[str, Any]:
+def read_json(
+    path: Path, do: str = "Restore the file from a copy, or use another --work-dir."
+) -> dict[str, Any]:
     """Read a JSON file that compt wrote.
 
     Raises:
@@ -93,10 +108,16 @@ def read_json(path: Path, do: str = "Restore the file from a copy, or use anothe
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WorkDirError(f"Cannot read '{path.name}': {error}.", where=str(path), do=do) from error
+        raise WorkDirError(
+            f"Cannot read '{path.name}': {error}.", where=str(path), do=do
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else "no format at all"
-        raise WorkDirError(f"'{path.name}' is of format {found}; this compt reads {FORMAT}.", where=str(path), do=do)
+        raise WorkDirError(
+            f"'{path.name}' is of format {found}; this compt reads {FORMAT}.",
+            where=str(path),
+            do=do,
+        )
     return content
 
 

@@ -1,8 +1,9 @@
-"""The plug-in contract: Grower, Transferer, Paradigm, Layout and the frozen data types they exchange.
+"""The plug-in contract: Grower, Transferer, Paradigm, Layout and the frozen data types they
+exchange.
 
-A plug-in author needs this file and nothing else of the core. Words: a *chain* trains *members* small to
-large; weights grow from *source* to *target*, features are learned by a *student* from its *teacher*
-(the previous, smaller member).
+A plug-in author needs this file and nothing else of the core. Words: a *chain* trains *members*
+small to large; weights grow from *source* to *target*, features are learned by a *student* from its
+*teacher* (the previous, smaller member).
 """
 
 from __future__ import annotations
@@ -34,21 +35,29 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
 }
 """How a transferer's weight falls: fraction of its time -> factor."""
 Objective = Callable[[Mapping[str, Tensor]], Tensor]
-"""Parameters of the target by name -> the loss, [], on the next batch; those not given keep their values."""
+"""Parameters of the target by name -> the loss, [], on the next batch; those not given keep their
+values.
+"""
 
 
 class Plugin:
     """What all four kinds of plug-in can say of themselves."""
 
     api_version: ClassVar[str] = ""
-    """The plug-in API it was written for, ``compt.API_VERSION`` then: a compt without it refuses it by name."""
+    """The plug-in API it was written for, ``compt.API_VERSION`` then: a compt without it refuses it
+    by name.
+    """
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Arguments of the constructor by the names they had before: configs may use those for a while, with a warning."""
+    """Arguments of the constructor by the names they had before: configs may use those for a while,
+    with a warning.
+    """
 
 
 @dataclass(frozen=True)
 class Member:
-    """One size of the family: its name, and its model as the paradigm reads it (dict, name or path)."""
+    """One size of the family: its name, and its model as the paradigm reads it (dict, name or
+    path).
+    """
 
     name: str
     model: Any
@@ -56,7 +65,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Metric:
-    """One held-out figure; ``chance`` is what guessing would reach, None where that has no meaning."""
+    """One held-out figure; ``chance`` is what guessing would reach, None where that has no
+    meaning.
+    """
 
     value: float
     chance: float | None = None
@@ -67,10 +78,11 @@ class Metric:
 class ParamAxes:
     """What the axes of one parameter or buffer are.
 
-    ``groups`` has one entry per tensor dimension, in memory order; an entry lists the axes folded into that
-    dimension, slowest first: a fused ``qkv.weight`` is ``(("3", "heads", "head_dim"), ("embed",))``.
-    ``reads`` and ``writes`` hold the indices of the groups through which the tensor reads and writes
-    activations. A norm's gain has ``writes == ()`` unless its result is itself a residual stream.
+    ``groups`` has one entry per tensor dimension, in memory order; an entry lists the axes folded
+    into that dimension, slowest first: a fused ``qkv.weight`` is ``(("3", "heads", "head_dim"),
+    ("embed",))``. ``reads`` and ``writes`` hold the indices of the groups through which the tensor
+    reads and writes activations. A norm's gain has ``writes == ()`` unless its result is itself a
+    residual stream.
     """
 
     name: str
@@ -91,7 +103,9 @@ class ParamAxes:
     norm_axis: str | None = None
     """For a norm's gain or bias: the axis that it normalises over."""
     read_by: str | None = None
-    """For a norm's gain or bias: the parameter, if any, that is known to be all that reads the norm's result."""
+    """For a norm's gain or bias: the parameter, if any, that is known to be all that reads the
+    norm's result.
+    """
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -100,21 +114,26 @@ class ParamAxes:
 
     @property
     def directions(self) -> tuple[tuple[str, str], ...]:
-        """Each of ``axes`` with ``"reads"``, ``"writes"`` or ``""``: what the parameter does through it."""
+        """Each of ``axes`` with ``"reads"``, ``"writes"`` or ``""``: what the parameter does
+        through it.
+        """
         does = dict.fromkeys(self.reads, "reads") | dict.fromkeys(self.writes, "writes")
-        return tuple((axis, does.get(i, "")) for i, group in enumerate(self.groups) for axis in group)
+        return tuple(
+            (axis, does.get(i, "")) for i, group in enumerate(self.groups) for axis in group
+        )
 
 
 @dataclass(frozen=True)
 class Architecture:
     """A module seen as named axes: what growers, plans and projection heads are made from.
 
-    ``sizes`` maps an axis to its length, ``roles`` to how it may grow: ``stream`` (a residual width that many
-    parameters write and read), ``hidden`` (units inside one sub-layer, such as ``mlp`` or ``heads``),
-    ``output`` (a feature width that leaves the model), ``fixed``. ``whole`` are axes that keep the function only
-    at whole multiples, as ``Layout.whole`` says. ``depths`` maps the scope of each stack of
-    blocks to its number of blocks. ``outputs`` maps the outputs of the paradigm to their widths, ``features``
-    those that transferers compare by default; both are empty outside a chain.
+    ``sizes`` maps an axis to its length, ``roles`` to how it may grow: ``stream`` (a residual width
+    that many parameters write and read), ``hidden`` (units inside one sub-layer, such as ``mlp`` or
+    ``heads``), ``output`` (a feature width that leaves the model), ``fixed``. ``whole`` are axes
+    that keep the function only at whole multiples, as ``Layout.whole`` says. ``depths`` maps the
+    scope of each stack of blocks to its number of blocks. ``outputs`` maps the outputs of the
+    paradigm to their widths, ``features`` those that transferers compare by default; both are empty
+    outside a chain.
     """
 
     module: str
@@ -137,14 +156,15 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Growth:
-    """What a grower made of one source and one target, with every target parameter and buffer named once.
+    """What a grower made of one source and one target, with every target parameter and buffer named
+    once.
 
-    ``params`` tells how each came about: ``copied`` (equal to a source tensor), ``expanded`` (holds source
-    values and more), ``initialised`` (nothing from the source), ``shared`` (another name of a tensor already
-    listed). ``tensors`` are the new values, by name; those not listed keep what the target had.
-    ``dropped`` names the source tensors that were not used. ``function_preserving`` is the truth for this
-    pair, with ``reason`` where it is False; ``error`` is the largest relative difference of the outputs,
-    where it could be measured.
+    ``params`` tells how each came about: ``copied`` (equal to a source tensor), ``expanded`` (holds
+    source values and more), ``initialised`` (nothing from the source), ``shared`` (another name of
+    a tensor already listed). ``tensors`` are the new values, by name; those not listed keep what
+    the target had. ``dropped`` names the source tensors that were not used. ``function_preserving``
+    is the truth for this pair, with ``reason`` where it is False; ``error`` is the largest relative
+    difference of the outputs, where it could be measured.
     """
 
     params: Mapping[str, Status]
@@ -173,19 +193,25 @@ class Growth:
 
 
 class Grower(Plugin, ABC):
-    """Parameter space: makes the weights of a larger model from those of a smaller one, once a stage."""
+    """Parameter space: makes the weights of a larger model from those of a smaller one, once a
+    stage.
+    """
 
     function_preserving: ClassVar[bool] = False
     """What it aims at; ``Growth.function_preserving`` is the truth for a pair."""
     objective_calls: int = 0
-    """How often ``grow`` calls its objective at most, for growers that learn: planned and charged as training steps.
+    """How often ``grow`` calls its objective at most, for growers that learn: planned and charged
+    as training steps.
 
-    Every process then takes part, each on its own batches; all get the mean of losses and gradients.
+    Every process then takes part, each on its own batches; all get the mean of losses and
+    gradients.
     """
 
     @abstractmethod
     def check(self, source: Architecture, target: Architecture) -> None:
-        """Raise GrowthError, with tensor, axis and sizes, where this grower cannot grow source to target."""
+        """Raise GrowthError, with tensor, axis and sizes, where this grower cannot grow source to
+        target.
+        """
 
     @abstractmethod
     def grow(
@@ -198,11 +224,13 @@ class Grower(Plugin, ABC):
         generator: torch.Generator,
         objective: Objective | None = None,
     ) -> Growth:
-        """Return the grown weights; must leave both modules and the global random state as they are.
+        """Return the grown weights; must leave both modules and the global random state as they
+        are.
 
-        ``objective(params)`` is the loss of the target with these parameters on the stage's next batch, with
-        gradients for them, for growers that learn or probe; None outside a chain. ``generator`` is the CPU's;
-        the modules are on the device that the stage is trained on where ``objective_calls`` is not 0.
+        ``objective(params)`` is the loss of the target with these parameters on the stage's next
+        batch, with gradients for them, for growers that learn or probe; None outside a chain.
+        ``generator`` is the CPU's; the modules are on the device that the stage is trained on where
+        ``objective_calls`` is not 0.
         """
 
 
@@ -216,9 +244,13 @@ class Transferer(Plugin, nn.Module, ABC):
     """
 
     needs: frozenset[str] = frozenset()
-    """Outputs of the paradigm that it reads, complete once ``bind`` has run; the teacher need give no others."""
+    """Outputs of the paradigm that it reads, complete once ``bind`` has run; the teacher need give
+    no others.
+    """
     limit: float | None = None
-    """Largest share of the task loss the weighted terms may reach; the core scales them down to it."""
+    """Largest share of the task loss the weighted terms may reach; the core scales them down to
+    it.
+    """
 
     def __init__(
         self,
@@ -229,7 +261,9 @@ class Transferer(Plugin, nn.Module, ABC):
     ) -> None:
         super().__init__()
         if schedule not in SCHEDULES:
-            raise ConfigError(f"schedule={schedule!r} is not known.", do=f"One of {tuple(SCHEDULES)}.")
+            raise ConfigError(
+                f"schedule={schedule!r} is not known.", do=f"One of {tuple(SCHEDULES)}."
+            )
         if not (0 <= weight < math.inf and 0 <= until <= 1):
             raise ConfigError(
                 f"weight={weight}, until={until}: a weight is not negative, and until is between 0 and 1."
@@ -238,7 +272,11 @@ class Transferer(Plugin, nn.Module, ABC):
 
     def strength(self, progress: float) -> float:
         """The weight at ``progress`` (0 to 1) through the stage; at 0 the teacher is not run."""
-        return self.weight * SCHEDULES[self.schedule](progress / self.until) if progress < self.until else 0.0
+        return (
+            self.weight * SCHEDULES[self.schedule](progress / self.until)
+            if progress < self.until
+            else 0.0
+        )
 
     def bind(self, teacher: Architecture, student: Architecture) -> None:
         """Make what depends on the two models, such as projection heads."""
@@ -260,14 +298,17 @@ class Paradigm(Plugin, ABC):
 
     @abstractmethod
     def build_model(self, member: Member) -> nn.Module:
-        """Build the member's model with fresh weights; must also work under ``torch.device('meta')``."""
+        """Build the member's model with fresh weights; must also work under
+        ``torch.device('meta')``.
+        """
 
     @abstractmethod
     def build_dataset(self, split: str) -> Dataset:
-        """Build the map-style data set of 'train' or of one of ``splits``; raise DataError if it is missing.
+        """Build the map-style data set of 'train' or of one of ``splits``; raise DataError if it is
+        missing.
 
-        Where a data set puts others in the place of samples it cannot read, it counts them in ``broken_count``,
-        which the stage reports.
+        Where a data set puts others in the place of samples it cannot read, it counts them in
+        ``broken_count``, which the stage reports.
         """
 
     def collate(self, samples: Sequence[Any]) -> Batch:
@@ -275,7 +316,9 @@ class Paradigm(Plugin, ABC):
         return default_collate(list(samples))
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Finish a batch on the training device; what is random here is drawn once for teacher and student."""
+        """Finish a batch on the training device; what is random here is drawn once for teacher and
+        student.
+        """
         return batch
 
     @abstractmethod
@@ -283,7 +326,9 @@ class Paradigm(Plugin, ABC):
         """Run the model on a prepared batch."""
 
     def teach(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
-        """Run a teacher: at least the outputs in ``needs``; override it where that is cheaper than ``forward``."""
+        """Run a teacher: at least the outputs in ``needs``; override it where that is cheaper than
+        ``forward``.
+        """
         return self.forward(model, batch)
 
     @abstractmethod
@@ -292,7 +337,8 @@ class Paradigm(Plugin, ABC):
 
     @abstractmethod
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
-        """Measure the model, in eval mode without gradients, on the prepared batches of a held-out split.
+        """Measure the model, in eval mode without gradients, on the prepared batches of a held-out
+        split.
 
         The first metric of the first split is the main figure of the report.
         """
@@ -327,7 +373,9 @@ class Paradigm(Plugin, ABC):
         return len(self.build_dataset(split))  # type: ignore[arg-type]
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
-        """A prepared batch of the right shapes on the model's device (meta included); values do not matter."""
+        """A prepared batch of the right shapes on the model's device (meta included); values do not
+        matter.
+        """
         dataset = self.build_dataset("train")
         batch = self.collate([dataset[0]] * batch_size)
         device = next(model.parameters()).device
@@ -348,15 +396,20 @@ class Layout(Plugin, ABC):
     patterns: Mapping[str, str] = {}
     """Parameter name -> pattern; see :mod:`compt.growth.axes` for the notation."""
     parts: tuple[str, ...] = ()
-    """Child modules that their own layouts describe; their axes are prefixed with the child's name."""
+    """Child modules that their own layouts describe; their axes are prefixed with the child's
+    name.
+    """
     roles: Mapping[str, Role] = {}
     """How axes may grow, where their name does not already say it."""
     whole: frozenset[str] = frozenset()
-    """Axes whose units all pass through the same weights, as the channels of a token mixer do: such weights see the
-    pads that other widths need, so that growing keeps the function at whole multiples only."""
+    """Axes whose units all pass through the same weights, as the channels of a token mixer do: such
+    weights see the pads that other widths need, so that growing keeps the function at whole
+    multiples only."""
 
     def same(self, module: nn.Module) -> Mapping[str, str]:
-        """Axes that are one and the same in this module, as name -> name kept (``visual.feature`` -> ``feature``)."""
+        """Axes that are one and the same in this module, as name -> name kept (``visual.feature``
+        -> ``feature``).
+        """
         return {}
 
     def sizes(self, module: nn.Module) -> Mapping[str, int]:
@@ -364,8 +417,10 @@ class Layout(Plugin, ABC):
         return {}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs | None:
-        """Run the module on small random input and return its outputs, to measure what growth changed.
+        """Run the module on small random input and return its outputs, to measure what growth
+        changed.
 
-        The input may depend only on the generator and on fixed sizes. None: this module cannot be probed.
+        The input may depend only on the generator and on fixed sizes. None: this module cannot be
+        probed.
         """
         return None

@@ -11,11 +11,19 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """The state of torch's, numpy's and Python's random number generators, as plain types and tensors."""
+    """The state of torch's, numpy's and Python's random number generators, as plain types and
+    tensors.
+    """
     name, keys, position, has_gauss, gauss = np.random.get_state()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss],
+        "numpy": [
+            name,
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            gauss,
+        ],
         "python": random.getstate(),
     }
     if torch.cuda.is_available():

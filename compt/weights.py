@@ -1,4 +1,6 @@
-"""Weights as files: written as safetensors, read from what trainers write, loaded strictly or not at all."""
+"""Weights as files: written as safetensors, read from what trainers write, loaded strictly or not
+at all.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,18 @@ def saving(path: Path) -> Iterator[Path]:
     try:
         with atomic(path) as file:
             yield file
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch raises RuntimeError
+    except (
+        OSError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:  # torch raises RuntimeError
         raise not_written(path, error) from error
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
-    """Write a model's state dict as safetensors and return the file's SHA-256; tied tensors are kept once."""
+    """Write a model's state dict as safetensors and return the file's SHA-256; tied tensors are
+    kept once.
+    """
     with saving(path) as file:
         safetensors.torch.save_model(model, str(file))
     return sha256(path)
@@ -46,7 +54,9 @@ def save_weights(model: nn.Module, path: Path) -> str:
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors by name as safetensors."""
     with saving(path) as file:
-        safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, str(file))
+        safetensors.torch.save_file(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, str(file)
+        )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -76,7 +86,8 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors, or from a torch file of a state dict or a trainer's checkpoint.
+    """Read a state dict from safetensors, or from a torch file of a state dict or a trainer's
+    checkpoint.
 
     Raises:
         ConfigError: the file is missing or damaged, or holds no state dict.
@@ -95,8 +106,13 @@ def plain_state(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not isinstance(content, Mapping) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise ConfigError(f"'{path}' holds no state dict.", do=f"Give a state dict, alone or under one of {HOLDERS}.")
+    if not isinstance(content, Mapping) or not any(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise ConfigError(
+            f"'{path}' holds no state dict.",
+            do=f"Give a state dict, alone or under one of {HOLDERS}.",
+        )
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in state)), ""):
         state = {name.removeprefix(prefix): value for name, value in state.items()}

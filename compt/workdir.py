@@ -55,7 +55,11 @@ class StageFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.manifest, self.weights, self.grown = path / MANIFEST, path / WEIGHTS, path / GROWN
-        self.new, self.optimizer, self.grown_optimizer = path / NEW, path / OPTIMIZER, path / GROWN_OPTIMIZER
+        self.new, self.optimizer, self.grown_optimizer = (
+            path / NEW,
+            path / OPTIMIZER,
+            path / GROWN_OPTIMIZER,
+        )
         self.growth, self.config = path / GROWTH, path / CONFIG
         self.export, self.checkpoints = path / EXPORT, path / CHECKPOINTS
 
@@ -87,14 +91,17 @@ class WorkDir:
 
     def __init__(self, path: Path, config: ChainConfig, mode: str) -> None:
         self.path, self.config, self.mode = path, config, mode
-        self.stages = tuple(StageFolder(path / stage_name(i, s.member.name)) for i, s in enumerate(config.stages))
+        self.stages = tuple(
+            StageFolder(path / stage_name(i, s.member.name)) for i, s in enumerate(config.stages)
+        )
 
     @contextmanager
     def open(self, *, resume: bool) -> Iterator[None]:
         """Take the folder, new or to resume, and hold it.
 
         Raises:
-            WorkDirError: it cannot be written, is in use, holds something else, or another config's chain.
+            WorkDirError: it cannot be written, is in use, holds something else, or another config's
+                chain.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -103,7 +110,9 @@ class WorkDir:
             lock.acquire()
         except Timeout as error:
             raise WorkDirError(
-                "Another process is training in this folder.", where=str(self.path), do="Wait for it, or stop it."
+                "Another process is training in this folder.",
+                where=str(self.path),
+                do="Wait for it, or stop it.",
             ) from error
         except OSError as error:
             raise WorkDirError(
@@ -118,17 +127,27 @@ class WorkDir:
             lock.release()
 
     def take_over(self, other: Path, iters: int) -> None:
-        """Copy the first stage from another folder of the same config, where it was trained alike: from scratch."""
+        """Copy the first stage from another folder of the same config, where it was trained alike:
+        from scratch.
+        """
         here = self.stages[0]
         there = StageFolder(other / here.path.name)
         if here.done or not there.done or not (other / STATE).is_file():
             return
         manifest, state = read_json(there.manifest), read_json(other / STATE)
-        fresh = manifest["iters"] == iters and not read_json(there.growth)["growth"] and not there.grown.is_file()
+        fresh = (
+            manifest["iters"] == iters
+            and not read_json(there.growth)["growth"]
+            and not there.grown.is_file()
+        )
         if not fresh or differences(state["config"], plain(self.config.raw)):
             return
         shutil.rmtree(here.path, ignore_errors=True)
-        shutil.copytree(there.path, here.path, ignore=lambda folder, names: [MANIFEST] if MANIFEST in names else [])
+        shutil.copytree(
+            there.path,
+            here.path,
+            ignore=lambda folder, names: [MANIFEST] if MANIFEST in names else [],
+        )
         write_json(here.manifest, {**manifest, "mode": self.mode})
 
     def _claim(self, existing: list[Path], resume: bool) -> None:
@@ -146,11 +165,18 @@ class WorkDir:
         try:
             write_json(state, self._state())
         except ComptError as error:
-            raise WorkDirError(error.what, where=error.where, do="Choose another with --work-dir.") from error
+            raise WorkDirError(
+                error.what, where=error.where, do="Choose another with --work-dir."
+            ) from error
 
     def _state(self) -> dict[str, Any]:
         members = [s.member.name for s in self.config.stages]
-        return {"format": FORMAT, "mode": self.mode, "members": members, "config": plain(self.config.raw)}
+        return {
+            "format": FORMAT,
+            "mode": self.mode,
+            "members": members,
+            "config": plain(self.config.raw),
+        }
 
     def _compare(self, state: Mapping[str, Any], resume: bool) -> None:
         if not resume:
@@ -161,7 +187,8 @@ class WorkDir:
             )
         if state["mode"] != self.mode:
             raise WorkDirError(
-                f"The work folder holds a run in mode '{state['mode']}', not '{self.mode}'.", where=str(self.path)
+                f"The work folder holds a run in mode '{state['mode']}', not '{self.mode}'.",
+                where=str(self.path),
             )
         changes = differences(state["config"], plain(self.config.raw))
         if changes:
@@ -191,7 +218,13 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
+    items = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list)
+        else None
+    )
     if items is None:
         yield key, value
         return

@@ -12,7 +12,9 @@ paradigm = dict(type="clip", data=dict(type="icons"))
 def clip(width, vision_layers, text_layers):
     return dict(
         embed_dim=128,
-        vision_cfg=dict(image_size=32, patch_size=8, width=width, layers=vision_layers, head_width=32),
+        vision_cfg=dict(
+            image_size=32, patch_size=8, width=width, layers=vision_layers, head_width=32
+        ),
         text_cfg=dict(context_length=12, width=width, layers=text_layers, heads=width // 32),
     )
 

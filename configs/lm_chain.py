@@ -1,4 +1,5 @@
-"""Three Llama-style language models on the source text of Python's standard library, small to large.
+"""Three Llama-style language models on the source text of Python's standard library, small to
+large.
 
 Run:    mim train compt configs/lm_chain.py
 Needs:  pip install "compt[lm]"; 6 minutes on 2 CPU cores, no GPU, no download but the packages
@@ -27,7 +28,9 @@ chain = [
     dict(name="llama-b", model=llama(160, 5), iters=250),
 ]
 grower = dict(type="lossless")
-transfer = dict(type="none")  # logit_kl and feature_mse were tried, and made it no better: docs/results.md
+transfer = dict(
+    type="none"
+)  # logit_kl and feature_mse were tried, and made it no better: docs/results.md
 individual = dict(budget="chain")
 compare = True
 

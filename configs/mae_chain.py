@@ -23,7 +23,12 @@ def mae(width, layers):
         type="mmpretrain.MAE",
         backbone=dict(
             type="mmpretrain.MAEViT",
-            arch=dict(embed_dims=width, num_layers=layers, num_heads=width // 32, feedforward_channels=4 * width),
+            arch=dict(
+                embed_dims=width,
+                num_layers=layers,
+                num_heads=width // 32,
+                feedforward_channels=4 * width,
+            ),
             img_size=32,
             mask_ratio=0.75,
             **patch,

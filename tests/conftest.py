@@ -53,7 +53,12 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.syspath_prepend(str(site))
 
     def add(
-        name: str, entries: Mapping[str, str], modules: Mapping[str, str], *, folder: str = "site", **options
+        name: str,
+        entries: Mapping[str, str],
+        modules: Mapping[str, str],
+        *,
+        folder: str = "site",
+        **options,
     ) -> None:
         write_package(tmp_path / folder, name, entries, modules, **options)
         if folder != "site":

@@ -12,9 +12,13 @@ ROOT = Path(__file__).parents[1]
 BIN = "Scripts" if os.name == "nt" else "bin"
 
 
-def call(*command: object, cwd: Path, code: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
+def call(
+    *command: object, cwd: Path, code: int | None = 0, **environment: str
+) -> subprocess.CompletedProcess:
     """Run a command outside this checkout, and check its exit code (None: anything but 0)."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    }
     result = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -23,7 +27,9 @@ def call(*command: object, cwd: Path, code: int | None = 0, **environment: str) 
         text=True,
         timeout=300,
     )
-    assert result.returncode == code if code is not None else result.returncode, result.stdout + result.stderr
+    assert result.returncode == code if code is not None else result.returncode, (
+        result.stdout + result.stderr
+    )
     return result
 
 
@@ -34,7 +40,9 @@ def libraries() -> list[str]:
 
 def copy_of(folder: Path, to: Path) -> Path:
     """A copy of a folder of the checkout: what git knows, and what it does not ignore."""
-    listed = call("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=folder).stdout
+    listed = call(
+        "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", cwd=folder
+    ).stdout
     for name in filter(None, listed.split("\0")):
         if (folder / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
@@ -59,15 +67,37 @@ class Environment:
         self.python, self.compt = self.root / BIN / "python", self.root / BIN / "compt"
 
     def install(self, *what: object) -> None:
-        """Install packages alone; what they need comes from this environment, after the new one's own."""
-        pip = (sys.executable, "-m", "pip", "--python", self.python, "install", "--no-deps", "--no-index", "--quiet")
+        """Install packages alone; what they need comes from this environment, after the new one's
+        own.
+        """
+        pip = (
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            self.python,
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--quiet",
+        )
         call(*pip, *what, cwd=self.elsewhere, PYTHONPATH=os.pathsep.join(libraries()))
         purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
         site = Path(call(self.python, "-c", purelib, cwd=self.elsewhere).stdout.strip())
         (site / "zz_libraries.pth").write_text("\n".join(libraries()) + "\n")
 
     def uninstall(self, package: str) -> None:
-        call(sys.executable, "-m", "pip", "--python", self.python, "uninstall", "--yes", package, cwd=self.elsewhere)
+        call(
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            self.python,
+            "uninstall",
+            "--yes",
+            package,
+            cwd=self.elsewhere,
+        )
 
     def run(
         self, *command: object, code: int | None = 0, cwd: Path | None = None, **variables: str

@@ -1,6 +1,7 @@
 """Train the toy chain and die by SIGKILL at a named point.
 
-``python -m tests.kill_at POINT WORK_DIR [resume] [switched]``, the last for a chain with all switches on.
+``python -m tests.kill_at POINT WORK_DIR [resume] [switched]``, the last for a chain with all
+switches on.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def arm(point: str) -> None:
         chain.write_json = dying_write
     elif point == "after growth":
         run = chain.run_stage
-        chain.run_stage = lambda config, report: die() if config.work_dir.endswith("02_b") else run(config, report)
+        chain.run_stage = lambda config, report: (
+            die() if config.work_dir.endswith("02_b") else run(config, report)
+        )
     elif point == "before the manifest":
         chain.manifest = die
     elif point == "after growing, before the weights are written":

@@ -32,6 +32,8 @@ def write_package(
     (info / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{textwrap.dedent(metadata)}"
     )
-    (info / "entry_points.txt").write_text(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()))
+    (info / "entry_points.txt").write_text(
+        f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items())
+    )
     for module, source in modules.items():
         (folder / f"{module}.py").write_text(textwrap.dedent(source))

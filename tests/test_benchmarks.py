@@ -1,4 +1,6 @@
-"""The benchmarks: the whole of a toy family, interrupted and resumed; what counts as reached, charged and missed."""
+"""The benchmarks: the whole of a toy family, interrupted and resumed; what counts as reached,
+charged and missed.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,13 @@ FAMILY: dict[str, Any] = dict(
     ],
     presets=dict(
         smoke=dict(
-            iters=16, seeds=2, fractions=(0.25, 0.5, 1.0), longest=2.0, lr_mults=(1.0, 0.5), rates=3, evaluations=2
+            iters=16,
+            seeds=2,
+            fractions=(0.25, 0.5, 1.0),
+            longest=2.0,
+            lr_mults=(1.0, 0.5),
+            rates=3,
+            evaluations=2,
         ),
         gpu=dict(iters=16, seeds=1, fractions=(0.5,), rates=1),
     ),
@@ -69,94 +77,169 @@ FAMILY: dict[str, Any] = dict(
 def run(script: str, *arguments: str | Path, code: int = 0) -> str:
     """Run a benchmark as a user would, on one thread."""
     command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def measured(tmp_path: Path, script: str = "acceleration.py", *more: str, **changes: Any) -> tuple[dict[str, Any], str]:
+def measured(
+    tmp_path: Path, script: str = "acceleration.py", *more: str, **changes: Any
+) -> tuple[dict[str, Any], str]:
     """The result of the toy family, and what was printed."""
-    family, result = config_file(tmp_path, {**FAMILY, **changes}, "toys.py"), tmp_path / f"{Path(script).stem}.json"
-    printed = run(script, family, "--work-dir", tmp_path / "runs", "--workers", "1", "--json", result, *more)
+    family, result = (
+        config_file(tmp_path, {**FAMILY, **changes}, "toys.py"),
+        tmp_path / f"{Path(script).stem}.json",
+    )
+    printed = run(
+        script, family, "--work-dir", tmp_path / "runs", "--workers", "1", "--json", result, *more
+    )
     return json.loads(result.read_text()) if result.is_file() else {}, printed
 
 
 def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
-    """Every run is charged, budgets are chosen on other seeds than are reported, and a rerun trains nothing."""
+    """Every run is charged, budgets are chosen on other seeds than are reported, and a rerun trains
+    nothing.
+    """
     stopped, printed = measured(tmp_path, "acceleration.py", "--minutes", "0.001")
     assert not stopped and "the same command goes on" in printed
     found, printed = measured(tmp_path)
     assert str(tmp_path / "runs") not in found["command"] and "--workers" not in found["command"]
     assert f"{tmp_path / 'toys.py'} --json" in found["command"], "what anyone can repeat"
     assert found["seeds"] == [1, 2] and [row["name"] for row in found["members"]] == ["a", "b", "c"]
-    for row, curves in zip(found["members"], zip(*found["curves"]["alone"], strict=True), strict=True):
+    for row, curves in zip(
+        found["members"], zip(*found["curves"]["alone"], strict=True), strict=True
+    ):
         assert all(curve[-1][0] == pytest.approx(row["alone_flops"]) for curve in curves)
     chain = found["curves"]["chain"][0]
-    assert chain[-1][-1][0] == pytest.approx(found["flops"]["chain"]), "the last member is charged with all before it"
-    ratio = sum(r["alone_flops"] for r in found["members"]) / sum(r["chain_flops"] for r in found["members"])
+    assert chain[-1][-1][0] == pytest.approx(found["flops"]["chain"]), (
+        "the last member is charged with all before it"
+    )
+    ratio = sum(r["alone_flops"] for r in found["members"]) / sum(
+        r["chain_flops"] for r in found["members"]
+    )
     assert found["acceleration_if_none_were_missed"] == pytest.approx(ratio)
     assert (found["acceleration"] is None) == bool(found["missed"])
     for rates in found["sweeps"].values():
         low, *inside, high = (rates[rate] for rate in sorted(rates, key=float))
         assert max(inside) >= max(low, high), "the best rate is inside the sweep"
     assert found["floor"] in printed and (tmp_path / "acceleration.svg").is_file()
-    manifests = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
-    seeds = {part for path in manifests for part in path.parts if part.startswith("seed_") and "hop" in path.parts}
+    manifests = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")
+    }
+    seeds = {
+        part
+        for path in manifests
+        for part in path.parts
+        if part.startswith("seed_") and "hop" in path.parts
+    }
     assert seeds == {"seed_0", "seed_3"}, "budgets are chosen on seeds that are not reported"
     tried = found["searches"]
-    assert tried[0]["longer"] == [1, 1, 1] and tried[1]["longer"] == [1.5, 1, 1] and tried[1]["fractions"][0] == 1.5
+    assert (
+        tried[0]["longer"] == [1, 1, 1]
+        and tried[1]["longer"] == [1.5, 1, 1]
+        and tried[1]["fractions"][0] == 1.5
+    )
     assert all(search["longer"][2] == 1 for search in tried), "nothing grows from the last"
     whole = [search for search in tried if search["acceleration"] is not None]
     cheapest = min(whole, key=lambda search: (search["missed"], -search["acceleration"]))
-    assert [row["fraction"] for row in found["members"]] == cheapest["fractions"], "the cheapest chain is trained"
+    assert [row["fraction"] for row in found["members"]] == cheapest["fractions"], (
+        "the cheapest chain is trained"
+    )
     for search in whole:
         for fraction, gains, longer in zip(
             search["fractions"][1:], search["gains"].values(), search["longer"][1:], strict=True
         ):
             enough = [float(name) for name, gain in gains.items() if gain >= 0]
-            assert fraction == longer * (min(enough) if enough else 1.0), "the smallest that suffices"
-    assert {search["lr_mults"][i] for search in tried for i in (1, 2)} <= {1.0, 0.5}, "halved, or not"
+            assert fraction == longer * (min(enough) if enough else 1.0), (
+                "the smallest that suffices"
+            )
+    assert {search["lr_mults"][i] for search in tried for i in (1, 2)} <= {1.0, 0.5}, (
+        "halved, or not"
+    )
     (halved, *_), (chain, *_) = (
-        [json.loads(path.read_text())["config"]["chain"] for path in (tmp_path / "runs").rglob(f"{pattern}/chain.json")]
+        [
+            json.loads(path.read_text())["config"]["chain"]
+            for path in (tmp_path / "runs").rglob(f"{pattern}/chain.json")
+        ]
         for pattern in ("hop/b/*_lr_x0.5_*/*", "chain/*/*")
     )
-    assert halved[1]["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(found["members"][1]["lr"] / 2)
+    assert halved[1]["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(
+        found["members"][1]["lr"] / 2
+    )
     for row, stage in zip(found["members"], chain, strict=True):
-        assert stage["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(row["lr"] * row["lr_mult"])
+        assert stage["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(
+            row["lr"] * row["lr_mult"]
+        )
         assert stage["iters"] == round(16 * row["fraction"])
     states = [
-        path.parent for kind in ("hop", "longer") for path in (tmp_path / "runs").rglob(f"{kind}/*/*/*/chain.json")
+        path.parent
+        for kind in ("hop", "longer")
+        for path in (tmp_path / "runs").rglob(f"{kind}/*/*/*/chain.json")
     ]
     charged = sum(one.runs[0].members[-1].flops for one in (report([folder]) for folder in states))
-    fourth = [report([path.parent]).runs[0].flops for path in (tmp_path / "runs").rglob("alone/*/*/seed_3/chain.json")]
-    assert found["spent_on_choosing"]["search"] == pytest.approx(charged + sum(fourth)), "every run once"
+    fourth = [
+        report([path.parent]).runs[0].flops
+        for path in (tmp_path / "runs").rglob("alone/*/*/seed_3/chain.json")
+    ]
+    assert found["spent_on_choosing"]["search"] == pytest.approx(charged + sum(fourth)), (
+        "every run once"
+    )
     kept = [path.parent for path in (tmp_path / "runs").rglob("weights.safetensors")]
-    assert kept and not any((stage / left).exists() for stage in kept for left in ("export", "grown.safetensors"))
-    assert all(json.loads((stage / "manifest.json").read_text())["iters"] for stage in kept), "what was trained, only"
+    assert kept and not any(
+        (stage / left).exists() for stage in kept for left in ("export", "grown.safetensors")
+    )
+    assert all(json.loads((stage / "manifest.json").read_text())["iters"] for stage in kept), (
+        "what was trained, only"
+    )
     again, _ = measured(tmp_path)
     assert again["members"] == found["members"]
-    known = [{"fractions": [1, 1], "lr_mults": [1, 1]}, {key: cheapest[key] for key in ("fractions", "lr_mults")}]
+    known = [
+        {"fractions": [1, 1], "lr_mults": [1, 1]},
+        {key: cheapest[key] for key in ("fractions", "lr_mults")},
+    ]
     presets = {"smoke": {**FAMILY["presets"]["smoke"], "chains": known}}
     given, printed = measured(tmp_path, presets=presets)
-    assert given["members"] == found["members"] and not given["searches"] and "the preset has the chain" in printed
+    assert (
+        given["members"] == found["members"]
+        and not given["searches"]
+        and "the preset has the chain" in printed
+    )
     assert given["spent_on_choosing"]["search"] == 0
     document, picture = tmp_path / "x.md", tmp_path / "x.svg"
     document.write_text("<!-- acceleration -->\n<!-- end -->\n")
-    merged = run("merge.py", tmp_path / "acceleration.json", "--picture", picture, "--write", document)
+    merged = run(
+        "merge.py", tmp_path / "acceleration.json", "--picture", picture, "--write", document
+    )
     assert "| toys, " in merged and merged.strip() in document.read_text() and picture.is_file()
-    assert measured(tmp_path, "acceleration.py", "--search", presets=presets)[0]["searches"] == found["searches"]
-    assert manifests == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
+    assert (
+        measured(tmp_path, "acceleration.py", "--search", presets=presets)[0]["searches"]
+        == found["searches"]
+    )
+    assert manifests == {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")
+    }
 
 
 def test_the_study_shares_the_baseline_and_writes_its_tables(tmp_path: Path) -> None:
-    """Every way at its fractions, the source's optimizer state only from a source that was trained for it."""
+    """Every way at its fractions, the source's optimizer state only from a source that was trained
+    for it.
+    """
     found, printed = measured(tmp_path, "study.py")
     scratch, carried = found["cells"]
-    states = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/study/*/*/*/chain.json")]
-    assert {tuple(state["config"]["grown"]) for state in states} == {(), ("optimizer_state",)}, "not the family's rule"
+    states = [
+        json.loads(path.read_text())
+        for path in (tmp_path / "runs").glob("*/study/*/*/*/chain.json")
+    ]
+    assert {tuple(state["config"]["grown"]) for state in states} == {(), ("optimizer_state",)}, (
+        "not the family's rule"
+    )
     assert [point["fraction"] for point in scratch["points"]] == [0.125, 0.25, 0.5]
     assert [point["fraction"] for point in carried["points"]] == [0.25]
-    assert [point["flops"] for point in scratch["points"]] == pytest.approx([0.125, 0.25, 0.5]), "no teacher, no extra"
+    assert [point["flops"] for point in scratch["points"]] == pytest.approx([0.125, 0.25, 0.5]), (
+        "no teacher, no extra"
+    )
     assert "| scratch | none | as alone |" in printed and "optimizer_state=True" in printed
     document = tmp_path / "study.md"
     document.write_text(f"before\n<!-- {found['name']} -->\nold\n<!-- end -->\nafter\n")
@@ -169,7 +252,9 @@ def test_the_study_shares_the_baseline_and_writes_its_tables(tmp_path: Path) -> 
 
 
 def test_several_processes_measure_the_same(tmp_path: Path) -> None:
-    """Two runs at a time give what one at a time gives, and an error in one of them is told as it is."""
+    """Two runs at a time give what one at a time gives, and an error in one of them is told as it
+    is.
+    """
     plan = read_plan(str(config_file(tmp_path, FAMILY, "toys.py")), 3, "smoke", {})
     one, two = Bench(plan, tmp_path / "one"), Bench(plan, tmp_path / "two", workers=2)
     assert sweep(one, (0,)) == sweep(two, (0,))
@@ -181,7 +266,9 @@ def test_several_processes_measure_the_same(tmp_path: Path) -> None:
 
 
 def test_runs_of_another_plan_are_not_read(tmp_path: Path) -> None:
-    """Another budget or other data would be reported as measured; more members and another way to grow may share."""
+    """Another budget or other data would be reported as measured; more members and another way to
+    grow may share.
+    """
     family = str(config_file(tmp_path, FAMILY, "toys.py"))
     Bench(read_plan(family, 3, "smoke", {}), tmp_path).run([])
     Bench(read_plan(family, 3, "smoke", {"transfer.type": "logit_kl"}), tmp_path).run([])
@@ -199,7 +286,14 @@ def test_runs_of_another_plan_are_not_read(tmp_path: Path) -> None:
 def test_runs_stop_with_the_process_that_started_them(tmp_path: Path) -> None:
     """They save, and let go of their folders."""
     family, runs = config_file(tmp_path, FAMILY, "toys.py"), tmp_path / "runs"
-    options = ["--workers", "2", "--work-dir", str(runs), "--cfg-options", "presets.smoke.iters=1000000"]
+    options = [
+        "--workers",
+        "2",
+        "--work-dir",
+        str(runs),
+        "--cfg-options",
+        "presets.smoke.iters=1000000",
+    ]
     command = [sys.executable, str(BENCHMARKS / "acceleration.py"), str(family), *options]
     bench = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     until = time.monotonic() + 300
@@ -231,7 +325,9 @@ class Careless(Job):
 
 
 def test_the_end_of_the_time_breaks_into_nothing(tmp_path: Path) -> None:
-    """It stops what trains, as the system would; all else ends by itself, and nothing more is begun."""
+    """It stops what trains, as the system would; all else ends by itself, and nothing more is
+    begun.
+    """
     plan = read_plan(str(config_file(tmp_path, FAMILY, "toys.py")), 3, "smoke", {})
     before = signal.getsignal(signal.SIGTERM)
     bench = Bench(plan, tmp_path, minutes=0.5 / 60)
@@ -262,12 +358,18 @@ def test_a_rate_that_diverges_is_the_worst(tmp_path: Path) -> None:
         ({"presets": {"smoke": {"iters": 3}}}, "lacks seeds, fractions, rates"),
         ({"presets": {"cpu": {}}}, "no preset 'smoke'"),
         (
-            {"presets": {"smoke": {**FAMILY["presets"]["smoke"], "chains": [{"fractions": [1, 1]}]}}},
+            {
+                "presets": {
+                    "smoke": {**FAMILY["presets"]["smoke"], "chains": [{"fractions": [1, 1]}]}
+                }
+            },
             "as many `lr_mults`",
         ),
     ],
 )
-def test_a_family_that_cannot_be_used_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_family_that_cannot_be_used_is_named(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     """Before anything is trained."""
     with pytest.raises(ConfigError, match=message):
         read_plan(str(config_file(tmp_path, {**FAMILY, **change}, "toys.py")), 3, "smoke", {})
@@ -276,7 +378,9 @@ def test_a_family_that_cannot_be_used_is_named(tmp_path: Path, change: dict[str,
 def test_an_unknown_metric_lists_those_there_are(tmp_path: Path) -> None:
     """Once the first member is measured."""
     family = config_file(tmp_path, {**FAMILY, "metric": "val/losss"}, "toys.py")
-    assert "val/accuracy" in run("acceleration.py", family, "--work-dir", tmp_path / "runs", "--workers", "1", code=2)
+    assert "val/accuracy" in run(
+        "acceleration.py", family, "--work-dir", tmp_path / "runs", "--workers", "1", code=2
+    )
 
 
 def test_pieces_on_a_gpu_go_on_until_all_is_there(
@@ -285,7 +389,9 @@ def test_pieces_on_a_gpu_go_on_until_all_is_there(
     """On whatever device there is: no piece here needs more than the toy family."""
     assert "nothing was measured" in run("on_gpu.py") or torch.cuda.is_available()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(on_gpu, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True)))
+    monkeypatch.setattr(
+        on_gpu, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True))
+    )
     monkeypatch.setattr(on_gpu, "FAMILIES", (str(config_file(tmp_path, FAMILY, "toys.py")),))
     monkeypatch.setattr(on_gpu, "MINUTES", 0.001)
     assert on_gpu.main() == 0 and "not finished, run it again" in capsys.readouterr().out
@@ -305,7 +411,9 @@ def test_the_gpu_preset_says_that_there_is_no_gpu(tmp_path: Path, script: str) -
 @pytest.mark.parametrize("paradigm", ["causal_lm", "clip", "mae"])
 @pytest.mark.parametrize("preset", ["smoke", "cpu", "gpu"])
 def test_the_families_can_be_planned(paradigm: str, preset: str) -> None:
-    """Seven members in ascending size, each 1.1 to 3 times the one before; the smaller families take from them."""
+    """Seven members in ascending size, each 1.1 to 3 times the one before; the smaller families
+    take from them.
+    """
     import compt
 
     plan = read_plan(paradigm, 7, preset, {})
@@ -350,7 +458,9 @@ def plan_of(*names: str, **changes: Any) -> Plan:
 
 @dataclass(frozen=True)
 class ScriptedJob:
-    """Nothing is trained; how much longer the smallest was stands for the folder that others start from."""
+    """Nothing is trained; how much longer the smallest was stands for the folder that others start
+    from.
+    """
 
     longer: float
     report: MemberReport
@@ -361,7 +471,9 @@ class ScriptedJob:
 
 
 class Scripted(Budgets):
-    """Members that cost 1, 4 and 16 alone; the gain of a grown one is its fraction, less what it needs."""
+    """Members that cost 1, 4 and 16 alone; the gain of a grown one is its fraction, less what it
+    needs.
+    """
 
     needs = {("b", 1.0): 0.5, ("b", 1.5): 0.25, ("c", 1.0): 0.5, ("c", 1.5): 1.0}
     """By member, and how much longer than alone the smallest was trained."""
@@ -369,7 +481,9 @@ class Scripted(Budgets):
     def __init__(self) -> None:
         plan = plan_of("a", "b", "c", fractions=(0.25, 0.375, 0.5, 0.75, 1.0), longest=1.5)
         bench = SimpleNamespace(plan=plan, quality=Bench(plan, Path()).quality, say=print)
-        super().__init__(bench, [1.0] * 3, [[member(n, 1.0, f) for n, f in zip("abc", (1, 4, 16), strict=True)]])
+        super().__init__(
+            bench, [1.0] * 3, [[member(n, 1.0, f) for n, f in zip("abc", (1, 4, 16), strict=True)]]
+        )
 
     def _goals(self) -> list[list[float]]:
         return [[-1.0, -1.0]] * 3
@@ -380,7 +494,9 @@ class Scripted(Budgets):
     def _grown(self, index: int, fraction: float, mult: float, before: Any) -> Any:
         name, cost = "abc"[index], 4.0**index
         return [
-            ScriptedJob(longer, member(name, 1 - (fraction - self.needs[name, longer]), fraction * cost))
+            ScriptedJob(
+                longer, member(name, 1 - (fraction - self.needs[name, longer]), fraction * cost)
+            )
             for longer in before
         ]
 
@@ -389,16 +505,22 @@ class Scripted(Budgets):
 
 
 def test_a_chain_that_cannot_become_cheaper_is_given_up() -> None:
-    """By hand: 1 + 2 + 8; with the smallest longer 1.5 + 1 + 16, of which only what is below 11 is tried."""
+    """By hand: 1 + 2 + 8; with the smallest longer 1.5 + 1 + 16, of which only what is below 11 is
+    tried.
+    """
     first, longer, *_ = Scripted().search()
     assert first.fractions == (1.0, 0.5, 0.5) and first.flops == pytest.approx(11)
     assert longer.fractions == (1.5, 0.25) and longer.flops == math.inf and longer.missed
-    assert set(longer.gains[1]) <= {0.25, 0.375, 0.5} and longer.gains[1][0.5] == pytest.approx(-0.5)
+    assert set(longer.gains[1]) <= {0.25, 0.375, 0.5} and longer.gains[1][0.5] == pytest.approx(
+        -0.5
+    )
     assert rank(first) < rank(longer)
 
 
 def test_one_missed_member_takes_the_familys_ratio_away() -> None:
-    """By hand: 10 + 30 alone, 10 + 6 in the chain; the second is worse, with and without noise that covers it."""
+    """By hand: 10 + 30 alone, 10 + 6 in the chain; the second is worse, with and without noise that
+    covers it.
+    """
     bench = Bench(plan_of("s", "l"), Path("nowhere"))
     choice = Choice([{}, {}], [1.0, 1.0], Recipe((1.0, 0.2), (1.0, 0.5)), [], 0.0, 0.0)
     alone = [[member("s", 1.5, 10), member("l", value, 30)] for value in (0.9, 1.1)]
@@ -408,25 +530,37 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
 
     missed = outcome(bench, choice, chains(1.0, 1.2), alone)
     assert missed["missed"] == ["l"] and missed["acceleration"] is None
-    assert missed["acceleration_of_the_largest"] is None and missed["members"][1]["gain"] == pytest.approx(-0.1)
+    assert missed["acceleration_of_the_largest"] is None and missed["members"][1][
+        "gain"
+    ] == pytest.approx(-0.1)
     assert missed["acceleration_if_none_were_missed"] == pytest.approx(40 / 16)
     noisy = outcome(bench, choice, chains(1.3, 0.9), alone)  # gains -0.4 and 0.2: error 0.3
-    assert noisy["missed"] and noisy["members"][1]["standard_error"] == pytest.approx(0.3), "too far from 1.5 - 1.0"
+    assert noisy["missed"] and noisy["members"][1]["standard_error"] == pytest.approx(0.3), (
+        "too far from 1.5 - 1.0"
+    )
     assert not outcome(bench, choice, chains(1.3, 0.78), alone)["missed"], (
         "0.04 is within a tenth of it, and in the noise"
     )
-    assert outcome(bench, choice, chains(0.94, 1.14), alone)["missed"], "and without noise it is not"
+    assert outcome(bench, choice, chains(0.94, 1.14), alone)["missed"], (
+        "and without noise it is not"
+    )
     overtrained = [[member("s", 0.8, 20), member("l", value, 6, 20)] for value in (0.85, 0.95)]
     worse = outcome(bench, choice, overtrained, alone)
-    assert worse["members"][1]["gain"] > 0 and worse["missed"] == ["l"], "better than alone, and worse than its source"
+    assert worse["members"][1]["gain"] > 0 and worse["missed"] == ["l"], (
+        "better than alone, and worse than its source"
+    )
     reached = outcome(bench, choice, chains(0.9, 0.9), alone)
     assert reached["acceleration"] == pytest.approx(40 / 16)
     assert reached["acceleration_of_the_largest"] == pytest.approx(30 / 16)
     assert reached["members"][1]["reached_flops"] == pytest.approx(10 + 6)
-    assert reached["members"][1]["reached_seconds"] == pytest.approx(10 + 1), "a second an evaluation, in this toy"
+    assert reached["members"][1]["reached_seconds"] == pytest.approx(10 + 1), (
+        "a second an evaluation, in this toy"
+    )
     assert reached["members"][0]["reached_flops"] == pytest.approx(10)
     fractions = [1 - (2 + (1.8 - 1.5) / 0.9 * 2) / 4, 1 - (2 + (2.2 - 1.5) / 1.1 * 2) / 4]
-    assert reached["members"][1]["predicted_fraction"] == pytest.approx(sum(fractions) / 2 + RESTART)
+    assert reached["members"][1]["predicted_fraction"] == pytest.approx(
+        sum(fractions) / 2 + RESTART
+    )
 
 
 def test_text_is_put_between_its_own_markers(tmp_path: Path) -> None:
@@ -434,11 +568,20 @@ def test_text_is_put_between_its_own_markers(tmp_path: Path) -> None:
     document = tmp_path / "x.md"
     document.write_text("<!-- a -->\n1\n<!-- end -->\n<!-- b -->\n2\n<!-- end -->\n")
     put_between(document, "b", r"\1 new")
-    assert document.read_text() == "<!-- a -->\n1\n<!-- end -->\n<!-- b -->\n\n\\1 new\n\n<!-- end -->\n"
+    assert (
+        document.read_text()
+        == "<!-- a -->\n1\n<!-- end -->\n<!-- b -->\n\n\\1 new\n\n<!-- end -->\n"
+    )
 
 
 def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
     """The deviation of one seed, and a rate that diverged; NaN is not JSON."""
     write({"a": [float("nan"), (1.5, float("-inf"))]}, tmp_path / "x.json")
-    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {"a": [None, [1.5, None]]}
-    assert [spread(2.0, d, "+.1f", "x") for d in (None, float("nan"), 0.25)] == ["+2.0x", "+2.0x", "+2.0x ± 0.2"]
+    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {
+        "a": [None, [1.5, None]]
+    }
+    assert [spread(2.0, d, "+.1f", "x") for d in (None, float("nan"), 0.25)] == [
+        "+2.0x",
+        "+2.0x",
+        "+2.0x ± 0.2",
+    ]

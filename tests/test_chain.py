@@ -26,7 +26,13 @@ ROOT = Path(__file__).parents[1]
 def python(*arguments: str, **options) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, **options
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        **options,
     )
 
 
@@ -56,7 +62,9 @@ def test_kill_and_resume_gives_the_same_bytes(point, reference, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     same_weights(reference, folder)
     for stage, written in finished.items():
-        assert (folder / stage / "manifest.json").stat().st_mtime_ns == written, f"{stage} was trained again"
+        assert (folder / stage / "manifest.json").stat().st_mtime_ns == written, (
+            f"{stage} was trained again"
+        )
     assert not list(folder.rglob("*.tmp")), "an interrupted write was left behind"
     before, after = (read_json(f / "03_c" / "manifest.json") for f in (reference, folder))
     assert before["metrics"] == after["metrics"]
@@ -100,7 +108,9 @@ def test_what_a_stage_leaves(reference):
     assert manifest["metrics"]["val/accuracy"]["chance"] == 0.1
     assert [p["iter"] for p in manifest["curve"]] == [4, 8]
     assert manifest["growth"]["function_preserving"]
-    expected = 32 * 8 * (manifest["flops"]["student_per_sample"] + manifest["flops"]["teacher_per_sample"])
+    expected = (
+        32 * 8 * (manifest["flops"]["student_per_sample"] + manifest["flops"]["teacher_per_sample"])
+    )
     assert manifest["flops"]["total"] == pytest.approx(expected)
     assert manifest["curve"][0]["flops"] == pytest.approx(expected / 2)
     assert not (reference / "02_b" / "checkpoints").exists()
@@ -136,7 +146,9 @@ def test_resuming_a_finished_chain_trains_nothing(reference, toy):
 def test_a_changed_config_is_named(reference, toy):
     toy["chain"][1]["iters"] = 9
     toy["grower"] = dict(type="leading_block")
-    with pytest.raises(WorkDirError, match=r"chain\.1\.iters: 8 -> 9\n.*grower\.type: lossless -> leading_block"):
+    with pytest.raises(
+        WorkDirError, match=r"chain\.1\.iters: 8 -> 9\n.*grower\.type: lossless -> leading_block"
+    ):
         compt.train(toy, work_dir=reference, resume=True)
 
 
@@ -146,7 +158,9 @@ def test_foreign_and_unwritable_folders_are_refused(toy, tmp_path):
         compt.train(toy, work_dir=tmp_path)
     with pytest.raises(WorkDirError, match="cannot be used"):
         compt.train(toy, work_dir=tmp_path / "thesis.tex" / "run")
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"] or {p.name for p in tmp_path.iterdir()} == {
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"] or {
+        p.name for p in tmp_path.iterdir()
+    } == {
         "thesis.tex",
         ".chain.lock",
     }
@@ -207,6 +221,13 @@ def test_the_log_has_held_out_losses_as_they_are(reference):
     """Not averaged over evaluations, as mmengine does with whatever is called a loss."""
     stage = reference / "02_b"
     (scalars,) = stage.glob("*/vis_data/scalars.json")
-    logged = [line["val/loss"] for line in map(json.loads, scalars.read_text().splitlines()) if "val/loss" in line]
-    curve = [point["metrics"]["val/loss"]["value"] for point in read_json(stage / "manifest.json")["curve"]]
+    logged = [
+        line["val/loss"]
+        for line in map(json.loads, scalars.read_text().splitlines())
+        if "val/loss" in line
+    ]
+    curve = [
+        point["metrics"]["val/loss"]["value"]
+        for point in read_json(stage / "manifest.json")["curve"]
+    ]
     assert logged == pytest.approx(curve) and len(set(logged)) > 1

@@ -1,4 +1,6 @@
-"""README and docs: their code runs, their config is the one that ships, their links lead somewhere."""
+"""README and docs: their code runs, their config is the one that ships, their links lead
+somewhere.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def test_the_grower_of_the_readme_grows(registries):
 
     source, target = ToyNet(8, 1), ToyNet(12, 1)
     grow(source, target, "mean_fill")
-    assert target.head.weight[0, 8:].tolist() == pytest.approx([source.head.weight.mean().item()] * 4)
+    assert target.head.weight[0, 8:].tolist() == pytest.approx(
+        [source.head.weight.mean().item()] * 4
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -1,4 +1,6 @@
-"""What is installed: the wheel's files, mim and the commands in a fresh environment, imports, README and CI."""
+"""What is installed: the wheel's files, mim and the commands in a fresh environment, imports,
+README and CI.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +53,17 @@ def test_the_wheel_holds_the_package_the_configs_and_nothing_else(tree, wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {p.relative_to(tree).as_posix() for p in (tree / "compt").rglob("*") if p.is_file()}
     for folder in ("tools", "configs"):
-        expected |= {f"compt/.mim/{p.relative_to(tree).as_posix()}" for p in (tree / folder).rglob("*") if p.is_file()}
+        expected |= {
+            f"compt/.mim/{p.relative_to(tree).as_posix()}"
+            for p in (tree / folder).rglob("*")
+            if p.is_file()
+        }
     assert packed == expected
-    assert {"compt/.mim/tools/train.py", "compt/.mim/configs/clip_chain.py", "compt/testing/contracts.py"} <= packed
+    assert {
+        "compt/.mim/tools/train.py",
+        "compt/.mim/configs/clip_chain.py",
+        "compt/testing/contracts.py",
+    } <= packed
     assert not [name for name in packed if name.startswith(("tests/", "benchmarks/"))]
 
 
@@ -81,15 +91,21 @@ def test_configs_have_names_of_their_own(tree):
 def check_mim_train(environment: Environment) -> None:
     config = toy_config(environment.elsewhere)
     work = environment.elsewhere / "by_mim"
-    environment.run(environment.python, "-m", "mim", "train", "compt", config.name, "--work-dir", work)
+    environment.run(
+        environment.python, "-m", "mim", "train", "compt", config.name, "--work-dir", work
+    )
     assert trained(work) == ["01_a", "02_b"]
 
 
 def check_mim_finds_configs(environment: Environment) -> None:
-    """By name, from a folder that has none; a budget that cannot be ends it before anything is trained."""
+    """By name, from a folder that has none; a budget that cannot be ends it before anything is
+    trained.
+    """
     mim = (environment.python, "-m", "mim", "train", "compt", "clip_chain.py")
     work = environment.elsewhere / "never"
-    result = environment.run(*mim, "--work-dir", work, "--cfg-options", "chain.1.epochs=-9", code=None)
+    result = environment.run(
+        *mim, "--work-dir", work, "--cfg-options", "chain.1.epochs=-9", code=None
+    )
     said = result.stdout + result.stderr
     assert "chain.1.epochs: -9 is not a positive number" in " ".join(said.split()), said
     assert str(Path(".mim", "configs", "clip_chain.py")) in said
@@ -98,7 +114,9 @@ def check_mim_finds_configs(environment: Environment) -> None:
 
 def check_compt_train(environment: Environment) -> None:
     work = environment.elsewhere / "by_compt"
-    environment.run(environment.compt, "train", toy_config(environment.elsewhere), "--work-dir", work)
+    environment.run(
+        environment.compt, "train", toy_config(environment.elsewhere), "--work-dir", work
+    )
     assert trained(work) == ["01_a", "02_b"]
 
 
@@ -107,7 +125,14 @@ def check_lists(environment: Environment) -> None:
     listed = environment.run(environment.compt, "list", "--json").stdout
     assert environment.run(environment.python, "-m", "compt", "list", "--json").stdout == listed
     json.loads(listed)
-    for name in ("leading_block", "lossless", "scratch", "feature_mse", "clip", "open_clip.model.CLIP"):
+    for name in (
+        "leading_block",
+        "lossless",
+        "scratch",
+        "feature_mse",
+        "clip",
+        "open_clip.model.CLIP",
+    ):
         assert f'"{name}"' in listed, listed
 
 
@@ -163,7 +188,13 @@ for name in ("compt", "compt.chain", "compt.planning.planner", "compt.report.bui
 """
     plugins = [f"compt.{kind}" for kind in ("growers", "transfers", "paradigms", "layouts", "data")]
     lines = call(sys.executable, "-c", script, *plugins, cwd=ROOT).stdout.splitlines()
-    assert lines == ["compt", "compt.chain", "compt.planning.planner", "compt.report.build", "compt.cli"]
+    assert lines == [
+        "compt",
+        "compt.chain",
+        "compt.planning.planner",
+        "compt.report.build",
+        "compt.cli",
+    ]
 
 
 def test_the_readme_and_ci_run_the_same_tests():

@@ -1,4 +1,6 @@
-"""Files of weights: what is read, from whom, and that what is wrong is named and leaves the model alone."""
+"""Files of weights: what is read, from whom, and that what is wrong is named and leaves the model
+alone.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,11 @@ def refused(model: nn.Module, path: Path, *patterns: str) -> str:
 # What trainers write
 
 STATE = net(1).state_dict()
-MORE = dict(epoch=3, name="run", optimizer=dict(state={0: dict(step=torch.ones(1))}, param_groups=[dict(lr=0.1)]))
+MORE = dict(
+    epoch=3,
+    name="run",
+    optimizer=dict(state={0: dict(step=torch.ones(1))}, param_groups=[dict(lr=0.1)]),
+)
 
 
 def prefixed(prefix: str) -> dict[str, Tensor]:
@@ -110,7 +116,9 @@ def test_half_precision_is_loaded_in_the_models_own(tmp_path):
     save_file({name: value.bfloat16() for name, value in STATE.items()}, tmp_path / "w.safetensors")
     model = net(2)
     load_weights(model, tmp_path / "w.safetensors")
-    assert equal(model.state_dict(), {name: value.bfloat16().float() for name, value in STATE.items()})
+    assert equal(
+        model.state_dict(), {name: value.bfloat16().float() for name, value in STATE.items()}
+    )
 
 
 def test_parameters_stay_the_same_objects_and_trainable(tmp_path):
@@ -133,7 +141,9 @@ def test_a_weight_that_is_no_number_is_loaded_as_it_is():
 # Tied tensors
 
 
-@pytest.mark.parametrize("names", [("embed.weight",), ("head.weight",), ("embed.weight", "head.weight")])
+@pytest.mark.parametrize(
+    "names", [("embed.weight",), ("head.weight",), ("embed.weight", "head.weight")]
+)
 def test_tied_tensors_may_be_under_any_of_their_names(names):
     model, weight = Tied(), torch.randn(5, 3)
     state = {**dict.fromkeys(names, weight), "head.bias": torch.ones(5), "count": torch.ones(1)}

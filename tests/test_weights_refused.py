@@ -1,4 +1,6 @@
-"""Files that are no weights, or damaged, or hold more than tensors: refused by name, and the model stays as it was."""
+"""Files that are no weights, or damaged, or hold more than tensors: refused by name, and the model
+stays as it was.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_a_file_cut_short_or_overwritten_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors", "w.bin"])
-@pytest.mark.parametrize("content", [b"", b"to whom it may concern", b'{"a": 1}', b"PK\x03\x04", bytes(200)])
+@pytest.mark.parametrize(
+    "content", [b"", b"to whom it may concern", b'{"a": 1}', b"PK\x03\x04", bytes(200)]
+)
 def test_what_is_no_file_of_weights_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     refused(net(), tmp_path / name, "Cannot load the weights")
@@ -57,14 +61,20 @@ class Touches:
 @pytest.mark.parametrize("blocked", [False, True])
 def test_objects_that_run_code_are_refused_and_not_run(tmp_path, blocked, legacy):
     trap = Touches(tmp_path / "trap", blocked=blocked)
-    torch.save({"state_dict": STATE, "x": trap}, tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        {"state_dict": STATE, "x": trap},
+        tmp_path / "w.pt",
+        _use_new_zipfile_serialization=not legacy,
+    )
     refused(net(), tmp_path / "w.pt", r"no tensors \(.*(open|system)\)", "could run code")
     assert not (tmp_path / "trap").exists()
     torch.load(tmp_path / "w.pt", weights_only=False)  # the trap works
     assert (tmp_path / "trap").exists()
 
 
-@pytest.mark.parametrize("value", [argparse.Namespace(lr=0.1), np.ones(2), Path("x"), nn.Linear(1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "value", [argparse.Namespace(lr=0.1), np.ones(2), Path("x"), nn.Linear(1, 1)], ids=str
+)
 def test_other_objects_are_refused_by_name(tmp_path, value):
     torch.save({"model": STATE, "args": value}, tmp_path / "w.pt")
     what = refused(net(), tmp_path / "w.pt", r"no tensors \([\w.]+\)")
@@ -72,7 +82,9 @@ def test_other_objects_are_refused_by_name(tmp_path, value):
     assert "\x1b" not in what
 
 
-@pytest.mark.parametrize("content", [5, None, [STATE], {}, dict(state_dict={}), dict(model=dict(lr=1)), torch.ones(3)])
+@pytest.mark.parametrize(
+    "content", [5, None, [STATE], {}, dict(state_dict={}), dict(model=dict(lr=1)), torch.ones(3)]
+)
 def test_a_file_without_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
     refused(net(), tmp_path / "w.pt", "no state dict")

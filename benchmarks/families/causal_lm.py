@@ -1,4 +1,6 @@
-"""Llama-style language models on bytes: few passes over much text. See benchmarks/README.md for the keys."""
+"""Llama-style language models on bytes: few passes over much text. See benchmarks/README.md for the
+keys.
+"""
 
 _base_ = ["_base_/schedule.py"]
 paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=256)
@@ -50,7 +52,12 @@ study = [
     dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=2.0)),
     dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=4.0), fractions=(0.25,)),
     dict(grower=dict(type="lossless"), grown=dict(optimizer_state=True), fractions=(0.25,)),
-    dict(grower=dict(type="lossless"), transfer=dict(type="logit_kl"), grown=dict(new_lr_mult=2.0), fractions=(0.25,)),
+    dict(
+        grower=dict(type="lossless"),
+        transfer=dict(type="logit_kl"),
+        grown=dict(new_lr_mult=2.0),
+        fractions=(0.25,),
+    ),
 ]
 
 presets = dict(

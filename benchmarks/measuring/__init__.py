@@ -1,1 +1,3 @@
-"""What the benchmarks share: families of members, runs in work folders, results, tables and pictures."""
+"""What the benchmarks share: families of members, runs in work folders, results, tables and
+pictures.
+"""

@@ -14,7 +14,9 @@ def sweep(bench: Bench, members: Sequence[int] | range) -> list[dict[float, floa
     plan = bench.plan
     middle = plan.rates // 2
     found: dict[int, dict[float, float]] = {i: {} for i in members}
-    due = {i: [plan.members[i]["lr"] * 2.0 ** (k - middle) for k in range(plan.rates)] for i in members}
+    due = {
+        i: [plan.members[i]["lr"] * 2.0 ** (k - middle) for k in range(plan.rates)] for i in members
+    }
     while any(due.values()):
         pairs = [(i, rate) for i in reversed(list(members)) for rate in due[i]]
         jobs = [bench.alone(i, rate, 0) for i, rate in pairs]

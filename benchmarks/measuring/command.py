@@ -21,16 +21,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that all benchmarks have."""
     parser.add_argument("--preset", choices=("smoke", "cpu", "gpu"), default="smoke")
     parser.add_argument(
-        "--work-dir", type=Path, default=Path("work_dirs/acceleration"), help="what a rerun goes on from"
+        "--work-dir",
+        type=Path,
+        default=Path("work_dirs/acceleration"),
+        help="what a rerun goes on from",
     )
-    parser.add_argument("--workers", type=int, default=default_workers(), help="runs at a time; one a core by default")
-    parser.add_argument("--minutes", type=float, default=0, help="stop after so long; the same command goes on")
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override keys of the family")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=default_workers(),
+        help="runs at a time; one a core by default",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=0, help="stop after so long; the same command goes on"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override keys of the family",
+    )
     parser.add_argument("--json", type=Path, help="file to write")
 
 
 def repeating(arguments: Sequence[str]) -> str:
-    """The command that measures the same anywhere: without where runs are kept, and how many at a time."""
+    """The command that measures the same anywhere: without where runs are kept, and how many at a
+    time.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--work-dir", "--workers", "--minutes"):
         parser.add_argument(name)
@@ -38,7 +56,10 @@ def repeating(arguments: Sequence[str]) -> str:
 
 
 def measured(
-    arguments: argparse.Namespace, paradigm: str, members: int, measure: Callable[[Bench], dict[str, Any]]
+    arguments: argparse.Namespace,
+    paradigm: str,
+    members: int,
+    measure: Callable[[Bench], dict[str, Any]],
 ) -> tuple[int, dict[str, Any] | None]:
     """Measure a family, and return the exit code and the result, None where there is none."""
     if arguments.preset == "gpu" and not torch.cuda.is_available():
@@ -46,7 +67,9 @@ def measured(
         return 0, None
     try:
         plan = read_plan(paradigm, members, arguments.preset, parse_options(arguments.cfg_options))
-        return 0, measure(Bench(plan, arguments.work_dir, workers=arguments.workers, minutes=arguments.minutes))
+        return 0, measure(
+            Bench(plan, arguments.work_dir, workers=arguments.workers, minutes=arguments.minutes)
+        )
     except OutOfTime:
         print(f"Stopped after {arguments.minutes:g} minutes; the same command goes on.")
         return 0, None

@@ -46,12 +46,16 @@ class Plan:
     rates: int
     """Learning rates to begin a sweep with; 1 for no sweep."""
     longest: float
-    """How many times longer than it needs itself a member may train that another grows from; 1 for no longer."""
+    """How many times longer than it needs itself a member may train that another grows from; 1 for
+    no longer.
+    """
     metric: str | None
     """The held-out figure to compare, 'split/name'; None for the paradigm's main one."""
     floor: str
     lr_mults: tuple[float, ...]
-    """Learning rates to try for a grown member, relative to its own, 1 among them, from the highest."""
+    """Learning rates to try for a grown member, relative to its own, 1 among them, from the
+    highest.
+    """
     recipe: Recipe | None
     """The chain to train; None where it is to be searched for."""
     study: tuple[Mapping[str, Any], ...]
@@ -64,7 +68,9 @@ class Plan:
 
     @property
     def judging(self) -> tuple[int, ...]:
-        """Seeds on which nothing is chosen, which alone are reported; without a sweep there is nothing to choose."""
+        """Seeds on which nothing is chosen, which alone are reported; without a sweep there is
+        nothing to choose.
+        """
         return tuple(range(1, self.seeds + 1)) if self.rates > 1 else tuple(range(self.seeds))
 
     @property
@@ -76,7 +82,12 @@ class Plan:
         """One stage of a config: a member with its learning rate and budget."""
         given = self.members[index]
         optimizer = {"optimizer": {"lr": rate}}
-        return {"name": given["name"], "model": given["model"], "iters": iters, "optim_wrapper": optimizer}
+        return {
+            "name": given["name"],
+            "model": given["model"],
+            "iters": iters,
+            "optim_wrapper": optimizer,
+        }
 
     def part(self, fraction: float) -> int:
         """Iterations of a fraction of the budget."""
@@ -98,22 +109,31 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
     path = Path(paradigm) if Path(paradigm).is_file() else FAMILIES / f"{paradigm}.py"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FAMILIES.glob("*.py")))
-        raise ConfigError(f"There is no family '{paradigm}'.", do=f"Name a file, or one of: {known}.")
+        raise ConfigError(
+            f"There is no family '{paradigm}'.", do=f"Name a file, or one of: {known}."
+        )
     config = Config.fromfile(path)
     config.merge_from_dict(dict(options))
     content = config.to_dict()
     missing = [key for key in ("paradigm", "family", "presets") if not content.get(key)]
     if missing:
         raise ConfigError(
-            f"'{path.name}' lacks {', '.join(missing)}.", where=str(path), do="See families/causal_lm.py."
+            f"'{path.name}' lacks {', '.join(missing)}.",
+            where=str(path),
+            do="See families/causal_lm.py.",
         )
     if preset not in content["presets"]:
-        raise ConfigError(f"'{path.name}' has no preset '{preset}'.", where=str(path), do="Add it to `presets`.")
+        raise ConfigError(
+            f"'{path.name}' has no preset '{preset}'.", where=str(path), do="Add it to `presets`."
+        )
     family = content["family"]
     if len(family) == 7:
         family = [family[i] for i in SIZES[members]]
     elif len(family) != members:
-        raise ConfigError(f"'{path.name}' has {len(family)} members.", do=f"Use --family {len(family)}, or give 7.")
+        raise ConfigError(
+            f"'{path.name}' has {len(family)} members.",
+            do=f"Use --family {len(family)}, or give 7.",
+        )
     chosen = content["presets"][preset]
     lacking = [key for key in PRESET if key not in chosen]
     if lacking:

@@ -57,13 +57,14 @@ class Row:
     standard_error: float
     """Of the gain, from the seeds; NaN with one."""
     as_good: bool
-    """Whether it is no worse than alone, and no worse than the member it was grown from: neither gain is further below
-    0 than its standard error, or than a tenth of what parts the two members alone. Noise excuses little."""
+    """Whether it is no worse than alone, and no worse than the member it was grown from: neither
+    gain is further below 0 than its standard error, or than a tenth of what parts the two members
+    alone. Noise excuses little."""
     alone_flops: float
     chain_flops: float
     reached_flops: float | None
-    """FLOPs, those of all members before it included, until its curve first is as good as the member alone with the
-    same seed; None where a seed never is."""
+    """FLOPs, those of all members before it included, until its curve first is as good as the
+    member alone with the same seed; None where a seed never is."""
     reached_seconds: float | None
     """The same in seconds."""
     alone_seconds: float
@@ -105,9 +106,14 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
                 "longer": search.longer,
                 "fractions": search.fractions,
                 "lr_mults": search.lr_mults,
-                "gains": {row.name: _named(gains) for row, gains in zip(rows[1:], search.gains, strict=False)},
+                "gains": {
+                    row.name: _named(gains)
+                    for row, gains in zip(rows[1:], search.gains, strict=False)
+                },
                 "missed": search.missed,
-                "acceleration": flops["alone"] / search.flops if math.isfinite(search.flops) else None,
+                "acceleration": flops["alone"] / search.flops
+                if math.isfinite(search.flops)
+                else None,
             }
             for search in choice.searches
         ],
@@ -118,7 +124,9 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
         "acceleration": flops["alone"] / flops["chain"] if everyone else None,
         "acceleration_if_none_were_missed": flops["alone"] / flops["chain"],
         "acceleration_seconds": seconds["alone"] / seconds["chain"] if everyone else None,
-        "acceleration_of_the_largest": rows[-1].alone_flops / flops["chain"] if rows[-1].as_good else None,
+        "acceleration_of_the_largest": rows[-1].alone_flops / flops["chain"]
+        if rows[-1].as_good
+        else None,
         "predicted_acceleration": predicted.acceleration,
         "predicted_deviation": predicted.acceleration_deviation,
         "spent_on_choosing": {
@@ -133,7 +141,9 @@ def outcome(bench: Bench, choice: Choice, chains: Runs, alone: Runs) -> dict[str
     }
 
 
-def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs, predicted: Prediction) -> Iterator[Row]:
+def _rows(
+    bench: Bench, choice: Choice, chains: Runs, alone: Runs, predicted: Prediction
+) -> Iterator[Row]:
     """Every member over all seeds."""
     goal = math.nan
     for i, given in enumerate(bench.plan.members):
@@ -141,10 +151,13 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs, predicted: Pr
         gains = [bench.quality(a) - bench.quality(b) for a, b in zip(ours, theirs, strict=True)]
         gain, error = statistics.mean(gains), _error(gains)
         over = [bench.quality(run[i]) - bench.quality(run[i - 1]) for run in chains] if i else []
-        figures = {way: [bench.figure(m) for m in members] for way, members in (("a", theirs), ("c", ours))}
+        figures = {
+            way: [bench.figure(m) for m in members] for way, members in (("a", theirs), ("c", ours))
+        }
         before, goal = goal, statistics.mean(bench.quality(member) for member in theirs)
         reached = [
-            _reached(bench, run[: i + 1], bench.quality(other)) for run, other in zip(chains, theirs, strict=True)
+            _reached(bench, run[: i + 1], bench.quality(other))
+            for run, other in zip(chains, theirs, strict=True)
         ]
         yield Row(
             name=given["name"],
@@ -170,14 +183,20 @@ def _rows(bench: Bench, choice: Choice, chains: Runs, alone: Runs, predicted: Pr
         )
 
 
-def _reached(bench: Bench, members: Sequence[MemberReport], goal: float) -> tuple[float, float] | None:
-    """FLOPs and seconds of a chain until the first evaluation of its last member that is as good as the goal."""
+def _reached(
+    bench: Bench, members: Sequence[MemberReport], goal: float
+) -> tuple[float, float] | None:
+    """FLOPs and seconds of a chain until the first evaluation of its last member that is as good as
+    the goal.
+    """
     *before, last = members
     sign, metric = bench.sign(last), bench.plan.metric or last.main_metric or ""
     for point in last.curve:
         value = point.metrics.get(metric)
         if value is not None and sign * value >= goal:
-            return last.ancestor_flops + point.flops, sum(member.seconds for member in before) + point.seconds
+            return last.ancestor_flops + point.flops, sum(
+                member.seconds for member in before
+            ) + point.seconds
     return None
 
 
@@ -204,4 +223,6 @@ def _named(found: Mapping[float, float]) -> dict[str, float]:
 def _curve(member: MemberReport, metric: str | None) -> list[tuple[float, float | None]]:
     """FLOPs, those of all ancestors included, and the figure."""
     name = metric or member.main_metric or ""
-    return [(member.ancestor_flops + point.flops, point.metrics.get(name)) for point in member.curve]
+    return [
+        (member.ancestor_flops + point.flops, point.metrics.get(name)) for point in member.curve
+    ]

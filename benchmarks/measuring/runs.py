@@ -1,4 +1,6 @@
-"""Runs of compt in work folders, several at a time; what is there already is read, what was interrupted goes on."""
+"""Runs of compt in work folders, several at a time; what is there already is read, what was
+interrupted goes on.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,12 @@ class Job:
             return ""
         resume = (self.folder / "chain.json").is_file()
         try:
-            compt.train(deepcopy(dict(self.config)), work_dir=self.folder, resume=resume, individual=self.alone)
+            compt.train(
+                deepcopy(dict(self.config)),
+                work_dir=self.folder,
+                resume=resume,
+                individual=self.alone,
+            )
         except DivergedError as error:
             return str(error)
         self._tidy()
@@ -76,12 +83,17 @@ class Job:
     @property
     def stages(self) -> list[Path]:
         """Their folders; another chain can start from one that is finished."""
-        return [self.folder / f"{i:02d}_{member['name']}" for i, member in enumerate(self.config["chain"], 1)]
+        return [
+            self.folder / f"{i:02d}_{member['name']}"
+            for i, member in enumerate(self.config["chain"], 1)
+        ]
 
     @property
     def done(self) -> bool:
         """Whether all members are there."""
-        return (self.folder / "chain.json").is_file() and not report([self.folder]).runs[0].unfinished
+        return (self.folder / "chain.json").is_file() and not report([self.folder]).runs[
+            0
+        ].unfinished
 
     def members(self) -> tuple[MemberReport, ...]:
         """What every member cost and reached."""
@@ -111,11 +123,15 @@ class Bench:
 
     def alone(self, index: int, rate: float, seed: int) -> Job:
         """A member trained from scratch, in full."""
-        folder = self.root / "alone" / self.plan.members[index]["name"] / f"lr_{rate:g}" / f"seed_{seed}"
+        folder = (
+            self.root / "alone" / self.plan.members[index]["name"] / f"lr_{rate:g}" / f"seed_{seed}"
+        )
         config = self._config([self.plan.member(index, rate, self.plan.iters)], seed)
         return Job(folder, {k: v for k, v in config.items() if k not in WAYS}, alone=True)
 
-    def chain(self, folder: Path, chain: Sequence[Mapping[str, Any]], seed: int, **keys: Any) -> Job:
+    def chain(
+        self, folder: Path, chain: Sequence[Mapping[str, Any]], seed: int, **keys: Any
+    ) -> Job:
         """A chain in a folder below the plan's; ``keys`` replace those that all runs share."""
         return Job(self.root / folder, {**self._config(chain, seed), **keys})
 
@@ -140,7 +156,9 @@ class Bench:
         return [failed.get(job.folder, "") for job in jobs]
 
     def _claim(self) -> None:
-        """Make the folder this plan's: runs that are there already are read, so they must be the same."""
+        """Make the folder this plan's: runs that are there already are read, so they must be the
+        same.
+        """
         path, plan = self.root / "plan.json", self.plan
         base = {key: value for key, value in plan.base.items() if key not in WAYS}
         members = {member["name"]: member["model"] for member in plan.members}
@@ -150,7 +168,8 @@ class Bench:
         ours["members"] = {**known["members"], **ours["members"]}
         if changed := differences(both, ours):
             raise WorkDirError(
-                "The folder has runs of another plan.\n" + "\n".join(f"  {line}" for line in changed),
+                "The folder has runs of another plan.\n"
+                + "\n".join(f"  {line}" for line in changed),
                 where=str(self.root),
                 do="Choose another with --work-dir.",
             )
@@ -162,14 +181,17 @@ class Bench:
     def _executor(self) -> Iterator[Callable[[Sequence[Job]], Iterator[tuple[Job, str]]]]:
         """What runs jobs, here or in other processes, and tells of each as it ends.
 
-        How many threads a run has does not depend on how many jobs are left: it would show in the last digits.
+        How many threads a run has does not depend on how many jobs are left: it would show in the
+        last digits.
         """
         if self.workers <= 1:
             with _until(self.deadline):
                 yield lambda jobs: ((job, _guarded(job, self.deadline)) for job in jobs)
             return
         threads = max(1, torch.get_num_threads() // self.workers)
-        with ProcessPoolExecutor(self.workers, get_context("spawn"), _prepare, (threads, self.deadline)) as pool:
+        with ProcessPoolExecutor(
+            self.workers, get_context("spawn"), _prepare, (threads, self.deadline)
+        ) as pool:
 
             def run(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
                 running = {pool.submit(_guarded, job, self.deadline): job for job in jobs}
@@ -178,19 +200,30 @@ class Bench:
             yield run
 
     def _config(self, chain: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
-        return {**self.plan.base, "chain": list(chain), "seed": seed, "individual": {"iters": self.plan.iters}}
+        return {
+            **self.plan.base,
+            "chain": list(chain),
+            "seed": seed,
+            "individual": {"iters": self.plan.iters},
+        }
 
     def figure(self, member: MemberReport) -> float:
         """The held-out figure that is compared."""
         metric = member.metrics.get(self.plan.metric or member.main_metric or "")
         if metric is None:
             known = ", ".join(member.metrics) or "none"
-            raise compt.ConfigError(f"'{self.plan.metric}' is not measured.", where="metric", do=f"One of: {known}.")
+            raise compt.ConfigError(
+                f"'{self.plan.metric}' is not measured.", where="metric", do=f"One of: {known}."
+            )
         return math.nan if metric["value"] is None else metric["value"]
 
     def sign(self, member: MemberReport) -> int:
         """1 where higher figures are better, -1 where lower are."""
-        return 1 if member.metrics[self.plan.metric or member.main_metric or ""]["higher_is_better"] else -1
+        return (
+            1
+            if member.metrics[self.plan.metric or member.main_metric or ""]["higher_is_better"]
+            else -1
+        )
 
     def quality(self, member: MemberReport) -> float:
         """The figure as a number that is to rise."""
@@ -213,7 +246,9 @@ def default_workers() -> int:
 
 def _prepare(threads: int, deadline: float) -> None:
     torch.set_num_threads(threads)
-    warnings.filterwarnings("ignore", message="Multi-processing start method")  # mmengine sets it for its own workers
+    warnings.filterwarnings(
+        "ignore", message="Multi-processing start method"
+    )  # mmengine sets it for its own workers
     _arm(deadline)
     threading.Thread(target=_follow, daemon=True).start()
 
@@ -227,7 +262,9 @@ def _follow() -> None:
 
 
 def _guarded(job: Job, deadline: float) -> str:
-    """Run a job in whatever process, unless the time is over; a stage that is stopped by it ends the job."""
+    """Run a job in whatever process, unless the time is over; a stage that is stopped by it ends
+    the job.
+    """
     if time.time() >= deadline:
         return "out of time"
     try:
@@ -242,10 +279,11 @@ def _guarded(job: Job, deadline: float) -> str:
 
 
 def _arm(deadline: float) -> Callable[[], None]:
-    """Ask this process to stop from the deadline on, as the system would; call what is returned to end it.
+    """Ask this process to stop from the deadline on, as the system would; call what is returned to
+    end it.
 
-    Only a stage in training hears it, which saves and ends; so it is asked again and again. To raise here instead
-    would break into whatever runs, which may take it for a failure of its own.
+    Only a stage in training hears it, which saves and ends; so it is asked again and again. To
+    raise here instead would break into whatever runs, which may take it for a failure of its own.
     """
     if math.isinf(deadline):
         return lambda: None

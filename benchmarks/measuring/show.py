@@ -43,7 +43,9 @@ def spread(middle: float, deviation: float | None, form: str = ".4f", unit: str 
 def table(found: Mapping[str, Any]) -> None:
     """Print a family's result, the ratios last."""
     console = plain_console()
-    grid = Table(title=f"{found['name']}: {found['metric']}, seeds {found['seeds']}", box=box.SIMPLE_HEAD)
+    grid = Table(
+        title=f"{found['name']}: {found['metric']}, seeds {found['seeds']}", box=box.SIMPLE_HEAD
+    )
     for column in (
         "member",
         "params",
@@ -64,7 +66,8 @@ def table(found: Mapping[str, Any]) -> None:
             f"{row['lr']:g}",
             f"{row['alone']:.4f}",
             f"{row['chain']:.4f}",
-            spread(row["gain"], row["standard_error"], "+.4f") + ("" if row["as_good"] else "  missed"),
+            spread(row["gain"], row["standard_error"], "+.4f")
+            + ("" if row["as_good"] else "  missed"),
             f"{row['fraction']:g}",
             spread(row["predicted_fraction"], row["predicted_deviation"], ".2f"),
             f"{row['chain_flops'] / row['alone_flops']:.2f}",
@@ -76,8 +79,13 @@ def table(found: Mapping[str, Any]) -> None:
     )
     console.print(f"whole family, every member as good as alone: {ratio_text(found)}")
     console.print(f"predicted from the members alone: {predicted_text(found)}")
-    tried = [" - ".join(f"{f:g}" for f in one["fractions"]) + ": " + tried_text(one) for one in found["searches"]]
-    console.print(f"tried on the choosing seeds: {'; '.join(tried) or 'nothing, the preset has the chain'}")
+    tried = [
+        " - ".join(f"{f:g}" for f in one["fractions"]) + ": " + tried_text(one)
+        for one in found["searches"]
+    ]
+    console.print(
+        f"tried on the choosing seeds: {'; '.join(tried) or 'nothing, the preset has the chain'}"
+    )
     if (largest := found["acceleration_of_the_largest"]) is not None:
         console.print(f"if only the largest is wanted: {largest:.2f}x")
     if found["floor"]:
@@ -119,7 +127,10 @@ def family_table(found: Sequence[Mapping[str, Any]]) -> str:
             ratio = f"missed by {', '.join(one['missed'])} ({one['acceleration_if_none_were_missed']:.2f}x without)"
             seconds = ""
         else:
-            ratio, seconds = f"**{one['acceleration']:.2f}x**", f"{one['acceleration_seconds']:.2f}x"
+            ratio, seconds = (
+                f"**{one['acceleration']:.2f}x**",
+                f"{one['acceleration_seconds']:.2f}x",
+            )
         largest = one["acceleration_of_the_largest"]
         unstretched = ", ".join([predicted_text(one), *map(tried_text, one["searches"][:1])])
         lines.append(
@@ -131,7 +142,9 @@ def family_table(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Quality against compute: every member alone in grey, in the chain in colour, one line a seed."""
+    """Quality against compute: every member alone in grey, in the chain in colour, one line a
+    seed.
+    """
     plt = _pyplot()
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     quality_lines(axes, found)
@@ -147,13 +160,23 @@ def quality_lines(axes: Any, found: Mapping[str, Any]) -> None:
         for seed, run in enumerate(found["curves"][way]):
             for i, curve in enumerate(run):
                 colour = "0.72" if way == "alone" else colours(0.05 + 0.8 * i / max(1, count - 1))
-                label = f"{found['members'][i]['name']}, in the chain" if way == "chain" and not seed else None
+                label = (
+                    f"{found['members'][i]['name']}, in the chain"
+                    if way == "chain" and not seed
+                    else None
+                )
                 label = "alone" if way == "alone" and not seed and not i else label
                 points = [(x, y) for x, y in curve if y is not None]
                 axes.plot(*zip(*points, strict=True), color=colour, lw=1.1, alpha=0.85, label=label)
                 axes.plot(*points[-1], marker="o", ms=4, color=colour)
     axes.set_xscale("log")
-    ends = sorted(y for runs in found["curves"].values() for run in runs for curve in run for _, y in curve[-2:])
+    ends = sorted(
+        y
+        for runs in found["curves"].values()
+        for run in runs
+        for curve in run
+        for _, y in curve[-2:]
+    )
     starts = [curve[0][1] for run in found["curves"]["alone"] for curve in run]
     worst = (max if ends[0] < starts[0] else min)(ends) if starts else ends[0]
     margin = 1.5 * abs(ends[-1] - ends[0])
@@ -167,9 +190,13 @@ def quality_lines(axes: Any, found: Mapping[str, Any]) -> None:
 
 
 def draw_together(found: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The first family's quality against compute, and every family's acceleration by its number of members."""
+    """The first family's quality against compute, and every family's acceleration by its number of
+    members.
+    """
     plt = _pyplot()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", width_ratios=(1.25, 1))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 4), layout="constrained", width_ratios=(1.25, 1)
+    )
     quality_lines(left, found[0])
     left.set_title(found[0]["name"], fontsize=10)
     size_lines(right, found)
@@ -179,12 +206,25 @@ def draw_together(found: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def size_lines(axes: Any, found: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the ratios of several results into axes; a family with a missed member is a hollow mark."""
-    axes.plot(list(PAPER), list(PAPER.values()), "--", marker="s", ms=4, color="0.6", label="CLIP on CC3M, the paper's")
+    """Draw the ratios of several results into axes; a family with a missed member is a hollow
+    mark.
+    """
+    axes.plot(
+        list(PAPER),
+        list(PAPER.values()),
+        "--",
+        marker="s",
+        ms=4,
+        color="0.6",
+        label="CLIP on CC3M, the paper's",
+    )
     for i, name in enumerate(dict.fromkeys(one["name"] for one in found)):
         points = sorted((len(one["members"]), one) for one in found if one["name"] == name)
         colour = f"C{i}"
-        xs, ys = [n for n, _ in points], [one["acceleration_if_none_were_missed"] for _, one in points]
+        xs, ys = (
+            [n for n, _ in points],
+            [one["acceleration_if_none_were_missed"] for _, one in points],
+        )
         axes.plot(xs, ys, color=colour, lw=1.5, label=name)
         for x, y, (_, one) in zip(xs, ys, points, strict=True):
             face = "none" if one["missed"] else colour
@@ -204,10 +244,15 @@ def put_between(document: Path, name: str, content: str) -> None:
     """
     pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
     text, count = re.subn(
-        pattern, lambda match: f"{match[1]}\n{content}\n\n{match[2]}", document.read_text(), flags=re.DOTALL
+        pattern,
+        lambda match: f"{match[1]}\n{content}\n\n{match[2]}",
+        document.read_text(),
+        flags=re.DOTALL,
     )
     if not count:
-        raise ConfigError(f"'{document}' has no place for '{name}'.", do=f"Add <!-- {name} --> and <!-- end -->.")
+        raise ConfigError(
+            f"'{document}' has no place for '{name}'.", do=f"Add <!-- {name} --> and <!-- end -->."
+        )
     with atomic(document) as file:
         file.write_text(text)
 

@@ -1,7 +1,7 @@
 """Read, check and freeze a config: the first room on the way of the data.
 
-A file or dict goes in, a :class:`ChainConfig` comes out, or one error with every fault. Each section is a frozen
-dataclass whose fields are its keys.
+A file or dict goes in, a :class:`ChainConfig` comes out, or one error with every fault. Each
+section is a frozen dataclass whose fields are its keys.
 
 May import: growth, registry, interfaces and below; never planning, training or report.
 """

@@ -1,4 +1,6 @@
-"""Checks of a config's keys and values; each notes its faults, and leaves what the others can go on with."""
+"""Checks of a config's keys and values; each notes its faults, and leaves what the others can go on
+with.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +72,15 @@ KEYS = {
     *SWITCHES,
     *RUNNER_KEYS,
 }
-UNUSED_KEYS = {*inspect.signature(Runner.__init__).parameters, "auto_scale_lr", "data_preprocessor", "vis_backends"}
-"""What configs of mmengine's libraries say, and compt says itself: a chain may have them from a base file."""
+UNUSED_KEYS = {
+    *inspect.signature(Runner.__init__).parameters,
+    "auto_scale_lr",
+    "data_preprocessor",
+    "vis_backends",
+}
+"""What configs of mmengine's libraries say, and compt says itself: a chain may have them from a
+base file.
+"""
 DICTS = (
     "budget",
     "grown",
@@ -92,7 +101,11 @@ def check_keys(file: ConfigFile, faults: Faults) -> dict[str, Any]:
     """
     raw = file.content
     for key in raw:
-        if key not in KEYS and key not in file.variables and not (key in file.inherited and key in UNUSED_KEYS):
+        if (
+            key not in KEYS
+            and key not in file.variables
+            and not (key in file.inherited and key in UNUSED_KEYS)
+        ):
             faults.unknown("", key, KEYS)
     kept = {key: value for key, value in raw.items() if key in KEYS}
     for key in ("paradigm", "chain"):
@@ -106,16 +119,24 @@ def check_stage_keys(stage: Mapping[str, Any], where: str, faults: Faults) -> di
     for key in stage:
         if key not in STAGE_KEYS:
             faults.unknown(f"{where}.", key, STAGE_KEYS)
-    return {k: v for k, v in stage.items() if k in STAGE_KEYS and _is_right_kind(k, v, f"{where}.", faults)}
+    return {
+        k: v
+        for k, v in stage.items()
+        if k in STAGE_KEYS and _is_right_kind(k, v, f"{where}.", faults)
+    }
 
 
 def _is_right_kind(key: str, value: Any, where: str, faults: Faults) -> bool:
-    """Whether a key that mmengine reads holds a dict, a list of typed dicts, or a path, as it should."""
+    """Whether a key that mmengine reads holds a dict, a list of typed dicts, or a path, as it
+    should.
+    """
     if value is None:
         return True
     if key in DICTS and not isinstance(value, Mapping):
         faults.add(f"{where}{key}: {value!r} is not a dict.")
-    elif key in LISTS and not all(isinstance(one, Mapping) and "type" in one for one in listed(value)):
+    elif key in LISTS and not all(
+        isinstance(one, Mapping) and "type" in one for one in listed(value)
+    ):
         faults.add(f"{where}{key}: {value!r} is not a list of dict(type=..., ...).")
     elif key == "work_dir" and not isinstance(value, (str, Path)):
         faults.add(f"{where}{key}: {value!r} is not a path.")
@@ -124,14 +145,20 @@ def _is_right_kind(key: str, value: Any, where: str, faults: Faults) -> bool:
     return False
 
 
-def budget(given: Mapping[str, Any], where: str, faults: Faults, *, may_be_zero: bool = False) -> tuple[str, float]:
+def budget(
+    given: Mapping[str, Any], where: str, faults: Faults, *, may_be_zero: bool = False
+) -> tuple[str, float]:
     """The one budget of a stage, as unit and number."""
     found = [(k, given[k]) for k in BUDGETS if given.get(k) is not None]
     if len(found) != 1:
-        faults.add(f"{where} needs exactly one of epochs, iters, samples; it has {[k for k, _ in found] or 'none'}.")
+        faults.add(
+            f"{where} needs exactly one of epochs, iters, samples; it has {[k for k, _ in found] or 'none'}."
+        )
         return "iters", 0
     unit, number = found[0]
-    real = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    real = (
+        isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    )
     if real and number == 0 and may_be_zero:
         return unit, 0
     if not real or number <= 0 or (unit != "epochs" and number < 1):
@@ -140,8 +167,12 @@ def budget(given: Mapping[str, Any], where: str, faults: Faults, *, may_be_zero:
     return unit, number
 
 
-def stop_rule(given: Mapping[str, Any] | None, where: str, faults: Faults) -> Mapping[str, Any] | None:
-    """The rule that may end a stage before its budget: ``dict(type='until', metric=..., target=...)``."""
+def stop_rule(
+    given: Mapping[str, Any] | None, where: str, faults: Faults
+) -> Mapping[str, Any] | None:
+    """The rule that may end a stage before its budget: ``dict(type='until', metric=...,
+    target=...)``.
+    """
     if given is None:
         return None
     kind = given.get("type")
@@ -153,17 +184,27 @@ def stop_rule(given: Mapping[str, Any] | None, where: str, faults: Faults) -> Ma
     for key in set(given) - {"type", *options_of(kind)}:
         faults.unknown(f"{where}.budget.", key, options_of(kind))
     if not isinstance(given.get("metric", ""), str | None):
-        faults.add(f"{where}.budget.metric: {given['metric']!r} is not the name of a metric, as 'val/loss'.")
+        faults.add(
+            f"{where}.budget.metric: {given['metric']!r} is not the name of a metric, as 'val/loss'."
+        )
     for key in ("target", "minimum"):
         value = given.get(key, 0.0 if key == "minimum" or kind != "until" else None)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+        ):
             faults.add(f"{where}.budget.{key}: {value!r} is not a number.")
     check_whole(given.get("patience"), f"{where}.budget.patience", 1, faults)
     return dict(given) if len(faults.found) == before else None
 
 
-def grown_options(given: Mapping[str, Any] | None, where: str, own: bool, faults: Faults) -> GrownOptions:
-    """How grown members are trained: ``dict(lr_mult=..., new_lr_mult=..., optimizer_state=...)``."""
+def grown_options(
+    given: Mapping[str, Any] | None, where: str, own: bool, faults: Faults
+) -> GrownOptions:
+    """How grown members are trained: ``dict(lr_mult=..., new_lr_mult=...,
+    optimizer_state=...)``.
+    """
     name = f"{where}.grown" if own else "grown"
     known = [field.name for field in fields(GrownOptions)]
     kept: dict[str, Any] = {}
@@ -176,7 +217,9 @@ def grown_options(given: Mapping[str, Any] | None, where: str, own: bool, faults
             else:
                 kept[key] = value
         elif (value is not None or key == "lr_mult") and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not 0 < value < math.inf
         ):
             faults.add(f"{name}.{key}: {value!r} is not a positive number.")
         else:
@@ -184,12 +227,18 @@ def grown_options(given: Mapping[str, Any] | None, where: str, own: bool, faults
     return GrownOptions(**kept)
 
 
-def check_state(stages: Sequence[tuple[GrownOptions, Mapping[str, Any], float]], faults: Faults) -> None:
-    """Check, by options, optim_wrapper and budget of each stage, that learning rates and states can be taken over."""
+def check_state(
+    stages: Sequence[tuple[GrownOptions, Mapping[str, Any], float]], faults: Faults
+) -> None:
+    """Check, by options, optim_wrapper and budget of each stage, that learning rates and states can
+    be taken over.
+    """
     for i, (options, wrapper, _) in enumerate(stages[1:], start=1):
         optimizer, (_, earlier, budget) = wrapper.get("optimizer") or {}, stages[i - 1]
         if options.lr_mult != 1 and not isinstance(optimizer.get("lr"), (int, float)):
-            faults.add(f"chain.{i}: grown.lr_mult needs the member's own learning rate, optim_wrapper.optimizer.lr.")
+            faults.add(
+                f"chain.{i}: grown.lr_mult needs the member's own learning rate, optim_wrapper.optimizer.lr."
+            )
         if not options.optimizer_state:
             continue
         kinds = [one.get("type") for one in (earlier.get("optimizer") or {}, optimizer)]
@@ -201,11 +250,15 @@ def check_state(stages: Sequence[tuple[GrownOptions, Mapping[str, Any], float]],
                 + (", with and without amsgrad." if alike[0] != alike[1] else ".")
             )
         if not budget:
-            faults.add(f"chain.{i}: grown.optimizer_state: the member before is not trained, so it has no state.")
+            faults.add(
+                f"chain.{i}: grown.optimizer_state: the member before is not trained, so it has no state."
+            )
 
 
 def individual_budget(given: Any, faults: Faults) -> tuple[str, float] | None:
-    """The budget of members trained alone: ``dict(budget='chain')`` is each member's own in the chain."""
+    """The budget of members trained alone: ``dict(budget='chain')`` is each member's own in the
+    chain.
+    """
     if given is None:
         return None
     if given == {"budget": "chain"}:
@@ -219,7 +272,9 @@ def individual_budget(given: Any, faults: Faults) -> tuple[str, float] | None:
     return budget(given, "individual", faults)
 
 
-def switches(stage: Mapping[str, Any], raw: Mapping[str, Any], where: str, faults: Faults) -> dict[str, Any]:
+def switches(
+    stage: Mapping[str, Any], raw: Mapping[str, Any], where: str, faults: Faults
+) -> dict[str, Any]:
     """The switches of a stage: its own, else the chain's; those not given keep their default."""
     found = {}
     choices = {"precision": [*PRECISIONS], "attention": [*ATTENTIONS]}
@@ -231,26 +286,47 @@ def switches(stage: Mapping[str, Any], raw: Mapping[str, Any], where: str, fault
         name = f"{where}.{key}" if given is stage else key
         known = choices.get(key)
         if known and value not in known:
-            faults.add(f"{name}: {value!r} is none of {', '.join(map(repr, known))}.{did_you_mean(str(value), known)}")
-        elif not known and not isinstance(value, bool) and not (key == "compile" and isinstance(value, Mapping)):
-            faults.add(f"{name}: {value!r} is not True or False" + (" or a dict." if key == "compile" else "."))
+            faults.add(
+                f"{name}: {value!r} is none of {', '.join(map(repr, known))}.{did_you_mean(str(value), known)}"
+            )
+        elif (
+            not known
+            and not isinstance(value, bool)
+            and not (key == "compile" and isinstance(value, Mapping))
+        ):
+            faults.add(
+                f"{name}: {value!r} is not True or False"
+                + (" or a dict." if key == "compile" else ".")
+            )
         elif isinstance(value, Mapping):
             options = set(inspect.signature(torch.compile).parameters) - {"model"}
             for option in set(value) - options:
-                faults.add(f"{name}: {option!r} is no option of torch.compile.{did_you_mean(option, options)}")
+                faults.add(
+                    f"{name}: {option!r} is no option of torch.compile.{did_you_mean(option, options)}"
+                )
     compiler = found.get("compile")
-    if found.get("grad_checkpointing") and isinstance(compiler, Mapping) and compiler.get("backend") == "eager":
-        faults.add(f"{where}: with backend='eager' recomputed blocks drop other units; use backend='aot_eager'.")
+    if (
+        found.get("grad_checkpointing")
+        and isinstance(compiler, Mapping)
+        and compiler.get("backend") == "eager"
+    ):
+        faults.add(
+            f"{where}: with backend='eager' recomputed blocks drop other units; use backend='aot_eager'."
+        )
     return found
 
 
 def published_figures(given: Any, members: Sequence[str], faults: Faults) -> dict[str, Any]:
-    """What a publication reports for this chain: its source, and relative compute by the names of sub-chains."""
+    """What a publication reports for this chain: its source, and relative compute by the names of
+    sub-chains.
+    """
     if given is None:
         return {}
     figures = (given.get("relative_compute") or {}) if isinstance(given, Mapping) else None
     if not isinstance(figures, Mapping) or not isinstance(given.get("source", ""), str):
-        faults.add(f"published: {given!r} is not dict(source='...', relative_compute={{'a->b': 0.5}}).")
+        faults.add(
+            f"published: {given!r} is not dict(source='...', relative_compute={{'a->b': 0.5}})."
+        )
         return {}
     for key in set(given) - {"source", "relative_compute"}:
         faults.unknown("published.", key, {"source", "relative_compute"})
@@ -258,14 +334,22 @@ def published_figures(given: Any, members: Sequence[str], faults: Faults) -> dic
     for name, value in figures.items():
         if name not in known:
             ends = ", ".join(map(repr, known)) or "nothing: it has one member"
-            faults.add(f"published.relative_compute: {name!r} is no end of this chain, which has {ends}.")
-        elif not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+            faults.add(
+                f"published.relative_compute: {name!r} is no end of this chain, which has {ends}."
+            )
+        elif (
+            not isinstance(value, (int, float))
+            or isinstance(value, bool)
+            or not 0 < value < math.inf
+        ):
             faults.add(f"published.relative_compute: {name!r} is {value!r}, not a positive number.")
     return dict(given)
 
 
 def check_schedules(given: Any, where: str, faults: Faults) -> None:
-    """Note schedules that count epochs: a stage counts iterations, and knows fractions of itself."""
+    """Note schedules that count epochs: a stage counts iterations, and knows fractions of
+    itself.
+    """
     for one in listed(given):
         if isinstance(one, Mapping) and one.get("by_epoch"):
             faults.add(
@@ -275,7 +359,9 @@ def check_schedules(given: Any, where: str, faults: Faults) -> None:
 
 
 def check_plugins(named: Sequence[tuple[PluginRegistry, str, Any]], faults: Faults) -> None:
-    """Check plug-ins by their registry, key and config, with their arguments, without building them."""
+    """Check plug-ins by their registry, key and config, with their arguments, without building
+    them.
+    """
     seen: list[tuple[Any, Any]] = []
     for registry, where, value in named:
         if value is None or (registry, value) in seen:
@@ -308,5 +394,7 @@ def check_numbers(raw: Mapping[str, Any], faults: Faults) -> None:
 
 def check_whole(value: Any, key: str, least: int, faults: Faults) -> None:
     """Note a value that is given and is no whole number of at least ``least``."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+    if value is not None and (
+        not isinstance(value, int) or isinstance(value, bool) or value < least
+    ):
         faults.add(f"{key}: {value!r} is not a whole number of at least {least}.")

@@ -1,4 +1,6 @@
-"""Reads a config file: mmengine's text format, overrides, the modules it imports, the variables it uses itself."""
+"""Reads a config file: mmengine's text format, overrides, the modules it imports, the variables it
+uses itself.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from compt.errors import ConfigError
 class ConfigFile:
     """What a config says, as plain types: ``content`` by key.
 
-    ``variables`` are names that its own text reads; ``inherited`` are keys that only a ``_base_`` file sets.
+    ``variables`` are names that its own text reads; ``inherited`` are keys that only a ``_base_``
+    file sets.
     """
 
     name: str
@@ -36,7 +39,8 @@ class ConfigFile:
 def read_config(
     source: str | Path | Mapping[str, Any] | Config, options: Mapping[str, Any] | None = None
 ) -> ConfigFile:
-    """Read a config from a path, a dict or a Config, and override dotted keys; the source stays as it is.
+    """Read a config from a path, a dict or a Config, and override dotted keys; the source stays as
+    it is.
 
     Raises:
         ConfigError: there is no such file, it is no Python, or an option does not fit it.
@@ -53,11 +57,17 @@ def read_config(
         for key, value in config.to_dict().items()
         if not (callable(value) or inspect.ismodule(value) or key.startswith("_"))
     }
-    overridden = {key.partition(".")[0] for key in options or {}}  # too late for a variable that was used already
+    overridden = {
+        key.partition(".")[0] for key in options or {}
+    }  # too late for a variable that was used already
     variables = used_names(config.text or "") - overridden if path.endswith(".py") else set()
     inherited = set(content) - overridden - assigned_names(path) if path.endswith(".py") else set()
     return ConfigFile(
-        Path(path).stem if path else "chain", path or "config", content, frozenset(variables), frozenset(inherited)
+        Path(path).stem if path else "chain",
+        path or "config",
+        content,
+        frozenset(variables),
+        frozenset(inherited),
     )
 
 
@@ -80,14 +90,17 @@ def _open(source: str | Path | Mapping[str, Any]) -> Config:
     try:
         return Config.fromfile(str(path), import_custom_modules=False, lazy_import=False)
     except FileNotFoundError as error:
-        raise ConfigError(f"A file that the config builds on is missing: {error}.", where=str(path)) from error
+        raise ConfigError(
+            f"A file that the config builds on is missing: {error}.", where=str(path)
+        ) from error
     except (Exception, SystemExit) as error:  # a config is a program: anything can be wrong in it
         what = f"The config cannot be read: {type(error).__name__}: {error}."
         raise ConfigError(what, where=str(path), do="Correct it; it is plain Python.") from error
 
 
 def used_names(text: str) -> set[str]:
-    """Names that a text reads: neither only assigned, nor passed as a keyword, nor attributes (but of ``_base_``).
+    """Names that a text reads: neither only assigned, nor passed as a keyword, nor attributes (but
+    of ``_base_``).
 
     The text of a config need not be Python: mmengine joins files, and fills in ``{{_base_.name}}``.
     """
@@ -97,7 +110,9 @@ def used_names(text: str) -> set[str]:
         return set(re.findall(r"\w+", text))
     used: set[str] = set()
     for before, token, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
-        if token.type == tokenize.STRING and re.match(r"[rR]?[fF]", token.string):  # before Python 3.12
+        if token.type == tokenize.STRING and re.match(
+            r"[rR]?[fF]", token.string
+        ):  # before Python 3.12
             used |= set(re.findall(r"\w+", token.string))
         elif token.type == tokenize.NAME and not (after and after.string == "="):
             attribute = before is not None and before.string == "."
@@ -130,4 +145,8 @@ def listed(value: Any) -> list[Any]:
     """A value that may stand alone, as a list; None as an empty one."""
     if value is None:
         return []
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else [value]
+    return (
+        list(value)
+        if isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+        else [value]
+    )

@@ -39,7 +39,9 @@ DEFAULTS: Mapping[str, Any] = {
     "evaluations": 4,
     "seed": 0,
     "train_dataloader": {"batch_size": 128, "num_workers": 0},
-    "optim_wrapper": {"optimizer": {"type": "AdamW", "lr": 1e-3, "weight_decay": 0.1, "betas": (0.9, 0.98)}},
+    "optim_wrapper": {
+        "optimizer": {"type": "AdamW", "lr": 1e-3, "weight_decay": 0.1, "betas": (0.9, 0.98)}
+    },
     "param_scheduler": [
         {"type": "LinearLR", "start_factor": 1e-3, "begin": 0.0, "end": 0.05},
         {"type": "CosineAnnealingLR", "eta_min": 0.0, "begin": 0.05, "end": 1.0},
@@ -57,22 +59,27 @@ class StageConfig:
     transfer: Mapping[str, Any]
     init: str | None = None
     stop: Mapping[str, Any] | None = None
-    """The rule, if any, that may end the stage before its budget is spent; see :mod:`compt.config.stopping`."""
+    """The rule, if any, that may end the stage before its budget is spent; see
+    :mod:`compt.config.stopping`.
+    """
     grown: GrownOptions = field(default_factory=GrownOptions)
     """How it is trained where it is grown."""
     switches: Mapping[str, Any] = field(default_factory=dict)
     """Those given, of :class:`compt.training.performance.Switches`."""
     runner: Mapping[str, Any] = field(default_factory=dict)
-    """The keys of an mmengine Runner for this stage: the chain's own, and what the stage overrides."""
+    """The keys of an mmengine Runner for this stage: the chain's own, and what the stage
+    overrides.
+    """
 
 
 @dataclass(frozen=True)
 class ChainConfig:
     """A checked config: what every file after this one works from.
 
-    ``individual`` is the budget of a member trained alone, ``('chain', 0)`` for its own in the chain, None for
-    the first member's. ``evaluations`` counts the evaluations of a stage, the last one at its
-    end. ``raw`` is the config as plain types. ``published`` are a publication's figures for the plan.
+    ``individual`` is the budget of a member trained alone, ``('chain', 0)`` for its own in the
+    chain, None for the first member's. ``evaluations`` counts the evaluations of a stage, the last
+    one at its end. ``raw`` is the config as plain types. ``published`` are a publication's figures
+    for the plan.
     """
 
     name: str
@@ -113,12 +120,17 @@ def load_config(
         [
             (PARADIGMS, "paradigm", raw.get("paradigm")),
             *((GROWERS, f"grower (chain.{i})", stage.grower) for i, stage in enumerate(stages)),
-            *((TRANSFERERS, f"transfer (chain.{i})", stage.transfer) for i, stage in enumerate(stages)),
+            *(
+                (TRANSFERERS, f"transfer (chain.{i})", stage.transfer)
+                for i, stage in enumerate(stages)
+            ),
         ],
         faults,
     )
     individual = individual_budget(raw.get("individual"), faults)
-    published = published_figures(raw.get("published"), [stage.member.name for stage in stages], faults)
+    published = published_figures(
+        raw.get("published"), [stage.member.name for stage in stages], faults
+    )
     check_numbers(raw, faults)
     faults.raise_if_any()
     return ChainConfig(
@@ -145,12 +157,18 @@ def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig]:
     stages = [_stage(i, stage, raw, faults) for i, stage in enumerate(chain)]
     names = [stage.member.name for stage in stages]
     for name in sorted({n for n in names if names.count(n) > 1}):
-        faults.add(f"chain: the name '{name}' is used {names.count(name)} times; members need names of their own.")
-    check_state([(stage.grown, stage.runner["optim_wrapper"], stage.budget[1]) for stage in stages], faults)
+        faults.add(
+            f"chain: the name '{name}' is used {names.count(name)} times; members need names of their own."
+        )
+    check_state(
+        [(stage.grown, stage.runner["optim_wrapper"], stage.budget[1]) for stage in stages], faults
+    )
     return stages
 
 
-def _stage(index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults: Faults) -> StageConfig:
+def _stage(
+    index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults: Faults
+) -> StageConfig:
     where = f"chain.{index}"
     stage = check_stage_keys(given, where, faults)
     name = stage.get("name")
@@ -159,9 +177,13 @@ def _stage(index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults:
     if not stage.get("model"):
         faults.add(f"{where}.model is missing.")
     if stage.get("init") and index:
-        faults.add(f"{where}.init: only the first member can start from a checkpoint; the others are grown.")
+        faults.add(
+            f"{where}.init: only the first member can start from a checkpoint; the others are grown."
+        )
     runner = _runner(stage, raw)
-    check_schedules(runner["param_scheduler"], "" if "param_scheduler" not in stage else f"{where}.", faults)
+    check_schedules(
+        runner["param_scheduler"], "" if "param_scheduler" not in stage else f"{where}.", faults
+    )
     overrides = "batch_size" in (stage.get("train_dataloader") or {})
     key = f"{where}.train_dataloader.batch_size" if overrides else "train_dataloader.batch_size"
     check_whole(runner["train_dataloader"]["batch_size"], key, 1, faults)
@@ -180,7 +202,9 @@ def _stage(index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults:
 
 def _runner(stage: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
     """The Runner's keys of a stage: defaults, the chain's, the stage's own merged into them."""
-    runner = {key: raw.get(key, DEFAULTS.get(key)) for key in RUNNER_KEYS if key in raw or key in DEFAULTS}
+    runner = {
+        key: raw.get(key, DEFAULTS.get(key)) for key in RUNNER_KEYS if key in raw or key in DEFAULTS
+    }
     for key in ("optim_wrapper", "param_scheduler", "train_dataloader"):
         if key in stage:
             runner[key] = _merged(runner.get(key), stage[key])
@@ -190,7 +214,9 @@ def _runner(stage: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merged(base: Any, override: Any) -> Any:
-    """Merge dicts key by key, as mmengine's configs inherit; anything else replaces, as ``_delete_=True`` does."""
+    """Merge dicts key by key, as mmengine's configs inherit; anything else replaces, as
+    ``_delete_=True`` does.
+    """
     if not isinstance(override, Mapping):
         return override
     given = {key: value for key, value in override.items() if key != "_delete_"}
@@ -201,4 +227,10 @@ def _merged(base: Any, override: Any) -> Any:
 
 
 def _typed(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value if value is not None else {"type": "none"}
+    return (
+        {"type": value}
+        if isinstance(value, str)
+        else value
+        if value is not None
+        else {"type": "none"}
+    )

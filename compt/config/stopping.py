@@ -1,4 +1,6 @@
-"""Rules that end a stage before its budget is spent: a figure is reached, or more compute no longer pays."""
+"""Rules that end a stage before its budget is spent: a figure is reached, or more compute no longer
+pays.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,16 @@ from typing import Any
 from compt.errors import TrainingError
 
 Curve = Sequence[Mapping[str, Any]]
-"""Evaluations so far: ``iter``, and ``metrics`` by 'split/name' with ``value`` and ``higher_is_better``."""
+"""Evaluations so far: ``iter``, and ``metrics`` by 'split/name' with ``value`` and
+``higher_is_better``.
+"""
 
 
 @dataclass(frozen=True)
 class Rule(ABC):
-    """When to stop, judged after every evaluation; ``metric`` is 'split/name', None the paradigm's main one."""
+    """When to stop, judged after every evaluation; ``metric`` is 'split/name', None the paradigm's
+    main one.
+    """
 
     metric: str | None = None
 
@@ -64,18 +70,21 @@ class Until(Rule):
 
 @dataclass(frozen=True)
 class Gain(Rule):
-    """While the metric gains enough for its compute: at least ``minimum`` times the stage's mean gain a FLOP.
+    """While the metric gains enough for its compute: at least ``minimum`` times the stage's mean
+    gain a FLOP.
 
-    The gain since the evaluation ``patience`` before, divided by the iterations since, is compared with the gain
-    since the first evaluation, divided by those since then: both in the metric's own unit a FLOP, so that only
-    their ratio counts.
+    The gain since the evaluation ``patience`` before, divided by the iterations since, is compared
+    with the gain since the first evaluation, divided by those since then: both in the metric's own
+    unit a FLOP, so that only their ratio counts.
     """
 
     minimum: float = 0.1
     patience: int = 1
 
     def reached(self, curve: Curve) -> str:
-        """Whether the last evaluations gained too little; three are needed, and more with patience."""
+        """Whether the last evaluations gained too little; three are needed, and more with
+        patience.
+        """
         values, iters = self.values(curve), [point["iter"] for point in curve]
         if len(values) < self.patience + 2:
             return ""

@@ -1,14 +1,16 @@
-"""Public data sets that paradigms share: icons with names, CSV tables, WebDataset shards, folders of images.
+"""Public data sets that paradigms share: icons with names, CSV tables, WebDataset shards, folders
+of images.
 
 ``dict(type='icons')`` needs no download; ``dict(type='csv', train='a.csv', val='b.csv')``,
-``dict(type='webdataset', train='a-{000..099}.tar', val='b.tar')`` and ``dict(type='folder', train='a', val='b')``
-name a file, pattern or folder for each split, and any other option of :class:`~compt.data.images.csv.CsvPairs`,
-:class:`~compt.data.images.shards.ShardPairs` or :class:`~compt.data.images.folder.FolderImages` beside them.
+``dict(type='webdataset', train='a-{000..099}.tar', val='b.tar')`` and ``dict(type='folder',
+train='a', val='b')`` name a file, pattern or folder for each split, and any other option of
+:class:`~compt.data.images.csv.CsvPairs`, :class:`~compt.data.images.shards.ShardPairs` or
+:class:`~compt.data.images.folder.FolderImages` beside them.
 
-A source is a map-style data set of ``dict(image=RGB picture, captions=(str, ...), label=int)`` items, with
-label -1 where a sample has no class, and the names of the split's own classes in ``classes``: :func:`renumber`
-brings the labels of two splits together. Folders have no captions, tables and shards none with
-``caption_key=None``.
+A source is a map-style data set of ``dict(image=RGB picture, captions=(str, ...), label=int)``
+items, with label -1 where a sample has no class, and the names of the split's own classes in
+``classes``: :func:`renumber` brings the labels of two splits together. Folders have no captions,
+tables and shards none with ``caption_key=None``.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def open_source(type: str, split: str, **options: Any) -> Any:
     Args:
         type: one of ``SOURCES``.
         split: 'train' or one of :func:`splits`.
-        options: those of the source's class; for all but icons also the file or folder of each split.
+        options: those of the source's class; for all but icons also the file or folder of each
+            split.
 
     Raises:
         ConfigError: unknown type, split or option.
@@ -68,9 +71,15 @@ def open_source(type: str, split: str, **options: Any) -> Any:
 
 
 def _without_captions(kind: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Read ``caption_key=None``, as tables have it, in the options of shards as ``caption_keys=None``."""
+    """Read ``caption_key=None``, as tables have it, in the options of shards as
+    ``caption_keys=None``.
+    """
     cfg = {"type": kind, **options}
-    if SOURCES.get(kind) is ShardPairs and "caption_keys" not in cfg and cfg.get("caption_key", "") is None:
+    if (
+        SOURCES.get(kind) is ShardPairs
+        and "caption_keys" not in cfg
+        and cfg.get("caption_key", "") is None
+    ):
         cfg["caption_keys"] = cfg.pop("caption_key")
     return cfg
 
@@ -86,7 +95,9 @@ def splits(cfg: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in files if name != "train")
 
 
-def renumber(labels: Sequence[int] | np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+def renumber(
+    labels: Sequence[int] | np.ndarray, names: Sequence[str], classes: Sequence[str]
+) -> np.ndarray:
     """Turn a split's labels into those of another split, by the names of the classes.
 
     Args:
@@ -98,5 +109,7 @@ def renumber(labels: Sequence[int] | np.ndarray, names: Sequence[str], classes: 
         int64 [N], -1 where ``classes`` has no such name.
     """
     index = {name: i for i, name in enumerate(classes)}
-    numbers = np.array([*(index.get(name, -1) for name in names), -1], np.int64)  # label -1 reads the last
+    numbers = np.array(
+        [*(index.get(name, -1) for name in names), -1], np.int64
+    )  # label -1 reads the last
     return numbers[np.asarray(labels, np.int64)]

@@ -20,8 +20,14 @@ T = TypeVar("T")
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """The folder given, else that of COMPT_CACHE_DIR, else the user's cache folder; it may not exist yet."""
-    return Path(cache_dir or os.environ.get(ENVIRONMENT) or user_cache_dir("compt")).expanduser().absolute()
+    """The folder given, else that of COMPT_CACHE_DIR, else the user's cache folder; it may not
+    exist yet.
+    """
+    return (
+        Path(cache_dir or os.environ.get(ENVIRONMENT) or user_cache_dir("compt"))
+        .expanduser()
+        .absolute()
+    )
 
 
 def unwritable(folder: Path, error: OSError, megabytes: float) -> DataError:

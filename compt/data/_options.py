@@ -12,19 +12,23 @@ from compt.errors import ConfigError, did_you_mean
 Sorted = tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]
 
 
-def sort_options(cfg: Mapping[str, Any], sources: Mapping[str, type], common: Sequence[str] = ()) -> Sorted:
+def sort_options(
+    cfg: Mapping[str, Any], sources: Mapping[str, type], common: Sequence[str] = ()
+) -> Sorted:
     """Sort the keys of ``dict(type=..., ...)``.
 
-    The options of a source are the keyword-only parameters of its class; what is none is a split and its files,
-    unless the class has the attribute ``splits``, the names of those it always has. Its attribute ``takes`` says
-    what a split is: 'files' if it has none, else one 'file' or one 'folder'.
+    The options of a source are the keyword-only parameters of its class; what is none is a split
+    and its files, unless the class has the attribute ``splits``, the names of those it always has.
+    Its attribute ``takes`` says what a split is: 'files' if it has none, else one 'file' or one
+    'folder'.
 
     Args:
         sources: the classes by type.
         common: options of every source.
 
     Returns:
-        the type; split -> files (None where the class has ``splits``); its options; those of every source.
+        the type; split -> files (None where the class has ``splits``); its options; those of every
+        source.
 
     Raises:
         ConfigError: unknown type or option, or a split whose files are no path or list of paths.
@@ -32,7 +36,11 @@ def sort_options(cfg: Mapping[str, Any], sources: Mapping[str, type], common: Se
     options = dict(cfg)
     kind = options.pop("type", None)
     if kind not in sources:
-        what = "The data has no type." if kind is None else f"No data named '{kind}'." + did_you_mean(kind, sources)
+        what = (
+            "The data has no type."
+            if kind is None
+            else f"No data named '{kind}'." + did_you_mean(kind, sources)
+        )
         raise ConfigError(what, where="data", do=f"Available: {', '.join(sources)}.")
     source = sources[kind]
     parameters = inspect.signature(source).parameters.values()
@@ -80,4 +88,6 @@ def text_option(kind: str, name: str, value: Any) -> str:
     """Return an option that is a text; ConfigError if it is none or empty."""
     if isinstance(value, str) and value:
         return value
-    raise ConfigError(f"{name}={value!r} is not a text of one or more characters.", where=f"data of type '{kind}'")
+    raise ConfigError(
+        f"{name}={value!r} is not a text of one or more characters.", where=f"data of type '{kind}'"
+    )

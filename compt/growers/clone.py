@@ -1,4 +1,6 @@
-"""Growth by tiling: every unit, head and channel is copied, and its readers share its weight out."""
+"""Growth by tiling: every unit, head and channel is copied, and its readers share its weight
+out.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,23 @@ from compt.interfaces import Architecture
 class Clone(AxisGrower):
     """Tile the width: unit t of the larger model is a copy of unit t mod S of the smaller.
 
-    What writes a unit is copied; what reads it divides its weight over the copies, unevenly, so that they learn
-    different things: noise of the readers that sums to zero over the copies of a unit keeps the function and breaks
-    the symmetry. Feature widths that leave the model are tiled and divided by the square root of the copies, which
-    keeps lengths and dot products. New blocks are copies of their predecessor, or ones that write nothing yet.
+    What writes a unit is copied; what reads it divides its weight over the copies, unevenly, so
+    that they learn different things: noise of the readers that sums to zero over the copies of a
+    unit keeps the function and breaks the symmetry. Feature widths that leave the model are tiled
+    and divided by the square root of the copies, which keeps lengths and dot products. New blocks
+    are copies of their predecessor, or ones that write nothing yet.
 
-    Exact at whole multiples of every width; elsewhere units have unequal numbers of copies, which norms see:
-    ``Growth.function_preserving`` says so.
+    Exact at whole multiples of every width; elsewhere units have unequal numbers of copies, which
+    norms see: ``Growth.function_preserving`` says so.
 
-    Source: HyperCloning, arXiv 2409.12903 (tiling, antisymmetric noise). Differs: any number of copies, and noise
-    by default.
+    Source: HyperCloning, arXiv 2409.12903 (tiling, antisymmetric noise). Differs: any number of
+    copies, and noise by default.
 
     Args:
-        noise: of the split between copies, in units of the split weights' rms; 0 leaves copies equal for ever.
-        blocks: 'zero' for new blocks that write nothing yet, 'copy' for plain copies, which do not keep the function.
+        noise: of the split between copies, in units of the split weights' rms; 0 leaves copies
+            equal for ever.
+        blocks: 'zero' for new blocks that write nothing yet, 'copy' for plain copies, which do not
+            keep the function.
     """
 
     function_preserving = True
@@ -59,7 +64,9 @@ class Clone(AxisGrower):
             if site.target.roles.get(axis) == "output":
                 value = value / sqrt(large / small)
             elif direction == "reads":
-                value = self._shared_out(value.movedim(dim, 0), index, copies, site.generator).movedim(0, dim)
+                value = self._shared_out(
+                    value.movedim(dim, 0), index, copies, site.generator
+                ).movedim(0, dim)
             elif reads_for_table(site.param, site.target) and axis == site.param.norm_axis:
                 value = (value.movedim(dim, 0) / _column(copies[index], value.ndim)).movedim(0, dim)
         return value
@@ -75,7 +82,9 @@ class Clone(AxisGrower):
         return even
 
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
-        """Name every width that is no whole multiple, ties without a norm to help, and plain copies of blocks."""
+        """Name every width that is no whole multiple, ties without a norm to help, and plain copies
+        of blocks.
+        """
         found = {
             f"'{axis}' grows from {source.sizes[axis]} to {size}: tiling is exact at whole multiples only": None
             for axis, size in target.sizes.items()
@@ -86,16 +95,24 @@ class Clone(AxisGrower):
                 found |= dict.fromkeys(tie_obstacles(param, source, target))
         return [*found, *self.depth.obstacles(source, target)]
 
-    def _shared_out(self, value: Tensor, index: Tensor, copies: Tensor, generator: torch.Generator) -> Tensor:
-        """Divide rows [T, ...] over the copies of their unit, and add noise that sums to zero over them."""
+    def _shared_out(
+        self, value: Tensor, index: Tensor, copies: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Divide rows [T, ...] over the copies of their unit, and add noise that sums to zero over
+        them.
+        """
         share = value / _column(copies[index], value.ndim)
         if not self.noise:
             return share
         draw = torch.randn(share.shape, generator=generator, dtype=share.dtype)
-        total = torch.zeros(len(copies), *share.shape[1:], dtype=share.dtype).index_add_(0, index, draw)
+        total = torch.zeros(len(copies), *share.shape[1:], dtype=share.dtype).index_add_(
+            0, index, draw
+        )
         draw -= (total / _column(copies, share.ndim))[index]
         several = copies[index].clamp_min(2)  # of one alone the noise is 0
-        return share + draw * self.noise * share.square().mean().sqrt() / _column((1 - 1 / several).sqrt(), share.ndim)
+        return share + draw * self.noise * share.square().mean().sqrt() / _column(
+            (1 - 1 / several).sqrt(), share.ndim
+        )
 
 
 def _column(values: Tensor, ndim: int) -> Tensor:

@@ -21,7 +21,8 @@ class Compose(AxisGrower):
 
     Args:
         width: name or config of the grower whose ``expand`` is used.
-        depth: name or config of the grower that picks the source's blocks and says what new ones are.
+        depth: name or config of the grower that picks the source's blocks and says what new ones
+            are.
     """
 
     def __init__(self, *, width: str | Mapping[str, Any], depth: str | Mapping[str, Any]) -> None:
@@ -38,7 +39,10 @@ class Compose(AxisGrower):
         self.depth.check_depth(source, target)
 
     def prepare(
-        self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator
+        self,
+        source: Mapping[str, Tensor],
+        site: Mapping[str, Architecture],
+        generator: torch.Generator,
     ) -> Any:
         """As the grower of the width."""
         return self.width.prepare(source, site, generator)
@@ -65,7 +69,9 @@ class Compose(AxisGrower):
         """Those of the width at equal depth, and those of the depth at equal width."""
         wide, deep = replace(source, depths=target.depths), replace(source, sizes=target.sizes)
         found = [] if source.sizes == target.sizes else self.width.obstacles(wide, target)
-        return found + ([] if source.depths == target.depths else self.depth.obstacles(deep, target))
+        return found + (
+            [] if source.depths == target.depths else self.depth.obstacles(deep, target)
+        )
 
 
 def _axis_grower(key: str, config: str | Mapping[str, Any]) -> AxisGrower:

@@ -12,22 +12,25 @@ from compt.growth.operators import AxisGrower, Site
 
 
 class LeadingBlock(AxisGrower):
-    """Put each source tensor into the leading corner of the target's, and repeat each block in place.
+    """Put each source tensor into the leading corner of the target's, and repeat each block in
+    place.
 
-    Width: the rest of the target keeps its random initialisation. Depth: source block l fills the target
-    blocks i with floor(i L_s / L_t) = l; at twice the depth these are 2l and 2l + 1.
+    Width: the rest of the target keeps its random initialisation. Depth: source block l fills the
+    target blocks i with floor(i L_s / L_t) = l; at twice the depth these are 2l and 2l + 1.
     Source: Chain-of-Models Pre-Training, arXiv 2604.12391, inverse weight initialisation.
 
     Args:
-        fused: what a fused tensor's corner is. 'split' gives q, k and v (any folded axes) a corner each;
-            'whole' copies the folded tensor as one, as the authors' reference code does: the new q then
-            holds the old q and part of the old k.
+        fused: what a fused tensor's corner is. 'split' gives q, k and v (any folded axes) a corner
+            each; 'whole' copies the folded tensor as one, as the authors' reference code does: the
+            new q then holds the old q and part of the old k.
     """
 
     def __init__(self, *, fused: Literal["split", "whole"] = "split") -> None:
         if fused not in ("split", "whole"):
             raise ConfigError(
-                f"fused={fused!r} is not known.", where="grower leading_block", do="Use 'split' or 'whole'."
+                f"fused={fused!r} is not known.",
+                where="grower leading_block",
+                do="Use 'split' or 'whole'.",
             )
         self.fused = fused
 
@@ -36,7 +39,10 @@ class LeadingBlock(AxisGrower):
         if self.fused == "split":
             target[site.corner] = source
             return target
-        small, large = ([prod(map(arch.size, g)) for g in site.param.groups] for arch in (site.source, site.target))
+        small, large = (
+            [prod(map(arch.size, g)) for g in site.param.groups]
+            for arch in (site.source, site.target)
+        )
         folded = target.reshape(large)
         folded[tuple(slice(0, n) for n in small)] = source.reshape(small)
         return folded.reshape(target.shape)

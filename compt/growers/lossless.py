@@ -1,4 +1,6 @@
-"""Growth that keeps the function: at any width and depth wherever norms only read the residual stream."""
+"""Growth that keeps the function: at any width and depth wherever norms only read the residual
+stream.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ from compt.interfaces import Architecture
 class StreamMap:
     """How a residual stream of S units becomes one of T: k scaled copies, then r = T - k S pads.
 
-    ``x_large = scale * [x, ..., x, pads @ x]``. Under LayerNorm each pad is the mean of x, under RMSNorm 0,
-    so that normalised pads are 0; ``scale = sqrt(T / (k S))`` keeps the variance (mean square), so the
-    norm's epsilon means the same and no constant changes.
+    ``x_large = scale * [x, ..., x, pads @ x]``. Under LayerNorm each pad is the mean of x, under
+    RMSNorm 0, so that normalised pads are 0; ``scale = sqrt(T / (k S))`` keeps the variance (mean
+    square), so the norm's epsilon means the same and no constant changes.
     """
 
     copies: int
@@ -30,19 +32,26 @@ class StreamMap:
     pads: Tensor
     """[r, S]"""
     pad_gains: Tensor
-    """[r]: for a stream whose only norm writes another stream, the gains that recover that stream's mean."""
+    """[r]: for a stream whose only norm writes another stream, the gains that recover that stream's
+    mean.
+    """
 
     def write(self, value: Tensor, dim: int) -> Tensor:
-        """Grow a tensor along an axis through which it writes the stream: [.., S, ..] -> [.., T, ..]."""
+        """Grow a tensor along an axis through which it writes the stream: [.., S, ..] -> [.., T,
+        ..].
+        """
         value = value.movedim(dim, 0)
         pads = torch.tensordot(self.pads, value, dims=1)
         return (torch.cat([*[value] * self.copies, pads]) * self.scale).movedim(0, dim)
 
-    def read(self, value: Tensor, fill: Tensor, dim: int, noise: float, generator: torch.Generator) -> Tensor:
+    def read(
+        self, value: Tensor, fill: Tensor, dim: int, noise: float, generator: torch.Generator
+    ) -> Tensor:
         """Grow along an axis through which a tensor reads the (normalised) stream.
 
-        The copies of a column sum to the column, and differ by noise of ``noise`` times their rms; the
-        columns that read pads read zeros, so they take the target's own initialisation from ``fill``.
+        The copies of a column sum to the column, and differ by noise of ``noise`` times their rms;
+        the columns that read pads read zeros, so they take the target's own initialisation from
+        ``fill``.
         """
         value, fill = value.movedim(dim, 0), fill.movedim(dim, 0)
         parts = value / self.copies
@@ -57,25 +66,27 @@ class StreamMap:
 class Lossless(AxisGrower):
     """Grow width and depth so that the larger model computes the same function.
 
-    Residual streams become scaled copies plus pads (:class:`StreamMap`); their readers split each column
-    over the copies, unevenly, so that copies learn different things. New hidden units and heads start as the
-    target's own initialisation with zero weight on what they write. New blocks are copies of their
-    predecessor that write nothing yet. Feature widths that leave the model grow by a random isometry, which
-    keeps lengths and dot products. A head tied to an embedding grows as the embedding does; the norm that the
-    layout names as all it reads makes up for the copies.
+    Residual streams become scaled copies plus pads (:class:`StreamMap`); their readers split each
+    column over the copies, unevenly, so that copies learn different things. New hidden units and
+    heads start as the target's own initialisation with zero weight on what they write. New blocks
+    are copies of their predecessor that write nothing yet. Feature widths that leave the model grow
+    by a random isometry, which keeps lengths and dot products. A head tied to an embedding grows as
+    the embedding does; the norm that the layout names as all it reads makes up for the copies.
 
-    Exact at any width where norms only read a stream. A norm that writes one (open_clip's ``ln_pre``) cannot
-    give its pads the mean of its own output: exact at whole multiples, otherwise close, and
-    ``Growth.function_preserving`` says so.
+    Exact at any width where norms only read a stream. A norm that writes one (open_clip's
+    ``ln_pre``) cannot give its pads the mean of its own output: exact at whole multiples, otherwise
+    close, and ``Growth.function_preserving`` says so.
 
-    Source: LEMON, arXiv 2310.07999 (copies, mean pads, uneven split); HyperCloning, arXiv 2409.12903 (noise).
+    Source: LEMON, arXiv 2310.07999 (copies, mean pads, uneven split); HyperCloning, arXiv
+    2409.12903 (noise).
     Differs: the stream is rescaled instead of the epsilon, so exports need no changed constant.
 
     Args:
         noise: of the split between copies, in units of their rms; 0 leaves copies equal for ever.
-        fill: what is free to choose: rows of new units and heads, and columns that read pads. 'init' takes the
-            target's own initialisation, 'copy' tiles the source's.
-        blocks: what new blocks are, apart from what they write, which is 0: 'copy' of their predecessor, or 'fresh'.
+        fill: what is free to choose: rows of new units and heads, and columns that read pads.
+            'init' takes the target's own initialisation, 'copy' tiles the source's.
+        blocks: what new blocks are, apart from what they write, which is 0: 'copy' of their
+            predecessor, or 'fresh'.
     """
 
     function_preserving = True
@@ -87,13 +98,21 @@ class Lossless(AxisGrower):
         fill: Literal["init", "copy"] = "init",
         blocks: Literal["copy", "fresh"] = "copy",
     ) -> None:
-        for key, value, known in (("fill", fill, ("init", "copy")), ("blocks", blocks, ("copy", "fresh"))):
+        for key, value, known in (
+            ("fill", fill, ("init", "copy")),
+            ("blocks", blocks, ("copy", "fresh")),
+        ):
             if value not in known:
-                raise ConfigError(f"{key}={value!r} is not known.", where="grower lossless", do=f"One of {known}.")
+                raise ConfigError(
+                    f"{key}={value!r} is not known.", where="grower lossless", do=f"One of {known}."
+                )
         self.noise, self.fill, self.blocks = noise, fill, blocks
 
     def prepare(
-        self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator
+        self,
+        source: Mapping[str, Tensor],
+        site: Mapping[str, Architecture],
+        generator: torch.Generator,
     ) -> dict[str, StreamMap | Tensor]:
         """Make one map per axis: a StreamMap for each stream, an isometry [T, S] for each output.
 
@@ -117,7 +136,9 @@ class Lossless(AxisGrower):
         return maps
 
     def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
-        """Apply the maps of the streams and outputs, then put the result into the corner of the hidden axes."""
+        """Apply the maps of the streams and outputs, then put the result into the corner of the
+        hidden axes.
+        """
         target = self._filling(source, target, site)
         if "norm" in site.param.kind:
             return self._norm(source, target, site)
@@ -139,7 +160,9 @@ class Lossless(AxisGrower):
         """What the free parts of a grown tensor hold: of the target's shape."""
         if self.fill == "copy":
             for dim in range(source.ndim):
-                source = source.index_select(dim, torch.arange(target.shape[dim]) % source.shape[dim])
+                source = source.index_select(
+                    dim, torch.arange(target.shape[dim]) % source.shape[dim]
+                )
             return source
         return target
 
@@ -151,7 +174,11 @@ class Lossless(AxisGrower):
             if isinstance(grown, StreamMap) and direction == "writes":
                 value = site.maps.get(site.source_param.name, grown).write(value, dim)
             elif isinstance(grown, StreamMap):
-                fill = target[tuple(slice(None) if d == dim else slice(0, n) for d, n in enumerate(value.shape))]
+                fill = target[
+                    tuple(
+                        slice(None) if d == dim else slice(0, n) for d, n in enumerate(value.shape)
+                    )
+                ]
                 value = grown.read(value, fill, dim, self.noise, site.generator)
             elif isinstance(grown, Tensor):
                 value = torch.tensordot(grown, value.movedim(dim, 0), dims=1).movedim(0, dim)
@@ -163,22 +190,30 @@ class Lossless(AxisGrower):
         return target
 
     def _norm(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
-        """Grow a norm's gain or bias: copies see scaled input, and what only reads gives zeros at the pads."""
+        """Grow a norm's gain or bias: copies see scaled input, and what only reads gives zeros at
+        the pads.
+        """
         read = site.maps.get(site.param.norm_axis)
         if not isinstance(read, StreamMap):
             target[site.corner] = source
             return target
         offset = 1.0 if site.param.kind.endswith("offset") else 0.0
         if not site.param.writes:
-            share = 1 / (read.copies * read.scale) if reads_for_table(site.param, site.target) else 1.0
-            dim = site.param.axes.index(site.param.norm_axis)  # not 0 where several tokens are normalised at once
+            share = (
+                1 / (read.copies * read.scale) if reads_for_table(site.param, site.target) else 1.0
+            )
+            dim = site.param.axes.index(
+                site.param.norm_axis
+            )  # not 0 where several tokens are normalised at once
             value = source.movedim(dim, 0) * share
             if site.param.kind.endswith("bias"):
                 pads = torch.zeros(len(read.pads), *value.shape[1:], dtype=source.dtype)
                 return torch.cat([*[value] * read.copies, pads]).movedim(0, dim)
             gain = (value + offset * share) / read.scale
             pads = gain.mean(0, keepdim=True).expand(len(read.pads), *gain.shape[1:])
-            pads = pads if gain.ndim == 1 else 0 * pads  # tokens differ in their means, so their pads are not 0
+            pads = (
+                pads if gain.ndim == 1 else 0 * pads
+            )  # tokens differ in their means, so their pads are not 0
             return torch.cat([*[gain] * read.copies, pads]).movedim(0, dim) - offset
         written = site.maps[site.param.axes[0]]
         if site.param.kind.endswith("bias"):
@@ -207,7 +242,9 @@ class Lossless(AxisGrower):
         }
         for param in target.params.values():
             axis = param.norm_axis or next(iter(param.axes if param.kind == "scale" else ()), "")
-            small, large = (prod(arch.size(a) for a in axis.split("+") if a) for arch in (source, target))
+            small, large = (
+                prod(arch.size(a) for a in axis.split("+") if a) for arch in (source, target)
+            )
             if param.tied_to:
                 found |= dict.fromkeys(tie_obstacles(param, source, target))
             if "bias" in param.kind or small == large:
@@ -220,13 +257,19 @@ class Lossless(AxisGrower):
                     f"'{param.template}' writes the residual stream through a norm: exact at multiples of {small} only"
                 ] = None
             elif param.norm_axis and len(param.axes) > 1 and not whole:
-                found[f"'{param.template}' normalises several tokens: exact at multiples of {small} only"] = None
+                found[
+                    f"'{param.template}' normalises several tokens: exact at multiples of {small} only"
+                ] = None
             elif param.kind == "scale" and stream and not whole and param.name not in compensated:
-                found[f"'{param.template}' scales the residual stream: exact at multiples of {small} only"] = None
+                found[
+                    f"'{param.template}' scales the residual stream: exact at multiples of {small} only"
+                ] = None
         return list(found)
 
 
-def _stream_map(axis: str, sizes: tuple[int, int], arch: Architecture, source: Mapping[str, Tensor]) -> StreamMap:
+def _stream_map(
+    axis: str, sizes: tuple[int, int], arch: Architecture, source: Mapping[str, Tensor]
+) -> StreamMap:
     """Make the map of one stream from the norms that read it."""
     small, large = sizes
     copies = large // small
@@ -241,18 +284,22 @@ def _stream_map(axis: str, sizes: tuple[int, int], arch: Architecture, source: M
 
 
 def _through_scale(stream: StreamMap, scale: Tensor) -> StreamMap:
-    """The map of what writes a stream through a factor: pads then hold the stream's mean after the factor."""
+    """The map of what writes a stream through a factor: pads then hold the stream's mean after the
+    factor.
+    """
     size = scale.abs().mean()
     pads = stream.pads * scale / size if size else stream.pads
     return replace(stream, pads=pads)
 
 
 def _mean_carrying_pads(pads: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Pads before a norm that writes a stream, such that after it they hold nearly the mean of its output.
+    """Pads before a norm that writes a stream, such that after it they hold nearly the mean of its
+    output.
 
-    That mean is u / sigma + mean(bias) with u = mean(gain * (y - mean(y))), linear in y. A pad holding
-    mean(y) + a u, with gain 1 / a, carries it through; with coefficients a that sum to zero the norm's mean
-    is untouched, and its variance is off only by u^2, which is small where gains are alike.
+    That mean is u / sigma + mean(bias) with u = mean(gain * (y - mean(y))), linear in y. A pad
+    holding mean(y) + a u, with gain 1 / a, carries it through; with coefficients a that sum to zero
+    the norm's mean is untouched, and its variance is off only by u^2, which is small where gains
+    are alike.
     """
     count, small = pads.shape
     signs = torch.ones(count, dtype=torch.float64)

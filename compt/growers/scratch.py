@@ -26,7 +26,9 @@ class Scratch(Grower):
     ) -> Growth:
         """Report every target tensor as initialised and every source tensor as dropped."""
         return Growth(
-            params={n: "shared" if p.tied_to else "initialised" for n, p in target_arch.params.items()},
+            params={
+                n: "shared" if p.tied_to else "initialised" for n, p in target_arch.params.items()
+            },
             dropped=tuple(source_arch.params),
             reason="nothing is inherited",
         )

@@ -17,29 +17,40 @@ ORDERS = ("stack", "interleave", "solar")
 class Stack(AxisGrower):
     """Fill a deeper model of the same width with the source's blocks.
 
-    Target block i of L_t takes source block: 'stack' i mod L_s; 'interleave' floor(i L_s / L_t); 'solar' the first
-    half of the target from the source's beginning, the second half up to its end, so that the middle is doubled.
-    Source: Gong et al., ICML 2019, and G_stack, arXiv 2405.15319 (stack); SOLAR, arXiv 2312.15166 (depth up-scaling);
-    LLaMA Pro, arXiv 2401.02415 (zeroed copies).
+    Target block i of L_t takes source block: 'stack' i mod L_s; 'interleave' floor(i L_s / L_t);
+    'solar' the first half of the target from the source's beginning, the second half up to its end,
+    so that the middle is doubled.
+    Source: Gong et al., ICML 2019, and G_stack, arXiv 2405.15319 (stack); SOLAR, arXiv 2312.15166
+    (depth up-scaling); LLaMA Pro, arXiv 2401.02415 (zeroed copies).
 
     Args:
         order: of the blocks.
-        blocks: 'copy' for plain copies; 'zero' for copies that write nothing yet, which keeps the function.
+        blocks: 'copy' for plain copies; 'zero' for copies that write nothing yet, which keeps the
+            function.
     """
 
     function_preserving = True
 
     def __init__(
-        self, *, order: Literal["stack", "interleave", "solar"] = "stack", blocks: Literal["copy", "zero"] = "copy"
+        self,
+        *,
+        order: Literal["stack", "interleave", "solar"] = "stack",
+        blocks: Literal["copy", "zero"] = "copy",
     ) -> None:
         if order not in ORDERS:
-            raise ConfigError(f"order={order!r} is not known.", where="grower stack", do=f"One of {ORDERS}.")
+            raise ConfigError(
+                f"order={order!r} is not known.", where="grower stack", do=f"One of {ORDERS}."
+            )
         if blocks not in ("zero", "copy"):
-            raise ConfigError(f"blocks={blocks!r} is not known.", where="grower stack", do="Use 'zero' or 'copy'.")
+            raise ConfigError(
+                f"blocks={blocks!r} is not known.", where="grower stack", do="Use 'zero' or 'copy'."
+            )
         self.order, self.blocks = order, blocks
 
     def check(self, source: Architecture, target: Architecture) -> None:
-        """Raise GrowthError where a width differs, depth shrinks, or the order cannot fill the depth."""
+        """Raise GrowthError where a width differs, depth shrinks, or the order cannot fill the
+        depth.
+        """
         super().check(source, target)
         for axis, size in target.sizes.items():
             if size != source.sizes.get(axis, size):
@@ -73,7 +84,11 @@ class Stack(AxisGrower):
 
     def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
         """Let new blocks write nothing yet, or leave them copies."""
-        return torch.zeros_like(value) if self.blocks == "zero" and writes_stream(site.param, site.target) else value
+        return (
+            torch.zeros_like(value)
+            if self.blocks == "zero" and writes_stream(site.param, site.target)
+            else value
+        )
 
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Plain copies of blocks change the function."""

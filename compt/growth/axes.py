@@ -57,8 +57,8 @@ def describe(module: nn.Module) -> Architecture:
     """Describe a module, on any device, as named axes.
 
     Raises:
-        LayoutError: no layout is registered for the module's class or for one of its parts, or a layout does
-            not fit the tensors it describes.
+        LayoutError: no layout is registered for the module's class or for one of its parts, or a
+            layout does not fit the tensors it describes.
     """
     module = unwrap(module)
     params, axes = _walk(module)
@@ -96,7 +96,9 @@ def find_layout(module: nn.Module) -> Layout:
 
 
 class _Axes:
-    """What the layouts of one module tree say beyond patterns: given sizes and roles, by axis, and whole axes."""
+    """What the layouts of one module tree say beyond patterns: given sizes and roles, by axis, and
+    whole axes.
+    """
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
@@ -105,7 +107,9 @@ class _Axes:
 
 
 def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
-    """Collect the described tensors of a module and its parts, with axis names as seen from the module."""
+    """Collect the described tensors of a module and its parts, with axis names as seen from the
+    module.
+    """
     layout, axes = find_layout(module), _Axes()
     same = layout.same(module)
     params: list[tuple[ParamAxes, Tensor]] = []
@@ -136,7 +140,9 @@ def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, nn.Module, bool]]:
-    """Yield name, tensor, owning module and whether the state dict holds it, for parameters and buffers."""
+    """Yield name, tensor, owning module and whether the state dict holds it, for parameters and
+    buffers.
+    """
     for prefix, owner in module.named_modules(remove_duplicate=False):
         dot = f"{prefix}." if prefix else ""
         for name, param in owner._parameters.items():
@@ -161,9 +167,13 @@ def _match(
         if match := regex.match(name):
             indices = match.groupdict()
             pattern, factor, reader = relations(pattern, module, indices)
-            kind, groups, reads, writes, norm_axis = parse(pattern, tensor, owner, indices, where=name)
+            kind, groups, reads, writes, norm_axis = parse(
+                pattern, tensor, owner, indices, where=name
+            )
             if reader and not norm_axis:
-                raise LayoutError(f"'{name}' has a reader ('@ {reader}'), but its pattern does not make it a norm's.")
+                raise LayoutError(
+                    f"'{name}' has a reader ('@ {reader}'), but its pattern does not make it a norm's."
+                )
             head, block, _ = template.partition("{block}")
             return ParamAxes(
                 name=name,
@@ -180,7 +190,9 @@ def _match(
                 read_by=reader,
             )
     if buffer and not persistent:
-        return ParamAxes(name, "constant", tuple((str(n),) for n in tensor.shape), (), (), name, buffer=True)
+        return ParamAxes(
+            name, "constant", tuple((str(n),) for n in tensor.shape), (), (), name, buffer=True
+        )
     raise LayoutError(
         f"The layout for '{class_path(type(module))}' does not describe '{name}' {list(tensor.shape)}.",
         do="Use a model without this option, or add the parameter's pattern to the layout.",
@@ -203,7 +215,9 @@ def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
 def _renamed(param: ParamAxes, part: str, names: Mapping[str, str]) -> ParamAxes:
     """The same parameter with its axes, and its own name, as seen from the module around it."""
     dot = f"{part}." if part else ""
-    groups = tuple(tuple(a if a.isdigit() else names.get(a, dot + a) for a in group) for group in param.groups)
+    groups = tuple(
+        tuple(a if a.isdigit() else names.get(a, dot + a) for a in group) for group in param.groups
+    )
     return replace(
         param,
         name=dot + param.name,
@@ -212,7 +226,9 @@ def _renamed(param: ParamAxes, part: str, names: Mapping[str, str]) -> ParamAxes
         groups=groups,
         scaled_by=None if param.scaled_by is None else dot + param.scaled_by,
         read_by=None if param.read_by is None else dot + param.read_by,
-        norm_axis=None if param.norm_axis is None else names.get(param.norm_axis, dot + param.norm_axis),
+        norm_axis=None
+        if param.norm_axis is None
+        else names.get(param.norm_axis, dot + param.norm_axis),
     )
 
 
@@ -237,13 +253,17 @@ def _depths(params: list[tuple[ParamAxes, Tensor]]) -> dict[str, int]:
 def _solve(params: list[tuple[ParamAxes, Tensor]], given: Mapping[str, int]) -> dict[str, int]:
     """Find every axis's size from the tensors' shapes and the sizes the layouts gave."""
     sizes = dict(given)
-    dims = [(p.name, group, n) for p, t in params for group, n in zip(p.groups, t.shape, strict=True)]
+    dims = [
+        (p.name, group, n) for p, t in params for group, n in zip(p.groups, t.shape, strict=True)
+    ]
     progress = True
     while progress:
         progress = False
         for name, group, length in dims:
             unknown = [a for a in group if not a.isdigit() and a not in sizes]
-            known = math.prod(int(a) if a.isdigit() else sizes[a] for a in group if a not in unknown)
+            known = math.prod(
+                int(a) if a.isdigit() else sizes[a] for a in group if a not in unknown
+            )
             if len(unknown) == 1 and length % known == 0:
                 sizes[unknown[0]], progress = length // known, True
             elif len(unknown) == 1 or (not unknown and known != length):
@@ -255,6 +275,7 @@ def _solve(params: list[tuple[ParamAxes, Tensor]], given: Mapping[str, int]) -> 
     for name, group, _ in dims:
         if left := [a for a in group if not a.isdigit() and a not in sizes]:
             raise LayoutError(
-                f"'{name}': the sizes of {left} cannot be told from shapes.", do="Give them in the layout's sizes()."
+                f"'{name}': the sizes of {left} cannot be told from shapes.",
+                do="Give them in the layout's sizes().",
             )
     return sizes

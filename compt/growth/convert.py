@@ -43,7 +43,11 @@ def grow_checkpoint(
         ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise WorkDirError("The output exists and is no empty folder.", where=str(out), do="Choose another with -o.")
+        raise WorkDirError(
+            "The output exists and is no empty folder.",
+            where=str(out),
+            do="Choose another with -o.",
+        )
     if not source.exists():
         raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
     folder = source / EXPORT if (source / MANIFEST).is_file() else source
@@ -103,7 +107,9 @@ def _reader(path: Path, name: str | None) -> Paradigm:
 
 
 def _installed() -> Iterator[Paradigm]:
-    """Every paradigm that can be built without arguments; those that cannot be loaded are passed over."""
+    """Every paradigm that can be built without arguments; those that cannot be loaded are passed
+    over.
+    """
     for name in PARADIGMS.names():
         try:
             yield PARADIGMS.build({"type": name})
@@ -112,7 +118,9 @@ def _installed() -> Iterator[Paradigm]:
 
 
 def _model(target: str, option: str) -> Any:
-    """A member's model as the paradigm reads it: the content of a JSON file, else the name or folder itself."""
+    """A member's model as the paradigm reads it: the content of a JSON file, else the name or
+    folder itself.
+    """
     path = Path(target)
     if path.suffix != ".json":
         return target
@@ -121,5 +129,7 @@ def _model(target: str, option: str) -> Any:
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
-        raise ConfigError(f"Cannot read the model config '{path}': {error}.", do=f"Check {option}.") from error
+        raise ConfigError(
+            f"Cannot read the model config '{path}': {error}.", do=f"Check {option}."
+        ) from error
     return content

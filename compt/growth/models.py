@@ -1,4 +1,6 @@
-"""Models as a paradigm builds them: with weights that depend on a seed alone, and described with their outputs."""
+"""Models as a paradigm builds them: with weights that depend on a seed alone, and described with
+their outputs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ def build_member(paradigm: Paradigm, member: Member, *, seed: int) -> nn.Module:
 
 
 def architecture(paradigm: Paradigm, model: nn.Module, outputs: Outputs) -> Architecture:
-    """Describe a model together with the widths of its outputs and features, from outputs of any batch."""
-    widths = {name: outputs[name].shape[-1] for name in sorted(paradigm.outputs) if outputs[name].ndim > 1}
+    """Describe a model together with the widths of its outputs and features, from outputs of any
+    batch.
+    """
+    widths = {
+        name: outputs[name].shape[-1] for name in sorted(paradigm.outputs) if outputs[name].ndim > 1
+    }
     features = {name: widths[name] for name in paradigm.features or widths}
     return replace(describe(model), features=features, outputs=widths)

@@ -22,8 +22,8 @@ HEAD_DIM = ": grow the number of heads instead (rotary positions allow nothing e
 class Site:
     """Where a value is grown: one target parameter and the source parameter it comes from.
 
-    ``repeat`` is True in a block whose source block has already filled an earlier block. ``maps`` is what
-    the grower's ``prepare`` returned.
+    ``repeat`` is True in a block whose source block has already filled an earlier block. ``maps``
+    is what the grower's ``prepare`` returned.
     """
 
     param: ParamAxes
@@ -36,7 +36,9 @@ class Site:
 
     @property
     def corner(self) -> tuple[slice, ...]:
-        """Index of the leading part of the unfolded target that is as large as the unfolded source."""
+        """Index of the leading part of the unfolded target that is as large as the unfolded
+        source.
+        """
         return tuple(slice(0, n) for n in self.source.shape(self.source_param))
 
 
@@ -47,7 +49,9 @@ def source_block(block: int, source_depth: int, target_depth: int) -> int:
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers by name, tied ones under each of their names, detached."""
-    named = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    named = dict(module.named_parameters(remove_duplicate=False)) | dict(
+        module.named_buffers(remove_duplicate=False)
+    )
     return {name: tensor.detach() for name, tensor in named.items()}
 
 
@@ -65,19 +69,28 @@ def matching(
 
 
 def writes_stream(param: ParamAxes, arch: Architecture) -> bool:
-    """Whether a parameter writes a residual stream: zeroed in a new block, the block passes its input on."""
-    return any(direction == "writes" and arch.roles.get(axis) == "stream" for axis, direction in param.directions)
+    """Whether a parameter writes a residual stream: zeroed in a new block, the block passes its
+    input on.
+    """
+    return any(
+        direction == "writes" and arch.roles.get(axis) == "stream"
+        for axis, direction in param.directions
+    )
 
 
 def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
-    """Whether the one reader of a norm grows as a writer of the norm's stream, being tied to one."""
+    """Whether the one reader of a norm grows as a writer of the norm's stream, being tied to
+    one.
+    """
     reader = arch.params.get(norm.read_by or "")
     owner = arch.params.get(reader.tied_to or "") if reader else None
     return owner is not None and not norm.writes and (norm.norm_axis, "writes") in owner.directions
 
 
 def check_growable(source: Architecture, target: Architecture) -> None:
-    """Raise GrowthError, naming tensor, axis and sizes, unless every target axis is the source's or grows."""
+    """Raise GrowthError, naming tensor, axis and sizes, unless every target axis is the source's or
+    grows.
+    """
     for scope, depth in source.depths.items():
         if depth > target.depths.get(scope, 0):
             raise GrowthError(
@@ -99,7 +112,9 @@ def check_growable(source: Architecture, target: Architecture) -> None:
             _check_axes(param, match, source, target)
 
 
-def _check_tie(param: ParamAxes, match: ParamAxes | None, source: Architecture, target: Architecture) -> None:
+def _check_tie(
+    param: ParamAxes, match: ParamAxes | None, source: Architecture, target: Architecture
+) -> None:
     """Raise GrowthError where the target has one tensor and the source two in its place."""
     owner = matching(target.params[str(param.tied_to)], source, target)
     if match and owner and (match.tied_to or match.name) != (owner.tied_to or owner.name):
@@ -110,7 +125,9 @@ def _check_tie(param: ParamAxes, match: ParamAxes | None, source: Architecture, 
         )
 
 
-def _check_axes(param: ParamAxes, match: ParamAxes, source: Architecture, target: Architecture) -> None:
+def _check_axes(
+    param: ParamAxes, match: ParamAxes, source: Architecture, target: Architecture
+) -> None:
     if param.groups != match.groups:
         raise GrowthError(
             f"'{param.name}' has the axes {param.groups} in the target and {match.groups} in the source.",
@@ -126,15 +143,17 @@ def _check_axes(param: ParamAxes, match: ParamAxes, source: Architecture, target
         if large > small and target.roles.get(axis, "fixed") == "fixed":
             raise GrowthError(
                 f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot grow.",
-                do=f"Keep '{axis}' the same in all members" + (HEAD_DIM if axis.endswith("head_dim") else "."),
+                do=f"Keep '{axis}' the same in all members"
+                + (HEAD_DIM if axis.endswith("head_dim") else "."),
             )
 
 
 class AxisGrower(Grower):
-    """Grow every parameter on its own, from its named axes; blocks are repeated in place to add depth.
+    """Grow every parameter on its own, from its named axes; blocks are repeated in place to add
+    depth.
 
-    Subclasses write :meth:`expand`, for the width; :meth:`pick` and :meth:`renew` say what depth does,
-    :meth:`prepare` and :meth:`obstacles` are there for those that need them.
+    Subclasses write :meth:`expand`, for the width; :meth:`pick` and :meth:`renew` say what depth
+    does, :meth:`prepare` and :meth:`obstacles` are there for those that need them.
     """
 
     def check(self, source: Architecture, target: Architecture) -> None:
@@ -145,16 +164,21 @@ class AxisGrower(Grower):
         """Raise GrowthError where :meth:`pick` cannot fill the target's depth."""
 
     def prepare(
-        self, source: Mapping[str, Tensor], site: Mapping[str, Architecture], generator: torch.Generator
+        self,
+        source: Mapping[str, Tensor],
+        site: Mapping[str, Architecture],
+        generator: torch.Generator,
     ) -> Any:
         """Make what all parameters share, such as one map per axis, from the source's tensors."""
         return None
 
     @abstractmethod
     def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
-        """Return the grown value from the unfolded source and the unfolded, freshly initialised target.
+        """Return the grown value from the unfolded source and the unfolded, freshly initialised
+        target.
 
-        Both are float64 copies with one dimension per atomic axis; the result has the target's shape.
+        Both are float64 copies with one dimension per atomic axis; the result has the target's
+        shape.
         """
 
     def pick(self, block: int, source_depth: int, target_depth: int) -> int:
@@ -162,16 +186,24 @@ class AxisGrower(Grower):
         return source_block(block, source_depth, target_depth)
 
     def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
-        """Finish a grown value, [..] as expanded, in a block that repeats a source block; by default it is a copy."""
+        """Finish a grown value, [..] as expanded, in a block that repeats a source block; by
+        default it is a copy.
+        """
         return value
 
     def without_noise(self) -> AxisGrower:
-        """This grower with nothing random in the parts that are inherited, for what must follow the same maps."""
+        """This grower with nothing random in the parts that are inherited, for what must follow the
+        same maps.
+        """
         return self
 
     def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
         """Why this grower does not keep the function of this pair; an empty list where it does."""
-        return ["this grower does not aim to preserve the function"] if not self.function_preserving else []
+        return (
+            ["this grower does not aim to preserve the function"]
+            if not self.function_preserving
+            else []
+        )
 
     def grow(
         self,
@@ -183,7 +215,9 @@ class AxisGrower(Grower):
         generator: torch.Generator,
         objective: Objective | None = None,
     ) -> Growth:
-        """Grow each target parameter from the source parameter with the same axes and the matching block."""
+        """Grow each target parameter from the source parameter with the same axes and the matching
+        block.
+        """
         small, large = tensors_of(source), tensors_of(target)
         maps = self.prepare(small, {"source": source_arch, "target": target_arch}, generator)
         same = source_arch.sizes == target_arch.sizes and source_arch.depths == target_arch.depths
@@ -199,8 +233,14 @@ class AxisGrower(Grower):
             elif param.kind == "constant" or match is None:
                 params[name] = "initialised"
             else:
-                site = Site(param, match, source_arch, target_arch, generator, match.name in used, maps)
-                value = small[match.name].clone() if same else self._value(small[match.name], large[name], site)
+                site = Site(
+                    param, match, source_arch, target_arch, generator, match.name in used, maps
+                )
+                value = (
+                    small[match.name].clone()
+                    if same
+                    else self._value(small[match.name], large[name], site)
+                )
                 value = value.to(large[name].dtype)
                 used.add(match.name)
                 params[name] = status(value, small[match.name])

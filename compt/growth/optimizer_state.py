@@ -1,4 +1,6 @@
-"""What a grown member takes along beside its weights: learning rates of its own, and the optimizer's memory."""
+"""What a grown member takes along beside its weights: learning rates of its own, and the
+optimizer's memory.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,10 @@ CARRIED = ("Adam", "AdamW", "SGD")
 class GrownOptions:
     """How a grown member is trained otherwise than one from scratch.
 
-    ``lr_mult`` is the peak learning rate relative to the member's own, ``new_lr_mult`` that of the entries that hold
-    nothing of the source, as much as ``lr_mult`` if None. With ``optimizer_state`` the source's optimizer state is
-    grown along: the moments follow the gradient; new blocks start anew.
+    ``lr_mult`` is the peak learning rate relative to the member's own, ``new_lr_mult`` that of the
+    entries that hold nothing of the source, as much as ``lr_mult`` if None. With
+    ``optimizer_state`` the source's optimizer state is grown along: the moments follow the
+    gradient; new blocks start anew.
     """
 
     lr_mult: float = 1.0
@@ -54,7 +57,11 @@ class GrownOptions:
 
 
 def new_entries(
-    source: nn.Module, target: nn.Module, grower: Mapping[str, object] | str | Grower, *, seed: int = 0
+    source: nn.Module,
+    target: nn.Module,
+    grower: Mapping[str, object] | str | Grower,
+    *,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     """Which entries of the target's parameters hold nothing of the source once they are grown.
 
@@ -90,11 +97,12 @@ def grow_state(
 ) -> dict[str, Tensor]:
     """Grow an optimizer's state along with the weights.
 
-    A moment follows the gradient: what a unit's copies write adds up, so the gradients of what writes them are shared
-    out as the weights of what reads them are, and the other way round. Second moments follow its square. Entries that
-    no gradient of the source tells of get zeros; parameters of new blocks have no entry, and start anew. Exact for
-    tilings (:class:`clone` at whole multiples, without noise); elsewhere up to a factor for each tensor, which leaves
-    Adam's steps alone.
+    A moment follows the gradient: what a unit's copies write adds up, so the gradients of what
+    writes them are shared out as the weights of what reads them are, and the other way round.
+    Second moments follow its square. Entries that no gradient of the source tells of get zeros;
+    parameters of new blocks have no entry, and start anew. Exact for tilings (:class:`clone` at
+    whole multiples, without noise); elsewhere up to a factor for each tensor, which leaves Adam's
+    steps alone.
 
     Args:
         source: the smaller model, trained.
@@ -110,7 +118,9 @@ def grow_state(
     operator = operator.without_noise()
     source_arch, target_arch = describe(source), describe(target)
     generator = torch.Generator().manual_seed(seed)
-    maps = operator.prepare(tensors_of(source), {"source": source_arch, "target": target_arch}, generator)
+    maps = operator.prepare(
+        tensors_of(source), {"source": source_arch, "target": target_arch}, generator
+    )
     used: set[str] = set()
     grown: dict[str, Tensor] = {}
     for name, tensor in target.named_parameters():
@@ -125,10 +135,14 @@ def grow_state(
                 grown[f"{key}:{name}"] = value.clone()
             else:
                 large_side, small_side = (_backward(one, target_arch) for one in (param, match))
-                site = Site(large_side, small_side, source_arch, target_arch, generator, False, maps)
+                site = Site(
+                    large_side, small_side, source_arch, target_arch, generator, False, maps
+                )
                 small = value.double() ** (1 / power)
                 large = torch.zeros(target_arch.shape(param), dtype=torch.float64)
-                moved = operator.expand(small.reshape(source_arch.shape(match)), large, site) ** power
+                moved = (
+                    operator.expand(small.reshape(source_arch.shape(match)), large, site) ** power
+                )
                 grown[f"{key}:{name}"] = moved.reshape(tensor.shape).to(value.dtype)
     return grown
 
@@ -140,10 +154,11 @@ def _of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _backward(param: ParamAxes, arch: Architecture) -> ParamAxes:
-    """The parameter as its gradient flows: it reads what the parameter writes, and the other way round.
+    """The parameter as its gradient flows: it reads what the parameter writes, and the other way
+    round.
 
-    Gains and factors read as well, as what they pass on is shared out; but for a norm whose gain makes up for a head
-    that is tied to a table, and so is copied.
+    Gains and factors read as well, as what they pass on is shared out; but for a norm whose gain
+    makes up for a head that is tied to a table, and so is copied.
     """
     every, none = tuple(range(len(param.groups))), tuple[int, ...]()
     if reads_for_table(param, arch):

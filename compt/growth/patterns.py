@@ -14,12 +14,13 @@ The notation of a pattern, one per parameter, in the tensor's own memory order::
     "layer_norm_gain: embed"              a norm that torch.nn.LayerNorm or RMSNorm does not tell
     "layer_norm_gain: a -> embed"         a norm over ``a`` whose result is itself the residual stream
     "embed @ lm_head.weight"              a norm whose result only lm_head.weight reads, or else the next name there:
-                                          if that is tied to an embedding, the norm makes up for what the tie forbids
+                                          if that is tied to an embedding, the norm makes up for
+                                          what the tie forbids
     ""                                    a single number
     "constant:"                           leave it as the target's constructor made it
 
-Parentheses fold several axes into one dimension, slowest first. ``{block}`` in a parameter's name counts the
-blocks of a stack; any other ``{name}`` in it can be used in axis names.
+Parentheses fold several axes into one dimension, slowest first. ``{block}`` in a parameter's name
+counts the blocks of a stack; any other ``{name}`` in it can be used in axis names.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from compt.errors import LayoutError
 from compt.interfaces import Group
 
 NORM_KINDS = frozenset(
-    f"{norm}_{part}" for norm in ("layer_norm", "rms_norm") for part in ("gain", "bias", "gain_offset")
+    f"{norm}_{part}"
+    for norm in ("layer_norm", "rms_norm")
+    for part in ("gain", "bias", "gain_offset")
 )
 
 KINDS = NORM_KINDS | {"weight", "scale", "constant"}
@@ -46,13 +49,17 @@ _GROUP = re.compile(r"\(([^)]*)\)|(\S+)")
 def parse(
     pattern: str, tensor: Tensor, owner: nn.Module, indices: Mapping[str, str], *, where: str
 ) -> tuple[str, tuple[Group, ...], tuple[int, ...], tuple[int, ...], str | None]:
-    """Read one pattern: kind, groups, indices of the groups read and written, axis normalised over."""
+    """Read one pattern: kind, groups, indices of the groups read and written, axis normalised
+    over.
+    """
     text = pattern.format(**indices) if "{" in pattern else pattern
     kind, colon, rest = text.partition(":")
     kind, rest = (kind.strip(), rest) if colon else ("weight", text)
     if kind not in KINDS:
         raise LayoutError(
-            f"Unknown kind '{kind}' in the pattern '{pattern}'.", where=where, do=f"One of {sorted(KINDS)}."
+            f"Unknown kind '{kind}' in the pattern '{pattern}'.",
+            where=where,
+            do=f"One of {sorted(KINDS)}.",
         )
     if kind == "constant" or (not rest.strip() and tensor.numel() == 1):
         return kind, tuple((str(n),) for n in tensor.shape), (), (), None
@@ -87,12 +94,18 @@ def parse(
 
 
 def matcher(name: str) -> re.Pattern[str]:
-    """Turn a layout's parameter name into an expression with one group for each ``{name}`` in it."""
+    """Turn a layout's parameter name into an expression with one group for each ``{name}`` in
+    it.
+    """
     return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name)) + r"\Z")
 
 
-def relations(pattern: str, module: nn.Module, indices: Mapping[str, str]) -> tuple[str, str | None, str | None]:
-    """Split a pattern into its axes, the factor after ``*`` and the reader after ``@``; None where there is none."""
+def relations(
+    pattern: str, module: nn.Module, indices: Mapping[str, str]
+) -> tuple[str, str | None, str | None]:
+    """Split a pattern into its axes, the factor after ``*`` and the reader after ``@``; None where
+    there is none.
+    """
     pattern, _, readers = pattern.partition("@")
     pattern, _, factor = pattern.partition("*")
 
@@ -116,7 +129,9 @@ def _groups(text: str) -> tuple[Group, ...]:
 
 
 def _default_direction(groups: tuple[Group, ...]) -> tuple[range, range]:
-    """Directions without an arrow: tables and tokens write their last axis, the rest are out, in, in, ..."""
+    """Directions without an arrow: tables and tokens write their last axis, the rest are out, in,
+    in, ...
+    """
     named = [i for i, group in enumerate(groups) if not all(axis.isdigit() for axis in group)]
     last = len(groups) - 1
     if len(named) == 1 or (named and groups[named[0]][0] in LOOKED_UP):

@@ -1,4 +1,6 @@
-"""compt.grow(): run a grower on two modules, all or nothing, and report what became of every tensor."""
+"""compt.grow(): run a grower on two modules, all or nothing, and report what became of every
+tensor.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,12 @@ def grow(
 
     Args:
         source: the smaller, trained model; stays as it is.
-        target: the larger model, freshly initialised; what no source weight reaches keeps its values.
+        target: the larger model, freshly initialised; what no source weight reaches keeps its
+            values.
         grower: registered name, config dict or instance.
         seed: of the grower's own random numbers; the global random state is not touched.
-        objective: loss of the target with given parameters on the stage's next batch, for learned growers.
+        objective: loss of the target with given parameters on the stage's next batch, for learned
+            growers.
 
     Raises:
         GrowthError: the pair cannot be grown; the target is then unchanged.
@@ -51,11 +55,20 @@ def grow(
     operator = build_grower(grower)
     operator.check(source_arch, target_arch)
     generator = torch.Generator().manual_seed(seed)
-    devices = range(torch.cuda.device_count()) if objective is not None and torch.cuda.is_initialized() else ()
+    devices = (
+        range(torch.cuda.device_count())
+        if objective is not None and torch.cuda.is_initialized()
+        else ()
+    )
     with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(objective is not None):
         torch.manual_seed(seed)  # an objective may have dropout
         growth = operator.grow(
-            source, target, source_arch=source_arch, target_arch=target_arch, generator=generator, objective=objective
+            source,
+            target,
+            source_arch=source_arch,
+            target_arch=target_arch,
+            generator=generator,
+            objective=objective,
         )
     _validate(growth, target, target_arch, type(operator).__name__)
     _load(growth.tensors, target)
@@ -75,7 +88,9 @@ def _validate(growth: Growth, target: nn.Module, arch: Architecture, name: str) 
     for key, value in growth.tensors.items():
         if key not in tensors or value.shape != tensors[key].shape:
             expected = list(tensors[key].shape) if key in tensors else "no such tensor"
-            raise GrowthError(f"The grower {name} made '{key}' {list(value.shape)}; the target has {expected}.")
+            raise GrowthError(
+                f"The grower {name} made '{key}' {list(value.shape)}; the target has {expected}."
+            )
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise GrowthError(f"The grower {name} made values in '{key}' that are not finite.")
 
@@ -102,7 +117,8 @@ def _measured(growth: Growth, source: nn.Module, target: nn.Module) -> Growth:
 
 @torch.no_grad()
 def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float | None:
-    """Largest difference of two modules' outputs on one random input, relative to the largest output.
+    """Largest difference of two modules' outputs on one random input, relative to the largest
+    output.
 
     None where the layouts cannot probe the modules or no output has the same shape in both.
     """
@@ -114,5 +130,8 @@ def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float |
     if not before or not after:
         return None
     shared = [k for k in before if k in after and before[k].shape == after[k].shape]
-    errors = [((before[k] - after[k]).abs().max() / before[k].abs().max().clamp_min(1e-30)).item() for k in shared]
+    errors = [
+        ((before[k] - after[k]).abs().max() / before[k].abs().max().clamp_min(1e-30)).item()
+        for k in shared
+    ]
     return max(errors) if errors else None

@@ -17,7 +17,9 @@ def images(module: nn.Module, size: int | Sequence[int], generator: torch.Genera
 
 
 def similarity(features: Tensor) -> Tensor:
-    """Cosines of all pairs, whatever their width: of tokens [..., D] or of places of a map [B, D, H, W]."""
+    """Cosines of all pairs, whatever their width: of tokens [..., D] or of places of a map [B, D,
+    H, W].
+    """
     tokens = features.movedim(1, -1) if features.ndim == 4 else features
     flat = F.normalize(tokens.flatten(0, -2), dim=-1)
     return flat @ flat.T

@@ -1,4 +1,6 @@
-"""Layouts of mmpretrain: its ViT, masked autoencoders, and the algorithms and classifiers around a backbone."""
+"""Layouts of mmpretrain: its ViT, masked autoencoders, and the algorithms and classifiers around a
+backbone.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def _blocks(stack: str) -> dict[str, str]:
 
 
 class VisionTransformerLayout(Layout):
-    """mmpretrain's VisionTransformer, and MAEViT: positions that are fixed there grow like learnt ones."""
+    """mmpretrain's VisionTransformer, and MAEViT: positions that are fixed there grow like learnt
+    ones.
+    """
 
     patterns = {
         "patch_embed.projection.weight": "patch_embed <- 3 patch patch",
@@ -60,7 +64,9 @@ class VisionTransformerLayout(Layout):
         return {"patch_embed": "embed"} if isinstance(module.pre_norm, nn.Identity) else {}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Features of two random images, nothing masked, and how alike they are, which no width changes."""
+        """Features of two random images, nothing masked, and how alike they are, which no width
+        changes.
+        """
         masked = {"mask": None} if hasattr(module, "mask_ratio") else {}
         features = module(_images(module, generator), **masked)[-1]
         normed = module.final_norm or module.out_type == "avg_featmap"
@@ -101,7 +107,9 @@ class SimMimDecoderLayout(Layout):
 
 
 class SelfSupervisorLayout(Layout):
-    """Any self-supervised algorithm whose parts have layouts; necks read the backbone as ``encoder``."""
+    """Any self-supervised algorithm whose parts have layouts; necks read the backbone as
+    ``encoder``.
+    """
 
     parts = ("backbone", "neck", "head", "target_generator")
 
@@ -110,14 +118,18 @@ class SelfSupervisorLayout(Layout):
         return {"neck.encoder": "backbone.embed"}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Features of two random images, nothing masked, and how alike they are, which no width changes."""
+        """Features of two random images, nothing masked, and how alike they are, which no width
+        changes.
+        """
         found = module.extract_feat(_images(module.backbone, generator))  # type: ignore[operator, arg-type]
         features = found[-1] if isinstance(found, (tuple, list)) else found
         return {"features": features, "similarity": similarity(features)}
 
 
 class MaeLayout(SelfSupervisorLayout):
-    """A masked autoencoder: encoder and decoder are two streams with their own widths and depths."""
+    """A masked autoencoder: encoder and decoder are two streams with their own widths and
+    depths.
+    """
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
         """Reconstruction of two random images from the first half of their patches."""

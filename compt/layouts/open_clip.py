@@ -1,4 +1,6 @@
-"""Layouts of open_clip's models: CLIP, its own image and text towers, and timm models as image tower."""
+"""Layouts of open_clip's models: CLIP, its own image and text towers, and timm models as image
+tower.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ class TextTransformerLayout(Layout):
 
 
 class TimmModelLayout(Layout):
-    """A timm model as image tower: the trunk has a layout of its own, the head projects its features."""
+    """A timm model as image tower: the trunk has a layout of its own, the head projects its
+    features.
+    """
 
     parts = ("trunk",)
     patterns = {
@@ -126,7 +130,9 @@ class TimmModelLayout(Layout):
 
 
 class ClipLayout(Layout):
-    """open_clip's CLIP: image tower under ``visual``, text tower at the root, one feature space for both."""
+    """open_clip's CLIP: image tower under ``visual``, text tower at the root, one feature space for
+    both.
+    """
 
     parts = ("visual",)
     patterns = {**TEXT, **SCALARS}
@@ -153,7 +159,11 @@ class CustomTextClipLayout(Layout):
     def same(self, module: nn.Module) -> Mapping[str, str]:
         """Image and text features meet."""
         trunk, head = (getattr(module.visual, name, None) for name in ("trunk", "head"))
-        bare = isinstance(head, nn.Sequential) and not len(head) and isinstance(trunk.head, nn.Identity)  # type: ignore[union-attr]
+        bare = (
+            isinstance(head, nn.Sequential)
+            and not len(head)
+            and isinstance(trunk.head, nn.Identity)
+        )  # type: ignore[union-attr]
         if bare:  # as SigLIP: images are not projected
             return {"text.feature": "visual.trunk.embed"}
         return {"visual.feature": "feature", "text.feature": "feature"}
@@ -168,7 +178,11 @@ def _probe_clip(module: nn.Module, generator: torch.Generator) -> Outputs:
     text = F.normalize(module.encode_text(_tokens(module, generator)), dim=-1)  # type: ignore[operator]
     logits = module.logit_scale.exp() * image @ text.T  # type: ignore[operator]
     bias = getattr(module, "logit_bias", None)
-    return {"image_features": image, "text_features": text, "logits": logits if bias is None else logits + bias}
+    return {
+        "image_features": image,
+        "text_features": text,
+        "logits": logits if bias is None else logits + bias,
+    }
 
 
 def _images(tower: nn.Module, generator: torch.Generator) -> Tensor:

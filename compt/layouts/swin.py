@@ -1,7 +1,8 @@
-"""Layouts of Swin transformers, timm's and mmpretrain's: every stage has a residual stream of its own.
+"""Layouts of Swin transformers, timm's and mmpretrain's: every stage has a residual stream of its
+own.
 
-The streams are ``embed_0``, ``embed_1``, ... and, last, ``embed``, which heads and projections read. Patch merging
-reads four tokens of one stream at once and writes the next stream.
+The streams are ``embed_0``, ``embed_1``, ... and, last, ``embed``, which heads and projections
+read. Patch merging reads four tokens of one stream at once and writes the next stream.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from compt.layouts._probes import images, similarity
 
 
 class TimmSwinLayout(Layout):
-    """timm's Swin: a stage begins with its patch merging, so ``merged_{stage}`` is the stream of the one before."""
+    """timm's Swin: a stage begins with its patch merging, so ``merged_{stage}`` is the stream of
+    the one before.
+    """
 
     patterns = {
         "patch_embed.proj.weight": "patch_embed <- 3 patch patch",
@@ -48,10 +51,14 @@ class TimmSwinLayout(Layout):
 
     def sizes(self, module: nn.Module) -> Mapping[str, int]:
         """The number of heads of each stage, which the fused qkv does not tell."""
-        return {f"heads_{i}": stage.blocks[0].attn.num_heads for i, stage in enumerate(module.layers)}  # type: ignore[arg-type, union-attr]
+        return {
+            f"heads_{i}": stage.blocks[0].attn.num_heads for i, stage in enumerate(module.layers)
+        }  # type: ignore[arg-type, union-attr]
 
     def same(self, module: nn.Module) -> Mapping[str, str]:
-        """Patch merging reads the stage before; without a norm the patches write the first stream itself."""
+        """Patch merging reads the stage before; without a norm the patches write the first stream
+        itself.
+        """
         count = len(module.layers)  # type: ignore[arg-type]
         bare = isinstance(module.patch_embed.norm, nn.Identity)  # type: ignore[union-attr]
         return _streams(count, {f"merged_{i + 1}": i for i in range(count - 1)}, bare)
@@ -64,7 +71,9 @@ class TimmSwinLayout(Layout):
 
 
 class MmpretrainSwinLayout(Layout):
-    """mmpretrain's Swin, SimMIM's too: a stage ends with its patch merging, channels before neighbours."""
+    """mmpretrain's Swin, SimMIM's too: a stage ends with its patch merging, channels before
+    neighbours.
+    """
 
     patterns = {
         "patch_embed.projection.weight": "patch_embed <- 3 patch patch",
@@ -97,16 +106,23 @@ class MmpretrainSwinLayout(Layout):
 
     def sizes(self, module: nn.Module) -> Mapping[str, int]:
         """The number of heads of each stage, which the fused qkv does not tell."""
-        return {f"heads_{i}": stage.blocks[0].attn.w_msa.num_heads for i, stage in enumerate(module.stages)}  # type: ignore[arg-type, union-attr]
+        return {
+            f"heads_{i}": stage.blocks[0].attn.w_msa.num_heads
+            for i, stage in enumerate(module.stages)
+        }  # type: ignore[arg-type, union-attr]
 
     def same(self, module: nn.Module) -> Mapping[str, str]:
-        """Patch merging writes the stage after; without a norm the patches write the first stream itself."""
+        """Patch merging writes the stage after; without a norm the patches write the first stream
+        itself.
+        """
         count = len(module.stages)  # type: ignore[arg-type]
         bare = module.patch_embed.norm is None  # type: ignore[union-attr]
         return _streams(count, {f"next_{i}": i + 1 for i in range(count - 1)}, bare)
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Feature maps of two random images, half masked where the model masks, and how alike their tokens are."""
+        """Feature maps of two random images, half masked where the model masks, and how alike their
+        tokens are.
+        """
         inputs = [images(module, module.patch_embed.init_input_size, generator)]  # type: ignore[union-attr, arg-type]
         if hasattr(module, "mask_token"):
             mask = torch.rand(2, *module.patch_resolution, generator=generator) < 0.5  # type: ignore[misc]
@@ -117,7 +133,11 @@ class MmpretrainSwinLayout(Layout):
 
 
 def _streams(count: int, merging: Mapping[str, int], bare: bool) -> dict[str, str]:
-    """Axis -> stream: of ``count`` stages, of patch merging (by stage), of ``bare`` patches, which have no norm."""
+    """Axis -> stream: of ``count`` stages, of patch merging (by stage), of ``bare`` patches, which
+    have no norm.
+    """
     names = {f"embed_{count - 1}": "embed"}
-    names |= {axis: names.get(f"embed_{stage}", f"embed_{stage}") for axis, stage in merging.items()}
+    names |= {
+        axis: names.get(f"embed_{stage}", f"embed_{stage}") for axis, stage in merging.items()
+    }
     return names | ({"patch_embed": names.get("embed_0", "embed_0")} if bare else {})

@@ -12,7 +12,9 @@ from compt.layouts._probes import images, similarity
 
 
 class VisionTransformerLayout(Layout):
-    """timm's ViT: class, distillation and register tokens, optional layer scale, q/k norms and pre-norm."""
+    """timm's ViT: class, distillation and register tokens, optional layer scale, q/k norms and
+    pre-norm.
+    """
 
     patterns = {
         "patch_embed.proj.weight": "patch_embed <- 3 patch patch",
@@ -76,7 +78,13 @@ class VisionTransformerLayout(Layout):
         return {"patch_embed": "embed"} if isinstance(module.norm_pre, nn.Identity) else {}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Output for two random images, and how alike their tokens are, where a norm has taken scale and pads off."""
+        """Output for two random images, and how alike their tokens are, where a norm has taken
+        scale and pads off.
+        """
         tokens = module.forward_features(images(module, module.patch_embed.img_size, generator))  # type: ignore[operator, union-attr, arg-type]
         found = {"output": module.forward_head(tokens)}  # type: ignore[operator]
-        return found if isinstance(module.norm, nn.Identity) else {**found, "similarity": similarity(tokens)}
+        return (
+            found
+            if isinstance(module.norm, nn.Identity)
+            else {**found, "similarity": similarity(tokens)}
+        )

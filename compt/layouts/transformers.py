@@ -17,8 +17,8 @@ TOKENS = 24
 class LlamaLayout(Layout):
     """Llama, Mistral, Qwen2 and Qwen3: RMSNorm, rotary positions, grouped queries, gated MLP.
 
-    Query head h reads key/value head ``h // group``: more queries grow inside each group, and a new key/value
-    head brings a whole group of queries.
+    Query head h reads key/value head ``h // group``: more queries grow inside each group, and a new
+    key/value head brings a whole group of queries.
     """
 
     patterns = {
@@ -123,14 +123,16 @@ class GptNeoxLayout(Layout):
 def _probe(module: nn.Module, generator: torch.Generator) -> Outputs:
     """Logits [2, TOKENS, vocab] of random tokens, or as many as the context holds.
 
-    Where only some layers have a sliding window the sequences are longer than it, or the two kinds would look
-    alike; the logits are those of their ends.
+    Where only some layers have a sliding window the sequences are longer than it, or the two kinds
+    would look alike; the logits are those of their ends.
     """
     config = module.config
     length = TOKENS
     if len(set(getattr(config, "layer_types", None) or ())) > 1:
         length += getattr(config, "sliding_window", None) or 0
-    tokens = torch.randint(config.vocab_size, (2, length), generator=generator)[:, : config.max_position_embeddings]  # type: ignore[union-attr, arg-type, misc]
+    tokens = torch.randint(config.vocab_size, (2, length), generator=generator)[
+        :, : config.max_position_embeddings
+    ]  # type: ignore[union-attr, arg-type, misc]
     device = next(module.parameters()).device
     with _whole_precision(module):
         return {"logits": module(tokens.to(device), use_cache=False, logits_to_keep=TOKENS).logits}

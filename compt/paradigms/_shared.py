@@ -1,4 +1,6 @@
-"""What the built-in paradigms share: members that agree on their input, and data that a config names."""
+"""What the built-in paradigms share: members that agree on their input, and data that a config
+names.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,16 @@ from compt.interfaces import Paradigm
 
 
 class Agreement:
-    """What the first member expects as input, and all others with it: teacher and student see one batch."""
+    """What the first member expects as input, and all others with it: teacher and student see one
+    batch.
+    """
 
     def __init__(self) -> None:
         self._told: dict[str, Any] = {}
 
     def hold(self, member: str, what: str, value: Any, *, binding: bool = True) -> None:
-        """Remember a value from the first member that tells one; raise ConfigError where a later one differs.
+        """Remember a value from the first member that tells one; raise ConfigError where a later
+        one differs.
 
         Args:
             member: name of the member, for the message.
@@ -32,7 +37,10 @@ class Agreement:
     def __getitem__(self, what: str) -> Any:
         """What was agreed on; raise ConfigError before any member has been built."""
         if what not in self._told:
-            raise ConfigError(f"The {what} is not known before a member has been built.", do="Call build_model first.")
+            raise ConfigError(
+                f"The {what} is not known before a member has been built.",
+                do="Call build_model first.",
+            )
         return self._told[what]
 
     def get(self, what: str) -> Any:
@@ -50,7 +58,11 @@ class Sourced(Paradigm, ABC):
     def source(self) -> dict[str, Any]:
         """The source's config; raise ConfigError where there is none."""
         if self.data is None:
-            raise ConfigError("The paradigm has no data.", where="paradigm.data", do=f"For example {self.example}.")
+            raise ConfigError(
+                "The paradigm has no data.",
+                where="paradigm.data",
+                do=f"For example {self.example}.",
+            )
         return dict(self.data)
 
     def num_samples(self, split: str) -> int:

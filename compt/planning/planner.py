@@ -1,4 +1,6 @@
-"""ChainConfig -> ChainPlan on the meta device: order, sizes, growth and transfer checks, compute."""
+"""ChainConfig -> ChainPlan on the meta device: order, sizes, growth and transfer checks,
+compute.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ EXPANSION = (2.0, 4.0)
 
 
 def plan(
-    config: ChainConfig | Config | Mapping[str, Any] | str, *, individual: bool = False, world: int = 1
+    config: ChainConfig | Config | Mapping[str, Any] | str,
+    *,
+    individual: bool = False,
+    world: int = 1,
 ) -> ChainPlan:
     """Check a chain and count its compute; trains nothing and allocates no weights.
 
@@ -35,7 +40,9 @@ def plan(
     Raises:
         ComptError: with all faults found in sizes, growth and transfer.
     """
-    planner = _Planner(config if isinstance(config, ChainConfig) else load_config(config), individual, world)
+    planner = _Planner(
+        config if isinstance(config, ChainConfig) else load_config(config), individual, world
+    )
     for stage in planner.config.stages:
         planner.add(stage)
     return planner.result()
@@ -63,7 +70,9 @@ class _Planner:
         params = sum(p.numel() for p in model.parameters())
         grower, taught = self._hop(stage, arch, params)
         iters, alone = self._iters(stage, batch_size)
-        teacher_iters = sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
+        teacher_iters = (
+            sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
+        )
         samples, index = iters * batch_size * self.world, len(self.stages)
         if index and not self.individual and samples > self.stages[-1].samples > 0:
             self.warnings.append(
@@ -82,7 +91,9 @@ class _Planner:
                 samples=samples,
                 teacher_iters=teacher_iters,
                 student_flops=both,
-                teacher_flops=self._teacher_flops(taught, batch_size) if taught and teacher_iters else 0.0,
+                teacher_flops=self._teacher_flops(taught, batch_size)
+                if taught and teacher_iters
+                else 0.0,
                 alone_samples=alone * batch_size * self.world,
                 expansion=params / self.stages[-1].params if index else None,
                 growth_iters=grower.objective_calls if grower else 0,
@@ -100,8 +111,12 @@ class _Planner:
             flops, _ = _counted(lambda: self.paradigm.teach(model, batch, transferer.needs))
         return flops / batch_size
 
-    def _hop(self, stage: StageConfig, arch: Architecture, params: int) -> tuple[Grower | None, Transferer | None]:
-        """Check the hop from the member before; return its grower and transferer, None where there is no hop."""
+    def _hop(
+        self, stage: StageConfig, arch: Architecture, params: int
+    ) -> tuple[Grower | None, Transferer | None]:
+        """Check the hop from the member before; return its grower and transferer, None where there
+        is no hop.
+        """
         if self.before is None or self.individual:
             return None, None
         source, previous = self.before[0], self.stages[-1]
@@ -115,7 +130,9 @@ class _Planner:
     def _iters(self, stage: StageConfig, batch_size: int) -> tuple[int, int]:
         """Iterations of the stage, and of the same member trained alone."""
         dataset = stage.runner["train_dataloader"].get("dataset")
-        alone = self.length.iters(_alone_budget(self.config, stage), batch_size, self.world, dataset)
+        alone = self.length.iters(
+            _alone_budget(self.config, stage), batch_size, self.world, dataset
+        )
         if not self.individual:
             return self.length.iters(stage.budget, batch_size, self.world, dataset), alone
         if not alone:
@@ -131,7 +148,9 @@ class _Planner:
         if self.faults:
             lines = "\n".join(f"  - {fault}" for fault in self.faults)
             raise self.faults[0] if len(self.faults) == 1 else ConfigError(lines)
-        return ChainPlan(tuple(self.stages), tuple(self.warnings), self.individual, self.config.published)
+        return ChainPlan(
+            tuple(self.stages), tuple(self.warnings), self.individual, self.config.published
+        )
 
 
 def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:
@@ -142,7 +161,9 @@ def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:
 
 
 class _Length:
-    """The number of training samples, looked up only if an epoch has to be turned into iterations."""
+    """The number of training samples, looked up only if an epoch has to be turned into
+    iterations.
+    """
 
     def __init__(self, paradigm: Paradigm, scope: str) -> None:
         self.paradigm, self.scope = paradigm, scope
@@ -165,12 +186,18 @@ class _Length:
         return max(1, round(number * (samples // (batch_size * world))))
 
     def _samples(self, dataset: Any) -> int:
-        """The length of an mmengine data set, or of the paradigm's own where the config names none."""
+        """The length of an mmengine data set, or of the paradigm's own where the config names
+        none.
+        """
         for known, samples in self.known:
             if known == dataset:
                 return samples
         try:
-            samples = self.paradigm.num_samples("train") if dataset is None else len(self._mmengine(dataset))
+            samples = (
+                self.paradigm.num_samples("train")
+                if dataset is None
+                else len(self._mmengine(dataset))
+            )
         except DataError as error:
             do = f"{error.do} To plan without the data, give its num_samples, or budgets in iters or samples."
             raise ConfigError(error.what, where=error.where, do=do) from error
@@ -219,7 +246,8 @@ def _measure(paradigm: Paradigm, model: nn.Module, batch_size: int) -> tuple[Arc
         raise
     except Exception as error:  # whatever a library raises over parts that do not fit each other
         raise ConfigError(
-            f"The model cannot be run: {type(error).__name__}: {error}", do="Check that its sizes fit each other."
+            f"The model cannot be run: {type(error).__name__}: {error}",
+            do="Check that its sizes fit each other.",
         ) from error
     return architecture(paradigm, model, outputs), flops / batch_size
 
@@ -231,7 +259,12 @@ def _counted(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def _check_hop(
-    stage: StageConfig, paradigm: Paradigm, source: Architecture, target: Architecture, before: StagePlan, params: int
+    stage: StageConfig,
+    paradigm: Paradigm,
+    source: Architecture,
+    target: Architecture,
+    before: StagePlan,
+    params: int,
 ) -> tuple[Grower, Transferer]:
     """Check order, growth and transfer of one hop; return grower and transferer."""
     where = f"chain, '{before.name}' -> '{stage.member.name}'"
@@ -256,7 +289,9 @@ def _check_hop(
             with torch.device("meta"):
                 transferer.bind(source, target)
         except KeyError as error:
-            raise ConfigError(f"The transfer '{stage.transfer['type']}' found no output {error}.") from error
+            raise ConfigError(
+                f"The transfer '{stage.transfer['type']}' found no output {error}."
+            ) from error
     return grower, transferer
 
 
@@ -267,8 +302,12 @@ def _hop_warnings(
     found = []
     ratio = round(params / before.params, 1)  # as it is shown
     if not EXPANSION[0] <= ratio <= EXPANSION[1]:
-        found.append(f"{hop} grows {ratio:.1f}x in parameters; the paper's chains stay between 2x and 4x.")
+        found.append(
+            f"{hop} grows {ratio:.1f}x in parameters; the paper's chains stay between 2x and 4x."
+        )
     for axis, size in source.sizes.items():
         if axis.endswith("head_dim") and target.sizes.get(axis, size) != size:
-            found.append(f"{hop}: '{axis}' changes from {size} to {target.sizes[axis]}; attention cannot be inherited.")
+            found.append(
+                f"{hop}: '{axis}' changes from {size} to {target.sizes[axis]}; attention cannot be inherited."
+            )
     return found

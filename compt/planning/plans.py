@@ -1,4 +1,6 @@
-"""What a chain will do and cost, as numbers: stages, the chain, and the shorter chains that end as it does."""
+"""What a chain will do and cost, as numbers: stages, the chain, and the shorter chains that end as
+it does.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage will do and cost. FLOPs count a multiply-add as 2, as torch's flop counter does."""
+    """What one stage will do and cost. FLOPs count a multiply-add as 2, as torch's flop counter
+    does.
+    """
 
     name: str
     index: int
@@ -32,9 +36,13 @@ class StagePlan:
     expansion: float | None
     """Parameters relative to the member before."""
     growth_iters: int = 0
-    """Batches on which a grower that learns asks for the loss, and its gradients, before the stage."""
+    """Batches on which a grower that learns asks for the loss, and its gradients, before the
+    stage.
+    """
     first_samples: int = 0
-    """Samples of the chain's first stage: what a member trained alone would need by the paper's recipe."""
+    """Samples of the chain's first stage: what a member trained alone would need by the paper's
+    recipe.
+    """
 
     @property
     def flops(self) -> float:
@@ -44,7 +52,9 @@ class StagePlan:
     def flops_until(self, iteration: int) -> float:
         """From the start of the stage, growth included, to an iteration."""
         taught = min(iteration, self.teacher_iters)
-        return self.growth_flops + self.batch_size * (iteration * self.student_flops + taught * self.teacher_flops)
+        return self.growth_flops + self.batch_size * (
+            iteration * self.student_flops + taught * self.teacher_flops
+        )
 
     @property
     def growth_flops(self) -> float:
@@ -64,7 +74,9 @@ def sub_chain_names(members: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SubChain:
-    """The last members of a chain as a chain of their own, whose first member is trained in full."""
+    """The last members of a chain as a chain of their own, whose first member is trained in
+    full.
+    """
 
     name: str
     """The members' names, joined by '->'."""
@@ -84,7 +96,9 @@ class ChainPlan:
     individual: bool = False
     """Every member alone, from scratch: no chain."""
     published: Mapping[str, Any] = field(default_factory=dict)
-    """Figures of a publication: its ``source``, and ``relative_compute`` by the names of sub-chains."""
+    """Figures of a publication: its ``source``, and ``relative_compute`` by the names of
+    sub-chains.
+    """
 
     @property
     def flops(self) -> float:
@@ -108,12 +122,17 @@ class ChainPlan:
 
     @property
     def sub_chains(self) -> tuple[SubChain, ...]:
-        """Every chain that ends with the largest member, the longest first; none where there is no chain.
+        """Every chain that ends with the largest member, the longest first; none where there is no
+        chain.
 
-        The first member of each is trained as the whole chain's first one is: alone, on as many samples. The
-        others are trained as in the whole chain. All members and all teacher passes are charged.
+        The first member of each is trained as the whole chain's first one is: alone, on as many
+        samples. The others are trained as in the whole chain. All members and all teacher passes
+        are charged.
         """
-        alone, names = self.largest_alone_flops, sub_chain_names([stage.name for stage in self.stages])
+        alone, names = (
+            self.largest_alone_flops,
+            sub_chain_names([stage.name for stage in self.stages]),
+        )
         if self.individual or not alone:
             return ()
         given = self.published.get("relative_compute") or {}
@@ -127,7 +146,12 @@ class ChainPlan:
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain types."""
         stages = [
-            {**asdict(s), "flops": s.flops, "alone_flops": s.alone_flops, "share": s.flops / (self.flops or 1)}
+            {
+                **asdict(s),
+                "flops": s.flops,
+                "alone_flops": s.alone_flops,
+                "share": s.flops / (self.flops or 1),
+            }
             for s in self.stages
         ]
         return {

@@ -3,6 +3,13 @@
 May import: interfaces, errors and below; it imports a plug-in only when that one is asked for.
 """
 
-from compt.registry.registry import GROWERS, LAYOUTS, PARADIGMS, REGISTRIES, TRANSFERERS, PluginRegistry
+from compt.registry.registry import (
+    GROWERS,
+    LAYOUTS,
+    PARADIGMS,
+    REGISTRIES,
+    TRANSFERERS,
+    PluginRegistry,
+)
 
 __all__ = ["GROWERS", "LAYOUTS", "PARADIGMS", "REGISTRIES", "TRANSFERERS", "PluginRegistry"]

@@ -1,4 +1,6 @@
-"""Plug-ins as installed packages declare them: entry points, found without importing what they name."""
+"""Plug-ins as installed packages declare them: entry points, found without importing what they
+name.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,19 @@ from typing import Any
 from compt._version import __version__
 
 # Modules whose distributions have quite another name.
-_DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One declared entry point, not loaded; ``package`` and ``version`` are those of its distribution."""
+    """One declared entry point, not loaded; ``package`` and ``version`` are those of its
+    distribution.
+    """
 
     name: str
     package: str
@@ -50,7 +59,8 @@ class Entry:
 
 
 class Names:
-    """The names of one kind of plug-in: those that packages declare and those registered in this process.
+    """The names of one kind of plug-in: those that packages declare and those registered in this
+    process.
 
     Nothing that a name stands for is imported to answer.
 
@@ -72,15 +82,18 @@ class Names:
         return sorted({*self.local, *self.entries})
 
     def candidates(self, key: str) -> tuple[Any, list[Entry]]:
-        """What a name may mean: an object registered in this process or None, and entry points, none loaded.
+        """What a name may mean: an object registered in this process or None, and entry points,
+        none loaded.
 
-        ``package:name`` means that package's entry point alone. An object that one of the entry points holds is
-        not listed twice.
+        ``package:name`` means that package's entry point alone. An object that one of the entry
+        points holds is not listed twice.
         """
         package, colon, name = key.rpartition(":")
         entries = self.entries.get(name, [])
         if colon:
-            entries = [entry for entry in entries if normalised(entry.package) == normalised(package)]
+            entries = [
+                entry for entry in entries if normalised(entry.package) == normalised(package)
+            ]
         local = self.local.get(key)
         return None if any(entry.holds(local) for entry in entries) else local, entries
 
@@ -89,7 +102,11 @@ class Names:
         found: list[str] = []
         for name in self.declared():
             local, entries = self.candidates(name)
-            found += [name] if len(entries) + (local is not None) == 1 else [entry.key for entry in entries]
+            found += (
+                [name]
+                if len(entries) + (local is not None) == 1
+                else [entry.key for entry in entries]
+            )
         return sorted(found)
 
     def refresh(self) -> None:
@@ -107,7 +124,9 @@ class Damaged:
 
 
 def installed(group: str) -> dict[str, list[Entry]]:
-    """Find the entry points of a group, by name, without loading them; a package that is damaged is passed over."""
+    """Find the entry points of a group, by name, without loading them; a package that is damaged is
+    passed over.
+    """
     found: dict[str, list[Entry]] = {}
     owners: dict[str, Distribution] = {}
     for dist in distributions():
@@ -122,11 +141,16 @@ def installed(group: str) -> dict[str, list[Entry]]:
         if owners.setdefault(normalised(package), dist) is dist:
             for point in points:
                 found.setdefault(point.name, []).append(Entry(point.name, package, version, point))
-    return {name: sorted(entries, key=lambda entry: entry.key) for name, entries in sorted(found.items())}
+    return {
+        name: sorted(entries, key=lambda entry: entry.key)
+        for name, entries in sorted(found.items())
+    }
 
 
 def damaged() -> Iterator[Damaged]:
-    """Packages that mean to declare plug-ins of compt, in a list of entry points that cannot be read."""
+    """Packages that mean to declare plug-ins of compt, in a list of entry points that cannot be
+    read.
+    """
     for dist in distributions():
         try:
             list(dist.entry_points)
@@ -136,7 +160,9 @@ def damaged() -> Iterator[Damaged]:
 
 
 def unmet(entry: Entry) -> str:
-    """What the entry's package requires of compt and does not find, as a requirement; '' where all is well."""
+    """What the entry's package requires of compt and does not find, as a requirement; '' where all
+    is well.
+    """
     from packaging.requirements import InvalidRequirement, Requirement
 
     for line in (entry.point.dist.requires if entry.point.dist else None) or []:
@@ -145,7 +171,11 @@ def unmet(entry: Entry) -> str:
         except InvalidRequirement:
             continue
         applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        if normalised(wanted.name) == "compt" and applies and not wanted.specifier.contains(__version__, True):
+        if (
+            normalised(wanted.name) == "compt"
+            and applies
+            and not wanted.specifier.contains(__version__, True)
+        ):
             return f"compt{wanted.specifier}"
     return ""
 
@@ -162,7 +192,9 @@ def normalised(package: str) -> str:
 
 
 def pip_command(module: str, entry: Entry) -> str:
-    """The command that installs a module a plug-in misses: an extra of its package, where one brings it."""
+    """The command that installs a module a plug-in misses: an extra of its package, where one
+    brings it.
+    """
     top = module.partition(".")[0]
     present = packages_distributions().get(top)  # then only a part of it is missing: too old
     pip = "pip install --upgrade" if present else "pip install"
@@ -175,12 +207,16 @@ def pip_command(module: str, entry: Entry) -> str:
     if not hits or "" in extras:
         return f"{pip} {hits[0][0] if hits else guesses[0]}"
     sizes = [extra for _, extra in needs]
-    best = min(extras, key=lambda extra: (extra != normalised(entry.name), sizes.count(extra), extra))
+    best = min(
+        extras, key=lambda extra: (extra != normalised(entry.name), sizes.count(extra), extra)
+    )
     return f'{pip} "{entry.package}[{best}]"'
 
 
 def _requirements(entry: Entry) -> list[tuple[str, str]]:
-    """What the package of an entry requires: distribution and extra, '' where it is always required."""
+    """What the package of an entry requires: distribution and extra, '' where it is always
+    required.
+    """
     found = []
     for line in (entry.point.dist.requires if entry.point.dist else None) or []:
         name = re.match(r"\s*([A-Za-z0-9._-]+)", line)

@@ -1,4 +1,6 @@
-"""compt list and compt check: every plug-in by registry, as declared, and whether it can be loaded."""
+"""compt list and compt check: every plug-in by registry, as declared, and whether it can be
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ GROUPS = ("compt.growers", "compt.transfers", "compt.paradigms", "compt.layouts"
 class PluginInfo:
     """One plug-in as declared; ``type`` is what a config writes for it.
 
-    ``package`` and ``version`` are empty for a class registered in this process; ``target`` is then the
-    path of the class. ``clash`` tells that something else has the same name; ``type`` is then
+    ``package`` and ``version`` are empty for a class registered in this process; ``target`` is then
+    the path of the class. ``clash`` tells that something else has the same name; ``type`` is then
     ``package:name``, and empty for a class registered in this process.
     """
 
@@ -57,13 +59,16 @@ def listing() -> list[PluginInfo]:
 
 
 def check() -> list[PluginCheck]:
-    """Load every plug-in, one at a time, and say what is wrong with each; what they print is dropped.
+    """Load every plug-in, one at a time, and say what is wrong with each; what they print is
+    dropped.
 
     Packages whose entry points cannot be read come first: torch stumbles over such a list, too.
     """
     checks = [
         PluginCheck(
-            PluginInfo("(any)", "(not known)", package.package, package.version, "entry_points.txt", ""),
+            PluginInfo(
+                "(any)", "(not known)", package.package, package.version, "entry_points.txt", ""
+            ),
             f"Its entry points cannot be read ({package.error}). Reinstall or remove the package.",
         )
         for package in damaged()
@@ -102,7 +107,14 @@ def as_table(rows: Sequence[PluginInfo | PluginCheck]) -> Table:
 
     checked = any(isinstance(row, PluginCheck) for row in rows)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("registry", "name", "package", "version", "target", *(["check"] if checked else [])):
+    for column in (
+        "registry",
+        "name",
+        "package",
+        "version",
+        "target",
+        *(["check"] if checked else []),
+    ):
         table.add_column(column, overflow="fold")
     before = ""
     for row in rows:
@@ -158,13 +170,22 @@ def _rows() -> Iterator[tuple[PluginInfo, Any]]:
             clash = len(entries) + (local is not None) > 1
             for entry in entries:
                 write = entry.key if clash else name
-                yield PluginInfo(kind, name, entry.package, entry.version, entry.target, write, clash), entry
+                yield (
+                    PluginInfo(
+                        kind, name, entry.package, entry.version, entry.target, write, clash
+                    ),
+                    entry,
+                )
             if local is not None:
                 write = "" if clash else name
                 yield PluginInfo(kind, name, "", "", object_path(local), write, clash), local
 
 
 def _names(group: str) -> Names:
-    """The names of a group, with those registered in this process if there can be any: mmengine is slow to import."""
+    """The names of a group, with those registered in this process if there can be any: mmengine is
+    slow to import.
+    """
     registries = getattr(sys.modules.get("compt.registry"), "REGISTRIES", ())
-    return next((registry.known for registry in registries if registry.group == group), Names(group))
+    return next(
+        (registry.known for registry in registries if registry.group == group), Names(group)
+    )

@@ -215,9 +215,7 @@ class PluginRegistry:
         if force:
             self._replacing.add(name)
 
-    def _resolve(
-        self, cfg: Any, defaults: Mapping[str, Any]
-    ) -> tuple[str, type, dict[str, Any]]:
+    def _resolve(self, cfg: Any, defaults: Mapping[str, Any]) -> tuple[str, type, dict[str, Any]]:
         """Read name, class and arguments out of a config; its type is a name or the class."""
         if not hasattr(cfg, "keys") or "type" not in {*cfg.keys(), *defaults}:
             what = f"{cfg!r} is not a dict(type=..., ...) that names a {self.noun}."

@@ -1,4 +1,6 @@
-"""Record what finished stages cost and reached, and show it: tables, pictures, comparisons, predictions.
+"""Record what finished stages cost and reached, and show it: tables, pictures, comparisons,
+predictions.
 
-May import: planning, config and below; never training, so that a report opens without a GPU or the data.
+May import: planning, config and below; never training, so that a report opens without a GPU or the
+data.
 """

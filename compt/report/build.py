@@ -1,4 +1,6 @@
-"""compt report: the results of one or several work folders, compared, as report.json, tables and pictures."""
+"""compt report: the results of one or several work folders, compared, as report.json, tables and
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,14 @@ from compt.report.results import read_run, read_state
 from compt.report.terminal import show
 
 REPORT = "report.json"
-PICTURES = {f"{stem}.{kind}" for stem in ("quality_vs_compute", "acceleration") for kind in ("png", "svg")}
+PICTURES = {
+    f"{stem}.{kind}" for stem in ("quality_vs_compute", "acceleration") for kind in ("png", "svg")
+}
 
 
 def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
-    """Read the manifests of one or several work folders; also write the report into ``out`` if given.
+    """Read the manifests of one or several work folders; also write the report into ``out`` if
+    given.
 
     Raises:
         WorkDirError: a folder is not compt's, or a file in it is damaged.
@@ -29,14 +34,18 @@ def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
     notes: list[str] = []
     states = [read_state(folder) for folder in folders]
     words = ["chain" if state["mode"] == "chain" else "alone" for state in states]
-    labels = [f"{w} {words[: i + 1].count(w)}" if words.count(w) > 1 else w for i, w in enumerate(words)]
+    labels = [
+        f"{w} {words[: i + 1].count(w)}" if words.count(w) > 1 else w for i, w in enumerate(words)
+    ]
     runs = tuple(read_run(*one, notes) for one in zip(folders, states, labels, strict=True))
     individual = [run for run in runs if run.mode == "individual"]
     comparisons: tuple[Comparison, ...] = ()
     if len(individual) == 1:
         comparisons = tuple(compare(run, individual[0]) for run in runs if run.mode == "chain")
     elif len(individual) > 1 and len(runs) > len(individual):
-        notes.append("Several individual runs: give exactly one of them to compare a chain with it.")
+        notes.append(
+            "Several individual runs: give exactly one of them to compare a chain with it."
+        )
     result = Report(runs, comparisons, tuple(notes))
     if out is not None:
         write(result, out)
@@ -61,12 +70,16 @@ def write(report: Report, folder: Path) -> list[Path]:
                 file.write_bytes(content)
     except OSError as error:
         what = f"The report cannot be written: {error.strerror or error}."
-        raise WorkDirError(what, where=str(folder), do="Choose another folder with --out.") from error
+        raise WorkDirError(
+            what, where=str(folder), do="Choose another folder with --out."
+        ) from error
     return [folder / name for name in files]
 
 
 def report_command(work_dirs: list[str], json: bool, out: str | None) -> int:
-    """Report on work folders: tables, or JSON, on stdout; files into ``out`` or the first folder."""
+    """Report on work folders: tables, or JSON, on stdout; files into ``out`` or the first
+    folder.
+    """
     folders = [Path(folder) for folder in work_dirs]
     result = report(folders)
     paths = write(result, Path(out) if out is not None else folders[0])

@@ -15,10 +15,10 @@ from compt.report.results import MemberReport, Point, RunReport
 class MemberComparison:
     """One member of a chain against the same member trained individually.
 
-    ``status`` tells whether the chain reached the individual member's final main figure. The individual
-    member is charged its whole budget (``individual_first_flops``: when it first measured that figure
-    itself), the chain's stage the FLOPs to its first measurement at or beyond it. An acceleration is None
-    unless reached, or where no FLOPs were needed.
+    ``status`` tells whether the chain reached the individual member's final main figure. The
+    individual member is charged its whole budget (``individual_first_flops``: when it first
+    measured that figure itself), the chain's stage the FLOPs to its first measurement at or beyond
+    it. An acceleration is None unless reached, or where no FLOPs were needed.
     """
 
     name: str
@@ -41,8 +41,8 @@ class MemberComparison:
 class Comparison:
     """A chain against individual training; the accelerations are None unless every member reached.
 
-    ``reached_flops`` charges every stage only until it reached, ``chain_flops`` (and the full acceleration)
-    to its end, as it really ran before the next stage inherited from it.
+    ``reached_flops`` charges every stage only until it reached, ``chain_flops`` (and the full
+    acceleration) to its end, as it really ran before the next stage inherited from it.
     """
 
     chain: str
@@ -105,7 +105,9 @@ def _compare_member(name: str, chain: RunReport, individual: RunReport) -> Membe
         reason = f"main figures {alone.main_metric} and {student.main_metric}"
         return MemberComparison(name, "incomparable", reason)
     if alone.params != student.params:
-        return MemberComparison(name, "incomparable", f"{alone.params:,} and {student.params:,} parameters")
+        return MemberComparison(
+            name, "incomparable", f"{alone.params:,} and {student.params:,} parameters"
+        )
     higher = bool(goal["higher_is_better"])
     reached = _first(student.curve, alone.main_metric, goal["value"], higher)
     difference = final["value"] - goal["value"]

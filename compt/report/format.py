@@ -35,7 +35,9 @@ def quantity(value: float, unit: str = "") -> str:
 
 def is_share(metric: Mapping[str, Any]) -> bool:
     """Whether a figure reads best in per cent: between 0 and 1, with a chance level."""
-    return metric["chance"] is not None and metric["value"] is not None and 0 <= metric["value"] <= 1
+    return (
+        metric["chance"] is not None and metric["value"] is not None and 0 <= metric["value"] <= 1
+    )
 
 
 def figure_text(metric: Mapping[str, Any] | None) -> str:
@@ -88,7 +90,17 @@ def _table(title: str | None, *columns: str) -> Table:
 
 
 def _stage_table(plan: ChainPlan) -> Table:
-    columns = ("member", "params", "growth", "a sample", "teacher", "samples", "compute", "share", "alone")
+    columns = (
+        "member",
+        "params",
+        "growth",
+        "a sample",
+        "teacher",
+        "samples",
+        "compute",
+        "share",
+        "alone",
+    )
     table = _table("plan (compute in FLOP)", *columns)
     for stage in plan.stages:
         table.add_row(
@@ -106,7 +118,10 @@ def _stage_table(plan: ChainPlan) -> Table:
 
 
 def _sub_chain_table(plan: ChainPlan) -> Table:
-    largest, known = plan.stages[-1].name, any(chain.published is not None for chain in plan.sub_chains)
+    largest, known = (
+        plan.stages[-1].name,
+        any(chain.published is not None for chain in plan.sub_chains),
+    )
     columns = ("sub-chain", "compute", f"of {largest} alone", *(["published"] if known else []))
     table = _table(None, *columns)
     for chain in plan.sub_chains:
@@ -125,7 +140,9 @@ def plan_text(plan: ChainPlan) -> str:
     lines = [f"chain {quantity(plan.flops, 'FLOP')}"]
     if plan.alone_flops:
         times = plan.alone_flops / (plan.flops or 1)
-        lines[0] += f"; every member alone {quantity(plan.alone_flops, 'FLOP')} ({times:.2f}x the chain)"
+        lines[0] += (
+            f"; every member alone {quantity(plan.alone_flops, 'FLOP')} ({times:.2f}x the chain)"
+        )
     if plan.first_budget_flops != plan.alone_flops:
         ratio = plan.first_budget_flops / (plan.flops or 1)
         lines.append(
@@ -147,7 +164,9 @@ def plan_text(plan: ChainPlan) -> str:
 def prediction_text(prediction: Prediction) -> str:
     """What each grown member should need, and the chain, from runs of members alone."""
     first, *grown = prediction.members
-    needs = ", ".join(f"'{member.name}' {member.fraction:.2f} ± {member.deviation:.2f}" for member in grown)
+    needs = ", ".join(
+        f"'{member.name}' {member.fraction:.2f} ± {member.deviation:.2f}" for member in grown
+    )
     return (
         f"predicted from members alone, as shares of their budgets: {needs}; with all of '{first.name}' the chain "
         f"would take {quantity(prediction.flops, 'FLOP')} ± {quantity(prediction.deviation)}, "

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from compt.report.results import MemberReport
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#333333")
-"""Okabe and Ito's colours, told apart with every kind of colour vision; yellow is left out on white."""
+"""Okabe and Ito's colours, told apart with every kind of colour vision; yellow is left out on
+white.
+"""
 
 STYLES = ("-", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
@@ -51,20 +53,29 @@ def pictures(report: Report) -> dict[str, bytes]:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc does not change the pictures
         matplotlib.rcParams.update(SETTINGS)
-        for name, figure in (("quality_vs_compute", quality(report)), ("acceleration", acceleration(report))):
+        for name, figure in (
+            ("quality_vs_compute", quality(report)),
+            ("acceleration", acceleration(report)),
+        ):
             if figure is not None:
                 for kind in ("png", "svg"):
                     buffer = BytesIO()
-                    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+                    figure.savefig(
+                        buffer, format=kind, metadata={"Date": None} if kind == "svg" else None
+                    )
                     drawn[f"{name}.{kind}"] = buffer.getvalue()
     return drawn
 
 
 def quality(report: Report) -> Figure | None:
-    """Main figure against training FLOPs: colour by member, line style by run, chance as a dotted line."""
+    """Main figure against training FLOPs: colour by member, line style by run, chance as a dotted
+    line.
+    """
     from matplotlib.figure import Figure
 
-    measured = [m for run in report.runs for m in run.members if m.main is not None and m.main_metric]
+    measured = [
+        m for run in report.runs for m in run.members if m.main is not None and m.main_metric
+    ]
     if not measured:
         return None
     name, metric = str(measured[0].main_metric), measured[0].main or {}
@@ -81,7 +92,9 @@ def quality(report: Report) -> Figure | None:
             if points := _line(member, name):
                 x, y = [p[0] / factor for p in points], [p[1] * scale for p in points]
                 line = {"color": colours[member.name], **styles[run.label]}
-                axes.plot(x, y, lw=1.8, **line | {"marker": ".", "mfc": line["color"], "ms": 6, "mew": 0})
+                axes.plot(
+                    x, y, lw=1.8, **line | {"marker": ".", "mfc": line["color"], "ms": 6, "mew": 0}
+                )
                 axes.plot(x[-1:], y[-1:], **line)
     if metric["chance"] is not None:
         axes.axhline(scale * metric["chance"], color="#666666", ls=":", lw=1.5)
@@ -138,12 +151,16 @@ def _styles(report: Report) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _legend(figure: Figure, colours: Mapping[str, Any], styles: Mapping[str, Any], chance: bool) -> None:
+def _legend(
+    figure: Figure, colours: Mapping[str, Any], styles: Mapping[str, Any], chance: bool
+) -> None:
     """Members by colour, runs by line style, beside the axes."""
     from matplotlib.lines import Line2D
 
     lines: dict[str, Any] = {name: {"color": colour, "lw": 5} for name, colour in colours.items()}
-    handles = [Line2D([], [], label=name, solid_capstyle="butt", **line) for name, line in lines.items()]
+    handles = [
+        Line2D([], [], label=name, solid_capstyle="butt", **line) for name, line in lines.items()
+    ]
     handles.append(Line2D([], [], ls="none", label=" "))
     grey: dict[str, Any] = {"color": "#444444"}
     handles += [Line2D([], [], label=label, **grey | style) for label, style in styles.items()]
@@ -188,7 +205,9 @@ def _bars(axes: Axes, comparison: Comparison) -> None:
     axes.axhline(1, color="#666666", ls=":", lw=1.5, label="same compute")
     names = [m.name for m in members]
     long = sum(map(len, names)) > 70
-    axes.set_xticks(range(len(members)), names, rotation=20 if long else 0, ha="right" if long else "center")
+    axes.set_xticks(
+        range(len(members)), names, rotation=20 if long else 0, ha="right" if long else "center"
+    )
     spare = max(0.1, (4 - len(members)) / 2)  # few bars stay slim
     axes.set_xlim(-0.5 - spare, len(members) - 0.5 + spare)
     axes.set_ylim(0, 1.12 * max(1.2, axes.get_ylim()[1]))

@@ -1,4 +1,6 @@
-"""What a chain should cost, from members that were trained alone: the planner's estimate before anything is grown."""
+"""What a chain should cost, from members that were trained alone: the planner's estimate before
+anything is grown.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ from compt.errors import ConfigError
 from compt.report.results import MemberReport, RunReport, read_run, read_state
 
 RESTART = 0.17
-"""What a grown member needs beside what is left to learn, as a share of its budget alone: its source's rate had come
-down, and its own goes up and comes down once more. From the hops of docs/study.md."""
+"""What a grown member needs beside what is left to learn, as a share of its budget alone: its
+source's rate had come down, and its own goes up and comes down once more. From the hops of
+docs/study.md."""
 
 RESTART_DEVIATION = 0.1
 """Standard deviation of the same over those hops."""
@@ -22,7 +25,9 @@ RESTART_DEVIATION = 0.1
 
 @dataclass(frozen=True)
 class MemberPrediction:
-    """What one member should need once it is grown, as a share of its budget alone; the first needs all of it."""
+    """What one member should need once it is grown, as a share of its budget alone; the first needs
+    all of it.
+    """
 
     name: str
     fraction: float
@@ -82,35 +87,51 @@ def read_pilots(folders: Sequence[Path]) -> list[RunReport]:
 def predict(runs: Sequence[RunReport]) -> Prediction:
     """Predict a chain of the members of runs alone, one run a seed.
 
-    A grown member begins where its source ended, so it should need what is left of its own curve alone once that has
-    crossed the source's figure, and ``RESTART``.
+    A grown member begins where its source ended, so it should need what is left of its own curve
+    alone once that has crossed the source's figure, and ``RESTART``.
     """
     return predict_members([run.members for run in runs])
 
 
-def predict_members(runs: Sequence[Sequence[MemberReport]], metric: str | None = None) -> Prediction:
-    """The same for members alone, small to large, by seed; ``metric`` is 'split/name', None for the main one."""
+def predict_members(
+    runs: Sequence[Sequence[MemberReport]], metric: str | None = None
+) -> Prediction:
+    """The same for members alone, small to large, by seed; ``metric`` is 'split/name', None for the
+    main one.
+    """
     columns = list(zip(*runs, strict=True))
     flops = [statistics.mean(member.flops for member in column) for column in columns]
     needs = [[1.0] * len(runs)] + [
-        [min(1.0, RESTART + fraction_left(*pair, metric)) for pair in zip(before, after, strict=True)]
+        [
+            min(1.0, RESTART + fraction_left(*pair, metric))
+            for pair in zip(before, after, strict=True)
+        ]
         for before, after in pairwise(columns)
     ]
     rule = [0.0] + [RESTART_DEVIATION] * (len(columns) - 1)
-    totals = [sum(share * cost for share, cost in zip(row, flops, strict=True)) for row in zip(*needs, strict=True)]
+    totals = [
+        sum(share * cost for share, cost in zip(row, flops, strict=True))
+        for row in zip(*needs, strict=True)
+    ]
     members = tuple(
-        MemberPrediction(column[0].name, statistics.mean(shares), math.hypot(_deviation(shares), error), cost)
+        MemberPrediction(
+            column[0].name, statistics.mean(shares), math.hypot(_deviation(shares), error), cost
+        )
         for column, shares, error, cost in zip(columns, needs, rule, flops, strict=True)
     )
     error = sum(part * cost for part, cost in zip(rule, flops, strict=True))
-    return Prediction(members, statistics.mean(totals), math.hypot(_deviation(totals), error), sum(flops))
+    return Prediction(
+        members, statistics.mean(totals), math.hypot(_deviation(totals), error), sum(flops)
+    )
 
 
 def fraction_left(source: MemberReport, member: MemberReport, metric: str | None = None) -> float:
-    """The part of a member's curve alone that lies beyond its source's final figure; 0 where it never gets there.
+    """The part of a member's curve alone that lies beyond its source's final figure; 0 where it
+    never gets there.
 
-    ``metric`` is 'split/name', None for the main one. Linear between the two evaluations around the crossing; a curve
-    that begins beyond it has crossed at its first. 1 where there is nothing to compare.
+    ``metric`` is 'split/name', None for the main one. Linear between the two evaluations around the
+    crossing; a curve that begins beyond it has crossed at its first. 1 where there is nothing to
+    compare.
     """
     name = metric or source.main_metric or ""
     reached = source.metrics.get(name)

@@ -61,7 +61,9 @@ class Silent:
 
 
 class Terminal:
-    """Bars for the chain (in FLOPs) and the stage on a terminal, about ten lines a stage elsewhere."""
+    """Bars for the chain (in FLOPs) and the stage on a terminal, about ten lines a stage
+    elsewhere.
+    """
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -108,8 +110,14 @@ class Terminal:
             self.tasks["stage"] = self.bars.add_task("stage", total=plan.iters, detail="")
             self.bars.start()
         self.bars.reset(self.tasks["stage"], total=plan.iters, description=plan.name, detail="")
-        grown = f"grown by {plan.grower}, transfer {plan.transfer or 'none'}" if plan.grower else "from scratch"
-        self.console.print(f"[bold]{plan.name}[/bold]: {plan.iters:,} iterations of {plan.batch_size}, {grown}")
+        grown = (
+            f"grown by {plan.grower}, transfer {plan.transfer or 'none'}"
+            if plan.grower
+            else "from scratch"
+        )
+        self.console.print(
+            f"[bold]{plan.name}[/bold]: {plan.iters:,} iterations of {plan.batch_size}, {grown}"
+        )
 
     def report(self, iteration: int, iters: int, loss: float) -> None:
         """Move the bars, or print a line at every tenth of the stage."""
@@ -163,10 +171,14 @@ class Terminal:
         from compt.report.format import figure_text
 
         if broken := manifest.get("broken_samples"):
-            self.console.print(f"  training samples that could not be read: {broken}; others took their place")
+            self.console.print(
+                f"  training samples that could not be read: {broken}; others took their place"
+            )
         if stopped := manifest.get("stopped"):
             self.console.print(f"  {stopped}")
-        figures = ", ".join(f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3])
+        figures = ", ".join(
+            f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3]
+        )
         self.console.print(f"  {manifest['name']} done in {manifest['seconds']:.0f} s: {figures}")
 
 

@@ -70,7 +70,11 @@ def manifest(work: WorkDir, plan: StagePlan, result: StageResult, digest: str) -
 
 def environment() -> dict[str, str]:
     """What a figure was measured on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"cpu, {torch.get_num_threads()} threads"
+    )
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,6 +1,7 @@
 """Manifests of finished stages -> what every member cost and reached.
 
-A member of a chain is charged with all members before it, a member trained individually with itself only.
+A member of a chain is charged with all members before it, a member trained individually with itself
+only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ Mode = Literal["chain", "individual"]
 
 @dataclass(frozen=True)
 class Point:
-    """Held-out figures during training; samples, FLOPs and seconds count from the start of the stage."""
+    """Held-out figures during training; samples, FLOPs and seconds count from the start of the
+    stage.
+    """
 
     iteration: int
     samples: int
@@ -32,9 +35,9 @@ class Point:
 class MemberReport:
     """One finished stage.
 
-    ``flops`` are the stage's own, with the teacher passes that really ran; ``ancestor_flops`` those of the
-    stages before it. ``exact`` tells whether growing kept the function, None where nothing was grown.
-    ``metrics`` maps a name to value (None: not finite), chance and higher_is_better.
+    ``flops`` are the stage's own, with the teacher passes that really ran; ``ancestor_flops`` those
+    of the stages before it. ``exact`` tells whether growing kept the function, None where nothing
+    was grown. ``metrics`` maps a name to value (None: not finite), chance and higher_is_better.
     """
 
     name: str
@@ -114,7 +117,9 @@ def read_run(folder: Path, state: Mapping[str, Any], label: str, notes: list[str
         if chained and unfinished:
             before = ", ".join(f"'{one}'" for one in unfinished)
             what = f"'{name}' is done, but the members before it have no manifest: {before}."
-            raise WorkDirError(what, where=str(folder), do="Restore the manifests, or go on with --resume.")
+            raise WorkDirError(
+                what, where=str(folder), do="Restore the manifests, or go on with --resume."
+            )
         ancestors = sum(m.flops for m in members) if chained else 0.0
         members.append(_member(stage / MANIFEST, name, ancestors))
     config = state.get("config") or {}
@@ -131,7 +136,9 @@ def _member(path: Path, name: str, ancestors: float) -> MemberReport:
     try:
         if manifest["name"] != name:
             raise ValueError(f"it is of member '{manifest['name']}', not '{name}'")
-        metrics = {key: {**one, "value": _finite(one["value"])} for key, one in manifest["metrics"].items()}
+        metrics = {
+            key: {**one, "value": _finite(one["value"])} for key, one in manifest["metrics"].items()
+        }
         flops, growth = float(manifest["flops"]["total"]), manifest.get("growth")
         return MemberReport(
             name=name,
@@ -144,7 +151,9 @@ def _member(path: Path, name: str, ancestors: float) -> MemberReport:
             grower=manifest.get("grower") if growth else None,
             exact=bool(growth["function_preserving"]) if growth else None,
             transfer=manifest.get("transfer"),
-            metrics={k: {"chance": None, "higher_is_better": True, **one} for k, one in metrics.items()},
+            metrics={
+                k: {"chance": None, "higher_is_better": True, **one} for k, one in metrics.items()
+            },
             main_metric=manifest.get("main_metric") or next(iter(metrics), None),
             curve=_curve(manifest, flops),
             environment=dict(manifest.get("environment") or {}),
@@ -164,7 +173,10 @@ def _curve(manifest: Mapping[str, Any], flops: float) -> tuple[Point, ...]:
             int(point["samples"]),
             float(point["flops"]),
             float(point["seconds"]),
-            {k: _finite(v["value"] if isinstance(v, Mapping) else v) for k, v in point["metrics"].items()},
+            {
+                k: _finite(v["value"] if isinstance(v, Mapping) else v)
+                for k, v in point["metrics"].items()
+            },
         )
         for point in sorted(points, key=lambda one: one["iter"])
     )

@@ -28,7 +28,10 @@ CHARGES = (
 
 def tables(report: Report, width: int = 100) -> list[Table]:
     """One row a member with its costs and main figure; then, for each run, one row a figure."""
-    return [_cost_table(report), *(table for run in report.runs for table in _figure_tables(run, width))]
+    return [
+        _cost_table(report),
+        *(table for run in report.runs for table in _figure_tables(run, width)),
+    ]
 
 
 def _cost_table(report: Report) -> Table:
@@ -41,16 +44,24 @@ def _cost_table(report: Report) -> Table:
         columns.insert(0, _Column("run", tuple(run.label for run, _ in rows)))
     facts = [_cost_cells(run, member) for run, member in rows]
     columns += [_Column(header, tuple(row[header] for row in facts)) for header in facts[0]]
-    for name in dict.fromkeys(m.main_metric for _, m in rows if not isinstance(m, str) and m.main_metric):
-        cells = tuple("" if isinstance(m, str) else figure_text(m.metrics.get(name)) for _, m in rows)
+    for name in dict.fromkeys(
+        m.main_metric for _, m in rows if not isinstance(m, str) and m.main_metric
+    ):
+        cells = tuple(
+            "" if isinstance(m, str) else figure_text(m.metrics.get(name)) for _, m in rows
+        )
         columns.append(_Column(name, cells))
     ends = [i for i in range(1, len(rows)) if rows[i][0] is not rows[i - 1][0]]
     return _table(columns, ends)
 
 
 def _figure_tables(run: RunReport, width: int) -> list[Table]:
-    """All held-out figures of a run: one row a figure, chance beside it, as many members as fit into ``width``."""
-    first = {name: metric for member in reversed(run.members) for name, metric in member.metrics.items()}
+    """All held-out figures of a run: one row a figure, chance beside it, as many members as fit
+    into ``width``.
+    """
+    first = {
+        name: metric for member in reversed(run.members) for name, metric in member.metrics.items()
+    }
     names = list(dict.fromkeys(name for member in run.members for name in member.metrics))
     if len(names) < 2:  # the costs have it
         return []
@@ -58,7 +69,9 @@ def _figure_tables(run: RunReport, width: int) -> list[Table]:
     key = [_Column(f"held out, {run.label}", tuple(names)), _Column("chance", chances)]
     packed = [list(key)]
     for member in run.members:
-        column = _Column(member.name, tuple(_short_figure(member.metrics.get(name)) for name in names))
+        column = _Column(
+            member.name, tuple(_short_figure(member.metrics.get(name)) for name in names)
+        )
         if len(packed[-1]) > len(key) and sum(c.width for c in (*packed[-1], column)) > width:
             packed.append(list(key))
         packed[-1].append(column)
@@ -68,7 +81,9 @@ def _figure_tables(run: RunReport, width: int) -> list[Table]:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row a member: the chain's final figure against individual training, and the compute to equal it."""
+    """One row a member: the chain's final figure against individual training, and the compute to
+    equal it.
+    """
     costs = ("FLOP alone", "equal after", "before it", "saved", "in all")
     headers = ("member", comparison.individual, comparison.chain, "verdict", *costs)
     rows: list[tuple[str, ...]] = []
@@ -85,14 +100,22 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def sentences(report: Report) -> Iterator[str]:
-    """What the tables leave open: where the runs are, how compute is charged, what is not compared."""
+    """What the tables leave open: where the runs are, how compute is charged, what is not
+    compared.
+    """
     for run in report.runs:
         yield f"{run.label}: {run.path} ({quantity(run.flops, 'FLOP')}, {duration(run.seconds)} of training)"
     for c in report.comparisons:
         yield family_text(c)
         yield from (f"'{m.name}' is not compared: {m.reason}." for m in c.members if m.reason)
-        early = {m.name: m for m in c.members if (m.individual_first_flops or 0) < (m.individual_flops or 0)}
-        fair = [f"{n} {times(_charged_alike(m))}" for n, m in early.items() if m.individual_first_flops]
+        early = {
+            m.name: m
+            for m in c.members
+            if (m.individual_first_flops or 0) < (m.individual_flops or 0)
+        }
+        fair = [
+            f"{n} {times(_charged_alike(m))}" for n, m in early.items() if m.individual_first_flops
+        ]
         if fair:
             yield f"Had their final figure alone before the end; saved up to there: {', '.join(fair)}."
     if report.comparisons:
@@ -104,7 +127,9 @@ def family_text(c: Comparison) -> str:
     """The acceleration of the whole family in one sentence."""
     if c.acceleration is not None:
         full, first = times(c.acceleration_full), times(c.acceleration)
-        what = f"acceleration of the family {full} as it ran, {first} with each stage only until then"
+        what = (
+            f"acceleration of the family {full} as it ran, {first} with each stage only until then"
+        )
         return f"{c.chain}: every member reaches the one trained alone; {what}."
     unknown = tuple(m.name for m in c.members if m.status not in ("reached", "missed"))
     causes = {"missed": c.missed, "unknown": unknown}
@@ -121,7 +146,9 @@ def show(report: Report, paths: Sequence[Path], *, as_json: bool) -> None:
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     width = console.width if console.is_terminal else 100
-    console.width = 1000  # a table is as wide as its columns; a narrower terminal wraps rather than cuts
+    console.width = (
+        1000  # a table is as wide as its columns; a narrower terminal wraps rather than cuts
+    )
     for table in (*tables(report, max(80, width)), *map(comparison_table, report.comparisons)):
         console.print(table)
         console.print()
@@ -148,14 +175,23 @@ def _cost_cells(run: RunReport, member: MemberReport | str) -> dict[str, str]:
     """What a stage is and costs, by column; an unfinished one says so in the place of its time."""
     if isinstance(member, str):
         state = run.unfinished[member]
-        return {"params": "", "samples": "", "compute": "", "share": "", "time": state, "grower (exact)": ""}
+        return {
+            "params": "",
+            "samples": "",
+            "compute": "",
+            "share": "",
+            "time": state,
+            "grower (exact)": "",
+        }
     return {
         "params": quantity(member.params),
         "samples": quantity(member.samples),
         "compute": quantity(member.flops, "FLOP"),
         "share": f"{100 * member.flops / (run.flops or 1):.0f} %",
         "time": duration(member.seconds),
-        "grower (exact)": f"{member.grower} ({'yes' if member.exact else 'no'})" if member.grower else "-",
+        "grower (exact)": f"{member.grower} ({'yes' if member.exact else 'no'})"
+        if member.grower
+        else "-",
     }
 
 

@@ -1,4 +1,6 @@
-"""compt new-plugin: writes a package that installs, passes its contract tests, and is listed at once."""
+"""compt new-plugin: writes a package that installs, passes its contract tests, and is listed at
+once.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plug-in: its entry-point group, what messages call it, and the key that names it in a config."""
+    """One kind of plug-in: its entry-point group, what messages call it, and the key that names it
+    in a config.
+    """
 
     group: str
     noun: str
@@ -31,9 +35,13 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "grower": Kind("compt.growers", "grower", 'grower = dict(type="$plugin")'),
-    "transfer": Kind("compt.transfers", "transferer", 'transfer = dict(type="$plugin", weight=1.0)'),
+    "transfer": Kind(
+        "compt.transfers", "transferer", 'transfer = dict(type="$plugin", weight=1.0)'
+    ),
     "paradigm": Kind("compt.paradigms", "paradigm", 'paradigm = dict(type="$plugin")'),
-    "layout": Kind("compt.layouts", "layout", "# no key: the layout is found by the class that it describes"),
+    "layout": Kind(
+        "compt.layouts", "layout", "# no key: the layout is found by the class that it describes"
+    ),
 }
 
 
@@ -52,7 +60,9 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     names = _names(name, kind)
     folder = folder or Path(names["package"])
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise WorkDirError("The folder exists and is not empty.", where=str(folder), do="Choose another with -o.")
+        raise WorkDirError(
+            "The folder exists and is not empty.", where=str(folder), do="Choose another with -o."
+        )
     for root in ("any", *(["net"] if kind in ("layout", "paradigm") else []), kind):
         for file in sorted((TEMPLATES / root).rglob("*.txt")):
             _write(file, folder / _path(file.relative_to(TEMPLATES / root), names), names)
@@ -74,7 +84,11 @@ def _names(name: str, kind: str) -> dict[str, str]:
     package = re.sub(r"[-_.]+", "-", name.strip()).lower()
     module = package.replace("-", "_")
     plugin = module.removeprefix("compt_")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", plugin) or keyword.iskeyword(plugin) or plugin in ("compt", "test"):
+    if (
+        not re.fullmatch(r"[a-z][a-z0-9_]*", plugin)
+        or keyword.iskeyword(plugin)
+        or plugin in ("compt", "test")
+    ):
         raise ConfigError(
             f"'{name}' cannot be the name of a plug-in package.",
             do="Letters, digits and hyphens, beginning with a letter: compt-mean-fill.",
@@ -83,7 +97,8 @@ def _names(name: str, kind: str) -> dict[str, str]:
     taken = Names(KINDS[kind].group).entries.get(plugin)
     if taken and kind != "layout":
         raise ConfigError(
-            f"There is a {KINDS[kind].noun} '{plugin}' already, of {taken[0].origin}.", do="Choose another name."
+            f"There is a {KINDS[kind].noun} '{plugin}' already, of {taken[0].origin}.",
+            do="Choose another name.",
         )
     major, minor = Version(__version__).release[:2]
     names = {
@@ -100,8 +115,12 @@ def _names(name: str, kind: str) -> dict[str, str]:
 
 
 def _entries(kind: str, module: str, plugin: str, camel: str) -> str:
-    """The entry points of the package, as TOML; the models of a paradigm have a layout of their own."""
-    layout = f'[project.entry-points."compt.layouts"]\n"{module}.net.Net" = "{module}.layout:NetLayout"'
+    """The entry points of the package, as TOML; the models of a paradigm have a layout of their
+    own.
+    """
+    layout = (
+        f'[project.entry-points."compt.layouts"]\n"{module}.net.Net" = "{module}.layout:NetLayout"'
+    )
     if kind == "layout":
         return layout
     own = f'[project.entry-points."{KINDS[kind].group}"]\n{plugin} = "{module}:{camel}"'
@@ -109,8 +128,12 @@ def _entries(kind: str, module: str, plugin: str, camel: str) -> str:
 
 
 def _path(template: Path, names: Mapping[str, str]) -> Path:
-    """Where a template is written: without ``.txt``, the package's own names in place of 'module' and 'plugin'."""
-    parts = [names["module"] if part == "module" else part for part in template.with_suffix("").parts]
+    """Where a template is written: without ``.txt``, the package's own names in place of 'module'
+    and 'plugin'.
+    """
+    parts = [
+        names["module"] if part == "module" else part for part in template.with_suffix("").parts
+    ]
     return Path(*parts[:-1], parts[-1].replace("plugin", names["plugin"]))
 
 
@@ -121,5 +144,7 @@ def _write(template: Path, file: Path, names: Mapping[str, str]) -> None:
             beside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise WorkDirError(
-            f"The file cannot be written: {error.strerror or error}.", where=str(file), do="Choose a folder with -o."
+            f"The file cannot be written: {error.strerror or error}.",
+            where=str(file),
+            do="Choose a folder with -o.",
         ) from error

@@ -20,25 +20,35 @@ from compt.testing._shared import Violation, described, random_state_kept, requi
 TOY_MEMBERS = (dict(width=8, depth=1), dict(width=16, depth=2), dict(width=24, depth=3))
 
 
-def chain_config(paradigm: Mapping[str, Any], models: Any, *, iters: int, batch_size: int) -> dict[str, Any]:
-    """A config of members of these models, from small to large, each trained for a few iterations."""
+def chain_config(
+    paradigm: Mapping[str, Any], models: Any, *, iters: int, batch_size: int
+) -> dict[str, Any]:
+    """A config of members of these models, from small to large, each trained for a few
+    iterations.
+    """
     return dict(
         paradigm=dict(paradigm),
         train_dataloader=dict(batch_size=batch_size),
         checkpoint=dict(interval=1),
         evaluations=1,
-        chain=[dict(name=f"member_{i}", model=model, iters=iters) for i, model in enumerate(models)],
+        chain=[
+            dict(name=f"member_{i}", model=model, iters=iters) for i, model in enumerate(models)
+        ],
     )
 
 
 def toy_chain(**paradigm: Any) -> dict[str, Any]:
     """A config of three toy members."""
-    return chain_config(dict(type="toy", samples=64, **paradigm), TOY_MEMBERS, iters=4, batch_size=16)
+    return chain_config(
+        dict(type="toy", samples=64, **paradigm), TOY_MEMBERS, iters=4, batch_size=16
+    )
 
 
 @contextmanager
 def by_name(registry: PluginRegistry, config: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plug-in's config with a name as its type; a class, which no config file can hold, has one for as long."""
+    """A plug-in's config with a name as its type; a class, which no config file can hold, has one
+    for as long.
+    """
     kind = config["type"]
     if isinstance(kind, str):
         yield dict(config)
@@ -64,11 +74,18 @@ class StopsAtTheEnd(Silent):
             raise Interrupted
 
 
-def trained(config: Mapping[str, Any], folder: Path, do: str, *, resume: bool = False, stop: bool = False) -> None:
+def trained(
+    config: Mapping[str, Any], folder: Path, do: str, *, resume: bool = False, stop: bool = False
+) -> None:
     """Train a chain, with a Violation in the place of whatever stops it."""
     with random_state_kept():
         try:
-            train(dict(config), work_dir=folder, resume=resume, progress=StopsAtTheEnd() if stop else None)
+            train(
+                dict(config),
+                work_dir=folder,
+                resume=resume,
+                progress=StopsAtTheEnd() if stop else None,
+            )
         except Interrupted:
             return
         except Exception as error:

@@ -1,4 +1,6 @@
-"""What the contracts share: how they complain, what they compare, and the modules that they compare it on."""
+"""What the contracts share: how they complain, what they compare, and the modules that they compare
+it on.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def described(error: BaseException) -> str:
 def some(names: Iterable[str], most: int = 4) -> str:
     """The first few of many names."""
     listed = sorted(names)
-    return ", ".join(f"'{n}'" for n in listed[:most]) + (f" and {len(listed) - most} more" if listed[most:] else "")
+    return ", ".join(f"'{n}'" for n in listed[:most]) + (
+        f" and {len(listed) - most} more" if listed[most:] else ""
+    )
 
 
 def skip(reason: str) -> NoReturn:
@@ -82,10 +86,14 @@ def require_signatures(plugin: Any, base: type) -> None:
 
 
 def drawn_since(before: Mapping[str, Any]) -> list[str]:
-    """The libraries whose global random state (:func:`compt.random_state.random_state`) is no longer the same."""
+    """The libraries whose global random state (:func:`compt.random_state.random_state`) is no
+    longer the same.
+    """
     now = random_state()
     torch_kept = torch.equal(before["torch"], now["torch"])
-    numpy_kept = torch.equal(before["numpy"][1], now["numpy"][1]) and before["numpy"][2:] == now["numpy"][2:]
+    numpy_kept = (
+        torch.equal(before["numpy"][1], now["numpy"][1]) and before["numpy"][2:] == now["numpy"][2:]
+    )
     kept = {"torch": torch_kept, "numpy": numpy_kept, "random": before["python"] == now["python"]}
     return [library for library, same_state in kept.items() if not same_state]
 
@@ -112,11 +120,15 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def randomised(module: nn.Module, *, scale: float = 0.2, seed: int = 0) -> nn.Module:
-    """Add noise to every parameter, gains, biases and tokens included: default values hide most bugs."""
+    """Add noise to every parameter, gains, biases and tokens included: default values hide most
+    bugs.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for param in module.parameters():
-            param.add_(scale * torch.randn(param.shape, generator=generator, dtype=torch.float64).to(param))
+            param.add_(
+                scale * torch.randn(param.shape, generator=generator, dtype=torch.float64).to(param)
+            )
     return module
 
 
@@ -124,7 +136,11 @@ def on_meta(module: nn.Module) -> nn.Module:
     """A copy on the meta device; a tensor with two names stays one."""
     named = [*module.parameters(), *module.buffers()]
     bare = {id(t): t.detach().to("meta") for t in named}
-    memo = {id(t): nn.Parameter(bare[id(t)], t.requires_grad) for t in named if isinstance(t, nn.Parameter)}
+    memo = {
+        id(t): nn.Parameter(bare[id(t)], t.requires_grad)
+        for t in named
+        if isinstance(t, nn.Parameter)
+    }
     return copy.deepcopy(module, {**bare, **memo})
 
 
@@ -136,7 +152,9 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 def changed(before: Mapping[str, Tensor], after: nn.Module | Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that differ, NaN being equal to NaN."""
     now = tensors_of(after) if isinstance(after, nn.Module) else after
-    return [n for n in {*before, *now} if n not in before or n not in now or not same(before[n], now[n])]
+    return [
+        n for n in {*before, *now} if n not in before or n not in now or not same(before[n], now[n])
+    ]
 
 
 def same(one: Tensor, other: Tensor) -> bool:
@@ -147,7 +165,9 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 
 def traces(module: nn.Module) -> dict[str, Any]:
-    """What a guest may forget to put back in a module: modes, gradients, hooks, and which tensors learn."""
+    """What a guest may forget to put back in a module: modes, gradients, hooks, and which tensors
+    learn.
+    """
     return {
         "modes (train and eval)": [m.training for m in module.modules()],
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules()],
@@ -165,10 +185,11 @@ def is_finite_scalar(value: Any) -> bool:
 def without_gradient(
     module: nn.Module, loss: Callable[[], Tensor], *, steps: int = 4, elements: bool = False
 ) -> list[str]:
-    """Names of the parameters that no gradient reaches in so many steps, each with another ``loss()``.
+    """Names of the parameters that no gradient reaches in so many steps, each with another
+    ``loss()``.
 
-    What is behind a zeroed matrix is reached one step later. With ``elements``, also names of those that are only
-    reached in part.
+    What is behind a zeroed matrix is reached one step later. With ``elements``, also names of those
+    that are only reached in part.
     """
     learning = {name: param for name, param in module.named_parameters() if param.requires_grad}
     reached = {name: torch.zeros_like(param, dtype=torch.bool) for name, param in learning.items()}
@@ -182,7 +203,11 @@ def without_gradient(
         for name, param in learning.items():
             if param.grad is not None:
                 reached[name] |= param.grad != 0
-        dead = [name for name, found in reached.items() if not (found.all() if elements else found.any())]
+        dead = [
+            name
+            for name, found in reached.items()
+            if not (found.all() if elements else found.any())
+        ]
         if not dead:
             break
         optimizer.step()

@@ -45,13 +45,17 @@ Pair = tuple[nn.Module, nn.Module]
 
 
 class Watched(Grower):
-    """A grower that notes what the one inside it does to the modules, the random state and the objective."""
+    """A grower that notes what the one inside it does to the modules, the random state and the
+    objective.
+    """
 
     def __init__(self, inner: Grower) -> None:
         self.inner = inner
         self.calls = 0
         self.claims: list[Growth] = []
-        """What the grower itself returned: ``compt.grow`` corrects a claim that its measurement refutes."""
+        """What the grower itself returned: ``compt.grow`` corrects a claim that its measurement
+        refutes.
+        """
         self.drawn: list[str] = []
         self.touched: list[str] = []
 
@@ -59,7 +63,14 @@ class Watched(Grower):
         """Ask the grower."""
         self.inner.check(source, target)
 
-    def grow(self, source: nn.Module, target: nn.Module, *, objective: Objective | None = None, **given: Any) -> Growth:
+    def grow(
+        self,
+        source: nn.Module,
+        target: nn.Module,
+        *,
+        objective: Objective | None = None,
+        **given: Any,
+    ) -> Growth:
         """Grow, and compare what was there before with what is there after."""
         modules = {"source": source, "target": target}
         before = {role: (snapshot(m), traces(m)) for role, m in modules.items()}
@@ -70,7 +81,9 @@ class Watched(Grower):
         for role, module in modules.items():
             values, left = before[role]
             self.touched += [f"'{name}' of the {role}" for name in sorted(changed(values, module))]
-            self.touched += [f"{what} of the {role}" for what, was in traces(module).items() if was != left[what]]
+            self.touched += [
+                f"{what} of the {role}" for what, was in traces(module).items() if was != left[what]
+            ]
         self.claims.append(claim)
         return claim
 
@@ -85,7 +98,9 @@ class Watched(Grower):
 
 @dataclass
 class Grown:
-    """One growth: the modules after it, the target's values before it, the grower's own report and compt's."""
+    """One growth: the modules after it, the target's values before it, the grower's own report and
+    compt's.
+    """
 
     source: nn.Module
     target: nn.Module
@@ -111,7 +126,10 @@ def require_true_report(grown: Grown) -> None:
                 "Report all but the first name of a tied tensor as 'shared' in Growth.params (ParamAxes.tied_to).",
             )
         elif status == "shared":
-            raise Violation(f"{said}, and is no other parameter.", "Keep 'shared' for names with ParamAxes.tied_to.")
+            raise Violation(
+                f"{said}, and is no other parameter.",
+                "Keep 'shared' for names with ParamAxes.tied_to.",
+            )
         elif status == "copied":
             require(
                 twins,
@@ -130,7 +148,11 @@ def require_true_report(grown: Grown) -> None:
                 f"{said}.",
                 "The statuses of Growth.params are 'copied', 'expanded', 'initialised' and 'shared'.",
             )
-            require(not twins, f"{said}, and equals the source's '{twins[:1]}'.", "Report it as 'copied'.")
+            require(
+                not twins,
+                f"{said}, and equals the source's '{twins[:1]}'.",
+                "Report it as 'copied'.",
+            )
             require(
                 param.buffer or not kept,
                 f"{said}, and is as the target had it.",
@@ -139,7 +161,8 @@ def require_true_report(grown: Grown) -> None:
 
 
 class GrowerContract:
-    """A grower leaves its source, its failures and the random state alone, and reports everything it does.
+    """A grower leaves its source, its failures and the random state alone, and reports everything
+    it does.
 
     Usage, in a plug-in's own tests::
 
@@ -151,8 +174,16 @@ class GrowerContract:
     """Name, config or instance."""
 
     def pairs(self) -> list[Pair]:
-        """(source, target) pairs to grow, float64: override it for growers that need other sizes or modules."""
-        sizes = [((16, 2), (32, 4)), ((16, 2), (24, 3)), ((16, 2), (40, 2)), ((16, 2), (16, 5)), ((16, 2), (16, 2))]
+        """(source, target) pairs to grow, float64: override it for growers that need other sizes or
+        modules.
+        """
+        sizes = [
+            ((16, 2), (32, 4)),
+            ((16, 2), (24, 3)),
+            ((16, 2), (40, 2)),
+            ((16, 2), (16, 5)),
+            ((16, 2), (16, 2)),
+        ]
         return [
             (randomised(ToyNet(*small, rms=rms).double()), ToyNet(*large, rms=rms).double())
             for small, large in sizes
@@ -160,11 +191,15 @@ class GrowerContract:
         ]
 
     def objective(self, target: nn.Module) -> Objective | None:
-        """The loss of a target with given parameters, batch after batch: override it for modules that are no ToyNet."""
+        """The loss of a target with given parameters, batch after batch: override it for modules
+        that are no ToyNet.
+        """
         return _classification(target) if isinstance(target, ToyNet) else None
 
     def chain(self) -> dict[str, Any]:
-        """Config of the chain to try the grower in: override it for growers that cannot grow the toy's members."""
+        """Config of the chain to try the grower in: override it for growers that cannot grow the
+        toy's members.
+        """
         return toy_chain()
 
     # What is checked
@@ -174,7 +209,9 @@ class GrowerContract:
         require_signatures(build_grower(self.grower), Grower)
 
     def test_keeps_what_it_declares(self) -> None:
-        """Where the grower says that the function is kept the outputs are equal, elsewhere it says why not."""
+        """Where the grower says that the function is kept the outputs are equal, elsewhere it says
+        why not.
+        """
         kept = []
         for grown in self._grown():
             error = output_error(grown.source, grown.target, seed=1)
@@ -199,7 +236,11 @@ class GrowerContract:
                 "Compute in one number format and return Growth.tensors in the target's: value.to(tensor.dtype).",
             ):
                 grown = self._grow(source.float(), target.float())
-            wrong = [n for n, value in grown.claim.tensors.items() if value.dtype != tensors_of(target)[n].dtype]
+            wrong = [
+                n
+                for n, value in grown.claim.tensors.items()
+                if value.dtype != tensors_of(target)[n].dtype
+            ]
             require(
                 not wrong,
                 f"Growth.tensors of a float32 target are of another number format: {some(wrong)}.",
@@ -208,7 +249,9 @@ class GrowerContract:
             _require_claim(grown, output_error(source, target, seed=1) or 0.0, torch.float32)
 
     def test_reports_every_tensor_once(self) -> None:
-        """The report names all parameters and buffers of the target, and what the source had left over."""
+        """The report names all parameters and buffers of the target, and what the source had left
+        over.
+        """
         for source, target in self.pairs():
             watched = Watched(build_grower(self.grower))
             try:
@@ -251,7 +294,9 @@ class GrowerContract:
             )
 
     def test_report_is_true(self) -> None:
-        """'copied' tensors equal a source tensor, 'initialised' ones owe it nothing, 'expanded' ones do."""
+        """'copied' tensors equal a source tensor, 'initialised' ones owe it nothing, 'expanded'
+        ones do.
+        """
         for grown in self._grown():
             require_true_report(grown)
 
@@ -266,7 +311,9 @@ class GrowerContract:
             f"Growth.dropped names {some(dropped)}, and the grown weights depend on them.",
             "List in Growth.dropped only what grow() does not read; compt.growth.operators.AxisGrower does so.",
         )
-        constant = {n for n, p in describe(source).params.items() if p.buffer or p.kind == "constant"}
+        constant = {
+            n for n, p in describe(source).params.items() if p.buffer or p.kind == "constant"
+        }
         for name in sorted(set(tensors_of(source)) - dropped - constant):
             other = self._grow(_noisy(source, {name}), copy.deepcopy(target))
             require(
@@ -276,7 +323,9 @@ class GrowerContract:
             )
 
     def test_leaves_the_modules_alone(self) -> None:
-        """``grow`` returns the new weights; it changes neither module, and leaves no gradients in them."""
+        """``grow`` returns the new weights; it changes neither module, and leaves no gradients in
+        them.
+        """
         for grown in self._grown():
             touched = grown.watched.touched
             require(
@@ -307,7 +356,9 @@ class GrowerContract:
             )
 
     def test_same_sizes_keep_every_bit(self) -> None:
-        """A target of the source's own sizes becomes the source, unless nothing is inherited at all."""
+        """A target of the source's own sizes becomes the source, unless nothing is inherited at
+        all.
+        """
         for source, _ in self.pairs():
             grown = self._grow(source, randomised(copy.deepcopy(source), seed=5))
             if set(grown.claim.params.values()) <= {"initialised", "shared"}:
@@ -389,7 +440,9 @@ class GrowerContract:
                 build_grower(self.grower).check(small, large)
 
     def test_everything_learns(self) -> None:
-        """After a few steps every parameter has had a gradient, all its elements where the toy grows: none is dead."""
+        """After a few steps every parameter has had a gradient, all its elements where the toy
+        grows: none is dead.
+        """
         for grown in self._grown():
             objective = self.objective(grown.target)
             if objective is None:
@@ -422,7 +475,9 @@ class GrowerContract:
             )
 
     def test_without_an_objective(self) -> None:
-        """Outside a chain there is no objective: the grower does without, or says that it needs one."""
+        """Outside a chain there is no objective: the grower does without, or says that it needs
+        one.
+        """
         for source, target in self.pairs():
             try:
                 grow(source, target, self.grower)
@@ -449,8 +504,12 @@ class GrowerContract:
         for source, target in self.pairs():
             yield self._grow(source, target)
 
-    def _grow(self, source: nn.Module, target: nn.Module, *, seed: int = 0, refusable: bool = False) -> Grown:
-        """Grow a target in place, with an objective; a refusal is a Violation unless it is ``refusable``."""
+    def _grow(
+        self, source: nn.Module, target: nn.Module, *, seed: int = 0, refusable: bool = False
+    ) -> Grown:
+        """Grow a target in place, with an objective; a refusal is a Violation unless it is
+        ``refusable``.
+        """
         watched, fresh = Watched(build_grower(self.grower)), snapshot(target)
         try:
             report = self._run(source, target, watched, seed=seed)
@@ -460,7 +519,9 @@ class GrowerContract:
             raise self._refused(source, target, error) from error
         return Grown(source, target, fresh, watched.claims[-1], report, watched)
 
-    def _run(self, source: nn.Module, target: nn.Module, watched: Watched, *, seed: int = 0) -> Growth:
+    def _run(
+        self, source: nn.Module, target: nn.Module, watched: Watched, *, seed: int = 0
+    ) -> Growth:
         objective = self.objective(target)
         require(
             objective is not None or not watched.inner.objective_calls,
@@ -492,7 +553,9 @@ class GrowerContract:
             return dict(self.grower)
         config = dict(type=type(self.grower))
         if faults := GROWERS.signature_faults(config):
-            skip(f"a chain builds its grower from a config, and this is an instance: {' '.join(faults)}")
+            skip(
+                f"a chain builds its grower from a config, and this is an instance: {' '.join(faults)}"
+            )
         return config
 
 
@@ -502,7 +565,9 @@ def _classification(target: ToyNet) -> Objective:
     classes = target.head.out_features
 
     def loss(params: Mapping[str, Tensor]) -> Tensor:
-        points = torch.randn(64, INPUTS, generator=batches, dtype=torch.float64).to(target.head.weight)
+        points = torch.randn(64, INPUTS, generator=batches, dtype=torch.float64).to(
+            target.head.weight
+        )
         labels = torch.randint(classes, (64,), generator=batches).to(points.device)
         return F.cross_entropy(functional_call(target, dict(params), (points,)), labels)
 
@@ -532,12 +597,16 @@ def _noisy(source: nn.Module, names: set[str]) -> nn.Module:
     noisy, generator = copy.deepcopy(source), torch.Generator().manual_seed(9)
     for name, tensor in tensors_of(noisy).items():
         if name in names and tensor.is_floating_point():
-            tensor.add_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor))
+            tensor.add_(
+                torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+            )
     return noisy
 
 
 def _require_claim(grown: Grown, error: float, dtype: torch.dtype) -> None:
-    """Where the grower claims to keep the function, the outputs are equal; elsewhere it says why they are not."""
+    """Where the grower claims to keep the function, the outputs are equal; elsewhere it says why
+    they are not.
+    """
     if grown.claim.function_preserving:
         largest = max(error, grown.report.error or 0.0)
         require(

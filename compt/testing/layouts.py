@@ -51,11 +51,18 @@ class LayoutContract:
         raise NotImplementedError("return a small and a larger model")
 
     def loss(self, module: nn.Module) -> Tensor:
-        """A loss that depends on every parameter: of what the layout probes, unless it is overridden."""
+        """A loss that depends on every parameter: of what the layout probes, unless it is
+        overridden.
+        """
         outputs = self._probed(module)
         noise = torch.Generator().manual_seed(1)
-        targets = {n: torch.randn(o.shape, generator=noise, dtype=torch.float64).to(o) for n, o in outputs.items()}
-        return torch.stack([(output - targets[name]).square().sum() for name, output in outputs.items()]).sum()
+        targets = {
+            n: torch.randn(o.shape, generator=noise, dtype=torch.float64).to(o)
+            for n, o in outputs.items()
+        }
+        return torch.stack(
+            [(output - targets[name]).square().sum() for name, output in outputs.items()]
+        ).sum()
 
     # What is checked
 
@@ -69,7 +76,8 @@ class LayoutContract:
             arch = _described(module)
             for name, tensor in tensors_of(module).items():
                 require(
-                    name in arch.params and torch.Size(arch.shape(arch.params[name])).numel() == tensor.numel(),
+                    name in arch.params
+                    and torch.Size(arch.shape(arch.params[name])).numel() == tensor.numel(),
                     f"'{name}' {list(tensor.shape)} has no axes of its size.",
                     "Give it a pattern in the layout's patterns.",
                 )
@@ -93,7 +101,8 @@ class LayoutContract:
         for module in self.pair():
             arch = _described(module)
             with must_work(
-                "The layout cannot describe a deep copy of a model", "Keep nothing about single modules in the layout."
+                "The layout cannot describe a deep copy of a model",
+                "Keep nothing about single modules in the layout.",
             ):
                 copied = describe(copy.deepcopy(module))
             require(
@@ -103,7 +112,9 @@ class LayoutContract:
             )
 
     def test_axes_agree(self) -> None:
-        """Both members have the same axes and stacks, which keep their size where they are fixed, or grow."""
+        """Both members have the same axes and stacks, which keep their size where they are fixed,
+        or grow.
+        """
         small, large = map(_described, self.pair())
         require(
             dict(small.roles) == dict(large.roles) and small.depths.keys() == large.depths.keys(),
@@ -125,19 +136,30 @@ class LayoutContract:
     def test_roles_are_known(self) -> None:
         """``roles`` speaks of axes that there are, with the words that growers know."""
         for layout in {type(layout): layout for layout in map(find_layout, self.pair())}.values():
-            text = " ".join([*layout.patterns.values(), *(v for m in self.pair() for v in layout.same(m).values())])
+            text = " ".join(
+                [
+                    *layout.patterns.values(),
+                    *(v for m in self.pair() for v in layout.same(m).values()),
+                ]
+            )
             axes = set(re.findall(r"[\w.{}]+", text))
-            unknown = {axis for axis in layout.roles if axis not in axes and not _is_numbered(axis, axes)}
+            unknown = {
+                axis for axis in layout.roles if axis not in axes and not _is_numbered(axis, axes)
+            }
             require(
                 not unknown,
                 f"roles has {some(unknown)}, and no pattern has such an axis.",
                 "Name in roles the axes that patterns or same() name.",
             )
-            wrong = {axis: role for axis, role in layout.roles.items() if role not in get_args(Role)}
+            wrong = {
+                axis: role for axis, role in layout.roles.items() if role not in get_args(Role)
+            }
             require(not wrong, f"roles has no such role: {wrong}.", f"Roles are {get_args(Role)}.")
 
     def test_lossless_growth_keeps_the_function(self) -> None:
-        """Random gains, biases and tokens in float64: the outputs stay equal, or the report says why not."""
+        """Random gains, biases and tokens in float64: the outputs stay equal, or the report says
+        why not.
+        """
         grown = self._grow("lossless")
         report = grown.report
         require(
@@ -215,7 +237,9 @@ class LayoutContract:
             )
 
     def test_probe_compares_sizes(self) -> None:
-        """Input depends on the generator and fixed sizes alone, and some output has one shape at every width."""
+        """Input depends on the generator and fixed sizes alone, and some output has one shape at
+        every width.
+        """
         draws, shapes = [], []
         for module in self.pair():
             generator = torch.Generator().manual_seed(5)
@@ -250,10 +274,14 @@ class LayoutContract:
         """The smaller model in float64, with random gains, biases and tokens."""
         return randomised(self.pair()[0].double())
 
-    def _probed(self, module: nn.Module, seed: int = 0, *, generator: torch.Generator | None = None) -> Outputs:
+    def _probed(
+        self, module: nn.Module, seed: int = 0, *, generator: torch.Generator | None = None
+    ) -> Outputs:
         """What the layout probes in eval mode; a layout without a probe is a Violation."""
         with seeded(0), evaluating(module):
-            found = find_layout(module).probe(module, generator or torch.Generator().manual_seed(seed))
+            found = find_layout(module).probe(
+                module, generator or torch.Generator().manual_seed(seed)
+            )
         if not found:
             raise Violation(
                 "The layout cannot probe the module, so nothing tells whether growth keeps its function.",
@@ -270,7 +298,8 @@ class LayoutContract:
             report = grow(source, target, watched)
         except ComptError as error:
             raise Violation(
-                f"'{grower}' cannot grow the pair: {error.what} {error.where}".rstrip(), _advice(error)
+                f"'{grower}' cannot grow the pair: {error.what} {error.where}".rstrip(),
+                _advice(error),
             ) from error
         return Grown(source, target, fresh, watched.claims[-1], report, watched)
 
@@ -292,7 +321,9 @@ def _advice(error: ComptError) -> str:
 
 def _is_numbered(axis: str, known: set[str]) -> bool:
     """Whether an axis is one that a pattern with ``{name}`` makes: 'embed_0' of 'embed_{stage}'."""
-    return any(re.fullmatch(re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(k)), axis) for k in known if "{" in k)
+    return any(
+        re.fullmatch(re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(k)), axis) for k in known if "{" in k
+    )
 
 
 def _plain(outputs: Outputs) -> dict[str, Tensor]:

@@ -41,7 +41,8 @@ SAMPLES = 4
 
 
 class ParadigmContract:
-    """A paradigm builds on the meta device, gives the outputs it names, and exports what it can load.
+    """A paradigm builds on the meta device, gives the outputs it names, and exports what it can
+    load.
 
     Usage, in a plug-in's own tests::
 
@@ -64,7 +65,9 @@ class ParadigmContract:
 
     def batch(self, paradigm: Paradigm, split: str = "train") -> Batch:
         """A prepared batch of four real samples."""
-        return paradigm.prepare(self._raw(paradigm, split), generator=torch.Generator().manual_seed(0))
+        return paradigm.prepare(
+            self._raw(paradigm, split), generator=torch.Generator().manual_seed(0)
+        )
 
     # What is checked
 
@@ -100,7 +103,11 @@ class ParadigmContract:
     def test_fresh_weights_depend_on_the_seed_alone(self) -> None:
         """``torch.manual_seed`` decides all of them, and nothing else does."""
         first, again, other = (
-            snapshot(build_member(PARADIGMS.build(dict(self.paradigm)), Member("member", self.model), seed=seed))
+            snapshot(
+                build_member(
+                    PARADIGMS.build(dict(self.paradigm)), Member("member", self.model), seed=seed
+                )
+            )
             for seed in (1, 1, 2)
         )
         different = changed(first, again)
@@ -116,7 +123,9 @@ class ParadigmContract:
         )
 
     def test_outputs_are_those_it_names(self) -> None:
-        """``forward`` returns every name in ``outputs``, and ``features`` are [batch, ..., width]."""
+        """``forward`` returns every name in ``outputs``, and ``features`` are [batch, ...,
+        width].
+        """
         paradigm, model = self.make()
         require(
             isinstance(paradigm.outputs, frozenset) and set(paradigm.features) <= paradigm.outputs,
@@ -152,16 +161,25 @@ class ParadigmContract:
         )
 
     def test_prepare_draws_from_its_generator(self) -> None:
-        """One seed of the generator makes one batch, and global random states have no part in it."""
+        """One seed of the generator makes one batch, and global random states have no part in
+        it.
+        """
         paradigm, _ = self.make()
         raw = self._raw(paradigm)
         state = random_state()
-        one, two = (paradigm.prepare(copy.deepcopy(raw), generator=torch.Generator().manual_seed(7)) for _ in range(2))
+        one, two = (
+            paradigm.prepare(copy.deepcopy(raw), generator=torch.Generator().manual_seed(7))
+            for _ in range(2)
+        )
         drawn = drawn_since(state)
         do = "Draw only from the generator that prepare() is given: torch.randn(shape, generator=generator)."
         require(not drawn, f"prepare() draws from the global random state of {some(drawn)}.", do)
         different = _differences(one, two)
-        require(not different, f"With one seed of its generator prepare() makes different {some(different)}.", do)
+        require(
+            not different,
+            f"With one seed of its generator prepare() makes different {some(different)}.",
+            do,
+        )
 
     def test_loss_has_gradients(self) -> None:
         """The loss terms are finite scalars whose sum has gradients."""
@@ -169,7 +187,9 @@ class ParadigmContract:
         batch = self.batch(paradigm)
         terms = paradigm.loss(paradigm.forward(model, batch), batch)
         require(
-            isinstance(terms, Mapping) and terms, f"loss() returns {terms!r}.", "Return a dict of at least one term."
+            isinstance(terms, Mapping) and terms,
+            f"loss() returns {terms!r}.",
+            "Return a dict of at least one term.",
         )
         wrong = [name for name, term in terms.items() if not is_finite_scalar(term)]
         require(
@@ -209,12 +229,18 @@ class ParadigmContract:
                 )
 
     def test_metrics_are_figures(self) -> None:
-        """Every split has finite metrics, with a chance level where that has a meaning; the model stays as it is."""
+        """Every split has finite metrics, with a chance level where that has a meaning; the model
+        stays as it is.
+        """
         paradigm, model = self.make()
         before = snapshot(model)
         for split in paradigm.splits:
             metrics = self._metrics(paradigm, model, split)
-            require(metrics, f"There is no metric for the split '{split}'.", "Return at least one from metrics().")
+            require(
+                metrics,
+                f"There is no metric for the split '{split}'.",
+                "Return at least one from metrics().",
+            )
             for name, metric in metrics.items():
                 require(
                     isinstance(metric, Metric),
@@ -228,15 +254,22 @@ class ParadigmContract:
                 )
                 share = metric.higher_is_better and 0 <= metric.value <= 1
                 require(
-                    metric.chance is None or (_is_figure(metric.chance) and (0 <= metric.chance <= 1 or not share)),
+                    metric.chance is None
+                    or (_is_figure(metric.chance) and (0 <= metric.chance <= 1 or not share)),
                     f"The chance level of the metric '{name}' is {metric.chance!r}.",
                     "Give Metric(chance=...) what guessing reaches, in the unit of the value, or None.",
                 )
         touched = changed(before, model)
-        require(not touched, f"metrics() changes {some(touched)} of the model.", "Measure on a copy what must change.")
+        require(
+            not touched,
+            f"metrics() changes {some(touched)} of the model.",
+            "Measure on a copy what must change.",
+        )
 
     def test_the_main_metric_is_stable(self) -> None:
-        """Measuring twice gives the same figures in the same order: the first one is the report's main figure."""
+        """Measuring twice gives the same figures in the same order: the first one is the report's
+        main figure.
+        """
         paradigm, model = self.make()
         for split in paradigm.splits[:1]:
             first, again = (self._metrics(paradigm, model, split) for _ in range(2))
@@ -266,7 +299,9 @@ class ParadigmContract:
     def test_exports_what_it_loads(self, tmp_path: Path) -> None:
         """A model that was exported and loaded gives equal outputs."""
         paradigm, model = self._exported(tmp_path)
-        with must_work("load() cannot read what export() wrote", "Write all that load() needs into the folder."):
+        with must_work(
+            "load() cannot read what export() wrote", "Write all that load() needs into the folder."
+        ):
             loaded = paradigm.load(tmp_path)
         batch = self.batch(paradigm)
         outputs: list[Outputs] = []
@@ -292,21 +327,40 @@ class ParadigmContract:
             "recognises() is False for what export() wrote.",
             "Override recognises(path): True where load() can read the path.",
         )
-        for what, path in (("an empty folder", empty), ("a text file", file), ("nothing", tmp_path / "nowhere")):
-            with must_work(f"recognises() fails for {what}", "Return False for what load() cannot read."):
+        for what, path in (
+            ("an empty folder", empty),
+            ("a text file", file),
+            ("nothing", tmp_path / "nowhere"),
+        ):
+            with must_work(
+                f"recognises() fails for {what}", "Return False for what load() cannot read."
+            ):
                 found = paradigm.recognises(path)
-            require(not found, f"recognises() is True for {what}.", "Look for the files that load() reads.")
+            require(
+                not found,
+                f"recognises() is True for {what}.",
+                "Look for the files that load() reads.",
+            )
 
     def test_loads_weights(self, tmp_path: Path) -> None:
-        """``load_weights`` fills a model from a stage's weights and from an export, or raises ConfigError."""
-        export, weights, damaged = tmp_path / "export", tmp_path / WEIGHTS, tmp_path / "damaged.safetensors"
+        """``load_weights`` fills a model from a stage's weights and from an export, or raises
+        ConfigError.
+        """
+        export, weights, damaged = (
+            tmp_path / "export",
+            tmp_path / WEIGHTS,
+            tmp_path / "damaged.safetensors",
+        )
         export.mkdir()
         damaged.write_bytes(b"no weights")
         paradigm, model = self._exported(export)
         save_weights(model, weights)
         for what, path in (("a stage's weights.safetensors", weights), ("its export", export)):
             other = build_member(paradigm, Member("member", self.model), seed=5)
-            with must_work(f"load_weights() cannot read {what}", "End load_weights() with super().load_weights()."):
+            with must_work(
+                f"load_weights() cannot read {what}",
+                "End load_weights() with super().load_weights().",
+            ):
                 paradigm.load_weights(other, path)
             different = changed(tensors_of(model), other)
             require(
@@ -336,7 +390,10 @@ class ParadigmContract:
             trained(config, broken, do, stop=True)
             do = "Let a second paradigm of one config go on where the first one stopped."
             trained(config, broken, do, resume=True)
-        one, two = ((folder / stage_name(0, "member_0") / WEIGHTS).read_bytes() for folder in (whole, broken))
+        one, two = (
+            (folder / stage_name(0, "member_0") / WEIGHTS).read_bytes()
+            for folder in (whole, broken)
+        )
         require(
             one == two,
             "A stage that was interrupted and resumed ends in other weights than one that was not.",
@@ -373,10 +430,15 @@ class ParadigmContract:
             return paradigm.metrics(model, split, [self.batch(paradigm, split)])
 
     def _exported(self, folder: Path) -> tuple[Paradigm, nn.Module]:
-        """The paradigm and a model with random gains and biases, exported; it is as it was before."""
+        """The paradigm and a model with random gains and biases, exported; it is as it was
+        before.
+        """
         paradigm, model = self.make()
         before = snapshot(randomised(model, scale=0.05))
-        with must_work("export() fails", "Write the model into the folder, which is empty, in its library's format."):
+        with must_work(
+            "export() fails",
+            "Write the model into the folder, which is empty, in its library's format.",
+        ):
             paradigm.export(model, folder)
         touched = changed(before, model)
         require(not touched, f"export() changes {some(touched)} of the model.", "Convert a copy.")
@@ -403,7 +465,11 @@ def _differences(one: Any, other: Any, name: str = "batch") -> list[str]:
         return [] if isinstance(other, Tensor) and not changed({"": one}, {"": other}) else [name]
     if isinstance(one, Mapping):
         keys = {*one, *other}
-        return [found for key in keys for found in _differences(one.get(key), other.get(key), str(key))]
+        return [
+            found for key in keys for found in _differences(one.get(key), other.get(key), str(key))
+        ]
     if isinstance(one, (list, tuple)):
-        return [found for pair in zip(one, other, strict=True) for found in _differences(*pair, name)]
+        return [
+            found for pair in zip(one, other, strict=True) for found in _differences(*pair, name)
+        ]
     return []

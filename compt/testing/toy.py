@@ -1,7 +1,8 @@
-"""A toy family that trains on a CPU in seconds: residual MLPs that classify points around random centres.
+"""A toy family that trains on a CPU in seconds: residual MLPs that classify points around random
+centres.
 
-Name it in a config: ``custom_imports=dict(imports=['compt.testing.toy'])``, ``paradigm=dict(type='toy')``,
-``model=dict(width=16, depth=1)``.
+Name it in a config: ``custom_imports=dict(imports=['compt.testing.toy'])``,
+``paradigm=dict(type='toy')``, ``model=dict(width=16, depth=1)``.
 """
 
 from __future__ import annotations
@@ -38,10 +39,18 @@ class ToyBlock(nn.Module):
 
 
 class ToyNet(nn.Module):
-    """``width`` x ``depth`` residual MLP over 8 inputs and 10 classes; ``rms`` takes RMSNorm for LayerNorm."""
+    """``width`` x ``depth`` residual MLP over 8 inputs and 10 classes; ``rms`` takes RMSNorm for
+    LayerNorm.
+    """
 
     def __init__(
-        self, width: int = 16, depth: int = 1, *, rms: bool = False, dropout: float = 0.1, classes: int = CLASSES
+        self,
+        width: int = 16,
+        depth: int = 1,
+        *,
+        rms: bool = False,
+        dropout: float = 0.1,
+        classes: int = CLASSES,
     ) -> None:
         super().__init__()
         norm = nn.RMSNorm if rms else nn.LayerNorm
@@ -63,9 +72,13 @@ class ToyNet(nn.Module):
 
 
 class TiedNet(ToyNet):
-    """A ToyNet of 8 classes whose head is its embedding: one tensor [8, D] with two names, as in language models."""
+    """A ToyNet of 8 classes whose head is its embedding: one tensor [8, D] with two names, as in
+    language models.
+    """
 
-    def __init__(self, width: int = 16, depth: int = 1, *, rms: bool = False, dropout: float = 0.1) -> None:
+    def __init__(
+        self, width: int = 16, depth: int = 1, *, rms: bool = False, dropout: float = 0.1
+    ) -> None:
         super().__init__(width, depth, rms=rms, dropout=dropout, classes=INPUTS)
         self.embed = nn.Linear(width, INPUTS, bias=False)
         self.head.weight = self.embed.weight
@@ -100,7 +113,11 @@ class ToyLayout(Layout):
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
         """Logits of four random points."""
         weight = next(module.parameters())
-        return {"logits": module(torch.randn(4, INPUTS, generator=generator, dtype=torch.float64).to(weight))}
+        return {
+            "logits": module(
+                torch.randn(4, INPUTS, generator=generator, dtype=torch.float64).to(weight)
+            )
+        }
 
 
 @LAYOUTS.register_module(name=f"{__name__}.TiedNet")
@@ -165,13 +182,20 @@ class Toy(Paradigm):
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Add a little noise, the same for teacher and student."""
         x = batch["x"]
-        return {**batch, "x": x + 0.05 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)}
+        return {
+            **batch,
+            "x": x
+            + 0.05 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype),
+        }
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Zeros on the model's device."""
         weight = next(model.parameters())
         label = torch.zeros(batch_size, dtype=torch.long, device=weight.device)
-        return {"x": torch.zeros(batch_size, INPUTS, device=weight.device, dtype=weight.dtype), "label": label}
+        return {
+            "x": torch.zeros(batch_size, INPUTS, device=weight.device, dtype=weight.dtype),
+            "label": label,
+        }
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """Features [B, D] and logits [B, 10], and the same under further names."""
@@ -183,7 +207,9 @@ class Toy(Paradigm):
         """Cross entropy."""
         loss = F.cross_entropy(outputs["logits"], batch["label"])
         return {
-            "cross_entropy": loss * float("nan") if self.fail_at is not None and self.steps >= self.fail_at else loss
+            "cross_entropy": loss * float("nan")
+            if self.fail_at is not None and self.steps >= self.fail_at
+            else loss
         }
 
     def after_step(self, model: nn.Module) -> None:

@@ -67,7 +67,9 @@ class TransfererContract:
     """Whether outputs may have tokens, ``[batch, tokens, width]``, as those of paradigms may."""
 
     def make(self, teacher: int = TEACHER, student: int = STUDENT) -> Transferer:
-        """The transferer, bound to a teacher and a student of these widths: override it where they must be equal."""
+        """The transferer, bound to a teacher and a student of these widths: override it where they
+        must be equal.
+        """
         transferer: Transferer = TRANSFERERS.build(dict(self.transfer))
         archs = []
         for width in (teacher, student):
@@ -83,12 +85,18 @@ class TransfererContract:
     def outputs(self, width: int, seed: int) -> dict[str, Tensor]:
         """Random outputs of every name in ``features``."""
         generator = torch.Generator().manual_seed(seed)
-        return {n: torch.randn(8, width, generator=generator).requires_grad_() for n in self.features}
+        return {
+            n: torch.randn(8, width, generator=generator).requires_grad_() for n in self.features
+        }
 
     def chain(self) -> dict[str, Any]:
-        """Config of the chain to try the transferer in: a toy that has outputs of every name in ``features``."""
+        """Config of the chain to try the transferer in: a toy that has outputs of every name in
+        ``features``.
+        """
         narrow, wide = self.outputs(TEACHER, 0), self.outputs(STUDENT, 0)
-        alike = {n: "logits" if narrow[n].shape == wide[n].shape else "features" for n in self.features}
+        alike = {
+            n: "logits" if narrow[n].shape == wide[n].shape else "features" for n in self.features
+        }
         return toy_chain(aliases={n: output for n, output in alike.items() if n not in Toy.outputs})
 
     # What is checked
@@ -101,7 +109,11 @@ class TransfererContract:
         """Every term is one finite number, from the beginning of a stage to its end."""
         for progress in (0.0, 0.5, 1.0):
             terms = self._terms(progress=progress)
-            require(isinstance(terms, Mapping), f"forward() returns {terms!r}.", "Return a dict of terms by name.")
+            require(
+                isinstance(terms, Mapping),
+                f"forward() returns {terms!r}.",
+                "Return a dict of terms by name.",
+            )
             wrong = [name for name, term in terms.items() if not is_finite_scalar(term)]
             require(
                 not wrong,
@@ -120,7 +132,9 @@ class TransfererContract:
         )
 
     def test_strength_is_a_weight(self) -> None:
-        """The weight is a finite number, not negative, all along the stage, and a limit is a positive share."""
+        """The weight is a finite number, not negative, all along the stage, and a limit is a
+        positive share.
+        """
         transferer = self.make()
         for progress in (i / 10 for i in range(11)):
             strength = transferer.strength(progress)
@@ -155,9 +169,19 @@ class TransfererContract:
 
     def test_the_teacher_does_not(self) -> None:
         """No gradient flows into the teacher's outputs, and neither side's outputs are changed."""
-        transferer, student, teacher = self.make(), self.outputs(STUDENT, 0), self.outputs(TEACHER, 1)
-        before = {side: {n: t.detach().clone() for n, t in o.items()} for side, o in (("s", student), ("t", teacher))}
-        with must_work("forward() writes into the outputs that it is given", "Use no in-place operations on them."):
+        transferer, student, teacher = (
+            self.make(),
+            self.outputs(STUDENT, 0),
+            self.outputs(TEACHER, 1),
+        )
+        before = {
+            side: {n: t.detach().clone() for n, t in o.items()}
+            for side, o in (("s", student), ("t", teacher))
+        }
+        with must_work(
+            "forward() writes into the outputs that it is given",
+            "Use no in-place operations on them.",
+        ):
             self._backward(transferer, student, teacher)
         graded = [n for n, t in teacher.items() if t.grad is not None]
         require(
@@ -166,11 +190,19 @@ class TransfererContract:
             "Detach what forward() reads of the teacher: teacher[name].detach().",
         )
         touched = [*changed(before["s"], _plain(student)), *changed(before["t"], _plain(teacher))]
-        require(not touched, f"forward() changes {some(touched)}.", "Use no in-place operations on outputs.")
+        require(
+            not touched,
+            f"forward() changes {some(touched)}.",
+            "Use no in-place operations on outputs.",
+        )
 
     def test_needs_are_what_it_reads(self) -> None:
         """The teacher gives no more than ``needs``, which is complete once ``bind`` has run."""
-        transferer, student, teacher = self._seeded_make(), self.outputs(STUDENT, 0), _plain(self.outputs(TEACHER, 1))
+        transferer, student, teacher = (
+            self._seeded_make(),
+            self.outputs(STUDENT, 0),
+            _plain(self.outputs(TEACHER, 1)),
+        )
         needs = transferer.needs
         require(
             isinstance(needs, frozenset) and needs <= set(self.features),
@@ -183,7 +215,8 @@ class TransfererContract:
             terms = transferer(student, given, progress=0.5)
         except KeyError as error:
             raise Violation(
-                f"forward() reads the teacher's {error}, which needs ({set(needs)}) does not name.", do
+                f"forward() reads the teacher's {error}, which needs ({set(needs)}) does not name.",
+                do,
             ) from error
         require(
             not _different(terms, self._seeded_make()(student, teacher, progress=0.5)),
@@ -232,7 +265,11 @@ class TransfererContract:
                 f"bind() fails under torch.device('meta'), where plans call it: {described(error.__cause__ or error)}",
                 "Read no values of tensors in bind(), and do not name a device.",
             ) from error
-        real = [n for n, t in (*transferer.named_parameters(), *transferer.named_buffers()) if not t.is_meta]
+        real = [
+            n
+            for n, t in (*transferer.named_parameters(), *transferer.named_buffers())
+            if not t.is_meta
+        ]
         require(
             not real,
             f"Under torch.device('meta') bind() makes {some(real)} on another device.",
@@ -243,17 +280,23 @@ class TransfererContract:
         """Outputs [batch, tokens, width] are as good as [batch, width]."""
         if not self.tokens:
             return
-        student, teacher = ({n: torch.stack([t, 2 * t, t + 1], dim=1) for n, t in o.items()} for o in self._both())
+        student, teacher = (
+            {n: torch.stack([t, 2 * t, t + 1], dim=1) for n, t in o.items()} for o in self._both()
+        )
         do = "Work on the last dimension alone (.mean(-1)); set tokens = False in the contract if it cannot be."
         with must_work("forward() fails on outputs [batch, tokens, width]", do):
             terms = self.make()(student, teacher, progress=0.5)
         wrong = [name for name, term in terms.items() if not is_finite_scalar(term)]
-        require(not wrong, f"Of outputs [batch, tokens, width] {some(wrong)} is no finite scalar.", do)
+        require(
+            not wrong, f"Of outputs [batch, tokens, width] {some(wrong)} is no finite scalar.", do
+        )
 
     def test_works_in_half_precision(self) -> None:
         """Under autocast to bfloat16, terms and gradients of large outputs are finite."""
         transferer = self.make()
-        student, teacher = ({n: 30 * t.detach().bfloat16() for n, t in o.items()} for o in self._both())
+        student, teacher = (
+            {n: 30 * t.detach().bfloat16() for n, t in o.items()} for o in self._both()
+        )
         student = {n: t.requires_grad_() for n, t in student.items()}
         do = "Compare in float32: student[name].float(), teacher[name].float(); guard exponentials and powers."
         with (
@@ -264,7 +307,11 @@ class TransfererContract:
             if terms:
                 torch.stack([term.float() for term in terms.values()]).sum().backward()
         wrong = [name for name, term in terms.items() if not is_finite_scalar(term)]
-        wrong += [f"gradient of {n}" for n, t in student.items() if t.grad is not None and not t.grad.isfinite().all()]
+        wrong += [
+            f"gradient of {n}"
+            for n, t in student.items()
+            if t.grad is not None and not t.grad.isfinite().all()
+        ]
         require(not wrong, f"Under autocast to bfloat16 {some(wrong)} is not finite.", do)
 
     def test_trains_a_chain(self, tmp_path: Path) -> None:
@@ -307,4 +354,6 @@ def _plain(outputs: Outputs) -> dict[str, Tensor]:
 
 def _different(one: Terms, other: Terms) -> set[str]:
     """Names of the terms that are not the same in both."""
-    return {n for n in {*one, *other} if n not in one or n not in other or not same(one[n], other[n])}
+    return {
+        n for n in {*one, *other} if n not in one or n not in other or not same(one[n], other[n])
+    }

@@ -27,7 +27,9 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """Load the newest readable checkpoint of a folder, None if there is none; unreadable ones are passed over."""
+    """Load the newest readable checkpoint of a folder, None if there is none; unreadable ones are
+    passed over.
+    """
     for path in checkpoints(folder):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)

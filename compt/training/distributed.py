@@ -9,7 +9,9 @@ from mmengine.dist import init_dist
 
 
 def start(launcher: str) -> None:
-    """Join the process group: NCCL where there are GPUs, else gloo, which mmengine would not choose itself."""
+    """Join the process group: NCCL where there are GPUs, else gloo, which mmengine would not choose
+    itself.
+    """
     if torch.cuda.is_available():
         init_dist(launcher, backend="nccl")
     else:
@@ -17,7 +19,9 @@ def start(launcher: str) -> None:
 
 
 def stop() -> None:
-    """Leave the process group once all is done: a thread of gloo may otherwise abort the exit of a finished run."""
+    """Leave the process group once all is done: a thread of gloo may otherwise abort the exit of a
+    finished run.
+    """
     torch.distributed.destroy_process_group()
 
 

@@ -1,4 +1,6 @@
-"""What a stage starts from: fresh weights, a checkpoint's, or those grown from the member before."""
+"""What a stage starts from: fresh weights, a checkpoint's, or those grown from the member
+before.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,17 @@ from compt.workdir import WorkDir
 
 
 class Start:
-    """The first weights of one stage. Where the grower learns, every process takes part; one writes."""
+    """The first weights of one stage. Where the grower learns, every process takes part; one
+    writes.
+    """
 
     def __init__(self, work: WorkDir, plan: StagePlan, paradigm: Paradigm) -> None:
         self.work, self.plan, self.paradigm = work, plan, paradigm
         self.config, self.folder = work.config.stages[plan.index], work.stages[plan.index]
 
     def write(self, runner: Config, report: Callable[[int, float], None]) -> None:
-        """Write the weights, if they are not fresh, then what is to be reported of them; each only once it is whole.
+        """Write the weights, if they are not fresh, then what is to be reported of them; each only
+        once it is whole.
 
         Args:
             runner: the stage's Runner config, from which growers that learn get their data.
@@ -70,7 +75,9 @@ class Start:
             save_tensors(new_entries(source, target, grower, seed=seed), self.folder.new)
         if options.optimizer_state:
             state = read_state(self.work.stages[self.plan.index - 1].optimizer)
-            save_tensors(grow_state(source, target, grower, state, seed=seed), self.folder.grown_optimizer)
+            save_tensors(
+                grow_state(source, target, grower, state, seed=seed), self.folder.grown_optimizer
+            )
 
     def _previous(self) -> nn.Module:
         before = self.work.config.stages[self.plan.index - 1]
@@ -79,10 +86,14 @@ class Start:
         return model
 
     def _load_init(self, path: Path) -> nn.Module:
-        """Load the checkpoint that the first member starts from: a finished stage's, or one of another library."""
+        """Load the checkpoint that the first member starts from: a finished stage's, or one of
+        another library.
+        """
         model = build_member(self.paradigm, self.config.member, seed=self.work.config.seed)
         try:
-            self.paradigm.load_weights(model, path / WEIGHTS if (path / MANIFEST).is_file() else path)
+            self.paradigm.load_weights(
+                model, path / WEIGHTS if (path / MANIFEST).is_file() else path
+            )
             self._check_same(model, path)
         except ConfigError as error:
             where = f"init of member '{self.config.member.name}'"
@@ -90,7 +101,9 @@ class Start:
         return model
 
     def _check_same(self, model: nn.Module, path: Path) -> None:
-        """Raise ConfigError if a model of equal shapes computes something else: other heads, another activation."""
+        """Raise ConfigError if a model of equal shapes computes something else: other heads,
+        another activation.
+        """
         if not self.paradigm.recognises(path):
             return
         given = self.paradigm.load(path)

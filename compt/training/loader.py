@@ -1,4 +1,6 @@
-"""Batches that depend on the seed and the iteration alone, so that a resumed stage sees the same ones."""
+"""Batches that depend on the seed and the iteration alone, so that a resumed stage sees the same
+ones.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,21 @@ def loader_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class EndlessBatches(Sampler[list[Any]]):
-    """Index batches of iterations ``start``, ``start + 1``, ...: each epoch a new permutation, no short batch.
+    """Index batches of iterations ``start``, ``start + 1``, ...: each epoch a new permutation, no
+    short batch.
 
     The first entry of each batch is a seed for the samples' own randomness.
     """
 
     def __init__(
-        self, length: int, batch_size: int, *, seed: int, start: int = 0, rank: int = 0, world: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.order: DistributedSampler = DistributedSampler(
             range(length),  # type: ignore[arg-type]
@@ -67,10 +77,12 @@ class EndlessBatches(Sampler[list[Any]]):
 
 
 class SeededFetch(Dataset):
-    """A data set that is read a batch at a time, with the random generators seeded for that batch alone.
+    """A data set that is read a batch at a time, with the random generators seeded for that batch
+    alone.
 
     The CPU's generators only: samples are made there, and a worker process may not touch the GPU.
-    ``torch.manual_seed`` would seed every kind of device, at a tenth of a millisecond and more each time.
+    ``torch.manual_seed`` would seed every kind of device, at a tenth of a millisecond and more each
+    time.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -100,9 +112,19 @@ def step_seed(seed: int, iteration: int, rank: int = 0) -> int:
 
 
 def train_loader(
-    dataset: Dataset, collate: Collate, *, batch_size: int, seed: int, start: int, rank: int, world: int, **options: Any
+    dataset: Dataset,
+    collate: Collate,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    rank: int,
+    world: int,
+    **options: Any,
 ) -> DataLoader:
-    """An endless loader that begins at iteration ``start``; ``options`` go to torch's DataLoader."""
+    """An endless loader that begins at iteration ``start``; ``options`` go to torch's
+    DataLoader.
+    """
     batches = EndlessBatches(
         len(dataset),  # type: ignore[arg-type]
         batch_size,
@@ -114,12 +136,18 @@ def train_loader(
     return _loader(SeededFetch(dataset), collate, batch_sampler=batches, **options)
 
 
-def eval_loader(dataset: Dataset, collate: Collate, *, batch_size: int, **options: Any) -> DataLoader:
+def eval_loader(
+    dataset: Dataset, collate: Collate, *, batch_size: int, **options: Any
+) -> DataLoader:
     """A loader over the whole data set, in order."""
     return _loader(dataset, collate, batch_size=batch_size, **options)
 
 
-def _loader(dataset: Dataset, collate: Collate, *, num_workers: int = 0, **options: Any) -> DataLoader:
+def _loader(
+    dataset: Dataset, collate: Collate, *, num_workers: int = 0, **options: Any
+) -> DataLoader:
     generator = torch.Generator().manual_seed(0)  # keeps the loader off the global random state
     options.setdefault("pin_memory", torch.cuda.is_available())
-    return DataLoader(dataset, collate_fn=collate, num_workers=num_workers, generator=generator, **options)
+    return DataLoader(
+        dataset, collate_fn=collate, num_workers=num_workers, generator=generator, **options
+    )

@@ -1,4 +1,6 @@
-"""The training and evaluation loops of a stage, as mmengine loops: by iteration, resumable to the bit."""
+"""The training and evaluation loops of a stage, as mmengine loops: by iteration, resumable to the
+bit.
+"""
 
 from __future__ import annotations
 
@@ -39,23 +41,27 @@ def open_dataset(paradigm: Paradigm, options: Mapping[str, Any], split: str) -> 
 
 
 def held_out(paradigm: Paradigm, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The splits to measure: the paradigm's own, or 'val' where an mmengine data set takes their place."""
+    """The splits to measure: the paradigm's own, or 'val' where an mmengine data set takes their
+    place.
+    """
     return ("val",) if options.get("dataset") is not None else tuple(paradigm.splits)
 
 
 @LOOPS.register_module(name="ComptTrainLoop")
 class TrainLoop(BaseLoop):
-    """Train for ``max_iters`` iterations, continuing from the stage's newest checkpoint if there is one.
+    """Train for ``max_iters`` iterations, continuing from the stage's newest checkpoint if there is
+    one.
 
     Args:
-        dataloader: ``batch_size``, ``num_workers`` and other options of torch's DataLoader; ``dataset`` for
-            an mmengine data set in place of the paradigm's.
+        dataloader: ``batch_size``, ``num_workers`` and other options of torch's DataLoader;
+            ``dataset`` for an mmengine data set in place of the paradigm's.
         max_iters: iterations of the stage.
         eval_iters: iterations after which to evaluate; the last one always is.
         save_interval: iterations between two checkpoints.
         keep: checkpoints to keep.
         check_interval: iterations between two checks that the loss is finite.
-        stop: config of the rule that may end the stage after an evaluation; see :mod:`compt.config.stopping`.
+        stop: config of the rule that may end the stage after an evaluation; see
+            :mod:`compt.config.stopping`.
     """
 
     def __init__(
@@ -109,7 +115,8 @@ class TrainLoop(BaseLoop):
         """Train to the end of the stage.
 
         Raises:
-            TrainingError: the loss is no longer finite, a checkpoint cannot be written, or a signal asked to stop.
+            TrainingError: the loss is no longer finite, a checkpoint cannot be written, or a signal
+                asked to stop.
         """
         self.runner.call_hook("before_train")
         state = load_checkpoint(self.folder, self.runner.logger.warning)
@@ -128,7 +135,9 @@ class TrainLoop(BaseLoop):
                 self.seconds += time.perf_counter() - start
                 self._after_step(stop)
             if not self._max_iters and self.runner.val_loop is not None:
-                self.curve.append({"iter": 0, "seconds": 0.0, "metrics": self.runner.val_loop.run()})
+                self.curve.append(
+                    {"iter": 0, "seconds": 0.0, "metrics": self.runner.val_loop.run()}
+                )
             self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
@@ -140,14 +149,21 @@ class TrainLoop(BaseLoop):
         with torch.no_grad():
             self.stage.paradigm.after_step(self.stage.student)
         self._finite = self._finite & torch.isfinite(outputs["loss"])
-        self.runner.call_hook("after_train_iter", batch_idx=self._iter, data_batch=batch, outputs=outputs)
+        self.runner.call_hook(
+            "after_train_iter", batch_idx=self._iter, data_batch=batch, outputs=outputs
+        )
         self._iter += 1
 
     def _after_step(self, stop: list[int]) -> None:
         """Check the loss, evaluate, save and stop, whatever is due."""
         evaluate = self._iter in self.eval_iters and self.runner.val_loop is not None
         alone = self.runner.world_size == 1
-        due = evaluate or self._due or self._iter == self._max_iters or self._iter % self.save_interval == 0
+        due = (
+            evaluate
+            or self._due
+            or self._iter == self._max_iters
+            or self._iter % self.save_interval == 0
+        )
         if due or (alone and stop) or self._iter % self.check_interval == 0:
             stop = stop if alone else self._agree(stop)
             self._check_finite()
@@ -176,7 +192,9 @@ class TrainLoop(BaseLoop):
             self._max_iters = self._iter
 
     def _agree(self, stop: list[int]) -> list[int]:
-        """The signal and the bad loss of any process, for all: one that went on alone would wait for the others."""
+        """The signal and the bad loss of any process, for all: one that went on alone would wait
+        for the others.
+        """
         told = torch.tensor([max(stop, default=0), int(not self._finite)])
         all_reduce(told, op="max")
         number, bad = told.tolist()
@@ -184,7 +202,9 @@ class TrainLoop(BaseLoop):
         return [number] if number else []
 
     def _save_due(self, stop: bool) -> bool:
-        """Whether to save now: what is due waits for accumulated gradients, which no checkpoint holds."""
+        """Whether to save now: what is due waits for accumulated gradients, which no checkpoint
+        holds.
+        """
         self._due = self._due or stop or self._iter % self.save_interval == 0
         whole = self._iter % self.runner.optim_wrapper._accumulative_counts == 0
         now = self._iter == self._max_iters or (self._due and whole)
@@ -221,9 +241,13 @@ class TrainLoop(BaseLoop):
         self._iter, self.seconds, self.curve = state["iter"], state["seconds"], state["curve"]
         self.stage.load_state_dict(state["model"])
         self.runner.optim_wrapper.load_state_dict(state["optimizer"])
-        for scheduler, saved in zip(self.runner.param_schedulers or [], state["schedulers"], strict=True):
+        for scheduler, saved in zip(
+            self.runner.param_schedulers or [], state["schedulers"], strict=True
+        ):
             scheduler.load_state_dict(saved)
-        self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
+        self.runner.optim_wrapper.initialize_count_status(
+            self.runner.model, self._iter, self._max_iters
+        )
         self.runner.logger.info(f"Resumed at iteration {self._iter} of {self._max_iters}.")
         if self.curve and self.curve[-1]["iter"] == self._iter:
             self._judge()
@@ -231,9 +255,11 @@ class TrainLoop(BaseLoop):
 
 @LOOPS.register_module(name="ComptEvalLoop")
 class EvalLoop(BaseLoop):
-    """Measure the student on every held-out split, with the paradigm's metrics and, on the first, mmengine's.
+    """Measure the student on every held-out split, with the paradigm's metrics and, on the first,
+    mmengine's.
 
-    ``run`` returns ``{'split/metric': {'value', 'chance', 'higher_is_better'}}`` in the paradigm's order.
+    ``run`` returns ``{'split/metric': {'value', 'chance', 'higher_is_better'}}`` in the paradigm's
+    order.
     """
 
     def __init__(self, runner: Runner, dataloader: Mapping[str, Any], evaluator: Any) -> None:
@@ -247,7 +273,9 @@ class EvalLoop(BaseLoop):
     def _split_loader(self, split: str) -> DataLoader:
         if split not in self.loaders:
             dataset = open_dataset(self.stage.paradigm, self.options, split)
-            self.loaders[split] = eval_loader(dataset, self.stage.paradigm.collate, **loader_options(self.options))
+            self.loaders[split] = eval_loader(
+                dataset, self.stage.paradigm.collate, **loader_options(self.options)
+            )
         return self.loaders[split]
 
     @torch.no_grad()
@@ -273,15 +301,22 @@ class EvalLoop(BaseLoop):
         self.runner.call_hook("after_val_epoch", metrics={k: m.value for k, m in found.items()})
         self.runner.call_hook("after_val")
         return {
-            k: {"value": m.value, "chance": m.chance, "higher_is_better": m.higher_is_better} for k, m in found.items()
+            k: {"value": m.value, "chance": m.chance, "higher_is_better": m.higher_is_better}
+            for k, m in found.items()
         }
 
     def _prepared(self, loader: DataLoader, *, measure: bool) -> Iterator[Batch]:
-        """Yield batches on the device, prepared, and show them to mmengine's evaluator on the way."""
-        generator = torch.Generator(next(self.stage.student.parameters()).device).manual_seed(self.stage.seed)
+        """Yield batches on the device, prepared, and show them to mmengine's evaluator on the
+        way.
+        """
+        generator = torch.Generator(next(self.stage.student.parameters()).device).manual_seed(
+            self.stage.seed
+        )
         for index, raw in enumerate(loader):
             self.runner.call_hook("before_val_iter", batch_idx=index, data_batch=raw)
-            batch = self.stage.paradigm.prepare(self.stage.data_preprocessor(raw, False), generator=generator)
+            batch = self.stage.paradigm.prepare(
+                self.stage.data_preprocessor(raw, False), generator=generator
+            )
             if measure and self.evaluator is not None:
                 outputs = self.stage.paradigm.forward(self.stage.student, batch)
                 self.evaluator.process(data_samples=[dict(outputs)], data_batch=batch)
@@ -291,7 +326,9 @@ class EvalLoop(BaseLoop):
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second SIGINT interrupts at once."""
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step; a second SIGINT
+    interrupts at once.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received

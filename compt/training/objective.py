@@ -1,4 +1,6 @@
-"""The loss of a stage's model as a function of its parameters, batch after batch: what growers learn from."""
+"""The loss of a stage's model as a function of its parameters, batch after batch: what growers
+learn from.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ ALWAYS_OFF = {"grad_checkpointing": False, "compile": False}
 class StageObjective:
     """The task's loss of a stage with given parameters, on the stage's next training batch.
 
-    It has what the stage itself has: data, batch size, masks, precision, number of processes. The order of the
-    samples is another one than the stage will see. The data is opened at the first call.
+    It has what the stage itself has: data, batch size, masks, precision, number of processes. The
+    order of the samples is another one than the stage will see. The data is opened at the first
+    call.
 
     Args:
         config: the stage's Runner config.
@@ -37,7 +40,12 @@ class StageObjective:
     """
 
     def __init__(
-        self, config: Config, target: nn.Module, *, calls: int, report: Callable[[int, float], None] | None = None
+        self,
+        config: Config,
+        target: nn.Module,
+        *,
+        calls: int,
+        report: Callable[[int, float], None] | None = None,
     ) -> None:
         self.config, self.target, self.announced = config, target, calls
         self.report = report
@@ -49,15 +57,22 @@ class StageObjective:
         """The loss [], with gradients for ``params``; over several processes the mean of both.
 
         Raises:
-            GrowthError: unknown names, or calls that were not announced where there are several processes.
+            GrowthError: unknown names, or calls that were not announced where there are several
+                processes.
         """
         stage = self._opened()
         unknown = sorted(set(params) - tensors_of(self.target).keys())
         if unknown:
-            raise GrowthError(f"The grower asked for the loss with tensors that the target lacks: {unknown[:3]}.")
+            raise GrowthError(
+                f"The grower asked for the loss with tensors that the target lacks: {unknown[:3]}."
+            )
         batch = stage.data_preprocessor(next(self._batches), True)
-        buffers = {name: buffer.clone() for name, buffer in self.target.named_buffers()}  # batch norms write theirs
-        given = {f"student.{name}": value for name, value in {**buffers, **_averaged(params)}.items()}
+        buffers = {
+            name: buffer.clone() for name, buffer in self.target.named_buffers()
+        }  # batch norms write theirs
+        given = {
+            f"student.{name}": value for name, value in {**buffers, **_averaged(params)}.items()
+        }
         loss = functional_call(stage, given, kwargs={**batch, "mode": "loss"})["loss"]
         loss = _mean(loss.detach()) + (loss - loss.detach())
         stage.iteration += 1
@@ -67,7 +82,9 @@ class StageObjective:
         return loss
 
     def summary(self) -> dict[str, Any]:
-        """What was asked of it: calls, and the mean loss of the first and the last tenth of them."""
+        """What was asked of it: calls, and the mean loss of the first and the last tenth of
+        them.
+        """
         tenth = max(1, len(self.losses) // 10)
         first, last = (sum(part) / tenth for part in (self.losses[:tenth], self.losses[-tenth:]))
         return {"calls": len(self.losses), "first_loss": first, "last_loss": last}
@@ -85,7 +102,11 @@ class StageObjective:
 
     def _build(self) -> StageModel:
         """The stage's model around the target, with no second copy of its weights."""
-        options = {k: v for k, v in self.config.model.to_dict().items() if k not in ("type", "init", "teacher")}
+        options = {
+            k: v
+            for k, v in self.config.model.to_dict().items()
+            if k not in ("type", "init", "teacher")
+        }
         options["switches"] = {**(options.get("switches") or {}), **ALWAYS_OFF}
         with torch.device("meta"):
             stage = StageModel(**options)

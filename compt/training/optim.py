@@ -1,4 +1,6 @@
-"""The optimizer of a stage: two parameter groups, as the field trains transformers; and what it takes over."""
+"""The optimizer of a stage: two parameter groups, as the field trains transformers; and what it
+takes over.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from compt.weights import read_state
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name="ComptOptimWrapperConstructor")
 class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Weight decay for matrices, none for gains, biases and scalars: two groups, not one a parameter.
+    """Weight decay for matrices, none for gains, biases and scalars: two groups, not one a
+    parameter.
 
     With a ``paramwise_cfg`` it is mmengine's own constructor.
     """
@@ -37,19 +40,28 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
             {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
         ]
         optimizer = OPTIMIZERS.build(
-            {**_fused(self.optimizer_cfg), **self.optimizer_cfg, "params": [g for g in groups if g["params"]]}
+            {
+                **_fused(self.optimizer_cfg),
+                **self.optimizer_cfg,
+                "params": [g for g in groups if g["params"]],
+            }
         )
         wrapper = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
         return OPTIM_WRAPPERS.build(wrapper, default_args={"optimizer": optimizer})
 
 
 def _fused(config: Mapping[str, Any]) -> dict[str, bool]:
-    """``fused=True`` for an optimizer of torch that has it, if the config does not choose for itself.
+    """``fused=True`` for an optimizer of torch that has it, if the config does not choose for
+    itself.
 
     torch's own default is a loop over the parameters on CPU, several times slower.
     """
     known = inspect.signature(OPTIMIZERS.get(config["type"])).parameters
-    return {"fused": True} if "fused" in known and not {"fused", "foreach", "differentiable"} & {*config} else {}
+    return (
+        {"fused": True}
+        if "fused" in known and not {"fused", "foreach", "differentiable"} & {*config}
+        else {}
+    )
 
 
 def named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -73,17 +85,21 @@ def load_named_state(model: nn.Module, optimizer: Optimizer, state: Mapping[str,
     params = [param for group in optimizer.param_groups for param in group["params"]]
     found = {i: known[names[p]] for i, p in enumerate(params) if names.get(p) in known}
     if any("momentum_buffer" in own for own in found.values()):
-        found = {i: found.get(i) or {"momentum_buffer": torch.zeros_like(p)} for i, p in enumerate(params)}
+        found = {
+            i: found.get(i) or {"momentum_buffer": torch.zeros_like(p)}
+            for i, p in enumerate(params)
+        }
     content["state"] = found
     optimizer.load_state_dict(content)
 
 
 @HOOKS.register_module(name="ComptGrownHook")
 class GrownHook(Hook):
-    """Let a grown member start with its source's optimizer state, and train its new entries at a rate of their own.
+    """Let a grown member start with its source's optimizer state, and train its new entries at a
+    rate of their own.
 
-    The step of a new entry, weight decay included, is scaled: for optimizers that work entry by entry this is
-    another learning rate.
+    The step of a new entry, weight decay included, is scaled: for optimizers that work entry by
+    entry this is another learning rate.
 
     Args:
         state: file of the grown optimizer state; a checkpoint of the stage itself replaces it.
@@ -91,7 +107,9 @@ class GrownHook(Hook):
         ratio: their learning rate relative to the others'.
     """
 
-    def __init__(self, *, state: str | None = None, new: str | None = None, ratio: float = 1.0) -> None:
+    def __init__(
+        self, *, state: str | None = None, new: str | None = None, ratio: float = 1.0
+    ) -> None:
         self.state, self.new, self.ratio = state, new, ratio
 
     def before_train(self, runner: Runner) -> None:
@@ -102,7 +120,11 @@ class GrownHook(Hook):
             load_named_state(model.student, optimizer, read_state(Path(self.state)))
         if self.new is not None:
             params = dict(model.student.named_parameters())
-            masks = {params[name]: mask for name, mask in read_state(Path(self.new)).items() if mask.any()}
+            masks = {
+                params[name]: mask
+                for name, mask in read_state(Path(self.new)).items()
+                if mask.any()
+            }
             scale_steps(optimizer, {p: mask.to(p.device) for p, mask in masks.items()}, self.ratio)
 
 

@@ -1,4 +1,6 @@
-"""What makes training cheaper without changing what is trained; works for every paradigm that has layouts."""
+"""What makes training cheaper without changing what is trained; works for every paradigm that has
+layouts.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,10 @@ ATTENTIONS = {
 class Switches:
     """The switches of one stage.
 
-    ``precision`` 'bf16' runs student, teacher and losses under autocast; weights and optimizer stay float32.
-    ``attention`` is the kernel that scaled_dot_product_attention takes; 'auto' lets torch choose.
-    ``grad_checkpointing`` recomputes each block's activations in the backward pass. ``compile`` is True, or
-    options of torch.compile.
+    ``precision`` 'bf16' runs student, teacher and losses under autocast; weights and optimizer stay
+    float32. ``attention`` is the kernel that scaled_dot_product_attention takes; 'auto' lets torch
+    choose. ``grad_checkpointing`` recomputes each block's activations in the backward pass.
+    ``compile`` is True, or options of torch.compile.
     """
 
     precision: str = "fp32"
@@ -44,7 +46,9 @@ class Switches:
 
     @contextmanager
     def context(self, device: str) -> Iterator[None]:
-        """Autocast and the attention kernel, on a type of device; what is not switched stays as it is."""
+        """Autocast and the attention kernel, on a type of device; what is not switched stays as it
+        is.
+        """
         with _autocast(device, PRECISIONS[self.precision]), _kernel(ATTENTIONS[self.attention]):
             yield
 
@@ -52,10 +56,14 @@ class Switches:
         """The function through torch.compile, where it is on."""
         if self.compile is False:
             return function
-        return torch.compile(function, **(self.compile if isinstance(self.compile, Mapping) else {}))
+        return torch.compile(
+            function, **(self.compile if isinstance(self.compile, Mapping) else {})
+        )
 
     def check(self, device: str) -> None:
-        """Try the attention kernel and the compiler's options, whatever they raise, on a type of device."""
+        """Try the attention kernel and the compiler's options, whatever they raise, on a type of
+        device.
+        """
         self.compiled(abs)
         if ATTENTIONS[self.attention] is not None:
             heads = torch.zeros(1, 1, 16, 64, device=device)
@@ -63,12 +71,16 @@ class Switches:
                 F.scaled_dot_product_attention(heads, heads, heads)
 
     def prepare(self, model: nn.Module) -> None:
-        """Get ready to train a model: its blocks recompute their activations, and compile as if it were the first."""
+        """Get ready to train a model: its blocks recompute their activations, and compile as if it
+        were the first.
+        """
         if self.grad_checkpointing:
             for scope in describe(model).depths:
                 for block in model.get_submodule(scope).children():
                     forward = _recomputed(type(block).forward, ATTENTIONS[self.attention])
-                    block.forward = MethodType(forward, block)  # a method: copies of the model have their own
+                    block.forward = MethodType(
+                        forward, block
+                    )  # a method: copies of the model have their own
         if self.compile is not False:
             torch.compiler.reset()  # torch compiles a function for eight models, then no more
 
@@ -82,7 +94,9 @@ def _kernel(kernel: SDPBackend | None) -> AbstractContextManager[None]:
 
 
 def _recomputed(forward: Callable[..., Any], kernel: SDPBackend | None) -> Callable[..., Any]:
-    """A block's forward that keeps only its input for the backward pass, which knows of no attention kernel."""
+    """A block's forward that keeps only its input for the backward pass, which knows of no
+    attention kernel.
+    """
 
     def within(*args: Any, **kwargs: Any) -> Any:
         with _kernel(kernel):

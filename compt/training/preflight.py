@@ -1,4 +1,6 @@
-"""Finds before anything is trained what would stop a stage later: data, optimizer, schedules, loaders, hooks."""
+"""Finds before anything is trained what would stop a stage later: data, optimizer, schedules,
+loaders, hooks.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> None:
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
         with _noting(faults, f"attention, compile (stage '{stage.member.name}')"):
             Switches(**stage.switches).check(device)
-        runner = stage_config(config, stage, stage_plan, Path(stage.member.name), init=None, teacher=None)
+        runner = stage_config(
+            config, stage, stage_plan, Path(stage.member.name), init=None, teacher=None
+        )
         import_modules_from_strings(runner.custom_imports["imports"])
         with DefaultScope.overwrite_default_scope(runner.default_scope):
             _check_runner(runner, faults)
@@ -68,7 +72,9 @@ def check_data(config: ChainConfig) -> None:
     with torch.device("meta"):
         for stage in config.stages:
             paradigm.build_model(stage.member)
-    loaders = [(s.runner["train_dataloader"], s.runner.get("val_dataloader") or {}) for s in config.stages]
+    loaders = [
+        (s.runner["train_dataloader"], s.runner.get("val_dataloader") or {}) for s in config.stages
+    ]
     train = {"train"} if any(one.get("dataset") is None for one, _ in loaders) else set()
     tested = paradigm.splits if any(one.get("dataset") is None for _, one in loaders) else ()
     try:
@@ -94,7 +100,15 @@ def _check_runner(config: Config, faults: Faults) -> None:
     data = TensorDataset(torch.zeros(config.train_dataloader["batch_size"], 1))
     with _noting(faults, "train_dataloader"):
         _known(DATASETS, config.train_dataloader.get("dataset"))
-        train_loader(data, _collate, seed=0, start=0, rank=0, world=1, **loader_options(config.train_dataloader))
+        train_loader(
+            data,
+            _collate,
+            seed=0,
+            start=0,
+            rank=0,
+            world=1,
+            **loader_options(config.train_dataloader),
+        )
     with _noting(faults, "val_dataloader"):
         _known(DATASETS, config.val_dataloader.get("dataset"))
         eval_loader(data, _collate, **loader_options(config.val_dataloader))
@@ -130,7 +144,9 @@ def _known(registry: Registry, cfg: Any) -> None:
     """Raise ConfigError where mmengine has nothing of the name that a config asks for."""
     kind = cfg.get("type") if isinstance(cfg, Mapping) else None
     if isinstance(kind, str) and registry.get(kind) is None:
-        raise ConfigError(f"mmengine has no {registry.name} '{kind}'.{did_you_mean(kind, registry.module_dict)}")
+        raise ConfigError(
+            f"mmengine has no {registry.name} '{kind}'.{did_you_mean(kind, registry.module_dict)}"
+        )
 
 
 def _collate(samples: Sequence[Any]) -> dict[str, Any]:

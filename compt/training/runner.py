@@ -1,4 +1,6 @@
-"""The only file that builds an mmengine Runner: a stage as an ordinary Runner config, and its run."""
+"""The only file that builds an mmengine Runner: a stage as an ordinary Runner config, and its
+run.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,17 @@ from compt.training.hooks import ProgressHook, Report
 from compt.training.loops import TrainLoop, stage_model
 from compt.training.optim import named_state
 
-IMPORTS = ["compt.training.stage", "compt.training.loops", "compt.training.hooks", "compt.training.optim"]
+IMPORTS = [
+    "compt.training.stage",
+    "compt.training.loops",
+    "compt.training.hooks",
+    "compt.training.optim",
+]
 LOG_INTERVAL = 10
 SMOOTHED = r"^(train/)?(loss|(task|transfer)/.+|grad_norm)$|^(train/|val/)?(data_)?time$"
-"""What logs average over a window. Held-out losses are not in it; by mmengine's own pattern they are."""
+"""What logs average over a window. Held-out losses are not in it; by mmengine's own pattern they
+are.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,13 +61,17 @@ class StageResult:
 
 
 class StageRunner(Runner):
-    """mmengine's Runner, with its log in files only: the terminal belongs to the chain's progress."""
+    """mmengine's Runner, with its log in files only: the terminal belongs to the chain's
+    progress.
+    """
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger without its console handler."""
         logger = super().build_logger(*args, **kwargs)
         for handler in list(logger.handlers):
-            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            if isinstance(handler, logging.StreamHandler) and not isinstance(
+                handler, logging.FileHandler
+            ):
                 logger.removeHandler(handler)
         return logger
 
@@ -127,7 +140,9 @@ def stage_config(
 
 
 def _grown(options: GrownOptions, given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The keys that a grown member changes: its learning rate, and the hook for what is not in its weights."""
+    """The keys that a grown member changes: its learning rate, and the hook for what is not in its
+    weights.
+    """
     changed: dict[str, Any] = {}
     wrapper = given["optim_wrapper"]
     if options.lr_mult != 1:
@@ -135,10 +150,15 @@ def _grown(options: GrownOptions, given: Mapping[str, Any], folder: Path) -> dic
         changed["optim_wrapper"] = {**wrapper, "optimizer": optimizer}
     hook = {
         **({"state": str(folder / GROWN_OPTIMIZER)} if options.optimizer_state else {}),
-        **({"new": str(folder / NEW), "ratio": options.new_ratio} if options.new_ratio != 1 else {}),
+        **(
+            {"new": str(folder / NEW), "ratio": options.new_ratio} if options.new_ratio != 1 else {}
+        ),
     }
     if hook:
-        changed["custom_hooks"] = [*listed(given.get("custom_hooks")), {"type": "ComptGrownHook", **hook}]
+        changed["custom_hooks"] = [
+            *listed(given.get("custom_hooks")),
+            {"type": "ComptGrownHook", **hook},
+        ]
     return changed
 
 
@@ -147,7 +167,11 @@ def _loops(
 ) -> dict[str, Any]:
     """Training and evaluation: loops, data, optimizer and schedules, taken out of what is given."""
     loader = given.pop("train_dataloader")
-    optim = {"type": "OptimWrapper", "constructor": "ComptOptimWrapperConstructor", **given.pop("optim_wrapper")}
+    optim = {
+        "type": "OptimWrapper",
+        "constructor": "ComptOptimWrapperConstructor",
+        **given.pop("optim_wrapper"),
+    }
     return {
         "train_dataloader": loader,
         "train_cfg": {
@@ -195,11 +219,15 @@ def _points(iters: int, evaluations: int) -> list[int]:
 
 
 def _schedulers(given: Any, iters: int) -> list[dict[str, Any]]:
-    """Turn schedules written as fractions of the stage into iterations; whole numbers stay as they are."""
+    """Turn schedules written as fractions of the stage into iterations; whole numbers stay as they
+    are.
+    """
     schedulers = []
     for one in listed(given):
         absolute = {
-            k: round(v * iters) if k in ("begin", "end", "T_max", "total_iters") and isinstance(v, float) else v
+            k: round(v * iters)
+            if k in ("begin", "end", "T_max", "total_iters") and isinstance(v, float)
+            else v
             for k, v in one.items()
         }
         begin, end = absolute.get("begin", 0), absolute.get("end", iters)

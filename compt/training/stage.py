@@ -1,4 +1,6 @@
-"""StageModel: the student, its frozen teacher, the paradigm's loss and the transfer losses, as one model."""
+"""StageModel: the student, its frozen teacher, the paradigm's loss and the transfer losses, as one
+model.
+"""
 
 from __future__ import annotations
 
@@ -54,12 +56,16 @@ class StageModel(BaseModel):
         super().__init__(data_preprocessor=data_preprocessor)
         self.paradigm: Paradigm = PARADIGMS.build(dict(paradigm))
         self.seed, self.iteration, self.max_iters = seed, 0, 1
-        self.student = build_member(self.paradigm, Member(member["name"], member["model"]), seed=seed)
+        self.student = build_member(
+            self.paradigm, Member(member["name"], member["model"]), seed=seed
+        )
         if init is not None:
             load_weights(self.student, Path(init))
         self.switches = Switches(**(switches or {}))
         self.switches.prepare(self.student)
-        self._run, self._teach = map(self.switches.compiled, (self.paradigm.forward, self.paradigm.teach))
+        self._run, self._teach = map(
+            self.switches.compiled, (self.paradigm.forward, self.paradigm.teach)
+        )
         self._teacher: list[nn.Module] = []  # in a list: not a submodule, so in no state dict
         self.transfer: Transferer | None = None
         if teacher is not None and transfer is not None:
@@ -67,7 +73,9 @@ class StageModel(BaseModel):
 
     def _add_teacher(self, teacher: Mapping[str, Any], transfer: Mapping[str, Any]) -> None:
         transferer: Transferer = TRANSFERERS.build(dict(transfer))
-        model = build_member(self.paradigm, Member(teacher["name"], teacher["model"]), seed=self.seed)
+        model = build_member(
+            self.paradigm, Member(teacher["name"], teacher["model"]), seed=self.seed
+        )
         load_weights(model, Path(teacher["weights"]))
         self._teacher = [model.eval().requires_grad_(False)]
         with torch.random.fork_rng(devices=[]):
@@ -95,7 +103,9 @@ class StageModel(BaseModel):
         return self.iteration / self.max_iters
 
     def generator(self) -> torch.Generator:
-        """The random numbers of this iteration: the same after a resume, other ones in each process."""
+        """The random numbers of this iteration: the same after a resume, other ones in each
+        process.
+        """
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         device = next(self.student.parameters()).device
         return torch.Generator(device).manual_seed(step_seed(self.seed, self.iteration, rank))
@@ -105,7 +115,9 @@ class StageModel(BaseModel):
         return self.switches.context(next(self.student.parameters()).device.type)
 
     def forward(self, mode: str = "tensor", **batch: Any) -> Any:
-        """Return the paradigm's outputs, or in mode 'loss' the losses: ``loss`` is their sum, the rest is for logs."""
+        """Return the paradigm's outputs, or in mode 'loss' the losses: ``loss`` is their sum, the
+        rest is for logs.
+        """
         prepared = self.paradigm.prepare(batch, generator=self.generator())
         with self.context():
             outputs = self._run(self.student, prepared)
@@ -121,7 +133,9 @@ class StageModel(BaseModel):
             losses["loss"] = task + sum(added.values())
             losses |= {f"transfer/{name}": term.detach() for name, term in added.items()}
         elif self.transfer:  # distributed training wants a gradient for every parameter
-            losses["loss"] = task + sum(0.0 * p.sum() for p in self.transfer.parameters() if p.requires_grad)
+            losses["loss"] = task + sum(
+                0.0 * p.sum() for p in self.transfer.parameters() if p.requires_grad
+            )
         return losses
 
     def _transfer_loss(
@@ -131,7 +145,10 @@ class StageModel(BaseModel):
         assert self.transfer is not None
         with torch.no_grad():
             targets = self._teach(self._teacher[0], batch, self.transfer.needs)
-        terms = {k: strength * v for k, v in self.transfer(outputs, targets, progress=self.progress).items()}
+        terms = {
+            k: strength * v
+            for k, v in self.transfer(outputs, targets, progress=self.progress).items()
+        }
         if self.transfer.limit is not None and terms:
             total = sum(terms.values(), start=torch.zeros_like(task)).detach().abs()
             factor = (self.transfer.limit * task.abs() / total.clamp_min(1e-12)).clamp(max=1.0)

@@ -15,12 +15,16 @@ class FeatureTransfer(Transferer):
 
     Args:
         weight, until, schedule: as of :class:`~compt.interfaces.Transferer`.
-        features: outputs to compare, ``[batch, ..., width]`` each; the paradigm's own ``features`` by default.
-        limit: largest share of the task loss that the weighted loss may reach ("L_IFD < L_task"); None: no limit.
+        features: outputs to compare, ``[batch, ..., width]`` each; the paradigm's own ``features``
+            by default.
+        limit: largest share of the task loss that the weighted loss may reach ("L_IFD < L_task");
+            None: no limit.
     """
 
     projected = True
-    """Whether a linear projection takes the student's features to the teacher's width, where it differs."""
+    """Whether a linear projection takes the student's features to the teacher's width, where it
+    differs.
+    """
 
     def __init__(
         self,
@@ -54,7 +58,10 @@ class FeatureTransfer(Transferer):
     def pairs(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
         """Each feature of the student, projected, with the teacher's."""
         for name in self.features or ():
-            yield self.heads[name](student[name]) if name in self.heads else student[name], teacher[name].detach()
+            yield (
+                self.heads[name](student[name]) if name in self.heads else student[name],
+                teacher[name].detach(),
+            )
 
 
 def mean(values: Iterator[Tensor] | Sequence[Tensor]) -> Tensor:

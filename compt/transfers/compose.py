@@ -13,17 +13,24 @@ from compt.registry import TRANSFERERS
 
 
 class Compose(Transferer):
-    """Add up the terms of several transferers; the teacher is run as long as one of them has a weight.
+    """Add up the terms of several transferers; the teacher is run as long as one of them has a
+    weight.
 
     Args:
         transfers: their configs.
         limit: largest share of the task loss that all of them together may reach; None: no limit.
     """
 
-    def __init__(self, *, transfers: Sequence[Mapping[str, Any]], limit: float | None = 0.9) -> None:
+    def __init__(
+        self, *, transfers: Sequence[Mapping[str, Any]], limit: float | None = 0.9
+    ) -> None:
         super().__init__()
         if not transfers:
-            raise ConfigError("compose has no transfers.", where="transfer compose", do="Give transfers=[dict(...)].")
+            raise ConfigError(
+                "compose has no transfers.",
+                where="transfer compose",
+                do="Give transfers=[dict(...)].",
+            )
         self.parts = nn.ModuleList(TRANSFERERS.build(dict(config)) for config in transfers)
         self.limit = limit
         self.needs = self._needs()

@@ -11,18 +11,23 @@ from compt.transfers._features import FeatureTransfer, mean
 
 
 class FeatureMse(FeatureTransfer):
-    """Squared distance between unit-length features of student and teacher, averaged over the features.
+    """Squared distance between unit-length features of student and teacher, averaged over the
+    features.
 
-    Where the widths differ, a linear projection takes the student's features into the teacher's space; it is
-    trained and checkpointed with the stage, and never exported.
-    Source: Chain-of-Models Pre-Training, arXiv 2604.12391, L_IFD. Differs: the distance is summed over the
-    width, not averaged, so that a weight means the same at every width (the paper's alpha = 500 over a mean
-    of 512 is a weight of 0.98 here).
+    Where the widths differ, a linear projection takes the student's features into the teacher's
+    space; it is trained and checkpointed with the stage, and never exported.
+    Source: Chain-of-Models Pre-Training, arXiv 2604.12391, L_IFD. Differs: the distance is summed
+    over the width, not averaged, so that a weight means the same at every width (the paper's alpha
+    = 500 over a mean of 512 is a weight of 0.98 here).
     """
 
     def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
-        """Return ``{'feature_mse': scalar}``; 0 where the features point the same way, at most 4."""
-        return {"feature_mse": mean([feature_distance(*pair) for pair in self.pairs(student, teacher)])}
+        """Return ``{'feature_mse': scalar}``; 0 where the features point the same way, at most
+        4.
+        """
+        return {
+            "feature_mse": mean([feature_distance(*pair) for pair in self.pairs(student, teacher)])
+        }
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:

@@ -11,16 +11,19 @@ from compt.interfaces import Architecture, Outputs, Schedule, Transferer
 
 
 class LogitKl(Transferer):
-    """KL divergence from the teacher's predicted distribution to the student's, averaged over all predictions.
+    """KL divergence from the teacher's predicted distribution to the student's, averaged over all
+    predictions.
 
-    Source: Hinton et al. 2015, arXiv 1503.02531: soft targets at a temperature T, times T squared, so that the
-    gradients keep their size. Differs: with ``top_k``, all other classes count as one class, so that the loss
-    stays a divergence of two distributions (of coarser ones: never larger than the whole).
+    Source: Hinton et al. 2015, arXiv 1503.02531: soft targets at a temperature T, times T squared,
+    so that the gradients keep their size. Differs: with ``top_k``, all other classes count as one
+    class, so that the loss stays a divergence of two distributions (of coarser ones: never larger
+    than the whole).
 
     Args:
         weight, until, schedule: as of :class:`~compt.interfaces.Transferer`.
         temperature: what the logits are divided by.
-        top_k: compare this many of the teacher's likeliest classes and the rest as one; None compares all.
+        top_k: compare this many of the teacher's likeliest classes and the rest as one; None
+            compares all.
         output: the logits to compare, ``[batch, ..., classes]``; the same classes in both models.
         limit: largest share of the task loss that the weighted loss may reach; None: no limit.
 
@@ -41,9 +44,15 @@ class LogitKl(Transferer):
     ) -> None:
         super().__init__(weight=weight, until=until, schedule=schedule)
         if not 0 < temperature < float("inf"):
-            raise ConfigError(f"temperature={temperature} is not positive.", where="transfer logit_kl")
+            raise ConfigError(
+                f"temperature={temperature} is not positive.", where="transfer logit_kl"
+            )
         if top_k is not None and top_k < 1:
-            raise ConfigError(f"top_k={top_k} is below 1.", where="transfer logit_kl", do="None compares all classes.")
+            raise ConfigError(
+                f"top_k={top_k} is below 1.",
+                where="transfer logit_kl",
+                do="None compares all classes.",
+            )
         self.temperature, self.top_k, self.output, self.limit = temperature, top_k, output, limit
         self.needs = frozenset({output})
 
@@ -58,23 +67,35 @@ class LogitKl(Transferer):
             )
 
     def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
-        """Return ``{'logit_kl': scalar}``, in nats times the squared temperature; 0 where predictions are equal."""
+        """Return ``{'logit_kl': scalar}``, in nats times the squared temperature; 0 where
+        predictions are equal.
+        """
         ours, theirs = student[self.output], teacher[self.output].detach()
-        return {"logit_kl": divergence(ours, theirs, temperature=self.temperature, top_k=self.top_k)}
+        return {
+            "logit_kl": divergence(ours, theirs, temperature=self.temperature, top_k=self.top_k)
+        }
 
 
-def divergence(student: Tensor, teacher: Tensor, *, temperature: float = 1.0, top_k: int | None = None) -> Tensor:
-    """T^2 KL(teacher || student) of logits at a temperature T: [B, ..., C], [B, ..., C] -> scalar, at least float32."""
+def divergence(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, top_k: int | None = None
+) -> Tensor:
+    """T^2 KL(teacher || student) of logits at a temperature T: [B, ..., C], [B, ..., C] -> scalar,
+    at least float32.
+    """
     wide = torch.promote_types(student.dtype, torch.float32)
     ours, theirs = (logits.to(wide) / temperature for logits in (student, teacher))
     if top_k is not None and top_k < theirs.shape[-1]:
         kept = theirs.topk(top_k, dim=-1, sorted=False).indices
         ours, theirs = _coarse(ours, kept), _coarse(theirs, kept)
-    terms = F.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), reduction="none", log_target=True)
+    terms = F.kl_div(
+        ours.log_softmax(-1), theirs.log_softmax(-1), reduction="none", log_target=True
+    )
     return temperature**2 * terms.sum(-1).mean()
 
 
 def _coarse(logits: Tensor, kept: Tensor) -> Tensor:
-    """The logits of some classes and of all others as one: [..., C], indices [..., K] -> [..., K + 1]."""
+    """The logits of some classes and of all others as one: [..., C], indices [..., K] -> [..., K +
+    1].
+    """
     rest = logits.scatter(-1, kept, float("-inf")).logsumexp(-1, keepdim=True)
     return torch.cat([logits.gather(-1, kept), rest], dim=-1)

@@ -14,10 +14,11 @@ from compt.transfers._features import FeatureTransfer, mean
 class Relation(FeatureTransfer):
     """Mean squared difference of the cosines of all pairs of samples, averaged over the features.
 
-    Compares [B, B] matrices, so that widths may differ without a projection to be learned. Features with more
-    dimensions are averaged over those between batch and width.
-    Source: Tung and Mori 2019, arXiv 1907.09682, and Park et al. 2019, arXiv 1904.05068. Differs: cosines, and a mean
-    over the pairs of different samples, so that a weight means the same for every batch size.
+    Compares [B, B] matrices, so that widths may differ without a projection to be learned. Features
+    with more dimensions are averaged over those between batch and width.
+    Source: Tung and Mori 2019, arXiv 1907.09682, and Park et al. 2019, arXiv 1904.05068. Differs:
+    cosines, and a mean over the pairs of different samples, so that a weight means the same for
+    every batch size.
     """
 
     projected = False
@@ -28,14 +29,20 @@ class Relation(FeatureTransfer):
         Raises:
             TrainingError: a batch of one sample has no pairs.
         """
-        return {"relation": mean([relation_distance(*pair) for pair in self.pairs(student, teacher)])}
+        return {
+            "relation": mean([relation_distance(*pair) for pair in self.pairs(student, teacher)])
+        }
 
 
 def relation_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the cosines of all pairs of samples: [B, ..., S], [B, ..., T] -> scalar."""
+    """Mean squared difference of the cosines of all pairs of samples: [B, ..., S], [B, ..., T] ->
+    scalar.
+    """
     count = len(student)
     if count < 2:
-        raise TrainingError("relation compares pairs of samples, and the batch has one.", do="Use batches of two.")
+        raise TrainingError(
+            "relation compares pairs of samples, and the batch has one.", do="Use batches of two."
+        )
     gap = _similarities(student) - _similarities(teacher)
     return gap.square().sum() / (count * (count - 1))  # the diagonal is 0
 

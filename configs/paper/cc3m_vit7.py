@@ -1,4 +1,5 @@
-"""Seven CLIP models from ViT-T to ViT-L on CC3M: the more members a family has, the less each one costs.
+"""Seven CLIP models from ViT-T to ViT-L on CC3M: the more members a family has, the less each one
+costs.
 
 Run:      mim train compt configs/paper/cc3m_vit7.py --launcher pytorch --gpus 8
 Needs:    as cc3m_vit.py: 8 GPUs for the global batch of 1024, and the same two tables

@@ -14,7 +14,9 @@ decay = 0.65
 
 
 def classifier(width, layers):
-    arch = dict(embed_dims=width, num_layers=layers, num_heads=width // 64, feedforward_channels=4 * width)
+    arch = dict(
+        embed_dims=width, num_layers=layers, num_heads=width // 64, feedforward_channels=4 * width
+    )
     return dict(
         type="mmpretrain.ImageClassifier",
         backbone=dict(
@@ -32,17 +34,28 @@ def classifier(width, layers):
 
 def imagenet(split, *transforms):
     pipeline = [dict(type="LoadImageFromFile"), *transforms, dict(type="PackInputs")]
-    return dict(type="mmpretrain.ImageNet", data_root="data/imagenet", split=split, pipeline=pipeline)
+    return dict(
+        type="mmpretrain.ImageNet", data_root="data/imagenet", split=split, pipeline=pipeline
+    )
 
 
 bicubic = dict(backend="pillow", interpolation="bicubic")
 augment = [
     dict(type="RandomResizedCrop", scale=224, **bicubic),
     dict(type="RandomFlip", prob=0.5),
-    dict(type="RandAugment", policies="timm_increasing", num_policies=2, total_level=10, magnitude_level=9),
+    dict(
+        type="RandAugment",
+        policies="timm_increasing",
+        num_policies=2,
+        total_level=10,
+        magnitude_level=9,
+    ),
     dict(type="RandomErasing", erase_prob=0.25, mode="rand"),
 ]
-centre = [dict(type="ResizeEdge", scale=256, edge="short", **bicubic), dict(type="CenterCrop", crop_size=224)]
+centre = [
+    dict(type="ResizeEdge", scale=256, edge="short", **bicubic),
+    dict(type="CenterCrop", crop_size=224),
+]
 
 paradigm = dict(type="mae", probe=None)
 chain = [
@@ -55,7 +68,10 @@ chain = [
 ]
 
 rates = {f"backbone.layers.{i}.": dict(lr_mult=decay ** (layers - i)) for i in range(layers)}
-rates |= {f"backbone.{name}": dict(lr_mult=decay ** (layers + 1)) for name in ("patch_embed", "cls_token", "pos_embed")}
+rates |= {
+    f"backbone.{name}": dict(lr_mult=decay ** (layers + 1))
+    for name in ("patch_embed", "cls_token", "pos_embed")
+}
 precision = "bf16"
 default_scope = "mmpretrain"
 train_dataloader = dict(batch_size=128, num_workers=16, dataset=imagenet("train", *augment))

@@ -14,7 +14,9 @@ Differs:  members of a chain share patches and head width: ViT-H has patches of 
 
 
 def mae(width, layers):
-    arch = dict(embed_dims=width, num_layers=layers, num_heads=width // 64, feedforward_channels=4 * width)
+    arch = dict(
+        embed_dims=width, num_layers=layers, num_heads=width // 64, feedforward_channels=4 * width
+    )
     return dict(
         type="mmpretrain.MAE",
         backbone=dict(type="mmpretrain.MAEViT", arch=arch, patch_size=16, mask_ratio=0.75),
@@ -37,7 +39,9 @@ def mae(width, layers):
 
 def imagenet(split, *transforms):
     pipeline = [dict(type="LoadImageFromFile"), *transforms, dict(type="PackInputs")]
-    return dict(type="mmpretrain.ImageNet", data_root="data/imagenet", split=split, pipeline=pipeline)
+    return dict(
+        type="mmpretrain.ImageNet", data_root="data/imagenet", split=split, pipeline=pipeline
+    )
 
 
 bicubic = dict(backend="pillow", interpolation="bicubic")
@@ -59,7 +63,11 @@ transfer = dict(type="feature_mse", weight=0.98)
 precision = "bf16"
 default_scope = "mmpretrain"
 train_dataloader = dict(
-    batch_size=512, num_workers=16, dataset=imagenet("train", crop, dict(type="RandomFlip", prob=0.5))
+    batch_size=512,
+    num_workers=16,
+    dataset=imagenet("train", crop, dict(type="RandomFlip", prob=0.5)),
 )
 val_dataloader = dict(dataset=imagenet("val", resize, center))
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1.5e-4 * 4096 / 256, weight_decay=0.05, betas=(0.9, 0.95)))
+optim_wrapper = dict(
+    optimizer=dict(type="AdamW", lr=1.5e-4 * 4096 / 256, weight_decay=0.05, betas=(0.9, 0.95))
+)

@@ -33,8 +33,23 @@ def learning_rate(value):
 
 
 chain = [
-    dict(name="llama-134m", model=llama(768, 12, 2048), samples=12_000_000, optim_wrapper=learning_rate(6e-4)),
-    dict(name="llama-399m", model=llama(1280, 16, 3456), samples=4_000_000, optim_wrapper=learning_rate(4e-4)),
-    dict(name="llama-1b", model=llama(2048, 22, 5632), samples=3_000_000, optim_wrapper=learning_rate(3e-4)),
+    dict(
+        name="llama-134m",
+        model=llama(768, 12, 2048),
+        samples=12_000_000,
+        optim_wrapper=learning_rate(6e-4),
+    ),
+    dict(
+        name="llama-399m",
+        model=llama(1280, 16, 3456),
+        samples=4_000_000,
+        optim_wrapper=learning_rate(4e-4),
+    ),
+    dict(
+        name="llama-1b",
+        model=llama(2048, 22, 5632),
+        samples=3_000_000,
+        optim_wrapper=learning_rate(3e-4),
+    ),
 ]
 train_dataloader = dict(batch_size=8, num_workers=2)

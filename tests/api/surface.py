@@ -1,4 +1,6 @@
-"""Writes down the public API as text, a line a name, argument, method or field: ``python -m tests.api.surface``."""
+"""Writes down the public API as text, a line a name, argument, method or field: ``python -m
+tests.api.surface``.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def lines() -> list[str]:
 def _described(path: str, thing: Any) -> Iterator[str]:
     if inspect.isclass(thing):
         yield f"{path}({_bases(thing)})"
-        yield from _arguments(f"{path}()", thing.__init__ if not dataclasses.is_dataclass(thing) else thing)
+        yield from _arguments(
+            f"{path}()", thing.__init__ if not dataclasses.is_dataclass(thing) else thing
+        )
         for name, member in _members(thing):
             if callable(member):
                 yield from _described(f"{path}.{name}", member)
@@ -44,13 +48,17 @@ def _described(path: str, thing: Any) -> Iterator[str]:
 
 
 def _bases(cls: type) -> str:
-    return ", ".join(base.__name__ for base in cls.__mro__[1:] if base.__module__.startswith("compt"))
+    return ", ".join(
+        base.__name__ for base in cls.__mro__[1:] if base.__module__.startswith("compt")
+    )
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
     """Public members of a class and its bases in compt."""
     bases = [base for base in cls.__mro__ if base.__module__.startswith("compt")]
-    names = {name for base in bases for name in {**vars(base), **vars(base).get("__annotations__", {})}}
+    names = {
+        name for base in bases for name in {**vars(base), **vars(base).get("__annotations__", {})}
+    }
     for name in sorted(names):
         if not name.startswith(("_", "test_")):
             member = inspect.getattr_static(cls, name, None)

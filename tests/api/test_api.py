@@ -1,4 +1,6 @@
-"""The public API is what is written down for its version; what an older one had is there or says that it goes."""
+"""The public API is what is written down for its version; what an older one had is there or says
+that it goes.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +38,25 @@ def version(file: Path) -> tuple[int, ...]:
 
 def test_what_the_version_before_had_is_there_or_is_said_to_go():
     here = tuple(map(int, api.API_VERSION.split(".")))
-    older = sorted((f for f in FOLDER.glob("*.txt") if version(f)[0] == here[0] and version(f) < here), key=version)
+    older = sorted(
+        (f for f in FOLDER.glob("*.txt") if version(f)[0] == here[0] and version(f) < here),
+        key=version,
+    )
     for file in older[-1:]:
         gone = set(file.read_text().splitlines()) - set(lines())
-        left = {line for line in gone if line.partition("(")[0].removeprefix("compt.") not in api.DEPRECATED}
+        left = {
+            line
+            for line in gone
+            if line.partition("(")[0].removeprefix("compt.") not in api.DEPRECATED
+        }
         assert not left, f"gone since {file.stem} without a warning: {sorted(left)}"
 
 
 def test_a_deprecated_name_goes_with_the_next_minor_version():
     here = int(api.API_VERSION.split(".")[1])
-    overdue = [name for name, gone in api.DEPRECATED.items() if int(gone.since.split(".")[1]) < here]
+    overdue = [
+        name for name, gone in api.DEPRECATED.items() if int(gone.since.split(".")[1]) < here
+    ]
     assert not overdue, f"it warned for one minor version: take it out of compt/api.py: {overdue}"
 
 
@@ -57,10 +68,15 @@ def test_nothing_else_is_public():
 
 
 def test_a_deprecated_name_works_and_warns_where_it_is_used(monkeypatch):
-    monkeypatch.setattr(api, "DEPRECATED", {"old_describe": api.Deprecation("compt.growth.axes:describe", since="1.0")})
+    monkeypatch.setattr(
+        api,
+        "DEPRECATED",
+        {"old_describe": api.Deprecation("compt.growth.axes:describe", since="1.0")},
+    )
     for _ in range(2):  # every time, not only the first
         with pytest.warns(
-            DeprecationWarning, match=r"compt\.old_describe is deprecated since API 1\.0: use compt\.axes\.describe"
+            DeprecationWarning,
+            match=r"compt\.old_describe is deprecated since API 1\.0: use compt\.axes\.describe",
         ) as seen:
             assert compt.old_describe is compt.describe
         assert seen[0].filename == __file__

@@ -74,7 +74,11 @@ def test_a_faulty_config_lists_its_faults(run, toy, tmp_path):
 @pytest.mark.parametrize("tail", ["", "run"])
 def test_a_file_in_the_way_of_the_work_folder(run, short, tmp_path, tail):
     (tmp_path / "file").write_text("mine")
-    refused(run("train", config_file(tmp_path, short), "--work-dir", tmp_path / "file" / tail), "file", "--work-dir")
+    refused(
+        run("train", config_file(tmp_path, short), "--work-dir", tmp_path / "file" / tail),
+        "file",
+        "--work-dir",
+    )
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -82,7 +86,11 @@ def test_a_foreign_folder_is_left_alone(run, short, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.tex").write_text("mine")
-    refused(run("train", config_file(tmp_path, short), "--work-dir", folder), "holds no chain", "--work-dir")
+    refused(
+        run("train", config_file(tmp_path, short), "--work-dir", folder),
+        "holds no chain",
+        "--work-dir",
+    )
     assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == ["thesis.tex"]
 
 

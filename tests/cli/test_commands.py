@@ -22,7 +22,15 @@ def test_a_plan_as_json_is_the_plan(run, toy, tmp_path):
     code, out, err = run("plan", file, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == compt.plan(toy).to_dict()
-    out = run("plan", file, "--json", "--individual", "--cfg-options", "individual.iters=5", "chain.1.iters=2").out
+    out = run(
+        "plan",
+        file,
+        "--json",
+        "--individual",
+        "--cfg-options",
+        "individual.iters=5",
+        "chain.1.iters=2",
+    ).out
     changed = load_config(toy, {"individual.iters": 5, "chain.1.iters": 2})
     assert json.loads(out) == compt.plan(changed, individual=True).to_dict()
     assert json.loads(out)["flops"] == 5 * 32 * (2272 + 13760 + 43680)
@@ -33,7 +41,8 @@ def test_a_plan_is_a_table_with_its_warnings(run, toy, tmp_path):
     code, out, _ = run("plan", config_file(tmp_path, toy))
     assert code == 0
     rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
-    # 256 * 2272 = 582 k; 256 * (13760 + 800) = 3.73 M; 192 * (43680 + 4672) = 9.28 M; together 13.6 M
+    # 256 * 2272 = 582 k; 256 * (13760 + 800) = 3.73 M; 192 * (43680 + 4672) = 9.28 M; together 13.6
+    # M
     assert [f"{n} %" in rows[m] for m, n in zip("abc", (4, 27, 68))] == [True] * 3
     assert "582 k" in rows["a"] and "3.73 M" in rows["b"] and "9.28 M" in rows["c"]
     assert "chain 13.6 MFLOP; every member alone 15.3 MFLOP (1.12x the chain)" in out
@@ -54,7 +63,11 @@ def test_list_and_check_are_json(run):
     code, out, _ = run("list", "--json")
     rows = {(row["registry"], row["name"]): row for row in json.loads(out)}
     assert code == 0
-    assert {("growers", "lossless"), ("transfers", "feature_mse"), ("paradigms", "clip")} <= rows.keys()
+    assert {
+        ("growers", "lossless"),
+        ("transfers", "feature_mse"),
+        ("paradigms", "clip"),
+    } <= rows.keys()
     assert rows["growers", "lossless"]["target"] == "compt.growers.lossless:Lossless"
     code, out, _ = run("check", "--json")
     checked = {(row["registry"], row["name"]): row for row in json.loads(out)}
@@ -66,7 +79,9 @@ def test_list_and_check_are_json(run):
 def test_list_is_a_table(run):
     code, out, _ = run("list")
     assert code == 0
-    assert re.search(r"growers +leading_block +compt +\S+ +compt\.growers\.leading_block:LeadingBlock", out)
+    assert re.search(
+        r"growers +leading_block +compt +\S+ +compt\.growers\.leading_block:LeadingBlock", out
+    )
 
 
 # report
@@ -122,5 +137,13 @@ print("loaded", sorted({"torch", "mmengine", "open_clip", "rich", "matplotlib"} 
     result = shell("-c", code, folder=tmp_path)
     assert result.code == 0, result.err
     assert "loaded []" in result.out
-    for word in ("--work-dir", "--resume", "--individual", "--launcher", "--cfg-options", "--grower", "--json"):
+    for word in (
+        "--work-dir",
+        "--resume",
+        "--individual",
+        "--launcher",
+        "--cfg-options",
+        "--grower",
+        "--json",
+    ):
         assert word in result.out

@@ -36,7 +36,10 @@ def test_the_first_member_is_not_trained_twice(both):
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (chain, alone)]
     assert [m.pop("mode") for m in manifests] == ["chain", "individual"]
     assert manifests[0] == manifests[1]  # the seconds too: it is a copy
-    assert load_file(chain / "weights.safetensors").keys() == load_file(alone / "weights.safetensors").keys()
+    assert (
+        load_file(chain / "weights.safetensors").keys()
+        == load_file(alone / "weights.safetensors").keys()
+    )
     second = json.loads((both.with_name("run_individual") / "02_b" / "manifest.json").read_text())
     assert second["grower"] is None
 
@@ -54,7 +57,10 @@ def test_an_initialised_first_member_is_trained_alone_from_scratch(run, toy, fin
     file = config_file(tmp_path, {**toy, "compare": True, "individual": dict(budget="chain")})
     code, _, err = run("train", file, "--work-dir", tmp_path / "run")
     assert code == 0, err
-    chain, alone = (load_file(tmp_path / name / "01_a" / "weights.safetensors") for name in ("run", "run_individual"))
+    chain, alone = (
+        load_file(tmp_path / name / "01_a" / "weights.safetensors")
+        for name in ("run", "run_individual")
+    )
     assert any((chain[name] != alone[name]).any() for name in chain)
 
 

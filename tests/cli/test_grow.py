@@ -29,10 +29,16 @@ def same_outputs(small: ToyNet, large: ToyNet) -> bool:
 @pytest.mark.parametrize("part", ["01_a", "01_a/export"])
 def test_a_grown_checkpoint_computes_the_same(run, finished, larger, tmp_path, part):
     out = tmp_path / "out"
-    code, text, err = run("grow", "--from", finished / part, "--to", larger, "-o", out, "--paradigm", "toy", "--json")
+    code, text, err = run(
+        "grow", "--from", finished / part, "--to", larger, "-o", out, "--paradigm", "toy", "--json"
+    )
     assert code == 0, err
     report = json.loads(text)
-    assert (report["grower"], report["function_preserving"], report["dropped"]) == ("lossless", True, [])
+    assert (report["grower"], report["function_preserving"], report["dropped"]) == (
+        "lossless",
+        True,
+        [],
+    )
     assert report["error"] < 1e-4
     small, large = Toy().load(finished / "01_a" / "export"), Toy().load(out)
     assert (large.embed.out_features, len(large.blocks)) == (16, 3)
@@ -42,7 +48,9 @@ def test_a_grown_checkpoint_computes_the_same(run, finished, larger, tmp_path, p
 
 
 def test_the_paradigm_is_found_from_the_checkpoint(run, finished, larger, tmp_path):
-    code, out, err = run("grow", "--from", finished / "01_a", "--to", larger, "-o", tmp_path / "out")
+    code, out, err = run(
+        "grow", "--from", finished / "01_a", "--to", larger, "-o", tmp_path / "out"
+    )
     assert code == 0, err
     assert "keeps the function" in out
     assert (tmp_path / "out" / "toy.safetensors").is_file()
@@ -50,7 +58,9 @@ def test_the_paradigm_is_found_from_the_checkpoint(run, finished, larger, tmp_pa
 
 def test_growth_depends_on_grower_and_seed(run, finished, larger, tmp_path):
     def grown(name: str, *options: Any) -> dict[str, torch.Tensor]:
-        code, *_ = run("grow", "--from", finished / "01_a", "--to", larger, "-o", tmp_path / name, *options)
+        code, *_ = run(
+            "grow", "--from", finished / "01_a", "--to", larger, "-o", tmp_path / name, *options
+        )
         assert code == 0
         return load_file(tmp_path / name / "toy.safetensors")
 
@@ -78,14 +88,26 @@ def test_growth_depends_on_grower_and_seed(run, finished, larger, tmp_path):
         ("--to", "ViT-B-32", ("ViT-B-32",)),
     ],
 )
-def test_growth_that_cannot_be_is_refused_and_writes_nothing(run, finished, larger, tmp_path, option, value, words):
-    contents = {"text": "{", "list": "[1]", "misspelt": '{"widht": 16}', "small": '{"width": 8, "depth": 2}'}
+def test_growth_that_cannot_be_is_refused_and_writes_nothing(
+    run, finished, larger, tmp_path, option, value, words
+):
+    contents = {
+        "text": "{",
+        "list": "[1]",
+        "misspelt": '{"widht": 16}',
+        "small": '{"width": 8, "depth": 2}',
+    }
     for name, content in contents.items():
         (tmp_path / f"{name}.json").write_text(content)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "toy.safetensors").write_bytes(b"not weights")
     out = tmp_path / "out"
-    given: dict[str, Any] = {"--from": finished / "02_b", "--to": larger, "-o": out, "--paradigm": "toy"}
+    given: dict[str, Any] = {
+        "--from": finished / "02_b",
+        "--to": larger,
+        "-o": out,
+        "--paradigm": "toy",
+    }
     given[option] = tmp_path / value if option == "--from" or value.endswith(".json") else value
     refused(run("grow", *(part for pair in given.items() for part in pair)), *words)
     assert not out.exists() or not list(out.iterdir())
@@ -105,14 +127,20 @@ def test_growth_does_not_overwrite(run, finished, larger, tmp_path, kind):
 
 def test_a_folder_that_nobody_reads_is_refused(run, larger, tmp_path):
     (tmp_path / "other").mkdir()
-    refused(run("grow", "--from", tmp_path / "other", "--to", larger, "-o", tmp_path / "out"), "other", "--paradigm")
+    refused(
+        run("grow", "--from", tmp_path / "other", "--to", larger, "-o", tmp_path / "out"),
+        "other",
+        "--paradigm",
+    )
 
 
 def clip_model(width: int, layers: int, size: int = 32) -> dict[str, Any]:
     return dict(
         embed_dim=32,
         vision_cfg=dict(image_size=size, patch_size=16, width=width, layers=layers, head_width=16),
-        text_cfg=dict(context_length=8, vocab_size=99, width=width, layers=layers, heads=width // 16),
+        text_cfg=dict(
+            context_length=8, vocab_size=99, width=width, layers=layers, heads=width // 16
+        ),
     )
 
 
@@ -135,7 +163,10 @@ def test_a_grown_open_clip_folder_computes_the_same(run, tmp_path, kind):
     assert code == 0, err
     report = json.loads(text)
     assert report["function_preserving"], report["reason"]
-    small, large = (open_clip.create_model_and_transforms(f"local-dir:{folder}")[0].eval() for folder in (source, out))
+    small, large = (
+        open_clip.create_model_and_transforms(f"local-dir:{folder}")[0].eval()
+        for folder in (source, out)
+    )
     assert large.transformer.width == 64
     image, text = torch.randn(3, 3, 32, 32), torch.randint(1, 99, (3, 8))
     with torch.no_grad():

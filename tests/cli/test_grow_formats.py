@@ -1,4 +1,6 @@
-"""``compt grow`` on what other libraries write: open_clip and Hugging Face folders, and files of weights alone."""
+"""``compt grow`` on what other libraries write: open_clip and Hugging Face folders, and files of
+weights alone.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,17 @@ def clip_model(width: int, layers: int, heads: int = 16) -> dict[str, Any]:
     return dict(
         embed_dim=32,
         vision_cfg=dict(image_size=32, patch_size=16, width=width, layers=layers, head_width=heads),
-        text_cfg=dict(context_length=8, vocab_size=99, width=width, layers=layers, heads=width // heads),
+        text_cfg=dict(
+            context_length=8, vocab_size=99, width=width, layers=layers, heads=width // heads
+        ),
     )
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """A small CLIP as open_clip keeps it: a folder, a training checkpoint and a state dict; and configs."""
+    """A small CLIP as open_clip keeps it: a folder, a training checkpoint and a state dict; and
+    configs.
+    """
     pytest.importorskip("open_clip")
     from compt.paradigms.clip import Clip
 
@@ -55,7 +61,8 @@ def clip(tmp_path_factory) -> Path:
     torch.save(state, folder / "plain.pt")
     wrapped = {f"module.{name}": value for name, value in state.items()}
     torch.save(
-        dict(epoch=7, name="run", state_dict=wrapped, optimizer=dict(state={}, param_groups=[])), folder / "e.pt"
+        dict(epoch=7, name="run", state_dict=wrapped, optimizer=dict(state={}, param_groups=[])),
+        folder / "e.pt",
     )
     written(folder / "small.json", clip_model(32, 2))
     written(folder / "large.json", clip_model(64, 3))
@@ -80,7 +87,9 @@ def same_features(one: Path, other: Path) -> None:
 
 
 def test_an_open_clip_folder_grows_into_a_larger_one(run, clip, tmp_path):
-    report = grown(run, "--from", clip / "source", "--to", clip / "large.json", "-o", tmp_path / "out")
+    report = grown(
+        run, "--from", clip / "source", "--to", clip / "large.json", "-o", tmp_path / "out"
+    )
     assert report["grower"] == "lossless"
     assert (report["dropped"], report["out"]) == ([], str(tmp_path / "out"))
     assert {"copied", "expanded"} <= {*report["params"].values()}
@@ -98,7 +107,9 @@ def test_weights_alone_grow_where_their_model_is_named(run, clip, tmp_path, file
 
 def test_a_folder_may_be_held_to_a_source_model_too(run, clip, tmp_path):
     named = ["--source-model", clip / "small.json"]
-    grown(run, "--from", clip / "source", "--to", clip / "large.json", "-o", tmp_path / "out", *named)
+    grown(
+        run, "--from", clip / "source", "--to", clip / "large.json", "-o", tmp_path / "out", *named
+    )
     same_features(clip / "source", tmp_path / "out")
 
 
@@ -124,7 +135,10 @@ def test_weights_alone_need_their_paradigm_and_model(run, clip, tmp_path, option
         (clip_model(32, 3), ("lacks 'visual.transformer.resblocks.2.ln_1.weight'", "and 20 more")),
         (clip_model(48, 2), ("'visual.class_embedding' is [32] in it and [48] in the model",)),
         (clip_model(32, 1), ("resblocks.1.", "unknown to the model")),
-        (dict(clip_model(32, 2), embed_dim=16), ("'visual.proj' is [32, 32] in it and [32, 16]", "text_projection")),
+        (
+            dict(clip_model(32, 2), embed_dim=16),
+            ("'visual.proj' is [32, 32] in it and [32, 16]", "text_projection"),
+        ),
     ],
 )
 def test_another_source_model_is_refused_by_its_tensors(run, clip, tmp_path, source, model, words):

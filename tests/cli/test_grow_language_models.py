@@ -1,4 +1,6 @@
-"""``compt grow`` on folders of transformers: larger ones that compute the same and keep the tokenizer."""
+"""``compt grow`` on folders of transformers: larger ones that compute the same and keep the
+tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -45,13 +47,19 @@ def save_model(folder: Path, config: dict[str, Any], dtype: torch.dtype = torch.
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A Llama with a tokenizer of its own, as transformers saves them, and the config of a larger one."""
+    """A Llama with a tokenizer of its own, as transformers saves them, and the config of a larger
+    one.
+    """
     path = tmp_path_factory.mktemp("llama")
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300, special_tokens=SPECIAL, show_progress=False
+    )
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.train_from_iterator(TEXT, trainer)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>"
+    )
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     tokenizer.save_pretrained(path / "source")
     save_model(path / "source", llama(32, 2, vocab_size=301))
@@ -79,12 +87,20 @@ def test_a_folder_grows_into_a_larger_one_with_its_tokenizer(run, folder, tmp_pa
     assert (report["grower"], report["dropped"]) == ("lossless", [])
     same_logits(source, out)
     config = json.loads((out / "config.json").read_text())
-    assert (config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]) == (64, 3, 301)
+    assert (config["hidden_size"], config["num_hidden_layers"], config["vocab_size"]) == (
+        64,
+        3,
+        301,
+    )
     before, after = (AutoTokenizer.from_pretrained(path) for path in (source, out))
     for text in TEXT:
         assert after(text)["input_ids"] == before(text)["input_ids"]
     assert after.get_vocab() == before.get_vocab()
-    assert (after.bos_token, after.eos_token, after.chat_template) == ("<s>", "</s>", before.chat_template)
+    assert (after.bos_token, after.eos_token, after.chat_template) == (
+        "<s>",
+        "</s>",
+        before.chat_template,
+    )
 
 
 def test_a_folder_names_the_larger_model_too(run, folder, tmp_path):
@@ -94,7 +110,9 @@ def test_a_folder_names_the_larger_model_too(run, folder, tmp_path):
 
 
 def test_a_tied_head_and_half_precision_are_kept_as_one_and_widened(run, folder, tmp_path):
-    gpt2 = dict(model_type="gpt2", n_head=2, n_positions=32, vocab_size=300, bos_token_id=0, eos_token_id=0)
+    gpt2 = dict(
+        model_type="gpt2", n_head=2, n_positions=32, vocab_size=300, bos_token_id=0, eos_token_id=0
+    )
     source, out = tmp_path / "source", tmp_path / "out"
     save_model(source, dict(gpt2, n_embd=32, n_layer=2), torch.bfloat16)
     to = written(tmp_path / "to.json", dict(gpt2, n_embd=64, n_layer=3, n_head=4))
@@ -120,12 +138,32 @@ def test_weights_alone_need_their_model(run, folder, tmp_path):
 
 @pytest.mark.parametrize("source", ["source", "source/model.safetensors"])
 def test_another_source_model_is_refused_by_its_tensors(run, folder, tmp_path, source):
-    named = ["--paradigm", "causal_lm", "--source-model", written(tmp_path / "o.json", llama(48, 2, vocab_size=301))]
-    result = run("grow", "--from", folder / source, "--to", folder / "large.json", "-o", tmp_path / "out", *named)
-    refused(result, "not of this model", "'model.embed_tokens.weight' is [301, 32] in it and [301, 48] in the model")
+    named = [
+        "--paradigm",
+        "causal_lm",
+        "--source-model",
+        written(tmp_path / "o.json", llama(48, 2, vocab_size=301)),
+    ]
+    result = run(
+        "grow",
+        "--from",
+        folder / source,
+        "--to",
+        folder / "large.json",
+        "-o",
+        tmp_path / "out",
+        *named,
+    )
+    refused(
+        result,
+        "not of this model",
+        "'model.embed_tokens.weight' is [301, 32] in it and [301, 48] in the model",
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_another_vocabulary_is_refused(run, folder, tmp_path):
     to = written(tmp_path / "to.json", llama(64, 3, vocab_size=512))
-    refused(run("grow", "--from", folder / "source", "--to", to, "-o", tmp_path / "out"), "512", "301")
+    refused(
+        run("grow", "--from", folder / "source", "--to", to, "-o", tmp_path / "out"), "512", "301"
+    )

@@ -20,16 +20,28 @@ OPTIMIZER = dict(type="AdamW", lr=1e-3)
 BAD_PARTS = {
     "optimizer argument": (dict(optim_wrapper=dict(optimizer=dict(type="AdamW", lrr=1.0))), "lrr"),
     "optimizer": (dict(optim_wrapper=dict(optimizer=dict(type="AdamWW", lr=1.0))), "'AdamWW'"),
-    "optimizer wrapper": (dict(optim_wrapper=dict(type="OptimWraper", optimizer=OPTIMIZER)), "'OptimWraper'"),
-    "wrapper argument": (dict(optim_wrapper=dict(optimizer=OPTIMIZER, clip_gradd=dict(max_norm=1))), "clip_gradd"),
+    "optimizer wrapper": (
+        dict(optim_wrapper=dict(type="OptimWraper", optimizer=OPTIMIZER)),
+        "'OptimWraper'",
+    ),
+    "wrapper argument": (
+        dict(optim_wrapper=dict(optimizer=OPTIMIZER, clip_gradd=dict(max_norm=1))),
+        "clip_gradd",
+    ),
     "no wrapper": (dict(optim_wrapper=5), "optim_wrapper"),
     "scheduler": (dict(param_scheduler=[dict(type="CosineAnealingLR")]), "'CosineAnealingLR'"),
-    "scheduler argument": (dict(param_scheduler=[dict(type="CosineAnnealingLR", eta_mn=0.0)]), "eta_mn"),
+    "scheduler argument": (
+        dict(param_scheduler=[dict(type="CosineAnnealingLR", eta_mn=0.0)]),
+        "eta_mn",
+    ),
     "scheduler without type": (dict(param_scheduler=[dict(eta_min=0.0)]), "param_scheduler"),
     "no scheduler": (dict(param_scheduler=5), "param_scheduler"),
     "loader option": (dict(train_dataloader=dict(batch_size=32, num_wokers=1)), "num_wokers"),
     "loader value": (dict(train_dataloader=dict(batch_size=32, num_workers=-1)), "num_workers"),
-    "data set": (dict(train_dataloader=dict(batch_size=32, dataset=dict(type="NoSuchData"))), "'NoSuchData'"),
+    "data set": (
+        dict(train_dataloader=dict(batch_size=32, dataset=dict(type="NoSuchData"))),
+        "'NoSuchData'",
+    ),
     "held-out loader option": (dict(val_dataloader=dict(batchsize=3)), "batchsize"),
     "no held-out loader": (dict(val_dataloader=5), "val_dataloader"),
     "hook": (dict(custom_hooks=[dict(type="EMAHok")]), "'EMAHok'"),
@@ -38,15 +50,24 @@ BAD_PARTS = {
     "default hook": (dict(default_hooks=dict(logger=dict(type="LoggerHok"))), "'LoggerHok'"),
     "no default hooks": (dict(default_hooks=5), "default_hooks"),
     "evaluator": (dict(val_evaluator=dict(type="Acuracy")), "'Acuracy'"),
-    "second evaluator": (dict(val_evaluator=[dict(type="DumpResults", out_file_path="a.pkl"), dict(type="X")]), "'X'"),
+    "second evaluator": (
+        dict(val_evaluator=[dict(type="DumpResults", out_file_path="a.pkl"), dict(type="X")]),
+        "'X'",
+    ),
     "visualizer": (dict(visualizer=dict(type="Visualiser")), "'Visualiser'"),
     "log back end": (
         dict(visualizer=dict(type="Visualizer", vis_backends=[dict(type="WandbBackend")])),
         "WandbBackend",
     ),
     "log processor": (dict(log_processor=dict(by_epoch=False, windw_size=3)), "windw_size"),
-    "optimizer of a stage": (dict(chain={1: dict(optim_wrapper=dict(optimizer=dict(type="Adm", lr=1.0)))}), "'Adm'"),
-    "schedule of a stage": (dict(chain={1: dict(param_scheduler=[dict(type="ConstLR")])}), "'ConstLR'"),
+    "optimizer of a stage": (
+        dict(chain={1: dict(optim_wrapper=dict(optimizer=dict(type="Adm", lr=1.0)))}),
+        "'Adm'",
+    ),
+    "schedule of a stage": (
+        dict(chain={1: dict(param_scheduler=[dict(type="ConstLR")])}),
+        "'ConstLR'",
+    ),
     "loader of a stage": (dict(chain={1: dict(train_dataloader=dict(shuffel=True))}), "shuffel"),
 }
 
@@ -93,7 +114,10 @@ def test_good_parts_pass_and_are_used(run, short, tmp_path):
             clip_grad=dict(max_norm=1.0),
             paramwise_cfg=dict(bias_lr_mult=2.0),
         ),
-        param_scheduler=[dict(type="MultiStepLR", milestones=[1, 2]), dict(type="PolyLR", eta_min=1e-4, power=0.9)],
+        param_scheduler=[
+            dict(type="MultiStepLR", milestones=[1, 2]),
+            dict(type="PolyLR", eta_min=1e-4, power=0.9),
+        ],
         train_dataloader=dict(batch_size=32, pin_memory=False, timeout=0),
         val_dataloader=dict(batch_size=16),
         custom_hooks=[dict(type="NaiveVisualizationHook")],
@@ -113,7 +137,10 @@ def test_good_parts_pass_and_are_used(run, short, tmp_path):
 @DATASETS.register_module(name="ShellPoints")
 class ShellPoints(TensorDataset):
     def __init__(self, count: int) -> None:
-        super().__init__(torch.randn(count, 8, generator=torch.Generator().manual_seed(0)), torch.arange(count) % 10)
+        super().__init__(
+            torch.randn(count, 8, generator=torch.Generator().manual_seed(0)),
+            torch.arange(count) % 10,
+        )
 
 
 def test_a_data_set_of_mmengines_takes_the_place_of_the_paradigms(run, short, tmp_path):

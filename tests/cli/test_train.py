@@ -25,7 +25,9 @@ def test_training_prints_the_plan_first_and_the_report_last(run, short, tmp_path
         "val/accuracy",
         f"wrote {folder / 'report.json'}",
     ]
-    places = [out.rindex(step) if step.startswith(("val", "wrote")) else out.index(step) for step in steps]
+    places = [
+        out.rindex(step) if step.startswith(("val", "wrote")) else out.index(step) for step in steps
+    ]
     assert places == sorted(places)
     assert out.rstrip().splitlines()[-1].startswith("wrote ")
     report = json.loads((folder / "report.json").read_text())
@@ -60,7 +62,16 @@ def test_a_work_dir_of_the_config_is_used(run, short, tmp_path, monkeypatch):
 
 def test_mims_train_command_takes_what_mim_passes(run, short, tmp_path):
     file, folder = config_file(tmp_path, short), tmp_path / "run"
-    arguments = ("--launcher", "none", "--work-dir", folder, "--local-rank", "0", "--cfg-options", "seed=7")
+    arguments = (
+        "--launcher",
+        "none",
+        "--work-dir",
+        folder,
+        "--local-rank",
+        "0",
+        "--cfg-options",
+        "seed=7",
+    )
     assert run(file, *arguments, main=cli.train_main).code == 0
     assert read_json(folder / "chain.json")["config"]["seed"] == 7
     weights = folder / "02_b" / "weights.safetensors"
@@ -97,4 +108,6 @@ def test_a_damaged_state_is_one_message(run, short, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "chain.json").write_text("{")
-    refused(run("train", config_file(tmp_path, short), "--work-dir", folder, "--resume"), "chain.json")
+    refused(
+        run("train", config_file(tmp_path, short), "--work-dir", folder, "--resume"), "chain.json"
+    )

@@ -1,4 +1,6 @@
-"""Configs that build on those of mmengine's libraries: what those say for a Runner, and what is the file's own."""
+"""Configs that build on those of mmengine's libraries: what those say for a Runner, and what is the
+file's own.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ default_hooks = dict(timer=dict(type='IterTimerHook'))
 
 @pytest.fixture
 def child(tmp_path):
-    """Write a config on a base that says what mmengine's libraries say, by way of a base of its own."""
+    """Write a config on a base that says what mmengine's libraries say, by way of a base of its
+    own.
+    """
     write(tmp_path / "runtime.py", RUNNERS)
     write(tmp_path / "base.py", "_base_ = ['runtime.py']\n" + USED)
 
@@ -52,7 +56,13 @@ def child(tmp_path):
 def test_what_a_base_says_for_a_runner_is_left_out(child):
     config = load_config(child())
     assert not set(NAMES) & set(config.raw)
-    assert set(config.raw) == {"paradigm", "chain", "optim_wrapper", "train_dataloader", "default_hooks"}
+    assert set(config.raw) == {
+        "paradigm",
+        "chain",
+        "optim_wrapper",
+        "train_dataloader",
+        "default_hooks",
+    }
     assert compt.plan(str(child())).stages[0].iters == 4
 
 
@@ -116,21 +126,27 @@ def test_a_key_that_no_runner_has_is_a_fault_in_a_base_too(child, tmp_path):
 
 
 def test_schedules_of_a_base_that_count_epochs_are_refused(child, tmp_path):
-    write(tmp_path / "runtime.py", RUNNERS + "param_scheduler = [dict(type='LinearLR', by_epoch=True, end=40)]\n")
+    write(
+        tmp_path / "runtime.py",
+        RUNNERS + "param_scheduler = [dict(type='LinearLR', by_epoch=True, end=40)]\n",
+    )
     (fault,) = faults(child())
     assert re.match(r"param_scheduler: LinearLR counts epochs", fault)
     assert load_config(child("param_scheduler = [dict(type='LinearLR', end=0.1)]"))
 
 
 def test_options_change_what_is_inherited(child):
-    config = load_config(child(), {"optim_wrapper.optimizer.lr": 0.5, "train_dataloader.batch_size": 4})
+    config = load_config(
+        child(), {"optim_wrapper.optimizer.lr": 0.5, "train_dataloader.batch_size": 4}
+    )
     runner = config.stages[0].runner
     assert runner["optim_wrapper"]["optimizer"] == dict(type="AdamW", lr=0.5, weight_decay=0.05)
     assert runner["train_dataloader"] == dict(batch_size=4, num_workers=1)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("train_cfg.max_epochs", 5), ("randomness.seed", 5), ("load_from", "x"), ("model.type", "x")]
+    ("key", "value"),
+    [("train_cfg.max_epochs", 5), ("randomness.seed", 5), ("load_from", "x"), ("model.type", "x")],
 )
 def test_an_option_for_an_inherited_key_that_is_left_out_is_a_fault(child, key, value):
     """It would have no effect."""
@@ -141,12 +157,21 @@ def test_an_option_for_an_inherited_key_that_is_left_out_is_a_fault(child, key, 
 def test_a_dict_or_config_has_no_base(toy, child):
     (fault,) = faults({**toy, "train_cfg": dict(max_epochs=3)})
     assert fault.startswith("train_cfg is not a key")
-    assert load_config(Config.fromfile(str(child()))).stages[0].runner["train_dataloader"]["batch_size"] == 16
+    assert (
+        load_config(Config.fromfile(str(child())))
+        .stages[0]
+        .runner["train_dataloader"]["batch_size"]
+        == 16
+    )
 
 
 def test_every_argument_of_a_runner_is_a_key_or_left_out(tmp_path):
     """So that no base of mmengine's libraries is refused for what it says to its own Runner."""
-    given = [name for name in inspect.signature(Runner.__init__).parameters if name not in {"self", "cfg", "work_dir"}]
+    given = [
+        name
+        for name in inspect.signature(Runner.__init__).parameters
+        if name not in {"self", "cfg", "work_dir"}
+    ]
     others = [name for name in given if name not in KEYS and name != "experiment_name"]
     write(tmp_path / "base.py", "".join(f"{name} = dict()\n" for name in others))
     load_config(write(tmp_path / "child.py", "_base_ = 'base.py'\n" + TEXT))

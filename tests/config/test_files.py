@@ -59,7 +59,9 @@ def test_helpers_of_a_config_file_are_not_keys(tmp_path):
         ("vit-c", 24, 4),
     ]
     assert config.paradigm == dict(type="toy", samples=256)
-    assert config.stages[0].runner["optim_wrapper"]["optimizer"] == dict(type="AdamW", lr=2.0, weight_decay=0.1)
+    assert config.stages[0].runner["optim_wrapper"]["optimizer"] == dict(
+        type="AdamW", lr=2.0, weight_decay=0.1
+    )
     assert set(config.raw) == {"paradigm", "chain", "optim_wrapper"}
     assert (config.name, config.work_dir) == ("child", Path("work_dirs/child"))
 
@@ -122,7 +124,9 @@ def test_what_is_no_config_is_said_to_be_none(tmp_path, name, content):
 
 def test_a_json_config_is_a_config_too(tmp_path):
     file = tmp_path / "c.json"
-    file.write_text('{"paradigm": {"type": "toy"}, "chain": [{"name": "a", "model": {"width": 8}, "epochs": 2}]}')
+    file.write_text(
+        '{"paradigm": {"type": "toy"}, "chain": [{"name": "a", "model": {"width": 8}, "epochs": 2}]}'
+    )
     assert load_config(file).stages[0].budget == ("epochs", 2)
     file.write_text(file.read_text().replace('{"paradigm"', '{"epochs": 2, "paradigm"'))
     assert faults(file)[0].startswith("epochs is not a key")

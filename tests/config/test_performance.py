@@ -10,7 +10,12 @@ from compt.config import load_config
 from compt.training.performance import Switches
 from tests.config.conftest import faults
 
-GIVEN = dict(precision="bf16", attention="flash", grad_checkpointing=True, compile=dict(mode="reduce-overhead"))
+GIVEN = dict(
+    precision="bf16",
+    attention="flash",
+    grad_checkpointing=True,
+    compile=dict(mode="reduce-overhead"),
+)
 
 
 @pytest.fixture(params=["chain", "chain.1"])
@@ -43,12 +48,16 @@ def test_none_in_a_stage_is_the_default_again(toy):
 
 
 def test_switches_are_options_of_the_command_line(toy):
-    config = load_config(toy, {"precision": "bf16", "chain.2.precision": "fp32", "chain.2.compile": True})
+    config = load_config(
+        toy, {"precision": "bf16", "chain.2.precision": "fp32", "chain.2.compile": True}
+    )
     assert [stage.switches.get("precision") for stage in config.stages] == ["bf16", "bf16", "fp32"]
     assert config.stages[2].switches["compile"] is True
 
 
-@pytest.mark.parametrize("value", [True, False, {}, dict(backend="aot_eager"), dict(fullgraph=True, dynamic=False)])
+@pytest.mark.parametrize(
+    "value", [True, False, {}, dict(backend="aot_eager"), dict(fullgraph=True, dynamic=False)]
+)
 def test_compile_takes_true_false_and_options_of_torch(place, toy, value):
     place[1]["compile"] = value
     assert load_config(toy).stages[1].switches == dict(compile=value)
@@ -72,7 +81,11 @@ def test_compile_takes_true_false_and_options_of_torch(place, toy, value):
         ("grad_checkpointing", {}, r"\{\} is not True or False"),
         ("compile", "inductor", "'inductor' is not True or False or a dict"),
         ("compile", 1, "1 is not True or False or a dict"),
-        ("compile", dict(bakend="eager"), r"'bakend' is no option of torch\.compile\. Did you mean 'backend'\?"),
+        (
+            "compile",
+            dict(bakend="eager"),
+            r"'bakend' is no option of torch\.compile\. Did you mean 'backend'\?",
+        ),
         ("compile", dict(model=None), "'model' is no option"),
     ],
 )

@@ -30,7 +30,8 @@ def test_growth_and_transfer_are_by_default_what_the_study_found_to_pay(toy):
 
 def test_a_stage_changes_only_the_keys_it_names(toy):
     toy["optim_wrapper"] = dict(
-        optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.98)), clip_grad=dict(max_norm=1.0, norm_type=2)
+        optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.98)),
+        clip_grad=dict(max_norm=1.0, norm_type=2),
     )
     toy["train_dataloader"] = dict(batch_size=32, num_workers=1)
     toy["chain"][1] |= dict(
@@ -39,7 +40,8 @@ def test_a_stage_changes_only_the_keys_it_names(toy):
     )
     a, b, c = (stage.runner for stage in load_config(toy).stages)
     assert b["optim_wrapper"] == dict(
-        optimizer=dict(type="AdamW", lr=5e-4, betas=(0.9, 0.98)), clip_grad=dict(max_norm=3.0, norm_type=2)
+        optimizer=dict(type="AdamW", lr=5e-4, betas=(0.9, 0.98)),
+        clip_grad=dict(max_norm=3.0, norm_type=2),
     )
     assert b["train_dataloader"] == dict(batch_size=16, num_workers=1)
     for other in (a, c):
@@ -49,9 +51,13 @@ def test_a_stage_changes_only_the_keys_it_names(toy):
 
 
 def test_a_change_of_type_replaces_the_dict(toy):
-    toy["optim_wrapper"] = dict(optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.98)), clip_grad=dict(max_norm=1.0))
+    toy["optim_wrapper"] = dict(
+        optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.98)), clip_grad=dict(max_norm=1.0)
+    )
     toy["chain"][1]["optim_wrapper"] = dict(optimizer=dict(type="SGD", lr=0.1))
-    toy["chain"][2]["optim_wrapper"] = dict(optimizer=dict(type="AdamW", lr=0.2))  # the same type: merged
+    toy["chain"][2]["optim_wrapper"] = dict(
+        optimizer=dict(type="AdamW", lr=0.2)
+    )  # the same type: merged
     _, b, c = (stage.runner["optim_wrapper"] for stage in load_config(toy).stages)
     assert b == dict(optimizer=dict(type="SGD", lr=0.1), clip_grad=dict(max_norm=1.0))
     assert c["optimizer"] == dict(type="AdamW", lr=0.2, betas=(0.9, 0.98))
@@ -60,7 +66,9 @@ def test_a_change_of_type_replaces_the_dict(toy):
 def test_delete_replaces_as_in_mmengine(toy):
     toy["optim_wrapper"] = dict(optimizer=dict(type="AdamW", lr=1e-3), clip_grad=dict(max_norm=1.0))
     toy["chain"][1]["optim_wrapper"] = dict(_delete_=True, optimizer=dict(type="AdamW", lr=0.2))
-    assert load_config(toy).stages[1].runner["optim_wrapper"] == dict(optimizer=dict(type="AdamW", lr=0.2))
+    assert load_config(toy).stages[1].runner["optim_wrapper"] == dict(
+        optimizer=dict(type="AdamW", lr=0.2)
+    )
 
 
 def test_a_list_of_schedules_is_replaced(toy):
@@ -90,7 +98,9 @@ def test_an_optimizer_is_there_even_if_only_clipping_is_configured(toy):
 
 
 def test_an_option_changes_one_key_of_one_stage(toy):
-    config = load_config(toy, {"chain.1.iters": 9, "seed": 3, "paradigm.samples": 64, "grower": "scratch"})
+    config = load_config(
+        toy, {"chain.1.iters": 9, "seed": 3, "paradigm.samples": 64, "grower": "scratch"}
+    )
     assert [s.budget for s in config.stages] == [("iters", 8), ("iters", 9), ("iters", 6)]
     assert config.stages[1].member.model == dict(width=16, depth=2)
     assert (config.seed, config.paradigm) == (3, dict(type="toy", samples=64))

@@ -44,7 +44,11 @@ def test_until_by_hand(values, higher, ends):
         ([0.0, 1.0, 1.3], Gain(minimum=0.5), True),  # 0.3 against a mean of 0.65
         ([0.0, 1.0, 1.3], Gain(minimum=0.4), False),
         ([0.0, 1.0, 1.3], Gain(minimum=0.4, patience=2), False),  # one more evaluation is needed
-        ([0.0, 0.9, 1.0, 1.0], Gain(minimum=0.4, patience=2), True),  # 0.05 an evaluation against a third
+        (
+            [0.0, 0.9, 1.0, 1.0],
+            Gain(minimum=0.4, patience=2),
+            True,
+        ),  # 0.05 an evaluation against a third
         ([1.0, 0.9, 0.8], Gain(), True),
         ([0.5, 0.5, 0.5], Gain(minimum=0.0), True),
     ],
@@ -81,7 +85,9 @@ def test_a_stage_ends_early_and_is_charged_for_what_it_trained(early, tmp_path):
     assert second["stopped"] == "val/accuracy has reached 0: stopped after 2 of 8 iterations"
     assert third["stopped"] == ""
     flops = second["flops"]
-    assert flops["total"] == pytest.approx(64 * (flops["student_per_sample"] + flops["teacher_per_sample"]))
+    assert flops["total"] == pytest.approx(
+        64 * (flops["student_per_sample"] + flops["teacher_per_sample"])
+    )
     assert [point["iter"] for point in second["curve"]] == [2]
     assert compt.plan(early).stages[1].iters == 8, "the plan names the most"
 
@@ -123,8 +129,14 @@ def test_a_stage_that_was_killed_after_its_end_ends_there_again(early, tmp_path,
         (dict(type="until"), r"chain.1.budget.target: None is not a number"),
         (dict(type="until", target=math.nan), r"chain.1.budget.target: nan is not a number"),
         (dict(type="until", target=1, goal=2), r"chain.1.budget.goal is not a key"),
-        (dict(type="until", target=1, metric=3), r"chain.1.budget.metric: 3 is not the name of a metric"),
-        (dict(type="gain", patience=0), r"chain.1.budget.patience: 0 is not a whole number of at least 1"),
+        (
+            dict(type="until", target=1, metric=3),
+            r"chain.1.budget.metric: 3 is not the name of a metric",
+        ),
+        (
+            dict(type="gain", patience=0),
+            r"chain.1.budget.patience: 0 is not a whole number of at least 1",
+        ),
         (dict(type="gain", minimum="x"), r"chain.1.budget.minimum: 'x' is not a number"),
         ("until", r"chain.1.budget: 'until' is not a dict"),
     ],

@@ -18,7 +18,12 @@ def test_every_fault_is_reported_at_once_with_the_nearest_name():
         chain=[
             dict(name="a b", modl=dict(width=8), iters=1),
             dict(name="c", model=dict(width=8), iters=2, epochs=1, grower=dict(type="lossles")),
-            dict(name="c", model=dict(width=9), samples=-5, transfer=dict(type="feature_mse", wieght=2)),
+            dict(
+                name="c",
+                model=dict(width=9),
+                samples=-5,
+                transfer=dict(type="feature_mse", wieght=2),
+            ),
         ],
         checkpoint=dict(intervall=5),
         individual=dict(epoch=3),
@@ -54,7 +59,9 @@ def test_a_name_that_is_near_nothing_gets_no_suggestion(toy):
 def test_an_unknown_plugin_lists_what_there_is(toy):
     toy["paradigm"] = dict(type="tyo")
     (fault,) = faults(toy)
-    assert re.search(r"No paradigm named 'tyo'\. Did you mean 'toy'\?.*clip.*compt\.paradigms", fault)
+    assert re.search(
+        r"No paradigm named 'tyo'\. Did you mean 'toy'\?.*clip.*compt\.paradigms", fault
+    )
 
 
 @pytest.mark.parametrize("key", ["paradigm", "chain"])
@@ -152,7 +159,9 @@ def test_a_value_of_the_wrong_kind_is_a_fault(toy, key, value):
     assert any(fault.startswith(key) for fault in faults(toy))
 
 
-@pytest.mark.parametrize("value", [5, dict(batch_size=0), dict(batch_size=-8), dict(batch_size="32")])
+@pytest.mark.parametrize(
+    "value", [5, dict(batch_size=0), dict(batch_size=-8), dict(batch_size="32")]
+)
 def test_a_stage_loader_is_checked_like_the_chains(toy, value):
     toy["chain"][1]["train_dataloader"] = value
     (fault,) = faults(toy)
@@ -203,4 +212,6 @@ def test_a_class_in_place_of_a_name_is_refused(toy):
 
     toy["grower"] = dict(type=Clone)
     (fault,) = faults(toy)
-    assert fault.startswith("grower (chain.0): type is the class compt.growers.clone:Clone; register it and write its")
+    assert fault.startswith(
+        "grower (chain.0): type is the class compt.growers.clone:Clone; register it and write its"
+    )

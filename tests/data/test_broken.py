@@ -57,7 +57,9 @@ def test_workers_count_each_broken_sample_once(method: str) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_too_many_broken_samples_stop_the_run(workers: int) -> None:
-    samples = iter(DataLoader(Numbers(40, {3, 10, 21, 30}, 0.05), batch_size=None, num_workers=workers))
+    samples = iter(
+        DataLoader(Numbers(40, {3, 10, 21, 30}, 0.05), batch_size=None, num_workers=workers)
+    )
     with pytest.raises(DataError, match="3 of 40 samples so far cannot be read") as caught:
         list(samples)
     if workers:

@@ -70,13 +70,17 @@ def test_labels_are_sorted_names(pictures: Path) -> None:
 
 
 def test_quotes_byte_order_mark_and_blank_lines(pictures: Path) -> None:
-    data = CsvPairs(table(pictures, '\ufeffimage,caption\n\n01.png,"one ""1"",\nin two lines — été"\n\n'))
+    data = CsvPairs(
+        table(pictures, '\ufeffimage,caption\n\n01.png,"one ""1"",\nin two lines — été"\n\n')
+    )
     assert [data[0]["captions"], len(data)] == [('one "1",\nin two lines — été',), 1]
 
 
 def test_errors_say_which_columns_there_are(pictures: Path) -> None:
     path = table(pictures, "image,captoin\n01.png,one\n")
-    with pytest.raises(DataError, match=r"(?s)no column 'caption'. Did you mean 'captoin'.*image, captoin"):
+    with pytest.raises(
+        DataError, match=r"(?s)no column 'caption'. Did you mean 'captoin'.*image, captoin"
+    ):
         CsvPairs(path)
 
 

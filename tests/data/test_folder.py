@@ -35,12 +35,24 @@ def paths(data: FolderImages) -> list[str]:
 
 
 def test_order_and_labels_equal_torchvisions(tree: Path) -> None:
-    fill(tree, "b/2.png", "b/10.PNG", "a/x/1.jpg", "a/1.jpeg", "a-b/3.png", "a/x-y/5.webp", "B/1.Png", "é/ü.png")
+    fill(
+        tree,
+        "b/2.png",
+        "b/10.PNG",
+        "a/x/1.jpg",
+        "a/1.jpeg",
+        "a-b/3.png",
+        "a/x-y/5.webp",
+        "B/1.Png",
+        "é/ü.png",
+    )
     (tree / "a" / "notes.txt").write_text("no image")
     data, theirs = FolderImages(tree), ImageFolder(str(tree))
     assert data.classes == tuple(theirs.classes)
     assert [(data.where(i), data[i]["label"]) for i in range(len(data))] == theirs.samples
-    assert [data[i]["image"].tobytes() for i in range(8)] == [image.tobytes() for image, _ in theirs]
+    assert [data[i]["image"].tobytes() for i in range(8)] == [
+        image.tobytes() for image, _ in theirs
+    ]
     assert data[0]["captions"] == ()
 
 
@@ -104,7 +116,9 @@ def test_folders_that_cannot_be_used(tree: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)no images.*\.webp; there are no files"):
         FolderImages(tree)
     fill(tree, "a/1.gif", "a/2.GIF", "b/LICENSE")
-    with pytest.raises(DataError, match=r"no images.*\n.*tree\n.*the files there end in: \.gif, LICENSE"):
+    with pytest.raises(
+        DataError, match=r"no images.*\n.*tree\n.*the files there end in: \.gif, LICENSE"
+    ):
         FolderImages(tree)
     with pytest.raises(DataError, match="Not a directory"):
         FolderImages(tree / "a" / "1.gif")

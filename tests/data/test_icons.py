@@ -44,7 +44,11 @@ def few(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("path", "caption", "concept"),
     [
-        ("material/account-arrow-down-outline.svg", "account arrow down outline", "accountarrowdown"),
+        (
+            "material/account-arrow-down-outline.svg",
+            "account arrow down outline",
+            "accountarrowdown",
+        ),
         ("material/battery-90.svg", "battery 90", "battery"),
         ("material/numeric-7-box.svg", "numeric 7 box", "numeric7"),
         ("material/language-python.svg", "language python", "python"),
@@ -85,14 +89,18 @@ def test_a_brand_is_trained_on_whatever_its_hash() -> None:
 
 
 def test_no_concept_is_on_both_sides(icons: dict[str, Icons]) -> None:
-    sides = {split: {data.icon(i).concept for i in range(len(data))} for split, data in icons.items()}
+    sides = {
+        split: {data.icon(i).concept for i in range(len(data))} for split, data in icons.items()
+    }
     assert not sides["train"] & sides["concept"]
     assert {icons["vendor"].icon(i).vendor for i in range(len(icons["vendor"]))} == {"fontawesome"}
     assert "fontawesome" not in {icons["train"].icon(i).vendor for i in range(len(icons["train"]))}
 
 
 def test_no_pixels_of_a_held_out_split_are_trained_on(icons: dict[str, Icons]) -> None:
-    pixels = {split: {data._pixels[row].tobytes() for row in data._rows} for split, data in icons.items()}
+    pixels = {
+        split: {data._pixels[row].tobytes() for row in data._rows} for split, data in icons.items()
+    }
     assert not pixels["train"] & pixels["concept"]
     assert not pixels["train"] & pixels["vendor"]
 
@@ -102,8 +110,12 @@ def test_classes_have_samples_on_both_sides(icons: dict[str, Icons]) -> None:
     assert train.classes == concept.classes
     assert 60 <= len(concept.classes) <= 130
     assert np.bincount(train._labels[train._labels >= 0], minlength=len(train.classes)).min() >= 12
-    assert np.bincount(concept._labels[concept._labels >= 0], minlength=len(train.classes)).min() >= 2
-    names = {train.icon(i).captions[0] for i in range(len(train)) if train.icon(i).vendor == "material"}
+    assert (
+        np.bincount(concept._labels[concept._labels >= 0], minlength=len(train.classes)).min() >= 2
+    )
+    names = {
+        train.icon(i).captions[0] for i in range(len(train)) if train.icon(i).vendor == "material"
+    }
     assert set(vendor.classes) <= names
     assert np.bincount(vendor._labels, minlength=len(vendor.classes)).min() >= 1
 
@@ -113,7 +125,9 @@ def test_labels_are_head_words_and_names(icons: dict[str, Icons]) -> None:
         data = icons[split]
         for i in range(0, len(data), 7):
             label = data[i]["label"]
-            assert label == -1 or data.classes[label] == getattr(data.icon(i), part).replace("-", " ")
+            assert label == -1 or data.classes[label] == getattr(data.icon(i), part).replace(
+                "-", " "
+            )
 
 
 def test_fewer_icons_are_those_of_more(icons: dict[str, Icons]) -> None:
@@ -144,7 +158,9 @@ def test_an_item_is_dark_on_white_rgb(icons: dict[str, Icons]) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_read_the_same(icons: dict[str, Icons], method: str) -> None:
     data = icons["vendor"]
-    loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=method, sampler=range(20))
+    loader = DataLoader(
+        data, batch_size=None, num_workers=2, multiprocessing_context=method, sampler=range(20)
+    )
     for i, sample in enumerate(loader):
         assert tuple(sample["captions"]) == data[i]["captions"]
         assert sample["image"].tobytes() == data[i]["image"].tobytes()
@@ -228,7 +244,9 @@ def test_an_unwritable_cache_says_what_to_do(few: Path) -> None:
         icon_cache.drawings(16, few)
 
 
-def test_a_full_disk_says_what_to_do_and_leaves_nothing(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_says_what_to_do_and_leaves_nothing(
+    few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -250,10 +268,14 @@ def test_wrong_split_and_size() -> None:
     with pytest.raises(ConfigError, match="image_size=0"):
         Icons("train", image_size=0)
     for samples in (0, 10**6, 1.5):
-        with pytest.raises(ConfigError, match=f"samples={samples} is not a number of icons from 1 to"):
+        with pytest.raises(
+            ConfigError, match=f"samples={samples} is not a number of icons from 1 to"
+        ):
             Icons("train", samples=samples)
 
 
-def test_the_environment_moves_the_cache(few: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_moves_the_cache(
+    few: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("COMPT_CACHE_DIR", str(tmp_path / "elsewhere"))
     assert icon_cache.drawings(16).file.is_relative_to(tmp_path / "elsewhere")

@@ -31,7 +31,9 @@ def members(numbers: range) -> dict[str, bytes]:
     for i in numbers:
         found[f"./some.dir/{i:05d}.PNG"] = picture(i)
         found[f"./some.dir/{i:05d}.txt"] = f" picture {i}\n".encode()
-        found[f"./some.dir/{i:05d}.json"] = json.dumps({"kind": ["even", "odd"][i % 2], "n": i}).encode()
+        found[f"./some.dir/{i:05d}.json"] = json.dumps(
+            {"kind": ["even", "odd"][i % 2], "n": i}
+        ).encode()
     return found
 
 
@@ -58,7 +60,9 @@ def test_patterns_and_lists(make_tar: Make, cache: Path, tmp_path: Path) -> None
         assert [data[i]["captions"][0] for i in range(30)] == [f"picture {i}" for i in range(30)]
 
 
-def test_few_files_stay_open(make_tar: Make, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_files_stay_open(
+    make_tar: Make, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shards_module, "MAX_OPEN", 2)
     paths = [make_tar(f"s{shard}.tar", members(range(shard, shard + 1))) for shard in range(5)]
     data = ShardPairs(paths, cache_dir=cache)
@@ -69,7 +73,9 @@ def test_few_files_stay_open(make_tar: Make, cache: Path, tmp_path: Path, monkey
         assert len(os.listdir("/proc/self/fd")) == before + 2
 
 
-def test_files_close_when_the_interpreter_ends(make_tar: Make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_close_when_the_interpreter_ends(
+    make_tar: Make, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = ShardPairs(make_tar("a.tar", members(range(1))), cache_dir=cache)
     assert data[0]["captions"] == ("picture 0",)
     (file,) = data._files._open.values()
@@ -131,8 +137,13 @@ def test_images_without_captions(make_tar: Make, cache: Path) -> None:
 
 
 def test_a_wrong_label_key_names_those_there_are(make_tar: Make, cache: Path) -> None:
-    path = make_tar("a.tar", {"0.png": picture(0), "0.json": b'{"group": "cats", "tags": ["a"]}', "1.png": picture(1)})
-    with pytest.raises(DataError, match=r"(?s)'json:group'. Did you mean 'group'.*a.tar: 0.*group, tags"):
+    path = make_tar(
+        "a.tar",
+        {"0.png": picture(0), "0.json": b'{"group": "cats", "tags": ["a"]}', "1.png": picture(1)},
+    )
+    with pytest.raises(
+        DataError, match=r"(?s)'json:group'. Did you mean 'group'.*a.tar: 0.*group, tags"
+    ):
         ShardPairs(path, cache_dir=cache, caption_keys=None, label_key="json:group")
     with pytest.raises(DataError, match="under the key 'tags'\\.\n"):
         ShardPairs(path, cache_dir=cache, caption_keys=None, label_key="tags")
@@ -143,7 +154,14 @@ def test_a_wrong_label_key_names_those_there_are(make_tar: Make, cache: Path) ->
 
 def test_members_without_partner_are_left_out(make_tar: Make, cache: Path) -> None:
     path = make_tar(
-        "a.tar", {"0.png": picture(0), "1.txt": b"text", "2.png": picture(2), "2.txt": b"two", "README": b"x"}
+        "a.tar",
+        {
+            "0.png": picture(0),
+            "1.txt": b"text",
+            "2.png": picture(2),
+            "2.txt": b"two",
+            "README": b"x",
+        },
     )
     data = ShardPairs(path, cache_dir=cache)
     assert (len(data), data.skipped, data[0]["captions"]) == (1, 2, ("two",))

@@ -36,14 +36,22 @@ def test_shards(make_tar: Callable, type: str, tmp_path: Path) -> None:
 
 
 def test_folders(pictures: Path) -> None:
-    cfg = {"type": "folder", "train": "elsewhere", "val": pictures, "labels": False, "max_broken": 0.2}
+    cfg = {
+        "type": "folder",
+        "train": "elsewhere",
+        "val": pictures,
+        "labels": False,
+        "max_broken": 0.2,
+    }
     assert splits(cfg) == ("val",)
     data = open_source(split="val", **cfg)
     assert isinstance(data, FolderImages)
     assert (len(data), data.max_broken) == (20, 0.2)
 
 
-def test_caption_key_none_is_the_same_for_tables_and_shards(make_tar: Callable, tmp_path: Path) -> None:
+def test_caption_key_none_is_the_same_for_tables_and_shards(
+    make_tar: Callable, tmp_path: Path
+) -> None:
     tar = make_tar("a.tar", {"0.png": picture(1), "0.txt": b"one"})
     (tmp_path / "0.png").write_bytes(picture(1))
     (tmp_path / "a.csv").write_text("image,caption\n0.png,one\n")
@@ -58,7 +66,12 @@ def test_caption_key_none_is_the_same_for_tables_and_shards(make_tar: Callable, 
 
 
 def test_labels_meet_by_the_names_of_their_classes() -> None:
-    assert renumber([0, 1, 2, -1], ("bird", "cat", "emu"), ("cat", "dog", "bird")).tolist() == [2, 0, -1, -1]
+    assert renumber([0, 1, 2, -1], ("bird", "cat", "emu"), ("cat", "dog", "bird")).tolist() == [
+        2,
+        0,
+        -1,
+        -1,
+    ]
     assert renumber([-1, -1], (), ("cat",)).tolist() == [-1, -1]
 
 
@@ -77,12 +90,21 @@ def test_icons_have_their_splits() -> None:
         ({"type": "csv", "train": "a.csv", "captoin_key": "title"}, "Did you mean 'caption_key'"),
         ({"type": "csv", "train": "a.csv", "batch": 3}, "no option 'batch'"),
         ({"type": "webdataset", "train": "a.tar", "val": []}, "no option 'val'"),
-        ({"type": "webdataset", "train": "a.tar", "caption_key": "txt"}, "Did you mean 'caption_keys'"),
-        ({"type": "webdataset", "train": "a", "caption_key": None, "caption_keys": ["txt"]}, "no option 'caption_key'"),
+        (
+            {"type": "webdataset", "train": "a.tar", "caption_key": "txt"},
+            "Did you mean 'caption_keys'",
+        ),
+        (
+            {"type": "webdataset", "train": "a", "caption_key": None, "caption_keys": ["txt"]},
+            "no option 'caption_key'",
+        ),
         ({"type": "csv", "train": ["a.csv", "b.csv"]}, "one file, no list"),
         ({"type": "folder", "train": ["a", "b"]}, "one folder, no list"),
         ({"type": "folder", "train": "a", "label": False}, "Did you mean 'labels'"),
-        ({"type": "folder", "train": "a", "caption_key": None}, "(?s)no option 'caption_key'.*a split and its folder"),
+        (
+            {"type": "folder", "train": "a", "caption_key": None},
+            "(?s)no option 'caption_key'.*a split and its folder",
+        ),
         ({"type": "folders", "train": "a"}, "Did you mean 'folder'"),
     ],
 )

@@ -29,14 +29,18 @@ def sequence(folder: Path, *lengths: int, dtype: str = "uint16") -> Tokens:
 
 @pytest.mark.parametrize("context", [1, 3, 7, 10, 99, 100])
 @pytest.mark.parametrize("lengths", [(101,), (50, 1, 0, 49, 1)])
-def test_every_token_but_the_first_is_predicted_once(tmp_path: Path, lengths: tuple[int, ...], context: int) -> None:
+def test_every_token_but_the_first_is_predicted_once(
+    tmp_path: Path, lengths: tuple[int, ...], context: int
+) -> None:
     blocks = TokenBlocks(sequence(tmp_path, *lengths), context)
     assert (len(blocks), blocks.num_tokens) == (100 // context, 101)
     assert all(blocks[i]["tokens"].shape == (context + 1,) for i in range(len(blocks)))
     assert [int(token) for i in range(len(blocks)) for token in blocks[i]["tokens"][1:]] == list(
         range(1, len(blocks) * context + 1)
     )
-    assert [int(blocks[i]["tokens"][0]) for i in range(len(blocks))] == list(range(0, len(blocks) * context, context))
+    assert [int(blocks[i]["tokens"][0]) for i in range(len(blocks))] == list(
+        range(0, len(blocks) * context, context)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", ">u2", "int64", "uint64"])
@@ -86,7 +90,9 @@ def test_too_little_text_for_a_block(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("ten bytes!")
     cfg = dict(type="text", val=tmp_path / "a.txt", cache_dir=tmp_path / "cache")
     assert len(open_tokens(cfg, "val", ByteTokenizer(), 10)) == 1
-    with pytest.raises(DataError, match=r"(?s)'val' has 11 tokens; a block takes 12.*a\.txt.*shorter context"):
+    with pytest.raises(
+        DataError, match=r"(?s)'val' has 11 tokens; a block takes 12.*a\.txt.*shorter context"
+    ):
         open_tokens(cfg, "val", ByteTokenizer(), 11)
 
 

@@ -91,8 +91,12 @@ def test_large_vocabularies_take_four_bytes(cfg: dict, size: int, itemsize: int)
     assert only(cfg["cache_dir"], ".bin").stat().st_size == 3 * itemsize
 
 
-@pytest.mark.parametrize(("ids", "message"), [([257], "the id 257"), ([-1], "the id -1"), (None, "0 texts for 1")])
-def test_a_tokenizer_that_gives_what_it_should_not(cfg: dict, ids: list | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("ids", "message"), [([257], "the id 257"), ([-1], "the id -1"), (None, "0 texts for 1")]
+)
+def test_a_tokenizer_that_gives_what_it_should_not(
+    cfg: dict, ids: list | None, message: str
+) -> None:
     class Wrong(ByteTokenizer):
         def encode(self, texts):
             return [ids for _ in texts] if ids else []
@@ -116,7 +120,11 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, kind: str) -> None:
         _row_group(path, 20 * line)
     else:
         path.write_text(text[kind] * (30_000_000 // len(text[kind])))
-    cfg = dict(type=kind if kind in ("jsonl", "parquet") else "text", val=path, cache_dir=tmp_path / "cache")
+    cfg = dict(
+        type=kind if kind in ("jsonl", "parquet") else "text",
+        val=path,
+        cache_dir=tmp_path / "cache",
+    )
     cfg |= dict(separator="\n\n") if kind == "paragraphs" else {}
     tracemalloc.start()
     try:
@@ -137,7 +145,9 @@ class _Forgetful(ByteTokenizer):
 def _row_group(path: Path, text: str) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     texts = pyarrow.array([f"{i} {text}" for i in range(30_000_000 // len(text))])
-    parquet.write_table(pyarrow.table(dict(text=texts)), path, compression="none", use_dictionary=False)
+    parquet.write_table(
+        pyarrow.table(dict(text=texts)), path, compression="none", use_dictionary=False
+    )
 
 
 def _tokenise_slowly(cfg: dict, log: Path) -> None:
@@ -153,7 +163,9 @@ def _tokenise_slowly(cfg: dict, log: Path) -> None:
 
 def test_two_processes_tokenise_once(cfg: dict, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    both = [context.Process(target=_tokenise_slowly, args=(cfg, tmp_path / "log")) for _ in range(2)]
+    both = [
+        context.Process(target=_tokenise_slowly, args=(cfg, tmp_path / "log")) for _ in range(2)
+    ]
     for process in both:
         process.start()
     for process in both:
@@ -168,7 +180,9 @@ def test_an_unwritable_cache_says_what_to_do(cfg: dict) -> None:
         tokenised(cfg)
 
 
-def test_a_full_disk_says_what_to_do_and_leaves_nothing(cfg: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_says_what_to_do_and_leaves_nothing(
+    cfg: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -188,7 +202,9 @@ def test_what_an_interrupted_run_left_is_removed(cfg: dict) -> None:
     assert not leftover.exists()
 
 
-def test_the_environment_moves_the_cache(cfg: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_moves_the_cache(
+    cfg: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("COMPT_CACHE_DIR", str(tmp_path / "elsewhere"))
     del cfg["cache_dir"]
     tokenised(cfg)

@@ -25,7 +25,10 @@ def fails(folder: Path, **cfg) -> str:
 
 def test_held_out_splits() -> None:
     assert text_splits(dict(type="stdlib", tests=True, num_samples=9)) == ("val",)
-    assert text_splits(dict(type="text", night="n", train="a", pattern="*", day=["d"])) == ("night", "day")
+    assert text_splits(dict(type="text", night="n", train="a", pattern="*", day=["d"])) == (
+        "night",
+        "day",
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,9 @@ def test_faults_of_the_config(cfg: dict, message: str) -> None:
 
 
 def test_a_split_without_files() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)no split 'val'.*Splits: train.*dict\(type='text', val=...\)"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)no split 'val'.*Splits: train.*dict\(type='text', val=...\)"
+    ):
         open_tokens(dict(type="text", train="a.txt"), "val", ByteTokenizer(), 1)
 
 
@@ -88,7 +93,9 @@ def test_nothing_but_blanks(tmp_path: Path) -> None:
     assert "no text: 2 rows or files have none." in fails(tmp_path, type="jsonl", val=tmp_path)
     (tmp_path / "a.jsonl").write_text("")
     assert "There is no text." in fails(tmp_path, type="jsonl", val=tmp_path)
-    assert [file.suffix for file in (tmp_path / "cache" / "tokens").iterdir() if file.suffix != ".lock"] == []
+    assert [
+        file.suffix for file in (tmp_path / "cache" / "tokens").iterdir() if file.suffix != ".lock"
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,9 @@ def test_missing_columns(tmp_path: Path) -> None:
     assert "no 'text'. Did you mean 'txt'" in fails(tmp_path, type="parquet", val=tmp_path)
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict(dict(txt=["one"])).save_to_disk(tmp_path / "saved")
-    assert "no 'text'. Did you mean 'txt'" in fails(tmp_path, type="datasets", val=tmp_path / "saved")
+    assert "no 'text'. Did you mean 'txt'" in fails(
+        tmp_path, type="datasets", val=tmp_path / "saved"
+    )
 
 
 def test_folders_that_are_no_such_dataset(tmp_path: Path) -> None:
@@ -144,7 +153,12 @@ def test_text_that_cannot_be_decoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["text", "jsonl", "parquet", "datasets"])
 def test_damaged_files(tmp_path: Path, kind: str) -> None:
     whole = gzip.compress(b'{"text": "one"}\n' * 999)
-    name = {"text": "a.txt.gz", "jsonl": "a.jsonl.gz", "parquet": "a.parquet", "datasets": "state.json"}[kind]
+    name = {
+        "text": "a.txt.gz",
+        "jsonl": "a.jsonl.gz",
+        "parquet": "a.parquet",
+        "datasets": "state.json",
+    }[kind]
     for content in (whole[: len(whole) // 2], b"no such thing"):
         (tmp_path / name).write_bytes(content)
         error = fails(tmp_path, type=kind, val=tmp_path)
@@ -159,7 +173,11 @@ def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert "pip install zstandard" in fails(tmp_path, type="text", val=tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"x")
     (tmp_path / "state.json").write_bytes(b"{}")
-    for module, kind in (("pyarrow.parquet", "parquet"), ("datasets", "datasets"), ("fsspec.core", "text")):
+    for module, kind in (
+        ("pyarrow.parquet", "parquet"),
+        ("datasets", "datasets"),
+        ("fsspec.core", "text"),
+    ):
         monkeypatch.setitem(sys.modules, module, None)
         assert 'pip install "compt[lm]"' in fails(tmp_path, type=kind, val=tmp_path)
 
@@ -168,7 +186,10 @@ def test_opening_needs_nothing_heavy() -> None:
     import subprocess
 
     code = "import sys, compt.data.text; print([m for m in ('fsspec', 'pyarrow', 'datasets') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
 
 
 def test_every_source_says_what_it_raises() -> None:

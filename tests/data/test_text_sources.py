@@ -56,7 +56,9 @@ def test_every_source_gives_the_same_tokens(tmp_path: Path, kind: str) -> None:
     assert blocks.num_tokens == len(expected(*DOCUMENTS))
     assert blocks.num_bytes == len("".join(DOCUMENTS).encode())
     assert max(map(len, tokenizer.texts)) <= _pieces.PIECE
-    assert tokenizer.texts == [piece.text for document in DOCUMENTS for piece in _pieces.pieces([document])]
+    assert tokenizer.texts == [
+        piece.text for document in DOCUMENTS for piece in _pieces.pieces([document])
+    ]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "datasets"])
@@ -70,7 +72,9 @@ def test_rows_without_text_are_counted(tmp_path: Path, kind: str) -> None:
 
 def test_pieces_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_pieces, "PIECE", 8)
-    text = "ab\ncdefgh\n\nijklmnopqrstu vwx yz0\n\n\n\n \n\n12345678\n\n123456789\n1\n\n        \n\n"
+    text = (
+        "ab\ncdefgh\n\nijklmnopqrstu vwx yz0\n\n\n\n \n\n12345678\n\n123456789\n1\n\n        \n\n"
+    )
     whole = [piece for document in text.split("\n\n") for piece in _pieces.pieces([document])]
     assert [piece.text for piece in whole if not piece.last] == [
         "ab\n",
@@ -78,17 +82,23 @@ def test_pieces_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None
         "qrstu",
         "12345678",
     ]
-    assert "".join(piece.text for piece in whole) == "".join(part for part in text.split("\n\n") if part.strip())
+    assert "".join(piece.text for piece in whole) == "".join(
+        part for part in text.split("\n\n") if part.strip()
+    )
     for size in range(1, len(text)):
         chunks = [text[i : i + size] for i in range(0, len(text), size)]
         assert list(_pieces.pieces(chunks, "\n\n")) == whole
 
 
-@pytest.mark.parametrize(("ending", "compress"), [("gz", gzip.compress), ("xz", lzma.compress), ("bz2", bz2.compress)])
+@pytest.mark.parametrize(
+    ("ending", "compress"), [("gz", gzip.compress), ("xz", lzma.compress), ("bz2", bz2.compress)]
+)
 @pytest.mark.parametrize("kind", ["text", "jsonl"])
 def test_compressed_files(tmp_path: Path, kind: str, ending: str, compress: object) -> None:
     content = "one\ntwo" if kind == "text" else '{"text": "one\\ntwo"}\n'
-    (tmp_path / f"a.{'txt' if kind == 'text' else kind}.{ending}").write_bytes(compress(content.encode()))  # type: ignore[operator]
+    (tmp_path / f"a.{'txt' if kind == 'text' else kind}.{ending}").write_bytes(
+        compress(content.encode())
+    )  # type: ignore[operator]
     assert tokens_of(tmp_path / "cache", type=kind, val=tmp_path) == expected("one\ntwo")
 
 
@@ -100,7 +110,15 @@ def test_zstandard(tmp_path: Path) -> None:
 
 def test_which_files_count(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    for name in ("b.txt", "a.txt", "c.md", "deep/er/d.txt", "deep/.git/e.txt", ".f.txt", "g[1].txt"):
+    for name in (
+        "b.txt",
+        "a.txt",
+        "c.md",
+        "deep/er/d.txt",
+        "deep/.git/e.txt",
+        ".f.txt",
+        "g[1].txt",
+    ):
         path = data / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name[:2].strip("."))
@@ -134,7 +152,9 @@ def test_links_are_what_they_lead_to(tmp_path: Path) -> None:
         assert tokens_of(tmp_path / "cache", **cfg) == expected("8", "t")
 
 
-def test_a_relative_path_and_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_and_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.txt").write_text("one")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -144,14 +164,25 @@ def test_a_relative_path_and_the_home_folder(tmp_path: Path, monkeypatch: pytest
 
 def test_other_file_systems(tmp_path: Path) -> None:
     memory = pytest.importorskip("fsspec").filesystem("memory")
-    memory.pipe({"/corpus/a.jsonl": b'{"text": "one"}', "/corpus/b.jsonl.gz": gzip.compress(b'{"text": "two"}')})
-    for path in ("memory://corpus", "memory://corpus/*", ["memory://corpus/a.jsonl", "memory://corpus/b.jsonl.gz"]):
+    memory.pipe(
+        {
+            "/corpus/a.jsonl": b'{"text": "one"}',
+            "/corpus/b.jsonl.gz": gzip.compress(b'{"text": "two"}'),
+        }
+    )
+    for path in (
+        "memory://corpus",
+        "memory://corpus/*",
+        ["memory://corpus/a.jsonl", "memory://corpus/b.jsonl.gz"],
+    ):
         assert tokens_of(tmp_path, type="jsonl", val=path) == expected("one", "two")
 
 
 def test_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo\r")
-    assert tokens_of(tmp_path / "cache", type="text", val=tmp_path, separator="\n\n") == expected("one", "two\n")
+    assert tokens_of(tmp_path / "cache", type="text", val=tmp_path, separator="\n\n") == expected(
+        "one", "two\n"
+    )
 
 
 def test_lone_surrogates_become_question_marks(tmp_path: Path) -> None:
@@ -161,14 +192,23 @@ def test_lone_surrogates_become_question_marks(tmp_path: Path) -> None:
 
 def test_rows_below_the_first_may_lack_the_key(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"body": "a"}\n\n{"id": 2}\n{"body": 3}\n{"body": "b"}\n')
-    assert tokens_of(tmp_path / "cache", type="jsonl", val=tmp_path, key="body") == expected("a", "b")
+    assert tokens_of(tmp_path / "cache", type="jsonl", val=tmp_path, key="body") == expected(
+        "a", "b"
+    )
 
 
 def test_parts_of_a_dataset_dict(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    parts = {name: datasets.Dataset.from_dict(dict(body=[name, "x"])) for name in ("train", "validation")}
+    parts = {
+        name: datasets.Dataset.from_dict(dict(body=[name, "x"])) for name in ("train", "validation")
+    }
     parts["train"] = parts["train"].select([1, 0])
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "both")
-    cfg = dict(type="datasets", train=tmp_path / "both", val=str(tmp_path / "both" / "validation"), key="body")
+    cfg = dict(
+        type="datasets",
+        train=tmp_path / "both",
+        val=str(tmp_path / "both" / "validation"),
+        key="body",
+    )
     assert tokens_of(tmp_path / "cache", "train", **cfg) == expected("x", "train")
     assert tokens_of(tmp_path / "cache", "val", **cfg) == expected("validation", "x")

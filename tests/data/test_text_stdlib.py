@@ -30,7 +30,11 @@ def test_nothing_but_the_library() -> None:
 
 
 def test_the_split_of_a_file_stays() -> None:
-    assert [split_of(path) for path in ("abc.py", "ast.py", "json/decoder.py")] == ["train", "val", "train"]
+    assert [split_of(path) for path in ("abc.py", "ast.py", "json/decoder.py")] == [
+        "train",
+        "val",
+        "train",
+    ]
 
 
 def test_val_is_read_file_by_file(tmp_path: Path) -> None:

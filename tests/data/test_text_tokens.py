@@ -45,11 +45,15 @@ def test_the_bytes_of_the_text_are_known_if_given(cfg: dict) -> None:
     assert open_tokens({**cfg, "bytes_per_token": 4.2}, "val", ByteTokenizer(), 3).num_bytes == 84
 
 
-def test_tokens_of_another_tokenizer_are_refused(cfg: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_of_another_tokenizer_are_refused(
+    cfg: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "SCAN", 7)
     (tmp_path / "b.bin").write_bytes(np.append(TOKENS, 257).astype("uint16").tobytes())
     cfg["val"] = [cfg["val"], tmp_path / "b.bin"]
-    with pytest.raises(DataError, match=r"(?s)has the token 257; the tokenizer has 0 to 256.*b\.bin.*dtype"):
+    with pytest.raises(
+        DataError, match=r"(?s)has the token 257; the tokenizer has 0 to 256.*b\.bin.*dtype"
+    ):
         opened(cfg)
     assert len(stream(open_tokens(cfg, "val", ByteTokenizer(258), 1))) == 41
     (tmp_path / "b.bin").write_bytes(np.array([-1, 3], "int16").tobytes())
@@ -90,7 +94,9 @@ def test_wrong_options(cfg: dict, options: dict, message: str) -> None:
 
 def test_files_that_hold_no_tokens(cfg: dict, tmp_path: Path) -> None:
     (tmp_path / "b.bin").write_bytes(b"123")
-    with pytest.raises(DataError, match=r"(?s)3 bytes less a header of 0.*b\.bin.*dtype and header"):
+    with pytest.raises(
+        DataError, match=r"(?s)3 bytes less a header of 0.*b\.bin.*dtype and header"
+    ):
         opened(cfg, val=tmp_path / "b.bin")
     with pytest.raises(DataError, match="3 bytes less a header of 4"):
         opened(cfg, val=tmp_path / "b.bin", header=4)

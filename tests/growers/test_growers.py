@@ -32,7 +32,8 @@ class TestScratch(GrowerContract):
 
 @pytest.mark.parametrize("rms", [False, True])
 @pytest.mark.parametrize(
-    ("small", "large"), [((12, 1), (20, 5)), ((16, 3), (17, 4)), ((8, 2), (24, 3)), ((8, 5), (31, 5))]
+    ("small", "large"),
+    [((12, 1), (20, 5)), ((16, 3), (17, 4)), ((8, 2), (24, 3)), ((8, 5), (31, 5))],
 )
 def test_lossless_is_exact_at_any_width_and_depth(small, large, rms):
     source, target = randomised(ToyNet(*small, rms=rms).double()), ToyNet(*large, rms=rms).double()
@@ -54,7 +55,10 @@ def test_same_size_is_bit_identical():
     source, target = randomised(ToyNet(16, 2)), ToyNet(16, 2)
     growth = grow(source, target)
     assert set(growth.params.values()) == {"copied"}
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(source.state_dict().values(), target.state_dict().values())
+    )
 
 
 @pytest.mark.parametrize("small", range(1, 13))
@@ -74,7 +78,9 @@ def test_copies_part_ways():
 
 
 def test_lossless_by_hand():
-    """One unit x, widened from 2 to 3: one pad with the mean, scale sqrt(3 / 2), gains divided by it."""
+    """One unit x, widened from 2 to 3: one pad with the mean, scale sqrt(3 / 2), gains divided by
+    it.
+    """
     source, target = ToyNet(2, 1).double(), ToyNet(3, 1).double()
     with torch.no_grad():
         source.embed.weight.zero_()
@@ -83,8 +89,12 @@ def test_lossless_by_hand():
         source.norm.bias.copy_(torch.tensor([7.0, 9.0]))
     grow(source, target)
     scale = 1.5**0.5
-    assert torch.allclose(target.embed.bias, scale * torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64))
-    assert torch.allclose(target.norm.weight[:2], torch.tensor([2.0, 5.0], dtype=torch.float64) / scale)
+    assert torch.allclose(
+        target.embed.bias, scale * torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
+    )
+    assert torch.allclose(
+        target.norm.weight[:2], torch.tensor([2.0, 5.0], dtype=torch.float64) / scale
+    )
     assert target.norm.bias.tolist() == [7.0, 9.0, 0.0]
 
 
@@ -119,7 +129,9 @@ def fused_layout():
     [("split", [1, None, 2, None, 3, None]), ("whole", [1, 2, 3, None, None, None])],
 )
 def test_leading_block_of_a_fused_tensor_by_hand(fused_layout, fused, rows):
-    """q, k, v = 1, 2, 3 with one head, grown to two heads: each to its own corner, or all to the first rows."""
+    """q, k, v = 1, 2, 3 with one head, grown to two heads: each to its own corner, or all to the
+    first rows.
+    """
     source, target = _Fused(1), _Fused(2)
     with torch.no_grad():
         source.qkv.weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]))
@@ -152,4 +164,7 @@ def test_wrapped_modules_grow_alike():
     wrapped.load_state_dict(target.state_dict())
     grow(source, target)
     grow(nn.DataParallel(source), torch.compile(wrapped, backend="eager"))
-    assert all(torch.equal(a, b) for a, b in zip(target.state_dict().values(), wrapped.state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(target.state_dict().values(), wrapped.state_dict().values())
+    )

@@ -1,4 +1,6 @@
-"""clone, stack, compose and the choices of lossless: contracts, exactness on real models, cases worked by hand."""
+"""clone, stack, compose and the choices of lossless: contracts, exactness on real models, cases
+worked by hand.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from compt.testing import GrowerContract
 from compt.testing.contracts import randomised
 from compt.testing.toy import ToyNet
 
-COMPOSED = dict(type="compose", width=dict(type="clone"), depth=dict(type="stack", order="solar", blocks="zero"))
+COMPOSED = dict(
+    type="compose", width=dict(type="clone"), depth=dict(type="stack", order="solar", blocks="zero")
+)
 
 
 class TestClone(GrowerContract):
@@ -36,7 +40,10 @@ class DepthOnly(GrowerContract):
         ]
 
     def chain(self):
-        members = [dict(name=name, model=dict(width=16, depth=depth), iters=3) for name, depth in zip("abc", (1, 2, 4))]
+        members = [
+            dict(name=name, model=dict(width=16, depth=depth), iters=3)
+            for name, depth in zip("abc", (1, 2, 4))
+        ]
         return {**super().chain(), "chain": members}
 
 
@@ -56,7 +63,12 @@ class TestLosslessOfCopies(GrowerContract):
     grower = dict(type="lossless", fill="copy", blocks="fresh")
 
 
-EXACT = ["clone", COMPOSED, dict(type="lossless", fill="copy"), dict(type="lossless", blocks="fresh")]
+EXACT = [
+    "clone",
+    COMPOSED,
+    dict(type="lossless", fill="copy"),
+    dict(type="lossless", blocks="fresh"),
+]
 EXACT.append(dict(type="compose", width="lossless", depth=dict(type="stack", blocks="zero")))
 
 
@@ -64,7 +76,10 @@ EXACT.append(dict(type="compose", width="lossless", depth=dict(type="stack", blo
 @pytest.mark.parametrize("rms", [False, True])
 def test_whole_multiples_are_exact(grower, rms):
     for small, large in (((12, 1), (24, 2)), ((8, 2), (24, 3)), ((8, 2), (8, 4))):
-        source, target = randomised(ToyNet(*small, rms=rms).double()), ToyNet(*large, rms=rms).double()
+        source, target = (
+            randomised(ToyNet(*small, rms=rms).double()),
+            ToyNet(*large, rms=rms).double(),
+        )
         growth = grow(source, target, grower)
         assert growth.function_preserving, growth.reason
         assert growth.error < 1e-12
@@ -115,7 +130,9 @@ def test_clone_elsewhere_says_that_it_is_close():
 
 
 def test_clone_by_hand():
-    """Two units to four: writers tiled, readers halved; the noise of a unit's two copies sums to 0."""
+    """Two units to four: writers tiled, readers halved; the noise of a unit's two copies sums to
+    0.
+    """
     source, target = ToyNet(2, 1).double(), ToyNet(4, 1).double()
     with torch.no_grad():
         source.embed.bias.copy_(torch.tensor([1.0, 3.0]))
@@ -127,7 +144,9 @@ def test_clone_by_hand():
     head = target.head.weight
     assert torch.allclose(head[:, :2] + head[:, 2:], torch.full((10, 2), 2.0, dtype=torch.float64))
     noise = head[:, :2].detach() - 1.0
-    assert noise.square().mean().sqrt().item() == pytest.approx(1.0, abs=0.4), "of the rms of the split weights"
+    assert noise.square().mean().sqrt().item() == pytest.approx(1.0, abs=0.4), (
+        "of the rms of the split weights"
+    )
 
 
 def test_clone_at_odd_sizes_shares_out_by_the_number_of_copies():
@@ -199,13 +218,17 @@ def test_stack_fills_blocks_by_its_order(blocks):
 
 
 def test_stack_refuses_what_it_cannot_do():
-    with pytest.raises(GrowthError, match="grows depth only, and the axis 'embed' changes from 8 to 16"):
+    with pytest.raises(
+        GrowthError, match="grows depth only, and the axis 'embed' changes from 8 to 16"
+    ):
         grow(ToyNet(8, 1), ToyNet(16, 2), "stack")
     for grower in (
         dict(type="stack", order="solar"),
         dict(type="compose", width="clone", depth=dict(type="stack", order="solar")),
     ):
-        with pytest.raises(GrowthError, match="'blocks' grows from 1 to 3 blocks, and 'solar' doubles at most"):
+        with pytest.raises(
+            GrowthError, match="'blocks' grows from 1 to 3 blocks, and 'solar' doubles at most"
+        ):
             grow(ToyNet(8, 1), ToyNet(8, 3), grower)
 
 
@@ -225,7 +248,10 @@ def test_compose_takes_width_from_one_and_depth_from_the_other():
         (dict(type="stack", blocks="up"), "blocks='up' is not known"),
         (dict(type="lossless", fill="up"), "fill='up' is not known"),
         (dict(type="lossless", blocks="zero"), "blocks='zero' is not known"),
-        (dict(type="compose", width="scratch", depth="stack"), "width='scratch' grows whole models"),
+        (
+            dict(type="compose", width="scratch", depth="stack"),
+            "width='scratch' grows whole models",
+        ),
         (dict(type="compose", width="clone"), "needs the argument 'depth'"),
     ],
 )

@@ -1,4 +1,6 @@
-"""What grown members take along: moments that are gradients, masks of new entries, steps at two rates, and faults."""
+"""What grown members take along: moments that are gradients, masks of new entries, steps at two
+rates, and faults.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ CLONE, LOSSLESS = dict(type="clone", noise=0.0), dict(type="lossless", noise=0.0
 def vit(width, depth, heads, **options):
     models = pytest.importorskip("timm").models.vision_transformer
     torch.manual_seed(width)
-    size = dict(img_size=16, patch_size=8, embed_dim=width, depth=depth, num_heads=heads, num_classes=5)
+    size = dict(
+        img_size=16, patch_size=8, embed_dim=width, depth=depth, num_heads=heads, num_classes=5
+    )
     return models.VisionTransformer(**size, **options).double()
 
 
@@ -46,7 +50,9 @@ def clip(width, features):
     models = pytest.importorskip("open_clip").model
     torch.manual_seed(width)
     vision = models.CLIPVisionCfg(layers=1, width=width, head_width=8, image_size=16, patch_size=8)
-    text = models.CLIPTextCfg(context_length=8, vocab_size=20, width=width, heads=width // 8, layers=1)
+    text = models.CLIPTextCfg(
+        context_length=8, vocab_size=20, width=width, heads=width // 8, layers=1
+    )
     return models.CLIP(features, vision, text).double()
 
 
@@ -57,7 +63,10 @@ def clip_loss(model):
 
 
 def vit_loss(model):
-    x, label = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    x, label = (
+        torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+        torch.arange(4),
+    )
     return F.cross_entropy(model(x.double()), label)
 
 
@@ -75,7 +84,9 @@ def gradients(model, loss):
     model.zero_grad()
     loss(model).backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
-    assert sum(gradient.norm() > 1e-9 for gradient in found.values()) > 0.7 * len(found), "nothing to compare"
+    assert sum(gradient.norm() > 1e-9 for gradient in found.values()) > 0.7 * len(found), (
+        "nothing to compare"
+    )
     return found
 
 
@@ -104,7 +115,9 @@ def parts(model):
 
 def unchanged(model, before):
     after = model.state_dict()
-    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    return before.keys() == after.keys() and all(
+        torch.equal(before[name], after[name]) for name in before
+    )
 
 
 # grow_state
@@ -116,7 +129,13 @@ def unchanged(model, before):
     [
         (vit, vit_loss, (16, 2, 2), (32, 2, 4), 1e-9),
         (vit, vit_loss, (16, 1, 2), (48, 1, 6), 1e-9),
-        (lambda *size: vit(*size, qk_norm=True, reg_tokens=2), vit_loss, (16, 1, 2), (32, 1, 4), 1e-9),
+        (
+            lambda *size: vit(*size, qk_norm=True, reg_tokens=2),
+            vit_loss,
+            (16, 1, 2),
+            (32, 1, 4),
+            1e-9,
+        ),
         (lambda *size: ToyNet(*size).double(), toy_loss, (8, 2), (24, 2), 1e-9),
         (lambda *size: ToyNet(*size, rms=True).double(), toy_loss, (8, 1), (16, 1), 1e-9),
         (clip, clip_loss, (16, 16), (32, 16), 1e-9),
@@ -148,9 +167,21 @@ def test_a_tied_table_has_the_moments_of_both_its_uses():
 @pytest.mark.parametrize(
     ("make", "loss", "small", "large", "name"),
     [
-        (lambda *size: llama(*size, tie_word_embeddings=True), llama_loss, (16, 1, 2), (32, 1, 4), "model.norm.weight"),
+        (
+            lambda *size: llama(*size, tie_word_embeddings=True),
+            llama_loss,
+            (16, 1, 2),
+            (32, 1, 4),
+            "model.norm.weight",
+        ),
         (lambda *size: TiedNet(*size).double(), toy_loss, (8, 1), (16, 1), "norm.bias"),
-        (lambda *size: vit(*size, init_values=0.3), vit_loss, (16, 1, 2), (32, 1, 4), "blocks.0.ls1.gamma"),
+        (
+            lambda *size: vit(*size, init_values=0.3),
+            vit_loss,
+            (16, 1, 2),
+            (32, 1, 4),
+            "blocks.0.ls1.gamma",
+        ),
         (clip, clip_loss, (16, 16), (32, 48), "visual.proj"),
         (clip, clip_loss, (16, 16), (16, 32), "text_projection"),
     ],
@@ -162,7 +193,9 @@ def test_the_moments_of_every_tensor_have_the_gradients_size(make, loss, small, 
 
 
 @EVEN
-@pytest.mark.parametrize("make", [lambda *size: vit(*size, init_values=0.3), lambda *size: vit(*size, qk_norm=True)])
+@pytest.mark.parametrize(
+    "make", [lambda *size: vit(*size, init_values=0.3), lambda *size: vit(*size, qk_norm=True)]
+)
 def test_up_to_a_factor_for_each_tensor_the_moments_are_the_gradient(make):
     state, true = grown_and_true(make(16, 1, 2), make(32, 1, 4), CLONE, vit_loss)
     for name, gradient in true.items():
@@ -187,9 +220,15 @@ def test_moments_of_features_go_through_the_isometry_of_the_same_seed():
 @pytest.mark.parametrize("grower", [CLONE, LOSSLESS])
 def test_a_tied_table_that_becomes_two_gives_its_moments_to_both(grower):
     """The embedding's copies share them out, the head's have them whole."""
-    source, target = llama(16, 1, 2, tie_word_embeddings=True), llama(32, 1, 4, tie_word_embeddings=False)
+    source, target = (
+        llama(16, 1, 2, tie_word_embeddings=True),
+        llama(32, 1, 4, tie_word_embeddings=False),
+    )
     given = memory(gradients(randomised(source), llama_loss))
-    state, moment = grow_state(source, target, grower, given), given["exp_avg:model.embed_tokens.weight"]
+    state, moment = (
+        grow_state(source, target, grower, given),
+        given["exp_avg:model.embed_tokens.weight"],
+    )
     assert near(state["exp_avg:model.embed_tokens.weight"], torch.cat([moment, moment], 1) / 2)
     assert near(state["exp_avg:lm_head.weight"], torch.cat([moment, moment], 1))
     assert near(state["exp_avg_sq:lm_head.weight"], torch.cat([moment, moment], 1) ** 2)
@@ -201,11 +240,20 @@ def test_a_tied_table_that_becomes_two_gives_its_moments_to_both(grower):
     [
         (CLONE, [1, 3]),
         (dict(type="compose", width=CLONE, depth=dict(type="stack", blocks="zero")), [2, 3]),
-        (dict(type="compose", width=CLONE, depth=dict(type="stack", order="interleave", blocks="zero")), [1, 3]),
+        (
+            dict(
+                type="compose",
+                width=CLONE,
+                depth=dict(type="stack", order="interleave", blocks="zero"),
+            ),
+            [1, 3],
+        ),
     ],
 )
 def test_new_blocks_start_anew_and_the_others_keep_their_moments(grower, new):
-    """Steps included: with the source's count Adam would not correct the bias of moments that begin at zero."""
+    """Steps included: with the source's count Adam would not correct the bias of moments that begin
+    at zero.
+    """
     state, true = grown_and_true(vit(16, 2, 2), vit(32, 4, 4), grower, vit_loss)
     for name, gradient in true.items():
         if name.startswith(tuple(f"blocks.{i}." for i in new)):
@@ -269,9 +317,15 @@ def test_neither_noise_nor_filling_is_in_the_moments():
 
 def test_momentum_alone_is_grown_and_what_has_none_starts_anew():
     source, target = ToyNet(8, 1).double(), ToyNet(16, 2).double()
-    state = {f"momentum_buffer:{k}": v for k, v in gradients(source, toy_loss).items() if k != "head.weight"}
+    state = {
+        f"momentum_buffer:{k}": v
+        for k, v in gradients(source, toy_loss).items()
+        if k != "head.weight"
+    }
     grown = grow_state(source, target, "lossless", state)
-    names = {name for name, _ in target.named_parameters() if not name.startswith("blocks.1.")} - {"head.weight"}
+    names = {name for name, _ in target.named_parameters() if not name.startswith("blocks.1.")} - {
+        "head.weight"
+    }
     assert grown.keys() == {f"momentum_buffer:{name}" for name in names}
     assert grow_state(source, target, "lossless", {}) == {}
 
@@ -291,7 +345,10 @@ def test_whatever_an_optimizer_remembers_gets_the_targets_shape():
 def test_models_and_global_random_numbers_are_left_alone(grower):
     source, target = randomised(ToyNet(8, 1).double()), ToyNet(20, 2).double()
     state = memory(gradients(source, toy_loss))
-    given, before = {key: value.clone() for key, value in state.items()}, (parts(source), parts(target))
+    given, before = (
+        {key: value.clone() for key, value in state.items()},
+        (parts(source), parts(target)),
+    )
     random = torch.get_rng_state()
     grow_state(source, target, grower, state)
     new_entries(source, target, grower)
@@ -301,11 +358,20 @@ def test_models_and_global_random_numbers_are_left_alone(grower):
 
 
 def test_growers_without_noise_are_the_same_otherwise():
-    clone, lossless = Clone(noise=0.5, blocks="copy"), Lossless(noise=0.5, fill="copy", blocks="fresh")
-    both = Compose(width=dict(type="clone", noise=0.5), depth=dict(type="stack", order="interleave"))
+    clone, lossless = (
+        Clone(noise=0.5, blocks="copy"),
+        Lossless(noise=0.5, fill="copy", blocks="fresh"),
+    )
+    both = Compose(
+        width=dict(type="clone", noise=0.5), depth=dict(type="stack", order="interleave")
+    )
     even = clone.without_noise(), lossless.without_noise(), both.without_noise()
     assert [even[0].noise, even[1].noise, even[2].width.noise] == [0, 0, 0]
-    assert (even[0].depth.blocks, even[1].blocks, even[2].depth.order) == ("copy", "fresh", "interleave")
+    assert (even[0].depth.blocks, even[1].blocks, even[2].depth.order) == (
+        "copy",
+        "fresh",
+        "interleave",
+    )
     assert (clone.noise, lossless.noise, both.width.noise) == (0.5, 0.5, 0.5)
 
 
@@ -334,14 +400,18 @@ def test_leading_block_leaves_all_outside_the_corner_new():
 def test_leading_block_of_fused_tensors(fused):
     found = new_entries(vit(4, 1, 1), vit(8, 1, 2), dict(type="leading_block", fused=fused))
     qkv = found["blocks.0.attn.qkv.weight"]
-    expected = outside((3, 8, 8), 3, 4, 4).reshape(24, 8) if fused == "split" else outside((24, 8), 12, 4)
+    expected = (
+        outside((3, 8, 8), 3, 4, 4).reshape(24, 8) if fused == "split" else outside((24, 8), 12, 4)
+    )
     assert torch.equal(qkv, expected)
     assert torch.equal(found["blocks.0.attn.qkv.bias"], expected[:, 0])
 
 
 @pytest.mark.parametrize("rms", [False, True])
 def test_lossless_adds_fresh_rows_and_zeroed_columns_and_pads_that_hold_means_are_not_new(rms):
-    """8 -> 20 is two copies and four pads; 16 of 40 hidden units are inherited. Pads of RMSNorm are zero: new."""
+    """8 -> 20 is two copies and four pads; 16 of 40 hidden units are inherited. Pads of RMSNorm are
+    zero: new.
+    """
     found = new_entries(ToyNet(8, 1, rms=rms), ToyNet(20, 1, rms=rms), "lossless")
     stream = 16 if rms else 20
     expected = {
@@ -363,7 +433,9 @@ def test_lossless_adds_fresh_rows_and_zeroed_columns_and_pads_that_hold_means_ar
         assert torch.equal(mask, expected[name]), name
 
 
-@pytest.mark.parametrize(("grower", "new"), [("scratch", True), ("clone", False), ("lossless", False)])
+@pytest.mark.parametrize(
+    ("grower", "new"), [("scratch", True), ("clone", False), ("lossless", False)]
+)
 def test_all_or_nothing_is_new(grower, new):
     """From scratch everything is; where a model is as large as its source nothing is."""
     found = new_entries(ToyNet(8, 2), ToyNet(16 if new else 8, 2), grower)
@@ -374,7 +446,9 @@ class Drawn(LeadingBlock):
     """A leading block whose other entries the grower draws itself."""
 
     def expand(self, source, target, site):
-        return super().expand(source, torch.randn(target.shape, generator=site.generator, dtype=target.dtype), site)
+        return super().expand(
+            source, torch.randn(target.shape, generator=site.generator, dtype=target.dtype), site
+        )
 
 
 def test_what_the_grower_draws_itself_is_new_too():
@@ -384,7 +458,10 @@ def test_what_the_grower_draws_itself_is_new_too():
 
 def test_what_a_new_block_writes_is_new():
     found = new_entries(ToyNet(8, 1), ToyNet(16, 2), "clone")
-    assert {name for name, mask in found.items() if mask.any()} == {"blocks.1.fc2.weight", "blocks.1.fc2.bias"}
+    assert {name for name, mask in found.items() if mask.any()} == {
+        "blocks.1.fc2.weight",
+        "blocks.1.fc2.bias",
+    }
     assert found["blocks.1.fc2.weight"].all()
 
 
@@ -408,7 +485,9 @@ OPTIMIZERS = {
 
 
 def descended(optimizer, lr, masks=None, ratio=1.0, steps=6):
-    """Three tensors after some steps, at rates that change, in a bowl where every entry moves on its own."""
+    """Three tensors after some steps, at rates that change, in a bowl where every entry moves on
+    its own.
+    """
     generator = torch.Generator().manual_seed(0)
     draws = [torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(6)]
     params = [nn.Parameter(draw.clone()) for draw in draws[:3]]
@@ -418,7 +497,9 @@ def descended(optimizer, lr, masks=None, ratio=1.0, steps=6):
     for step in range(steps):
         running.param_groups[0]["lr"] = lr * (1 - step / steps)
         running.zero_grad()
-        sum(((p - goal) ** 2 * (1 + goal**2)).sum() for p, goal in zip(params, draws[3:])).backward()
+        sum(
+            ((p - goal) ** 2 * (1 + goal**2)).sum() for p, goal in zip(params, draws[3:])
+        ).backward()
         running.step()
     return [p.detach() for p in params]
 
@@ -427,10 +508,14 @@ def descended(optimizer, lr, masks=None, ratio=1.0, steps=6):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_masked_entries_follow_another_rate_exactly(optimizer, ratio):
     generator = torch.Generator().manual_seed(1)
-    masks = [torch.rand(4, 3, generator=generator) < 0.5 for _ in range(2)]  # the third tensor has none
+    masks = [
+        torch.rand(4, 3, generator=generator) < 0.5 for _ in range(2)
+    ]  # the third tensor has none
     slow, fast = descended(optimizer, 0.02), descended(optimizer, 0.02 * ratio)
     mixed = descended(optimizer, 0.02, masks, ratio)
-    for one, other, both, mask in zip(slow, fast, mixed, [*masks, torch.zeros(4, 3, dtype=torch.bool)]):
+    for one, other, both, mask in zip(
+        slow, fast, mixed, [*masks, torch.zeros(4, 3, dtype=torch.bool)]
+    ):
         assert torch.allclose(both, torch.where(mask, other, one), rtol=1e-11, atol=1e-12)
         assert not torch.allclose(one, other, atol=1e-3)
 
@@ -459,11 +544,15 @@ def test_a_state_goes_on_whatever_the_order_of_the_parameters(tmp_path):
     other.load_state_dict(model.state_dict())
     state = named_state(model, one)
     names = [name for name, _ in model.named_parameters()]
-    assert state.keys() == {f"{key}:{name}" for key in ("step", "exp_avg", "exp_avg_sq") for name in names}
+    assert state.keys() == {
+        f"{key}:{name}" for key in ("step", "exp_avg", "exp_avg_sq") for name in names
+    }
     save_tensors(state, tmp_path / "state.safetensors")
     load_named_state(other, two, read_state(tmp_path / "state.safetensors"))
     again = named_state(other, two)
-    assert again.keys() == state.keys() and all(torch.equal(state[key], again[key]) for key in state)
+    assert again.keys() == state.keys() and all(
+        torch.equal(state[key], again[key]) for key in state
+    )
     steps(model, one, 2)
     steps(other, two, 2)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
@@ -473,7 +562,11 @@ def test_what_has_no_state_starts_anew_at_the_optimizers_own_rate():
     model = ToyNet(8, 1).double()
     optimizer = two_groups(model, lr=1e-2)
     steps(model, optimizer, 3)
-    kept = {key: value for key, value in named_state(model, optimizer).items() if not key.endswith(":head.weight")}
+    kept = {
+        key: value
+        for key, value in named_state(model, optimizer).items()
+        if not key.endswith(":head.weight")
+    }
     other = two_groups(model, lr=5e-3, betas=(0.8, 0.9))
     load_named_state(model, other, {**kept, "exp_avg:unknown": torch.ones(3)})
     assert {group["lr"] for group in other.param_groups} == {5e-3}
@@ -523,7 +616,12 @@ def test_options_of_the_command_line_reach_them(toy):
 
 @pytest.mark.parametrize(
     ("options", "ratio"),
-    [({}, 1), (dict(lr_mult=0.5), 1), (dict(new_lr_mult=3.0), 3), (dict(lr_mult=4, new_lr_mult=1), 0.25)],
+    [
+        ({}, 1),
+        (dict(lr_mult=0.5), 1),
+        (dict(new_lr_mult=3.0), 3),
+        (dict(lr_mult=4, new_lr_mult=1), 0.25),
+    ],
 )
 def test_new_entries_learn_at_their_share_of_the_members_rate(options, ratio):
     assert GrownOptions(**options).new_ratio == ratio
@@ -582,14 +680,19 @@ def test_a_state_needs_one_optimizer_that_it_can_be_carried_by(toy, optimizers, 
         stage["optim_wrapper"] = dict(optimizer=dict(type=kind, lr=1e-3))
     toy["chain"][1]["grown"] = dict(optimizer_state=True)
     (fault,) = faults(toy)
-    assert re.match(rf"chain\.1: grown\.optimizer_state needs the same optimizer .*Adam, AdamW, SGD.*{told}", fault)
+    assert re.match(
+        rf"chain\.1: grown\.optimizer_state needs the same optimizer .*Adam, AdamW, SGD.*{told}",
+        fault,
+    )
     toy["chain"][1]["grown"] = dict(lr_mult=0.5)
     load_config(toy)
 
 
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
 def test_usual_optimizers_can_be_carried(toy, kind):
-    toy |= dict(grown=dict(optimizer_state=True), optim_wrapper=dict(optimizer=dict(type=kind, lr=1e-3)))
+    toy |= dict(
+        grown=dict(optimizer_state=True), optim_wrapper=dict(optimizer=dict(type=kind, lr=1e-3))
+    )
     assert all(stage.grown.optimizer_state for stage in load_config(toy).stages)
 
 
@@ -633,7 +736,11 @@ def test_nothing_can_follow_a_grower_that_grows_no_tensors(toy):
 def test_of_learned_weights_none_are_new(toy):
     toy["chain"][1] |= dict(grower="learner", grown=dict(new_lr_mult=2.0))
     refused(toy, "'learner'", "new_lr_mult")
-    for options in (dict(lr_mult=2.0, new_lr_mult=2.0), dict(lr_mult=2.0), dict(optimizer_state=True)):
+    for options in (
+        dict(lr_mult=2.0, new_lr_mult=2.0),
+        dict(lr_mult=2.0),
+        dict(optimizer_state=True),
+    ):
         toy["chain"][1]["grown"] = options
         compt.plan(toy)
 

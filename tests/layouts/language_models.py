@@ -68,11 +68,20 @@ PAIRS = {
         lambda **o: llama(48, 2, 4, 2, name="Mistral", sliding_window=4, **o),
         lambda **o: llama(80, 3, 12, 4, 96, name="Mistral", sliding_window=4, **o),
     ),
-    "qwen2": (lambda **o: llama(name="Qwen2", **o), lambda **o: llama(80, 3, 6, 2, 96, name="Qwen2", **o)),
-    "qwen3": (lambda **o: llama(name="Qwen3", **o), lambda **o: llama(144, 3, 6, 3, 96, name="Qwen3", **o)),
+    "qwen2": (
+        lambda **o: llama(name="Qwen2", **o),
+        lambda **o: llama(80, 3, 6, 2, 96, name="Qwen2", **o),
+    ),
+    "qwen3": (
+        lambda **o: llama(name="Qwen3", **o),
+        lambda **o: llama(144, 3, 6, 3, 96, name="Qwen3", **o),
+    ),
     "gpt2": (lambda **o: gpt2(48, 2, **o), lambda **o: gpt2(80, 5, n_inner=400, **o)),
     "gpt_neox": (lambda **o: neox(48, 2, **o), lambda **o: neox(80, 5, 160, **o)),
-    "gpt_neox, serial": (lambda **o: neox(64, 2, **SERIAL, **o), lambda **o: neox(112, 3, 160, **SERIAL, **o)),
+    "gpt_neox, serial": (
+        lambda **o: neox(64, 2, **SERIAL, **o),
+        lambda **o: neox(112, 3, 160, **SERIAL, **o),
+    ),
 }
 
 

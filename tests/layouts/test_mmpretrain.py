@@ -1,4 +1,6 @@
-"""mmpretrain layouts: ViTs, masked autoencoders of two streams, classifiers; every pair that can be is exact."""
+"""mmpretrain layouts: ViTs, masked autoencoders of two streams, classifiers; every pair that can be
+is exact.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,10 @@ def test_mmpretrains_own_sizes_are_described(name):
     arch = describe(backbone)
     settings = backbone.arch_settings
     assert arch.sizes["embed"] == settings["embed_dims"]
-    assert (arch.sizes["heads"], arch.sizes["mlp"]) == (settings["num_heads"], settings["feedforward_channels"])
+    assert (arch.sizes["heads"], arch.sizes["mlp"]) == (
+        settings["num_heads"],
+        settings["feedforward_channels"],
+    )
     assert arch.depths == {"layers": settings["num_layers"]}
 
 
@@ -121,10 +126,26 @@ REFUSED = {
         changed(mae(64), num_heads=2),
         r"the axis 'backbone\.head_dim' changes from 16 to 32",
     ),
-    "another image size": (mae(32), mae(64, size=64), r"the axis 'backbone\.position' changes from 17 to 65"),
-    "larger patches": (mae(32), larger_patches(mae(64, size=64)), r"the axis 'backbone\.patch' changes from 8 to 16"),
-    "fewer patches": (mae(32), larger_patches(mae(64), 4), r"the axis 'backbone\.position' would shrink from 17 to 5"),
-    "a narrower decoder": (mae(32, 2, 32), mae(64, 2, 16), r"the axis 'neck\.embed' would shrink from 32 to 16"),
+    "another image size": (
+        mae(32),
+        mae(64, size=64),
+        r"the axis 'backbone\.position' changes from 17 to 65",
+    ),
+    "larger patches": (
+        mae(32),
+        larger_patches(mae(64, size=64)),
+        r"the axis 'backbone\.patch' changes from 8 to 16",
+    ),
+    "fewer patches": (
+        mae(32),
+        larger_patches(mae(64), 4),
+        r"the axis 'backbone\.position' would shrink from 17 to 5",
+    ),
+    "a narrower decoder": (
+        mae(32, 2, 32),
+        mae(64, 2, 16),
+        r"the axis 'neck\.embed' would shrink from 32 to 16",
+    ),
     "a shallower decoder": (
         mae(32, 2, 16, 2),
         mae(64, 2, 16, 1),
@@ -135,8 +156,16 @@ REFUSED = {
         mae(64, layer_cfgs=LAYER_SCALE),
         r"could grow into 'backbone\.layers\.0\.attn\.gamma1\.weight'",
     ),
-    "another target": (mae(32), other_target(mae(64)), r"the axis 'neck\.pixels' changes from 192 to 200"),
-    "other classes": (classifier(32), classifier(64, classes=5), r"the axis 'classes' changes from 3 to 5"),
+    "another target": (
+        mae(32),
+        other_target(mae(64)),
+        r"the axis 'neck\.pixels' changes from 192 to 200",
+    ),
+    "other classes": (
+        classifier(32),
+        classifier(64, classes=5),
+        r"the axis 'classes' changes from 3 to 5",
+    ),
 }
 
 

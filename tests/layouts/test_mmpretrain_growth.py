@@ -1,4 +1,6 @@
-"""Masked autoencoders of mmpretrain grown: encoder and decoder each by itself, exact, and nothing dead."""
+"""Masked autoencoders of mmpretrain grown: encoder and decoder each by itself, exact, and nothing
+dead.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ LAYER_SCALE = dict(layer_scale_init_value=0.1)
 
 def encoded(module: nn.Module, *, seed: int = 0) -> dict[str, torch.Tensor]:
     """Reconstruction, and tokens of whole and of masked images."""
-    images = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    images = torch.randn(
+        2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
     module.eval()
     with torch.no_grad():
         torch.manual_seed(seed)
@@ -130,7 +134,10 @@ def test_leading_block_puts_both_parts_into_the_corner():
 def test_everything_learns_but_the_fixed_positions(grower):
     """Within two steps every tensor that may change has had a gradient."""
     paradigm = Mae()
-    source, target = built(paradigm, mae(32, 1, 16, 1)), paradigm.build_model(Member("b", mae(48, 3, 32, 2)))
+    source, target = (
+        built(paradigm, mae(32, 1, 16, 1)),
+        paradigm.build_model(Member("b", mae(48, 3, 32, 2))),
+    )
     grow(source, target, grower)
     assert _dead(paradigm, target, raw) == {"backbone.pos_embed", "neck.decoder_pos_embed"}
 
@@ -149,7 +156,11 @@ def _dead(paradigm, module, batches) -> set[str]:
     module.train()
     for step in range(2):
         batch = batches(seed=step)
-        batch = batch if "noise" in batch or batches is not raw else prepared(paradigm, batch, seed=step)
+        batch = (
+            batch
+            if "noise" in batch or batches is not raw
+            else prepared(paradigm, batch, seed=step)
+        )
         optimizer.zero_grad()
         paradigm.forward(module, batch)["loss"].backward()
         dead -= {n for n, p in module.named_parameters() if p.grad is not None and p.grad.any()}

@@ -1,4 +1,6 @@
-"""open_clip and timm layouts: every tensor described, and real CLIP models grown without a change of function."""
+"""open_clip and timm layouts: every tensor described, and real CLIP models grown without a change
+of function.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,36 @@ from open_clip.model import CLIP, CustomTextCLIP  # noqa: E402
 from open_clip.timm_model import TimmModel  # noqa: E402
 
 
-def clip(width, layers, text_width, text_layers, *, embed_dim=32, head=16, cls=CLIP, text=None, **vision):
-    vision_cfg = dict(image_size=32, width=width, layers=layers, head_width=head) | dict(patch_size=16) | vision
-    text_cfg = dict(context_length=10, vocab_size=99, width=text_width, layers=text_layers, heads=text_width // head)
+def clip(
+    width, layers, text_width, text_layers, *, embed_dim=32, head=16, cls=CLIP, text=None, **vision
+):
+    vision_cfg = (
+        dict(image_size=32, width=width, layers=layers, head_width=head)
+        | dict(patch_size=16)
+        | vision
+    )
+    text_cfg = dict(
+        context_length=10,
+        vocab_size=99,
+        width=text_width,
+        layers=text_layers,
+        heads=text_width // head,
+    )
     text_cfg |= text or {}
     return cls(embed_dim, vision_cfg, text_cfg).double()
 
 
 def timm_vit(width, depth, **options):
-    options = {"img_size": 32, "patch_size": 16, "num_heads": width // 16, "num_classes": 0, **options}
-    return timm.models.vision_transformer.VisionTransformer(embed_dim=width, depth=depth, **options).double()
+    options = {
+        "img_size": 32,
+        "patch_size": 16,
+        "num_heads": width // 16,
+        "num_classes": 0,
+        **options,
+    }
+    return timm.models.vision_transformer.VisionTransformer(
+        embed_dim=width, depth=depth, **options
+    ).double()
 
 
 class TestClip(LayoutContract):
@@ -67,7 +89,10 @@ EXACT = {
         lambda: clip(32, 2, 32, 2, mlp_ratio=2.0),
         lambda: clip(32, 7, 32, 3, mlp_ratio=3.5),
     ),
-    "wider feature space": (lambda: clip(32, 2, 32, 2, embed_dim=24), lambda: clip(64, 2, 48, 2, embed_dim=40)),
+    "wider feature space": (
+        lambda: clip(32, 2, 32, 2, embed_dim=24),
+        lambda: clip(64, 2, 48, 2, embed_dim=40),
+    ),
     "q/k norms and scaled heads": (
         lambda: clip(32, 2, 32, 2, no_ln_pre=True, qk_norm=True, scale_heads=True),
         lambda: clip(48, 2, 32, 2, no_ln_pre=True, qk_norm=True, scale_heads=True),
@@ -93,13 +118,23 @@ def test_lossless_keeps_features_and_logits_of_clip(case):
         assert torch.allclose(before, after, atol=1e-9)
 
 
-PAIRS = [((16, 1), (48, 5)), ((48, 3), (64, 3)), ((48, 2), (80, 7)), ((64, 4), (144, 6)), ((80, 5), (96, 12))]
+PAIRS = [
+    ((16, 1), (48, 5)),
+    ((48, 3), (64, 3)),
+    ((48, 2), (80, 7)),
+    ((64, 4), (144, 6)),
+    ((80, 5), (96, 12)),
+]
 
 
 @pytest.mark.parametrize(("small", "large"), PAIRS)
 def test_lossless_is_exact_for_many_widths_depths_and_heads(small, large):
-    """Both towers at once, at non-multiples of width, depth and number of heads; twice in a row too."""
-    source, target, last = (clip(w, n, w, n, no_ln_pre=True) for w, n in (small, large, (large[0] + 16, large[1] + 2)))
+    """Both towers at once, at non-multiples of width, depth and number of heads; twice in a row
+    too.
+    """
+    source, target, last = (
+        clip(w, n, w, n, no_ln_pre=True) for w, n in (small, large, (large[0] + 16, large[1] + 2))
+    )
     randomised(source)
     for one, other in ((source, target), (target, last)):
         growth = grow(one, other)
@@ -108,7 +143,11 @@ def test_lossless_is_exact_for_many_widths_depths_and_heads(small, large):
 
 
 REFUSED = {
-    "heads of another size": (dict(head=16), dict(head=32), r"'visual\..*in_proj_weight': the axis 'visual\.head_dim'"),
+    "heads of another size": (
+        dict(head=16),
+        dict(head=32),
+        r"'visual\..*in_proj_weight': the axis 'visual\.head_dim'",
+    ),
     "another vocabulary": (
         dict(),
         dict(text=dict(vocab_size=120)),
@@ -120,8 +159,16 @@ REFUSED = {
         r"'positional_embedding': the axis 'position'.*10 to 12",
     ),
     "another patch size": (dict(), dict(patch_size=8), r"the axis 'visual\.(patch|position)'"),
-    "a layer the source lacks": (dict(), dict(qk_norm=True), r"could grow into 'visual\..*attn\.ln_q\.weight'"),
-    "a narrower MLP": (dict(), dict(mlp_ratio=1.0), r"the axis 'visual\.mlp' would shrink from 128 to 64"),
+    "a layer the source lacks": (
+        dict(),
+        dict(qk_norm=True),
+        r"could grow into 'visual\..*attn\.ln_q\.weight'",
+    ),
+    "a narrower MLP": (
+        dict(),
+        dict(mlp_ratio=1.0),
+        r"the axis 'visual\.mlp' would shrink from 128 to 64",
+    ),
 }
 
 
@@ -155,7 +202,10 @@ def test_ln_pre_at_another_width_is_close_and_says_so(small, large):
     ],
 )
 def test_lossless_keeps_timm_vits_at_any_width(options):
-    source, target = randomised(timm_vit(48, 2, num_classes=7, **options)), timm_vit(112, 5, num_classes=7, **options)
+    source, target = (
+        randomised(timm_vit(48, 2, num_classes=7, **options)),
+        timm_vit(112, 5, num_classes=7, **options),
+    )
     growth = grow(source, target, "lossless")
     assert growth.function_preserving, growth.reason
     image = torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -198,7 +248,9 @@ def test_a_timm_tower_inside_clip_keeps_the_function():
 
 
 def test_a_model_shaped_like_siglip_keeps_the_function_at_whole_multiples():
-    """Attention pooling, no projection of the images, a logit bias: texts are projected into the image stream."""
+    """Attention pooling, no projection of the images, a logit bias: texts are projected into the
+    image stream.
+    """
     models = []
     for width, depth in ((48, 2), (96, 3)):
         model = clip(32, 2, 32, 2, embed_dim=width, cls=CustomTextCLIP)
@@ -225,7 +277,9 @@ def test_fused_and_split_axes_of_qkv():
 def test_a_tower_without_layout_is_named():
     model = clip(32, 2, 32, 2)
     model.visual = nn.Sequential(nn.Linear(2, 2))
-    with pytest.raises(LayoutError, match=r"'torch\.nn\.modules\.container\.Sequential'.*(\n.*)*register_module"):
+    with pytest.raises(
+        LayoutError, match=r"'torch\.nn\.modules\.container\.Sequential'.*(\n.*)*register_module"
+    ):
         describe(model)
 
 

@@ -1,4 +1,6 @@
-"""Swin layouts of timm and mmpretrain: every tensor described, exact where widths are tiled, honest elsewhere."""
+"""Swin layouts of timm and mmpretrain: every tensor described, exact where widths are tiled, honest
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from timm.models.swin_transformer import SwinTransformer  # noqa: E402
 
 
 def swin(width, depths=(2, 1), head=8, **options):
-    """A Swin on 8 x 8 patches and windows of 4: the first stage shifts its windows, the second has only one."""
+    """A Swin on 8 x 8 patches and windows of 4: the first stage shifts its windows, the second has
+    only one.
+    """
     heads = [width * 2**i // head for i in range(len(depths))]
     options = dict(img_size=16, patch_size=2, window_size=4, num_classes=0) | options
     return SwinTransformer(embed_dim=width, depths=depths, num_heads=heads, **options).double()
@@ -35,7 +39,11 @@ def mmpretrain_swin(width, depths=(2, 1), *, masked=False, **options):
             super().train(mode)
             return self
 
-    arch = dict(embed_dims=width, depths=list(depths), num_heads=[width // 8 * 2**i for i in range(len(depths))])
+    arch = dict(
+        embed_dims=width,
+        depths=list(depths),
+        num_heads=[width // 8 * 2**i for i in range(len(depths))],
+    )
     if masked:  # its patches are of 4 pixels and its windows of 7 tokens
         options = dict(img_size=56) | options
     else:
@@ -50,7 +58,9 @@ class TestTimmSwin(LayoutContract):
 
 class TestMmpretrainSwin(LayoutContract):
     def pair(self):
-        return mmpretrain_swin(16, use_abs_pos_embed=True), mmpretrain_swin(32, (2, 3), use_abs_pos_embed=True)
+        return mmpretrain_swin(16, use_abs_pos_embed=True), mmpretrain_swin(
+            32, (2, 3), use_abs_pos_embed=True
+        )
 
 
 class TestSimMimSwin(LayoutContract):
@@ -61,7 +71,9 @@ class TestSimMimSwin(LayoutContract):
 def test_every_stage_has_a_stream_of_its_own():
     arch = describe(swin(16, (1, 1, 1), img_size=32, num_classes=3))
     streams = {"patch_embed": 16, "embed_0": 16, "embed_1": 32, "embed": 64}
-    assert {axis: arch.sizes[axis] for axis, role in arch.roles.items() if role == "stream"} == streams
+    assert {
+        axis: arch.sizes[axis] for axis, role in arch.roles.items() if role == "stream"
+    } == streams
     assert [arch.sizes[f"heads_{i}"] for i in range(3)] == [2, 4, 8]
     assert arch.sizes["head_dim"] == 8
     assert arch.depths == {f"layers.{i}.blocks": 1 for i in range(3)}
@@ -90,12 +102,16 @@ def four_stages(width, third):
 
 
 def outputs(module, size=64):
-    image = torch.randn(3, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(
+        3, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     with torch.no_grad():
         return module.eval()(image)
 
 
-@pytest.mark.parametrize(("small", "large"), [((24, 6), (24, 18)), ((24, 6), (48, 18)), ((8, 2), (24, 2))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((24, 6), (24, 18)), ((24, 6), (48, 18)), ((8, 2), (24, 2))]
+)
 def test_depth_and_whole_multiples_are_exact(small, large):
     source, target = randomised(four_stages(*small)), four_stages(*large)
     growth = grow(source, target, "lossless")
@@ -121,7 +137,9 @@ def test_a_copy_of_a_block_with_other_windows_is_noticed():
     assert growth.error > 1e-6
 
 
-@pytest.mark.parametrize(("small", "large"), [((24, 6), (24, 18)), ((24, 6), (32, 6)), ((32, 6), (48, 6))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((24, 6), (24, 18)), ((24, 6), (32, 6)), ((32, 6), (48, 6))]
+)
 def test_leading_block_fills_the_corner_of_every_stage(small, large):
     source, target = randomised(four_stages(*small)), four_stages(*large)
     growth = grow(source, target, "leading_block")
@@ -135,7 +153,8 @@ def test_leading_block_fills_the_corner_of_every_stage(small, large):
     assert torch.equal(qkv, one.attn.qkv.weight.unflatten(0, (3, -1)))
     merged = target.layers[1].downsample.reduction.weight.unflatten(1, (4, -1))
     assert torch.equal(
-        merged[: 2 * small[0], :, : small[0]], source.layers[1].downsample.reduction.weight.unflatten(1, (4, -1))
+        merged[: 2 * small[0], :, : small[0]],
+        source.layers[1].downsample.reduction.weight.unflatten(1, (4, -1)),
     )
 
 
@@ -161,22 +180,31 @@ class _Tower(TimmModel):
 
 
 def clip(vision, text_width, cls=CLIP):
-    text = dict(context_length=10, vocab_size=99, width=text_width, layers=2, heads=text_width // 16)
+    text = dict(
+        context_length=10, vocab_size=99, width=text_width, layers=2, heads=text_width // 16
+    )
     return cls(24, vision, text).double()
 
 
-@pytest.mark.parametrize(("small", "large"), [((16, (2, 2)), (16, (2, 6))), ((16, (2, 2)), (32, (2, 6)))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((16, (2, 2)), (16, (2, 6))), ((16, (2, 2)), (32, (2, 6)))]
+)
 def test_a_swin_tower_inside_clip_keeps_the_function(small, large):
     models = []
     for trunk, text_width in ((swin(*small), 32), (swin(*large), 48)):
-        model = clip(dict(image_size=16, patch_size=8, width=32, layers=1, head_width=16), text_width)
+        model = clip(
+            dict(image_size=16, patch_size=8, width=32, layers=1, head_width=16), text_width
+        )
         model.visual = _Tower(trunk)
         models.append(model)
     randomised(models[0])
     growth = grow(*models, "lossless")
     assert growth.function_preserving, growth.reason
     assert growth.error < 1e-9
-    image, text = torch.randn(2, 3, 16, 16, dtype=torch.float64), torch.tensor([[5, 7, 98, *[0] * 7], [98, *[0] * 9]])
+    image, text = (
+        torch.randn(2, 3, 16, 16, dtype=torch.float64),
+        torch.tensor([[5, 7, 98, *[0] * 7], [98, *[0] * 9]]),
+    )
     with torch.no_grad():
         before, after = (m.eval().get_logits(image, text)[0] for m in models)
     assert torch.allclose(before, after, atol=1e-9)
@@ -186,7 +214,9 @@ def test_the_papers_towers_can_be_grown_into_each_other():
     archs = []
     for name in ("tiny", "small", "base", "large"):
         with torch.device("meta"):
-            model = clip(dict(timm_model_name=f"swin_{name}_patch4_window7_224", image_size=224), 384)
+            model = clip(
+                dict(timm_model_name=f"swin_{name}_patch4_window7_224", image_size=224), 384
+            )
         archs.append(describe(model))
     assert [a.sizes["visual.trunk.embed"] for a in archs] == [768, 768, 1024, 1536]
     assert [a.depths["visual.trunk.layers.2.blocks"] for a in archs] == [6, 18, 18, 18]

@@ -1,4 +1,6 @@
-"""A head tied to the embedding: what the one tensor cannot hold goes into the final norm, or the report says so."""
+"""A head tied to the embedding: what the one tensor cannot hold goes into the final norm, or the
+report says so.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def test_lossless_is_exact_over_two_hops(make, ties):
 
 
 def test_the_tied_fold_by_hand():
-    """Width 2 -> 5 is two copies and a pad at scale sqrt(5 / 4): the norm has to give 2 / 5 of what it gave."""
+    """Width 2 -> 5 is two copies and a pad at scale sqrt(5 / 4): the norm has to give 2 / 5 of what
+    it gave.
+    """
     source, target = gpt2(2, 1, head_dim=1), gpt2(5, 1, head_dim=1)
     with torch.no_grad():
         source.transformer.wte.weight.copy_(torch.tensor([1.0, 3.0]).expand(61, 2))
@@ -41,7 +45,9 @@ def test_the_tied_fold_by_hand():
     table, norm = target.lm_head.weight[0], target.transformer.ln_f
     torch.testing.assert_close(table / scale, torch.tensor([1, 3, 1, 3, 2]).double(), **exactly)
     torch.testing.assert_close(norm.weight, torch.tensor([4, 8, 4, 8, 6]).double(), **exactly)
-    torch.testing.assert_close(norm.bias * scale, torch.tensor([3.5, 4.5, 3.5, 4.5, 0]).double(), **exactly)
+    torch.testing.assert_close(
+        norm.bias * scale, torch.tensor([3.5, 4.5, 3.5, 4.5, 0]).double(), **exactly
+    )
 
 
 def unmarked(*names):
@@ -54,13 +60,17 @@ class Unmarked(transformers.GPT2LMHeadModel):
     pass
 
 
-@pytest.mark.parametrize("names", [("transformer.ln_f.weight", "transformer.ln_f.bias"), ("transformer.ln_f.bias",)])
+@pytest.mark.parametrize(
+    "names", [("transformer.ln_f.weight", "transformer.ln_f.bias"), ("transformer.ln_f.bias",)]
+)
 def test_a_tied_head_without_a_norm_to_make_up_for_it_is_told(monkeypatch, names):
     monkeypatch.setitem(LAYOUTS.module_dict, f"{__name__}.Unmarked", unmarked(*names))
     source, target = randomised(gpt2(48, 2, cls=Unmarked)), gpt2(80, 2, cls=Unmarked)
     growth = grow(source, target)
     assert not growth.function_preserving
-    assert growth.reason.startswith("'lm_head.weight' uses 'embed' otherwise than 'transformer.wte.weight'")
+    assert growth.reason.startswith(
+        "'lm_head.weight' uses 'embed' otherwise than 'transformer.wte.weight'"
+    )
     assert growth.error > 1e-3
     deeper = grow(source, gpt2(48, 5, cls=Unmarked))
     assert deeper.function_preserving, deeper.reason  # the width stays

@@ -1,4 +1,6 @@
-"""transformers layouts: decoder-only language models, tied and untied, grown without a change of their logits."""
+"""transformers layouts: decoder-only language models, tied and untied, grown without a change of
+their logits.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_lossless_keeps_the_logits(name, tied):
     tokens = torch.randint(61, (2, 40), generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         before, after = source.eval()(tokens).logits, target.eval()(tokens).logits
-    rounding = 1e-9 if name.startswith("gpt") else 1e-5  # RMS norms of transformers compute in float32
+    rounding = (
+        1e-9 if name.startswith("gpt") else 1e-5
+    )  # RMS norms of transformers compute in float32
     assert (before - after).abs().max() < rounding * before.abs().max()
 
 
@@ -105,7 +109,8 @@ def test_leading_block_grows_corners(name, tied):
     assert is_tied(target) is tied
     assert growth.counts["shared"] == tied
     assert torch.equal(
-        target.get_input_embeddings().weight[:, : source.config.hidden_size], source.get_input_embeddings().weight
+        target.get_input_embeddings().weight[:, : source.config.hidden_size],
+        source.get_input_embeddings().weight,
     )
 
 
@@ -128,17 +133,42 @@ REFUSED = {
         dict(head_dim=32),
         rf"'{LLAMA}\.q_proj.*'head_dim'.*16 to 32(.*\n)*.*rotary",
     ),
-    "another vocabulary": (llama, dict(), dict(vocab=77), r"'model\.embed_tokens\.weight': the axis 'vocab'.*61 to 77"),
-    "more positions": (gpt2, dict(), dict(positions=72), r"'transformer\.wpe\.weight': the axis 'position'.*64 to 72"),
+    "another vocabulary": (
+        llama,
+        dict(),
+        dict(vocab=77),
+        r"'model\.embed_tokens\.weight': the axis 'vocab'.*61 to 77",
+    ),
+    "more positions": (
+        gpt2,
+        dict(),
+        dict(positions=72),
+        r"'transformer\.wpe\.weight': the axis 'position'.*64 to 72",
+    ),
     "a narrower MLP": (
         neox,
         dict(),
         dict(mlp=32),
         r"dense_h_to_4h\.weight': the axis 'mlp' would shrink from 64 to 32",
     ),
-    "fewer groups": (llama, dict(), dict(heads=4, kv=1), rf"'{LLAMA}\.q_proj.*'kv_heads' would shrink from 2 to 1"),
-    "smaller groups": (llama, dict(), dict(heads=4, kv=4), rf"'{LLAMA}\.q_proj.*'group' would shrink from 2 to 1"),
-    "biases that the source lacks": (llama, dict(), BIASES, rf"could grow into '{LLAMA}\.q_proj\.bias'"),
+    "fewer groups": (
+        llama,
+        dict(),
+        dict(heads=4, kv=1),
+        rf"'{LLAMA}\.q_proj.*'kv_heads' would shrink from 2 to 1",
+    ),
+    "smaller groups": (
+        llama,
+        dict(),
+        dict(heads=4, kv=4),
+        rf"'{LLAMA}\.q_proj.*'group' would shrink from 2 to 1",
+    ),
+    "biases that the source lacks": (
+        llama,
+        dict(),
+        BIASES,
+        rf"could grow into '{LLAMA}\.q_proj\.bias'",
+    ),
     "tied from untied": (
         *(gpt2, dict(tie_word_embeddings=False), dict(tie_word_embeddings=True)),
         r"'lm_head\.weight' is tied to 'transformer\.wte\.weight' in the target, but not in the source",
@@ -166,7 +196,9 @@ def test_windows_that_differ_are_noticed():
     mixed = dict(name="Qwen3", use_sliding_window=True, sliding_window=40)
     source = randomised(llama(48, 2, **mixed, max_window_layers=1))
     for full, kept in ((1, True), (3, False)):  # the source's second layer becomes the third
-        assert grow(source, llama(80, 4, **mixed, max_window_layers=full)).function_preserving is kept
+        assert (
+            grow(source, llama(80, 4, **mixed, max_window_layers=full)).function_preserving is kept
+        )
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -29,7 +29,9 @@ CUSTOM = dict(MODEL, custom_text=True)
 TIMM = dict(MODEL, vision_cfg=dict(timm_model_name="test_vit", image_size=160, timm_pool="token"))
 
 
-VIT_TINY = dict(MODEL, vision_cfg=dict(timm_model_name="vit_tiny_patch16_224", image_size=224), custom_text=True)
+VIT_TINY = dict(
+    MODEL, vision_cfg=dict(timm_model_name="vit_tiny_patch16_224", image_size=224), custom_text=True
+)
 
 
 KINDS = [

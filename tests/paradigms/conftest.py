@@ -10,7 +10,16 @@ SIZES = [(32, 32), (37, 53), (64, 48), (200, 33), (5, 7), (33, 32), (61, 61), (1
 """Width and height: exact, odd, larger, smaller, long, one pixel wide."""
 
 
-CAPTIONS = ["a dog", "a cat, asleep", "a dog", "two birds", "a cat on a mat", "birds!", "a réd dog", "nothing"]
+CAPTIONS = [
+    "a dog",
+    "a cat, asleep",
+    "a dog",
+    "two birds",
+    "a cat on a mat",
+    "birds!",
+    "a réd dog",
+    "nothing",
+]
 
 
 KIND = ["dog", "cat", "dog", "bird", "cat", "bird", "dog", ""]
@@ -31,4 +40,6 @@ def data(tmp_path_factory) -> dict[str, str]:
         lines.append(f'{i}.png,"{CAPTIONS[i]}",{KIND[i]}')
     for split in ("train", "val"):
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return dict(type="csv", train=str(folder / "train.csv"), val=str(folder / "val.csv"), label_key="kind")
+    return dict(
+        type="csv", train=str(folder / "train.csv"), val=str(folder / "val.csv"), label_key="kind"
+    )

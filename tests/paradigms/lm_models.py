@@ -35,7 +35,12 @@ FAMILIES = {
     "gpt_neox": dict(SIZES, model_type="gpt_neox"),
 }
 
-TEXTS = ["The quick brown fox, ", "naïve café; 😀\n", "if x:\n    return 'y'\n", "jumps over the lazy dog. "]
+TEXTS = [
+    "The quick brown fox, ",
+    "naïve café; 😀\n",
+    "if x:\n    return 'y'\n",
+    "jumps over the lazy dog. ",
+]
 
 
 def corpus(folder: Path) -> dict:
@@ -43,7 +48,10 @@ def corpus(folder: Path) -> dict:
     for split, times in (("train", 40), ("val", 5)):
         (folder / f"{split}.txt").write_text("".join(TEXTS) * times, encoding="utf-8")
     return dict(
-        type="text", train=str(folder / "train.txt"), val=str(folder / "val.txt"), cache_dir=str(folder / "cache")
+        type="text",
+        train=str(folder / "train.txt"),
+        val=str(folder / "val.txt"),
+        cache_dir=str(folder / "cache"),
     )
 
 
@@ -66,7 +74,9 @@ def prepared(paradigm: CausalLm, token: torch.Tensor):
 
 @contextmanager
 def silence(capfd) -> Iterator[None]:
-    """Fail where something is printed within, or logged by transformers, whose handler keeps its own stream."""
+    """Fail where something is printed within, or logged by transformers, whose handler keeps its
+    own stream.
+    """
     records: list[logging.LogRecord] = []
     handler = logging.Handler(logging.DEBUG)
     handler.emit = records.append

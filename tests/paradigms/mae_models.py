@@ -30,12 +30,29 @@ SIZE, PATCH = 32, 8
 PATCHES = (SIZE // PATCH) ** 2
 
 
-def vit(width: int = 32, layers: int = 2, *, type: str = "VisionTransformer", size: int = SIZE, **options) -> dict:
-    arch = dict(embed_dims=width, num_layers=layers, num_heads=width // 16, feedforward_channels=3 * width)
-    return {"type": f"mmpretrain.{type}", "arch": arch, "img_size": size, "patch_size": PATCH, **options}
+def vit(
+    width: int = 32,
+    layers: int = 2,
+    *,
+    type: str = "VisionTransformer",
+    size: int = SIZE,
+    **options,
+) -> dict:
+    arch = dict(
+        embed_dims=width, num_layers=layers, num_heads=width // 16, feedforward_channels=3 * width
+    )
+    return {
+        "type": f"mmpretrain.{type}",
+        "arch": arch,
+        "img_size": size,
+        "patch_size": PATCH,
+        **options,
+    }
 
 
-def mae(width: int = 32, layers: int = 2, decoder: int = 16, decoder_layers: int = 1, **options) -> dict:
+def mae(
+    width: int = 32, layers: int = 2, decoder: int = 16, decoder_layers: int = 1, **options
+) -> dict:
     """An MAE around a ViT of ``options``; the decoder's heads are 16 wide, like the encoder's."""
     size = options.get("size", SIZE)
     return dict(
@@ -61,10 +78,17 @@ def mae(width: int = 32, layers: int = 2, decoder: int = 16, decoder_layers: int
 
 def classifier(width: int = 32, layers: int = 2, *, classes: int = 3, **options) -> dict:
     loss = dict(type="mmpretrain.CrossEntropyLoss")
-    head = dict(type="mmpretrain.VisionTransformerClsHead", num_classes=classes, in_channels=width, loss=loss)
+    head = dict(
+        type="mmpretrain.VisionTransformerClsHead",
+        num_classes=classes,
+        in_channels=width,
+        loss=loss,
+    )
     if options.get("out_type") == "avg_featmap":
         head["type"] = "mmpretrain.LinearClsHead"
-    return dict(type="mmpretrain.ImageClassifier", backbone=vit(width, layers, **options), head=head)
+    return dict(
+        type="mmpretrain.ImageClassifier", backbone=vit(width, layers, **options), head=head
+    )
 
 
 def simmim(width: int = 8, depth: int = 1) -> dict:
@@ -72,7 +96,9 @@ def simmim(width: int = 8, depth: int = 1) -> dict:
     arch = dict(embed_dims=width, depths=[depth, 1], num_heads=[width // 8, width // 4])
     return dict(
         type="mmpretrain.SimMIM",
-        backbone=dict(type="mmpretrain.SimMIMSwinTransformer", arch=arch, img_size=56, out_indices=(1,)),
+        backbone=dict(
+            type="mmpretrain.SimMIMSwinTransformer", arch=arch, img_size=56, out_indices=(1,)
+        ),
         neck=dict(type="mmpretrain.SimMIMLinearDecoder", in_channels=2 * width, encoder_stride=8),
         head=dict(
             type="mmpretrain.SimMIMHead",
@@ -87,14 +113,21 @@ def moco(width: int = 32) -> dict:
 
     def projector(inputs: int, layers: int) -> dict:
         sizes = dict(in_channels=inputs, hid_channels=24, out_channels=16, num_layers=layers)
-        return dict(type="mmpretrain.NonLinearNeck", with_avg_pool=False, norm_cfg=dict(type="BN1d"), **sizes)
+        return dict(
+            type="mmpretrain.NonLinearNeck",
+            with_avg_pool=False,
+            norm_cfg=dict(type="BN1d"),
+            **sizes,
+        )
 
     loss = dict(type="mmpretrain.CrossEntropyLoss")
     return dict(
         type="mmpretrain.MoCoV3",
         backbone=vit(width, type="MoCoV3ViT"),
         neck=projector(width, 3),
-        head=dict(type="mmpretrain.MoCoV3Head", predictor=projector(16, 2), temperature=0.2, loss=loss),
+        head=dict(
+            type="mmpretrain.MoCoV3Head", predictor=projector(16, 2), temperature=0.2, loss=loss
+        ),
     )
 
 
@@ -190,12 +223,16 @@ def normalised(images: Tensor) -> Tensor:
     return (images.float() - mean) / std
 
 
-def image_folder(folder: Path, classes=("cat", "dog"), count: int = 8, size: int = 40, seed: int = 0) -> Path:
+def image_folder(
+    folder: Path, classes=("cat", "dog"), count: int = 8, size: int = 40, seed: int = 0
+) -> Path:
     """Noise around a brightness that tells the class, ``count`` of each in a sub-folder."""
     random = np.random.default_rng(seed)
     for number, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            pixels = random.integers(0, 60, (size, size + 3, 3)) + 190 * number // max(1, len(classes) - 1)
+            pixels = random.integers(0, 60, (size, size + 3, 3)) + 190 * number // max(
+                1, len(classes) - 1
+            )
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
     return folder

@@ -18,7 +18,17 @@ from compt.paradigms.causal_lm import models as _lm_models  # noqa: E402
 from compt.paradigms.causal_lm.paradigm import CausalLm  # noqa: E402
 from compt.testing import ParadigmContract  # noqa: E402
 from compt.training.stage import StageModel  # noqa: E402
-from tests.paradigms.lm_models import CONTEXT, FAMILIES, GPT2, LLAMA, SIZES, corpus, made, prepared, tokens  # noqa: E402
+from tests.paradigms.lm_models import (
+    CONTEXT,
+    FAMILIES,
+    GPT2,
+    LLAMA,
+    SIZES,
+    corpus,
+    made,
+    prepared,
+    tokens,
+)
 
 
 class _Contract(ParadigmContract):
@@ -37,10 +47,14 @@ class TestGpt2(_Contract):
 
 
 def test_loss_by_hand():
-    """Even guesses over four tokens: ln 4; odds of 3 to 1 for the right one of two: ln 4/3, for the wrong one ln 4."""
+    """Even guesses over four tokens: ln 4; odds of 3 to 1 for the right one of two: ln 4/3, for the
+    wrong one ln 4.
+    """
     even = {"logits": torch.zeros(2, 3, 4)}
     labels = torch.tensor([[0, 1, 2], [3, 0, 1]])
-    assert CausalLm().loss(even, {"labels": labels})["next_token"].item() == pytest.approx(math.log(4))
+    assert CausalLm().loss(even, {"labels": labels})["next_token"].item() == pytest.approx(
+        math.log(4)
+    )
     odds = {"logits": torch.tensor([[[math.log(3), 0.0], [math.log(3), 0.0]]])}
     terms = CausalLm().loss(odds, {"labels": torch.tensor([[0, 1]])})
     assert set(terms) == {"next_token"}
@@ -56,13 +70,18 @@ def test_labels_are_the_next_tokens():
 def test_half_precision_logits_have_their_loss_in_float32():
     logits = torch.tensor([[[300.0, 302.0, 0.0]]], dtype=torch.bfloat16)
     loss = CausalLm().loss({"logits": logits}, {"labels": torch.tensor([[1]])})["next_token"]
-    assert (loss.dtype, loss.item()) == (torch.float32, pytest.approx(math.log1p(math.exp(-2)), rel=1e-5))
+    assert (loss.dtype, loss.item()) == (
+        torch.float32,
+        pytest.approx(math.log1p(math.exp(-2)), rel=1e-5),
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_loss_and_gradients_equal_transformers(family):
     """From raw tokens through the stage, against the family's own forward with labels."""
-    stage = StageModel(dict(type="causal_lm", context=CONTEXT + 1), dict(name="a", model=FAMILIES[family])).train()
+    stage = StageModel(
+        dict(type="causal_lm", context=CONTEXT + 1), dict(name="a", model=FAMILIES[family])
+    ).train()
     stage.student.load_state_dict(made(FAMILIES[family], context=CONTEXT + 1)[1].state_dict())
     twin = copy.deepcopy(stage.student)
     for model in (stage.student, twin):  # no dropout, which GPT-2 has by default
@@ -78,7 +97,9 @@ def test_logits_loss_and_gradients_equal_transformers(family):
     assert losses["loss"].item() == pytest.approx(theirs.loss.item(), rel=1e-5)
     ours = dict(stage.student.named_parameters())
     for name, parameter in twin.named_parameters():
-        assert parameter.grad is not None and torch.allclose(ours[name].grad, parameter.grad, atol=1e-6), name
+        assert parameter.grad is not None and torch.allclose(
+            ours[name].grad, parameter.grad, atol=1e-6
+        ), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -87,14 +108,18 @@ def test_no_token_sees_a_later_one(family):
     one, other = tokens(), tokens()
     other[:, 7] = (other[:, 7] + 1) % 257
     with torch.no_grad():
-        first, second = (paradigm.forward(model, prepared(paradigm, t))["logits"] for t in (one, other))
+        first, second = (
+            paradigm.forward(model, prepared(paradigm, t))["logits"] for t in (one, other)
+        )
     assert torch.allclose(first[:, :7], second[:, :7], atol=1e-6)
     assert not torch.allclose(first[:, 7], second[:, 7], atol=1e-3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compute_is_counted_on_meta(family):
-    """Products of weights and of attention (whole squares: masks save nothing), and back twice as much."""
+    """Products of weights and of attention (whole squares: masks save nothing), and back twice as
+    much.
+    """
     paradigm = CausalLm(context=CONTEXT)
     with torch.device("meta"):
         model = paradigm.build_model(Member("a", FAMILIES[family])).train()
@@ -110,7 +135,9 @@ def test_compute_is_counted_on_meta(family):
         weights += config.vocab_size * config.hidden_size
     width = config.num_attention_heads * (getattr(config, "head_dim", None) or 8)
     attention = config.num_hidden_layers * 2 * CONTEXT * width
-    expected = 2 * 2 * CONTEXT * (weights + attention)  # some releases multiply rotary angles, too: 0.02 % here
+    expected = (
+        2 * 2 * CONTEXT * (weights + attention)
+    )  # some releases multiply rotary angles, too: 0.02 % here
     assert forward.get_total_flops() == pytest.approx(expected, rel=1e-3)
     assert backward.get_total_flops() == pytest.approx(2 * expected, rel=1e-3)
 
@@ -130,7 +157,9 @@ def test_a_teacher_of_features_leaves_the_output_layer_out(monkeypatch):
         for needs in ({"logits"}, {"hidden", "logits"}):
             taught = paradigm.teach(model, batch, frozenset(needs))
             assert all(torch.equal(taught[name], whole[name]) for name in needs)
-        monkeypatch.setattr(model.lm_head, "forward", lambda *_: pytest.fail("the output layer was run"))
+        monkeypatch.setattr(
+            model.lm_head, "forward", lambda *_: pytest.fail("the output layer was run")
+        )
         taught = paradigm.teach(model, batch, frozenset({"hidden"}))
     assert set(taught) == {"hidden"} and torch.equal(taught["hidden"], whole["hidden"])
 
@@ -164,7 +193,10 @@ def test_bfloat16_and_recomputed_blocks_give_the_same_loss():
     losses = []
     for switches in ({}, dict(grad_checkpointing=True), dict(precision="bf16")):
         stage = StageModel(
-            dict(type="causal_lm", context=CONTEXT), dict(name="a", model=LLAMA), switches=switches, seed=3
+            dict(type="causal_lm", context=CONTEXT),
+            dict(name="a", model=LLAMA),
+            switches=switches,
+            seed=3,
         ).train()
         loss = stage(mode="loss", tokens=tokens())["loss"]
         loss.backward()
@@ -179,12 +211,19 @@ def sized(kind: str, **more):
 
 @pytest.mark.parametrize(
     "model",
-    [sized("granite"), sized("cohere"), sized("gemma2", head_dim=8), sized("mixtral", num_local_experts=2)],
+    [
+        sized("granite"),
+        sized("cohere"),
+        sized("gemma2", head_dim=8),
+        sized("mixtral", num_local_experts=2),
+    ],
     ids=lambda model: model["model_type"],
 )
 def test_families_whose_logits_are_more_than_an_output_layers_are_refused(model):
     """Scaled, capped, or with a loss for experts."""
-    with pytest.raises(ConfigError, match=f"'a' .{model['model_type']}. does more than an output layer"):
+    with pytest.raises(
+        ConfigError, match=f"'a' .{model['model_type']}. does more than an output layer"
+    ):
         CausalLm(context=CONTEXT, attention="eager").build_model(Member("a", model))
 
 

@@ -1,4 +1,6 @@
-"""A chain of language models end to end: planned, trained on text, exported, and one of its members grown."""
+"""A chain of language models end to end: planned, trained on text, exported, and one of its members
+grown.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from compt.cli import main  # noqa: E402
 from tests.paradigms.lm_models import LLAMA, corpus  # noqa: E402
 
-LARGE = dict(LLAMA, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=8)
+LARGE = dict(
+    LLAMA, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=8
+)
 CONFIG = """
 paradigm = dict(type="causal_lm", data={data!r}, context=16)
 chain = [dict(name="a", model={small!r}, iters=40), dict(name="b", model={large!r}, iters=10)]
@@ -38,13 +42,24 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_every_member_learns_and_the_larger_begins_where_the_smaller_ended(run):
-    first, second = (json.loads((run / name / "manifest.json").read_text()) for name in ("01_a", "02_b"))
+    first, second = (
+        json.loads((run / name / "manifest.json").read_text()) for name in ("01_a", "02_b")
+    )
     assert second["main_metric"] == "val/loss"
     losses = [stage["metrics"]["val/loss"]["value"] for stage in (first, second)]
-    assert losses[1] < losses[0] < 3 < first["metrics"]["val/loss"]["chance"] == pytest.approx(math.log(257))
+    assert (
+        losses[1]
+        < losses[0]
+        < 3
+        < first["metrics"]["val/loss"]["chance"]
+        == pytest.approx(math.log(257))
+    )
     assert second["growth"]["function_preserving"] and second["growth"]["error"] < 1e-5
     bits = second["metrics"]["val/bits_per_byte"]
-    assert bits["value"] == pytest.approx(losses[1] / math.log(2), rel=0.01) and not bits["higher_is_better"]
+    assert (
+        bits["value"] == pytest.approx(losses[1] / math.log(2), rel=0.01)
+        and not bits["higher_is_better"]
+    )
 
 
 def test_transformers_loads_the_members(run):
@@ -53,16 +68,25 @@ def test_transformers_loads_the_members(run):
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(export)(ids).logits
     assert logits.shape == (1, 12, 257)
-    assert bytes(logits[0, -1].topk(1).indices.tolist()) == b"o"  # as in "brown": it has learned its text by heart
+    assert (
+        bytes(logits[0, -1].topk(1).indices.tolist()) == b"o"
+    )  # as in "brown": it has learned its text by heart
 
 
 def test_an_exported_model_is_grown_without_a_chain(run, tmp_path):
     source, out = run / "01_a" / "export", tmp_path / "grown"
-    larger = json.loads((source / "config.json").read_text()) | dict(hidden_size=64, num_attention_heads=8)
+    larger = json.loads((source / "config.json").read_text()) | dict(
+        hidden_size=64, num_attention_heads=8
+    )
     (tmp_path / "larger.json").write_text(json.dumps(larger))
-    assert main(["grow", "--from", str(source), "--to", str(tmp_path / "larger.json"), "-o", str(out)]) == 0
+    assert (
+        main(["grow", "--from", str(source), "--to", str(tmp_path / "larger.json"), "-o", str(out)])
+        == 0
+    )
     ids = torch.arange(32, 44)[None]
     with torch.no_grad():
-        before, after = (AutoModelForCausalLM.from_pretrained(path)(ids).logits for path in (source, out))
+        before, after = (
+            AutoModelForCausalLM.from_pretrained(path)(ids).logits for path in (source, out)
+        )
     assert torch.allclose(before, after, atol=1e-4)
     assert AutoTokenizer.from_pretrained(out)("é")["input_ids"] == [195, 169]

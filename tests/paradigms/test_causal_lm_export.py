@@ -1,4 +1,6 @@
-"""causal_lm: transformers loads what is exported, and what transformers writes is loaded, or refused by name."""
+"""causal_lm: transformers loads what is exported, and what transformers writes is loaded, or
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ from compt import ConfigError  # noqa: E402
 from compt.interfaces import Member  # noqa: E402
 from compt.paradigms.causal_lm.paradigm import CausalLm  # noqa: E402
 from compt.weights import save_weights  # noqa: E402
-from tests.paradigms.lm_models import CONTEXT, FAMILIES, GPT2, LLAMA, made, prepared, silence, tokens  # noqa: E402
+from tests.paradigms.lm_models import (
+    CONTEXT,
+    FAMILIES,
+    GPT2,
+    LLAMA,
+    made,
+    prepared,
+    silence,
+    tokens,
+)
 
 TIED = FAMILIES["llama_tied"]
 
@@ -34,9 +45,13 @@ def test_transformers_loads_what_is_exported(family, tmp_path, capfd):
     theirs, found = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert type(theirs) is type(model) and not any(found.values())
     with torch.no_grad():
-        assert torch.equal(theirs(prepared(paradigm, tokens())["input_ids"]).logits, logits(paradigm, model))
+        assert torch.equal(
+            theirs(prepared(paradigm, tokens())["input_ids"]).logits, logits(paradigm, model)
+        )
     assert torch.equal(logits(paradigm, again), logits(paradigm, model))
-    assert {p.dtype for p in again.parameters()} == {torch.float32} and again.config.use_cache is False
+    assert {p.dtype for p in again.parameters()} == {
+        torch.float32
+    } and again.config.use_cache is False
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer("héé")["input_ids"] == list("héé".encode()) and tokenizer.eos_token_id == 256
 
@@ -46,7 +61,13 @@ def test_the_exported_folder_is_complete_and_the_model_as_before(tmp_path):
     before = model.config.to_dict(), model.generation_config.to_dict()
     paradigm.export(model, tmp_path)
     assert (model.config.to_dict(), model.generation_config.to_dict()) == before
-    names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    names = {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert {path.name for path in tmp_path.iterdir()} == names
     config = json.loads((tmp_path / "config.json").read_text())
     generation = json.loads((tmp_path / "generation_config.json").read_text())
@@ -59,7 +80,10 @@ def test_the_exported_folder_is_complete_and_the_model_as_before(tmp_path):
 def test_an_exported_model_generates(tmp_path):
     paradigm, model = made()
     paradigm.export(model, tmp_path)
-    tokenizer, theirs = AutoTokenizer.from_pretrained(tmp_path), AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokenizer, theirs = (
+        AutoTokenizer.from_pretrained(tmp_path),
+        AutoModelForCausalLM.from_pretrained(tmp_path),
+    )
     prompt = tokenizer("abc", return_tensors="pt")
     (made_up,) = theirs.generate(**prompt, max_new_tokens=4, do_sample=False).tolist()
     assert made_up[:3] == [97, 98, 99] and 4 <= len(made_up) <= 7
@@ -81,13 +105,23 @@ def test_only_folders_of_decoders_with_weights_are_recognised(tmp_path):
     paradigm, model = made()
     paradigm.export(model, tmp_path)
     assert paradigm.recognises(tmp_path)
-    assert not any(paradigm.recognises(tmp_path / name) for name in ("nowhere", "config.json", "model.safetensors"))
+    assert not any(
+        paradigm.recognises(tmp_path / name)
+        for name in ("nowhere", "config.json", "model.safetensors")
+    )
     weights = (tmp_path / "model.safetensors").rename(tmp_path / "away")
     assert not paradigm.recognises(tmp_path)
     for name in ("pytorch_model.bin", "model.safetensors.index.json"):
         weights = weights.rename(tmp_path / name)
         assert paradigm.recognises(tmp_path)
-    for config in ('{"model_type": "bert"}', '{"model_type": "clip"}', "{}", "[]", "{", '{"model_type": ["llama"]}'):
+    for config in (
+        '{"model_type": "bert"}',
+        '{"model_type": "clip"}',
+        "{}",
+        "[]",
+        "{",
+        '{"model_type": ["llama"]}',
+    ):
         (tmp_path / "config.json").write_text(config)
         assert not paradigm.recognises(tmp_path), config
 
@@ -105,7 +139,10 @@ def test_weights_of_the_base_model_alone_are_loaded_where_the_output_layer_is_ti
     """As GPT-2 is published: names without 'transformer.', and no output layer."""
     paradigm, model = made(GPT2)
     paradigm.export(model, tmp_path)
-    state = {name.removeprefix("transformer."): value for name, value in model.transformer.state_dict().items()}
+    state = {
+        name.removeprefix("transformer."): value
+        for name, value in model.transformer.state_dict().items()
+    }
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert torch.equal(logits(paradigm, paradigm.load(tmp_path)), logits(paradigm, model))
 
@@ -185,7 +222,9 @@ def test_weights_are_filled_in_from_every_kind_of_checkpoint(model, kind, tmp_pa
     elif kind == "compt":
         save_weights(source, path)
     elif kind == "pt":
-        torch.save({"model": {f"module.{name}": value for name, value in state.items()}, "step": 3}, path)
+        torch.save(
+            {"model": {f"module.{name}": value for name, value in state.items()}, "step": 3}, path
+        )
     else:
         torch.save({f"_orig_mod.{name}": value for name, value in state.items()}, path)
     paradigm, target = made(model, seed=2)
@@ -210,12 +249,23 @@ def test_weights_of_another_model_are_refused_by_name(kind, tmp_path):
 
 def test_a_folder_without_tokenizer_is_grown_to_one_without(tmp_path):
     config = AutoConfig.for_model(
-        "llama", hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=99
+        "llama",
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=99,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "small")
     paradigm = CausalLm()
     paradigm.load(tmp_path / "small")
-    larger = dict(model_type="llama", hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=3)
+    larger = dict(
+        model_type="llama",
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+    )
     model = paradigm.build_model(Member("large", larger))
     assert model.config.vocab_size == 99
     (tmp_path / "large").mkdir()

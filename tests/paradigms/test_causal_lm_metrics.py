@@ -43,7 +43,8 @@ def measured(model, batches, *, num_tokens=100, num_bytes=None):
 def test_loss_and_perplexity_by_hand():
     """Four tokens, odds of 3: the right one has a probability of 1/2, each other one of 1/6.
 
-    Of five predictions three are a repeated token: (3 ln 2 + 2 ln 6) / 5, over batches of different sizes.
+    Of five predictions three are a repeated token: (3 ln 2 + 2 ln 6) / 5, over batches of different
+    sizes.
     """
     batches = [blocks([1, 1, 1], [2, 3, 3]), blocks([0, 2])]
     found = measured(Odds(3, 4), batches)
@@ -56,13 +57,17 @@ def test_loss_and_perplexity_by_hand():
 
 
 def test_bits_per_byte_by_hand():
-    """Even guesses over 16 tokens are 4 bits a token; with 3 bytes a token 4/3 bits a byte, which is also chance."""
+    """Even guesses over 16 tokens are 4 bits a token; with 3 bytes a token 4/3 bits a byte, which
+    is also chance.
+    """
     found = measured(Odds(1, 16), [blocks([1, 2, 3])], num_tokens=100, num_bytes=300)
     assert list(found) == ["loss", "perplexity", "bits_per_byte"]
     assert found["bits_per_byte"].value == pytest.approx(4 / 3, rel=1e-6)
     assert found["bits_per_byte"].chance == pytest.approx(4 / 3)
     assert not found["bits_per_byte"].higher_is_better
-    better = measured(Odds(15, 16), [blocks([5, 5, 5])], num_tokens=100, num_bytes=300)  # 15 of 30: 1 bit
+    better = measured(
+        Odds(15, 16), [blocks([5, 5, 5])], num_tokens=100, num_bytes=300
+    )  # 15 of 30: 1 bit
     assert better["bits_per_byte"].value == pytest.approx(1 / 3, rel=1e-6)
 
 
@@ -88,12 +93,16 @@ def test_metrics_equal_transformers_loss_over_every_token(tmp_path):
 def test_tokens_without_known_bytes_have_no_bits_per_byte(tmp_path):
     tokens(40).flatten().numpy().astype("uint16").tofile(tmp_path / "val.bin")
     for options, expected in ({}, []), ({"bytes_per_token": 2.0}, ["bits_per_byte"]):
-        data = dict(type="tokens", val=str(tmp_path / "val.bin"), cache_dir=str(tmp_path), **options)
+        data = dict(
+            type="tokens", val=str(tmp_path / "val.bin"), cache_dir=str(tmp_path), **options
+        )
         paradigm, model = made(data=data)
         with torch.no_grad():
             found = paradigm.metrics(model, "val", [prepared(paradigm, tokens())])
         assert list(found) == ["loss", "perplexity", *expected]
-    assert found["bits_per_byte"].value == pytest.approx(found["loss"].value / math.log(2) / 2, rel=1e-6)
+    assert found["bits_per_byte"].value == pytest.approx(
+        found["loss"].value / math.log(2) / 2, rel=1e-6
+    )
 
 
 def test_a_hopeless_model_has_an_infinite_perplexity():

@@ -32,7 +32,12 @@ def test_vocabulary_special_tokens_and_positions_are_filled_in():
     llama, gpt2 = build(LLAMA), build(GPT2)
     for model in (llama, gpt2):
         config = model.config
-        assert (config.vocab_size, config.bos_token_id, config.eos_token_id, config.pad_token_id) == (
+        assert (
+            config.vocab_size,
+            config.bos_token_id,
+            config.eos_token_id,
+            config.pad_token_id,
+        ) == (
             257,
             256,
             256,
@@ -41,11 +46,19 @@ def test_vocabulary_special_tokens_and_positions_are_filled_in():
         assert config.max_position_embeddings == CONTEXT
         assert config.use_cache is False and config._attn_implementation == "sdpa"
     assert gpt2.transformer.wpe.weight.shape == (CONTEXT, 32)
-    assert build(LLAMA, context=None).config.max_position_embeddings == 2048  # the family's own default
+    assert (
+        build(LLAMA, context=None).config.max_position_embeddings == 2048
+    )  # the family's own default
 
 
 def test_what_the_dict_says_stays():
-    given = dict(vocab_size=300, eos_token_id=7, bos_token_id=None, pad_token_id=3, max_position_embeddings=50)
+    given = dict(
+        vocab_size=300,
+        eos_token_id=7,
+        bos_token_id=None,
+        pad_token_id=3,
+        max_position_embeddings=50,
+    )
     config = build(dict(LLAMA, **given)).config
     assert {key: getattr(config, key) for key in given} == given
     assert build(dict(GPT2, n_positions=20)).config.max_position_embeddings == 20
@@ -55,7 +68,12 @@ def test_what_the_dict_says_stays():
 
 
 def test_models_are_float32_whatever_the_config_says():
-    config = dict(LLAMA, torch_dtype="bfloat16", architectures=["LlamaForCausalLM"], transformers_version="4.0.0")
+    config = dict(
+        LLAMA,
+        torch_dtype="bfloat16",
+        architectures=["LlamaForCausalLM"],
+        transformers_version="4.0.0",
+    )
     assert {p.dtype for p in build(config).parameters()} == {torch.float32}
 
 
@@ -85,7 +103,9 @@ def test_unknown_keys_are_all_reported_with_the_nearest_ones():
     assert "'large'" in message and "'llama'" in message
     assert "model.hiden_size is unknown. Did you mean 'hidden_size'" in message
     assert "model.num_layers is unknown" in message and "model.xyzzy is unknown" in message
-    assert "model.rope_theta is unknown" in refused(dict(GPT2, rope_theta=1e4))  # it has learned positions
+    assert "model.rope_theta is unknown" in refused(
+        dict(GPT2, rope_theta=1e4)
+    )  # it has learned positions
 
 
 def test_a_model_of_several_parts_is_refused():
@@ -95,7 +115,9 @@ def test_a_model_of_several_parts_is_refused():
 
 def test_a_model_without_a_type_or_with_a_wrong_one_is_refused():
     assert "'a' has no model_type" in refused({})
-    assert "'lama', which is no decoder-only language model. Did you mean 'llama'" in refused(dict(model_type="lama"))
+    assert "'lama', which is no decoder-only language model. Did you mean 'llama'" in refused(
+        dict(model_type="lama")
+    )
     assert "'xyzzy', which is no decoder-only" in refused(dict(model_type="xyzzy"))
 
 
@@ -128,16 +150,23 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused():
     assert "'a' has 256 tokens, the tokenizer 257" in message
 
 
-@pytest.mark.parametrize(("key", "value"), [("pad_token_id", -1), ("eos_token_id", [256, 900]), ("bos_token_id", 257)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("pad_token_id", -1), ("eos_token_id", [256, 900]), ("bos_token_id", 257)]
+)
 def test_special_tokens_outside_the_vocabulary_are_refused(key, value, capfd):
     with silence(capfd):  # transformers would only warn
         message = refused(dict(LLAMA, **{key: value}))
-    assert f"'a' has {key}={value if isinstance(value, list) else [value]}; its tokens are 0 to 256" in message
+    assert (
+        f"'a' has {key}={value if isinstance(value, list) else [value]}; its tokens are 0 to 256"
+        in message
+    )
 
 
 def test_a_context_beyond_the_positions_is_refused():
     message = refused(dict(GPT2, n_positions=8))
-    assert "'a' takes 8 tokens, the context has 12" in message and "max_position_embeddings" in message
+    assert (
+        "'a' takes 8 tokens, the context has 12" in message and "max_position_embeddings" in message
+    )
     assert "takes 8 tokens" in refused(dict(LLAMA, max_position_embeddings=8))
 
 
@@ -157,7 +186,9 @@ def test_what_is_neither_here_nor_to_be_downloaded_says_what_to_give(tmp_path):
         "    except Exception as error: print(type(error).__name__, error)"
     )
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
     assert done.stderr == ""
     model, tokenizer = done.stdout.split("ConfigError ")[1:]
     assert "'nobody/model' of member 'a'" in model and "'nobody/tokens'" in tokenizer
@@ -229,10 +260,14 @@ def test_held_out_blocks_are_evenly_spaced_and_training_ones_all_there(tmp_path)
 
 
 def test_a_chain_is_planned_where_its_tokenizer_is_not():
-    """On the meta device, where the model says its vocabulary; to train it the tokenizer is needed."""
+    """On the meta device, where the model says its vocabulary; to train it the tokenizer is
+    needed.
+    """
     paradigm = CausalLm(context=CONTEXT, tokenizer="/nowhere")
     with torch.device("meta"):
-        assert paradigm.build_model(Member("a", dict(LLAMA, vocab_size=999))).config.vocab_size == 999
+        assert (
+            paradigm.build_model(Member("a", dict(LLAMA, vocab_size=999))).config.vocab_size == 999
+        )
         with pytest.raises(ConfigError, match="'/nowhere' cannot be loaded"):
             paradigm.build_model(Member("a", LLAMA))
     with pytest.raises(ConfigError, match="'/nowhere' cannot be loaded"):
@@ -240,4 +275,6 @@ def test_a_chain_is_planned_where_its_tokenizer_is_not():
 
 
 def test_sizes_are_the_families():
-    assert build(dict(SIZES, model_type="gpt_neox")).gpt_neox.layers[1].mlp.dense_h_to_4h.weight.shape == (48, 32)
+    assert build(dict(SIZES, model_type="gpt_neox")).gpt_neox.layers[
+        1
+    ].mlp.dense_h_to_4h.weight.shape == (48, 32)

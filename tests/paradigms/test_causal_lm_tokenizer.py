@@ -52,7 +52,11 @@ def merged(tmp_path_factory) -> str:
 def test_ids_are_the_bytes_and_the_end_comes_after_them():
     tokenizer = ByteTokenizer()
     assert (tokenizer.size, tokenizer.eos, tokenizer.bos, tokenizer.pad) == (257, 256, 256, None)
-    assert [ids.tolist() for ids in tokenizer.encode(["Az", "é", ""])] == [[65, 122], [195, 169], []]
+    assert [ids.tolist() for ids in tokenizer.encode(["Az", "é", ""])] == [
+        [65, 122],
+        [195, 169],
+        [],
+    ]
 
 
 @pytest.mark.parametrize("text", HARD)
@@ -66,7 +70,10 @@ def test_the_fast_path_gives_the_tokenizers_own_ids(text):
 def test_random_text_is_encoded_alike_and_comes_back(tmp_path):
     random = np.random.default_rng(0)
     points = random.integers(0, 0x110000, 4000)
-    texts = ["".join(map(chr, p[(p < 0xD800) | (p > 0xDFFF)])) for p in (points, points % 0x3000, points % 256)]
+    texts = [
+        "".join(map(chr, p[(p < 0xD800) | (p > 0xDFFF)]))
+        for p in (points, points % 0x3000, points % 256)
+    ]
     ByteTokenizer().save(tmp_path)
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text, ids in zip(texts, ByteTokenizer().encode(texts)):
@@ -93,9 +100,16 @@ def test_half_a_surrogate_pair_becomes_a_question_mark():
 def test_the_fingerprint_is_of_the_serialised_tokenizer(merged, tmp_path):
     tokenizer = ByteTokenizer()
     ByteTokenizer().save(tmp_path)
-    assert tokenizer.fingerprint == hashlib.sha256(tokenizer.inner.backend_tokenizer.to_str().encode()).hexdigest()
+    assert (
+        tokenizer.fingerprint
+        == hashlib.sha256(tokenizer.inner.backend_tokenizer.to_str().encode()).hexdigest()
+    )
     assert open_tokenizer(tmp_path).fingerprint == ByteTokenizer().fingerprint
-    assert open_tokenizer(merged).fingerprint == open_tokenizer(merged).fingerprint != tokenizer.fingerprint
+    assert (
+        open_tokenizer(merged).fingerprint
+        == open_tokenizer(merged).fingerprint
+        != tokenizer.fingerprint
+    )
     used = open_tokenizer(merged)
     used.encode(HARD)
     assert used.fingerprint == LmTokenizer(used.inner).fingerprint
@@ -122,9 +136,9 @@ def test_ids_with_gaps_count_up_to_the_largest():
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused(merged, tmp_path):
-    transformers.PreTrainedTokenizerFast(tokenizer_object=ByteTokenizer().inner.backend_tokenizer).save_pretrained(
-        tmp_path
-    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=ByteTokenizer().inner.backend_tokenizer
+    ).save_pretrained(tmp_path)
     assert "eos_token" not in json.loads((tmp_path / "tokenizer_config.json").read_text())
     with pytest.raises(ConfigError, match=r"no end-of-text token(.|\n)*eos_token"):
         open_tokenizer(tmp_path)

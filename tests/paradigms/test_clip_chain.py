@@ -1,4 +1,6 @@
-"""A CLIP chain end to end: killed and resumed to the same bytes, with worker processes, from a CSV file."""
+"""A CLIP chain end to end: killed and resumed to the same bytes, with worker processes, from a CSV
+file.
+"""
 
 from __future__ import annotations
 
@@ -54,13 +56,30 @@ def config(tmp_path) -> Path:
 
 
 def train(config: Path, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "compt", "train", str(config), "--work-dir", str(folder), "--resume"]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "compt",
+        "train",
+        str(config),
+        "--work-dir",
+        str(folder),
+        "--resume",
+    ]
+    return subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    )
 
 
 def short(options: list[str]) -> list[str]:
     """Options that make the chain end in seconds."""
-    return [*options, "chain.0.iters=2", "chain.1.iters=1", "evaluations=1", "train_dataloader.num_workers=0"]
+    return [
+        *options,
+        "chain.0.iters=2",
+        "chain.1.iters=1",
+        "evaluations=1",
+        "train_dataloader.num_workers=0",
+    ]
 
 
 @pytest.mark.slow
@@ -86,7 +105,19 @@ def test_killed_at_checkpoints_it_resumes_to_the_same_bytes(config, tmp_path):
 def test_broken_images_are_skipped_counted_and_told(config, tmp_path, capsys):
     (tmp_path / "7.png").write_bytes(b"no picture")
     options = ["paradigm.data.max_broken=0.05"]
-    assert main(["train", str(config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *short(options)]) == 0
+    assert (
+        main(
+            [
+                "train",
+                str(config),
+                "--work-dir",
+                str(tmp_path / "run"),
+                "--cfg-options",
+                *short(options),
+            ]
+        )
+        == 0
+    )
     manifest = json.loads((tmp_path / "run" / "01_a" / "manifest.json").read_text())
     assert manifest["broken_samples"] == 1
     assert "training samples that could not be read: 1" in capsys.readouterr().out
@@ -94,6 +125,11 @@ def test_broken_images_are_skipped_counted_and_told(config, tmp_path, capsys):
 
 def test_too_many_broken_images_stop_before_training(config, tmp_path, capsys):
     (tmp_path / "7.png").write_bytes(b"no picture")
-    assert main(["train", str(config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *short([])]) == 2
+    assert (
+        main(
+            ["train", str(config), "--work-dir", str(tmp_path / "run"), "--cfg-options", *short([])]
+        )
+        == 2
+    )
     assert "7.png" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -18,7 +18,9 @@ from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402
 
 
 def test_pixels_equal_open_clips_for_every_shape(data):
-    """Both round to uint8 when they resize, so nothing but float32 rounding of the normalisation is left."""
+    """Both round to uint8 when they resize, so nothing but float32 rounding of the normalisation is
+    left.
+    """
     paradigm, _ = made(data=data, mean=MEAN, std=STD)
     ours = prepared(paradigm, raw(paradigm.build_dataset("val")))["image"]
     theirs = torch.stack([transform(32)(picture(i, size)) for i, size in enumerate(SIZES)])
@@ -80,7 +82,9 @@ def test_samples_hold_the_tokens_and_classes_of_their_rows(data):
     dataset = paradigm.build_dataset("val")
     assert dataset.classes == ("bird", "cat", "dog")
     batch = raw(dataset)
-    assert torch.equal(batch["text"], open_clip.get_tokenizer("ViT-B-32", context_length=12)(CAPTIONS))
+    assert torch.equal(
+        batch["text"], open_clip.get_tokenizer("ViT-B-32", context_length=12)(CAPTIONS)
+    )
     assert batch["label"].tolist() == [2, 1, 2, 0, 1, 0, 2, -1]
     assert (batch["image"].dtype, batch["text"].dtype) == (torch.uint8, torch.int64)
 
@@ -116,5 +120,7 @@ def test_images_without_captions_are_refused(data, changes):
         cfg = dict(type="folder", **{split: Path(data[split]).parent for split in ("train", "val")})
     paradigm, _ = made(data=cfg)
     for split in ("train", "val"):
-        with pytest.raises(ConfigError, match=f"(?s)split '{split}' has no captions.*folders have none"):
+        with pytest.raises(
+            ConfigError, match=f"(?s)split '{split}' has no captions.*folders have none"
+        ):
             paradigm.build_dataset(split)

@@ -15,7 +15,17 @@ open_clip = pytest.importorskip("open_clip")
 from compt import ConfigError  # noqa: E402
 from compt.paradigms.clip.paradigm import Clip  # noqa: E402
 from compt.weights import save_weights  # noqa: E402
-from tests.paradigms.clip_models import CUSTOM, KINDS, MEAN, MODEL, STD, changed, made, prepared, raw  # noqa: E402
+from tests.paradigms.clip_models import (
+    CUSTOM,
+    KINDS,
+    MEAN,
+    MODEL,
+    STD,
+    changed,
+    made,
+    prepared,
+    raw,
+)
 from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402
 
 
@@ -45,7 +55,10 @@ def test_open_clip_loads_what_is_exported(config, cls, data, tmp_path):
 def test_the_exported_config_says_how_pixels_are_prepared(tmp_path):
     paradigm, model = made(CUSTOM, mean=MEAN, std=STD)
     paradigm.export(model, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"open_clip_config.json", "open_clip_model.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+    }
     written = json.loads((tmp_path / "open_clip_config.json").read_text())
     assert written["model_cfg"] == CUSTOM
     expected = dict(mean=list(MEAN), std=list(STD), interpolation="bicubic", resize_mode="shortest")
@@ -67,7 +80,13 @@ def test_only_open_clip_folders_are_recognised(tmp_path):
     (tmp_path / "toy" / "toy.safetensors").write_bytes(b"")
     (tmp_path / "folder" / "open_clip_config.json").mkdir(parents=True)
     assert Clip().recognises(tmp_path / "clip")
-    others = ["toy", "folder", "nowhere", "clip/open_clip_config.json", "clip/open_clip_model.safetensors"]
+    others = [
+        "toy",
+        "folder",
+        "nowhere",
+        "clip/open_clip_config.json",
+        "clip/open_clip_model.safetensors",
+    ]
     assert not any(Clip().recognises(tmp_path / other) for other in others)
 
 
@@ -98,16 +117,24 @@ def test_a_folder_without_weights_is_refused_by_name(tmp_path):
         ("open_clip_pytorch_model.bin", []),
         ("open_clip_pytorch_model.pth", []),
         ("open_clip_model.safetensors", ["pytorch_model.bin", "open_clip_pytorch_model.bin"]),
-        ("open_clip_pytorch_model.bin", ["model.safetensors", "pytorch_model.bin", "training_args.bin"]),
+        (
+            "open_clip_pytorch_model.bin",
+            ["model.safetensors", "pytorch_model.bin", "training_args.bin"],
+        ),
         ("open_clip_pytorch_model.bin", ["optimizer.pt"]),
     ],
 )
 def test_the_weights_that_open_clip_takes_are_loaded(weights, others, data, tmp_path):
-    """As published folders have them: often beside the same model in the format of another library."""
+    """As published folders have them: often beside the same model in the format of another
+    library.
+    """
     paradigm, model = made(data=data)
     paradigm.export(model, tmp_path)
     (tmp_path / "open_clip_model.safetensors").unlink()
-    for name, state in ((weights, model.state_dict()), *((o, {"foreign": torch.zeros(3)}) for o in others)):
+    for name, state in (
+        (weights, model.state_dict()),
+        *((o, {"foreign": torch.zeros(3)}) for o in others),
+    ):
         if name.endswith(".safetensors"):
             save_file(state, tmp_path / name)
         else:

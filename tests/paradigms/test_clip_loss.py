@@ -16,13 +16,27 @@ from compt import grow  # noqa: E402
 from compt.paradigms.clip.paradigm import Clip  # noqa: E402
 from compt.training.stage import StageModel  # noqa: E402
 from compt.weights import save_weights  # noqa: E402
-from tests.paradigms.clip_models import KINDS, MEAN, MODEL, STD, changed, made, prepared, raw, transform  # noqa: E402
+from tests.paradigms.clip_models import (
+    KINDS,
+    MEAN,
+    MODEL,
+    STD,
+    changed,
+    made,
+    prepared,
+    raw,
+    transform,
+)
 from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402
 
 
 def test_loss_by_hand():
     """Two orthogonal pairs at scale 1: log(1 + exp(-1)); swapped: log(1 + exp(1))."""
-    outputs = {"image_features": torch.eye(2), "text_features": torch.eye(2), "logit_scale": torch.tensor(1.0)}
+    outputs = {
+        "image_features": torch.eye(2),
+        "text_features": torch.eye(2),
+        "logit_scale": torch.tensor(1.0),
+    }
     assert Clip().loss(outputs, {})["contrastive"].item() == pytest.approx(math.log1p(math.exp(-1)))
     swapped = {**outputs, "text_features": torch.eye(2).flip(0)}
     assert Clip().loss(swapped, {})["contrastive"].item() == pytest.approx(math.log1p(math.exp(1)))
@@ -30,7 +44,10 @@ def test_loss_by_hand():
 
 def test_loss_equals_open_clips_and_a_written_out_one():
     generator = torch.Generator().manual_seed(0)
-    image, text = (nn.functional.normalize(torch.randn(6, 5, generator=generator).double(), dim=1) for _ in "ab")
+    image, text = (
+        nn.functional.normalize(torch.randn(6, 5, generator=generator).double(), dim=1)
+        for _ in "ab"
+    )
     scale = torch.tensor(14.0, dtype=torch.float64)
     ours = Clip().loss({"image_features": image, "text_features": text, "logit_scale": scale}, {})
     total = 0.0
@@ -52,7 +69,10 @@ def test_forward_equals_open_clips_on_its_own_preprocessing(config, cls, data):
     for i, size in enumerate(SIZES):
         image = preprocess(picture(i, size))[None]
         text = open_clip.get_tokenizer("ViT-B-32", context_length=12)([CAPTIONS[i]])
-        for name, feature in (("image", model.encode_image(image)), ("text", model.encode_text(text))):
+        for name, feature in (
+            ("image", model.encode_image(image)),
+            ("text", model.encode_text(text)),
+        ):
             unit = feature[0] / feature[0].norm()
             assert torch.allclose(outputs[f"{name}_features"][i], unit, atol=1e-5), (name, size)
     assert outputs["logit_scale"].item() == pytest.approx(math.exp(model.logit_scale.item()))
@@ -82,10 +102,15 @@ def test_gradients_of_a_training_step_equal_open_clips(config, cls, data):
 
 def test_a_lossless_clip_starts_with_a_transfer_loss_of_zero(data, tmp_path):
     """Both towers wider and deeper, features of one width: no heads, and nothing to correct."""
-    larger = changed(MODEL, vision_width=64, vision_layers=3, text_width=48, text_heads=3, text_layers=3)
+    larger = changed(
+        MODEL, vision_width=64, vision_layers=3, text_width=48, text_heads=3, text_layers=3
+    )
     (_, small), (_, large) = made(MODEL), made(larger)
     assert grow(small, large).function_preserving
-    files = {"small": str(tmp_path / "small.safetensors"), "large": str(tmp_path / "large.safetensors")}
+    files = {
+        "small": str(tmp_path / "small.safetensors"),
+        "large": str(tmp_path / "large.safetensors"),
+    }
     save_weights(small, Path(files["small"]))
     save_weights(large, Path(files["large"]))
     teacher = dict(name="a", model=MODEL, weights=files["small"])
@@ -108,7 +133,12 @@ def test_a_lossless_clip_starts_with_a_transfer_loss_of_zero(data, tmp_path):
 def test_the_logit_scale_is_clamped_after_a_step():
     paradigm, model = made()
     with torch.no_grad():
-        for value, kept in ((10.0, math.log(100)), (-1.0, 0.0), (2.5, 2.5), (math.log(100), math.log(100))):
+        for value, kept in (
+            (10.0, math.log(100)),
+            (-1.0, 0.0),
+            (2.5, 2.5),
+            (math.log(100), math.log(100)),
+        ):
             model.logit_scale.fill_(value)
             paradigm.after_step(model)
             assert model.logit_scale.item() == pytest.approx(kept, rel=1e-6)

@@ -23,16 +23,27 @@ def test_zero_shot_by_hand():
     )  # predicted 0, 1, 0, 0, 2
     found = zero_shot(scores, torch.eye(3), torch.tensor([0, 1, 2, -1, 2]))
     assert list(found) == ["zeroshot_top1", "zeroshot_top5"]
-    assert (found["zeroshot_top1"].value, found["zeroshot_top1"].chance) == (0.75, pytest.approx(1 / 3))
+    assert (found["zeroshot_top1"].value, found["zeroshot_top1"].chance) == (
+        0.75,
+        pytest.approx(1 / 3),
+    )
     assert (found["zeroshot_top5"].value, found["zeroshot_top5"].chance) == (1.0, 1.0)
 
 
 def test_zero_shot_top5_of_ten_classes_by_hand():
-    """Class 9 scores highest and class 0 lowest for every picture; 5 to 9 are among the first five."""
+    """Class 9 scores highest and class 0 lowest for every picture; 5 to 9 are among the first
+    five.
+    """
     scores = torch.arange(10.0).repeat(10, 1)
     found = zero_shot(scores, torch.eye(10), torch.arange(10))
-    assert (found["zeroshot_top1"].value, found["zeroshot_top1"].chance) == (pytest.approx(0.1), 0.1)
-    assert (found["zeroshot_top5"].value, found["zeroshot_top5"].chance) == (pytest.approx(0.5), 0.5)
+    assert (found["zeroshot_top1"].value, found["zeroshot_top1"].chance) == (
+        pytest.approx(0.1),
+        0.1,
+    )
+    assert (found["zeroshot_top5"].value, found["zeroshot_top5"].chance) == (
+        pytest.approx(0.5),
+        0.5,
+    )
 
 
 def test_zero_shot_classifier_columns_are_classes():
@@ -54,13 +65,16 @@ def test_retrieval_by_hand():
         [[0.1, 0.9, 0.2, 0.3], [0.9, 0.1, 0.3, 0.2], [0.8, 0.7, 0.4, 0.5], [0.0, 0.2, 0.6, 0.1]]
     )
     found = retrieval(image, text, token, ks=(1, 2, 3))
-    # pictures: 0 -> text 1 (equal to 0, right), 1 -> 0 (right), 2 -> 3, 2, 1 (right second), 3 -> 2, 0, 1, 3
+    # pictures: 0 -> text 1 (equal to 0, right), 1 -> 0 (right), 2 -> 3, 2, 1 (right second), 3 ->
+    # 2, 0, 1, 3
     assert [found[f"image_to_text_R@{k}"].value for k in (1, 2, 3)] == [0.5, 0.75, 0.75]
     # texts: 0 -> 1 (right), 1 -> 0 (right), 2 -> 0, 1, 3, 2 (never), 3 -> 2, 1, 3 (third)
     assert [found[f"text_to_image_R@{k}"].value for k in (1, 2, 3)] == [0.5, 0.5, 0.75]
 
 
-@pytest.mark.parametrize("groups", [[0, 1, 2, 3, 4], [0, 0, 1, 2, 2], [0, 0, 0, 1, 2, 2], [7, 7, 7, 7]])
+@pytest.mark.parametrize(
+    "groups", [[0, 1, 2, 3, 4], [0, 0, 1, 2, 2], [0, 0, 0, 1, 2, 2], [7, 7, 7, 7]]
+)
 def test_chance_is_the_mean_over_all_orders(groups):
     """Every order of the answers is tried."""
     orders = list(itertools.permutations(groups))
@@ -70,18 +84,24 @@ def test_chance_is_the_mean_over_all_orders(groups):
     for k in (1, 2, 3, 10):
         hits = sum(g in order[:k] for g in groups for order in orders)
         for way in ("image_to_text", "text_to_image"):
-            assert found[f"{way}_R@{k}"].chance == pytest.approx(hits / (count * len(orders)), abs=1e-12)
+            assert found[f"{way}_R@{k}"].chance == pytest.approx(
+                hits / (count * len(orders)), abs=1e-12
+            )
 
 
 def test_retrieval_goes_beyond_one_chunk():
-    """1500 pairs, the last 300 with the text of the first: each picture finds its own, or an equal one."""
+    """1500 pairs, the last 300 with the text of the first: each picture finds its own, or an equal
+    one.
+    """
     token = torch.arange(1500)[:, None].clone()
     token[1200:] = token[0]
     feature = torch.randn(1500, 64, generator=torch.Generator().manual_seed(0))
     feature = nn.functional.normalize(feature, dim=1)
     found = retrieval(feature, feature, token)
     assert [found[f"image_to_text_R@{k}"].value for k in (1, 5, 10)] == [1.0, 1.0, 1.0]
-    shifted = retrieval(feature, feature.roll(1, 0), token, ks=(1,))  # right for 299 of the 301 equal ones, no others
+    shifted = retrieval(
+        feature, feature.roll(1, 0), token, ks=(1,)
+    )  # right for 299 of the 301 equal ones, no others
     assert shifted["image_to_text_R@1"].value == pytest.approx(300 / 1500)
     chance = (301 * 301 + 1199) / 1500**2
     assert found["text_to_image_R@1"].chance == pytest.approx(chance, rel=1e-9)
@@ -93,12 +113,19 @@ def test_metrics_equal_open_clips_classifier_and_a_plain_search(data, seed):
     templates = ("a picture of a {}", "{}", "{} or none")
     paradigm, model = made(seed=seed, data=data, mean=MEAN, std=STD, templates=templates)
     dataset = paradigm.build_dataset("val")
-    batches = [prepared(paradigm, raw(dataset, range(0, 5))), prepared(paradigm, raw(dataset, range(5, 8)))]
+    batches = [
+        prepared(paradigm, raw(dataset, range(0, 5))),
+        prepared(paradigm, raw(dataset, range(5, 8))),
+    ]
     with torch.no_grad():
         found = paradigm.metrics(model, "val", batches)
         tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=12)
-        classifier = build_zero_shot_classifier_legacy(model, tokenizer, ["bird", "cat", "dog"], templates)
-        images = [model.encode_image(transform(32)(picture(i, s))[None])[0] for i, s in enumerate(SIZES)]
+        classifier = build_zero_shot_classifier_legacy(
+            model, tokenizer, ["bird", "cat", "dog"], templates
+        )
+        images = [
+            model.encode_image(transform(32)(picture(i, s))[None])[0] for i, s in enumerate(SIZES)
+        ]
         texts = [model.encode_text(tokenizer([caption]))[0] for caption in CAPTIONS]
     images, texts = ([f / f.norm() for f in features] for features in (images, texts))
     predicted = [["bird", "cat", "dog"][int((f @ classifier).argmax())] for f in images]
@@ -106,7 +133,10 @@ def test_metrics_equal_open_clips_classifier_and_a_plain_search(data, seed):
     assert next(iter(found)) == "zeroshot_top1"
     assert found["zeroshot_top1"].value == pytest.approx(sum(right) / 7)
     assert found["zeroshot_top1"].chance == pytest.approx(1 / 3)
-    for way, queries, answers in (("image_to_text", images, texts), ("text_to_image", texts, images)):
+    for way, queries, answers in (
+        ("image_to_text", images, texts),
+        ("text_to_image", texts, images),
+    ):
         for k in (1, 5, 10):
             hits = 0
             for i, query in enumerate(queries):
@@ -118,5 +148,9 @@ def test_metrics_equal_open_clips_classifier_and_a_plain_search(data, seed):
 def test_metrics_of_data_without_classes_are_retrieval_alone(data):
     paradigm, model = made(data={k: v for k, v in data.items() if k != "label_key"})
     with torch.no_grad():
-        found = paradigm.metrics(model, "val", [prepared(paradigm, raw(paradigm.build_dataset("val")))])
-    assert list(found) == [f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
+        found = paradigm.metrics(
+            model, "val", [prepared(paradigm, raw(paradigm.build_dataset("val")))]
+        )
+    assert list(found) == [
+        f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
+    ]

@@ -67,7 +67,9 @@ def test_unknown_keys_are_all_reported_with_the_nearest_ones():
         ("model.text_cfg.context_lenght", "context_length"),
     ):
         assert f"{wrong} is unknown" in message
-        assert f"'{right}'" in message.partition(f"{wrong} is unknown")[2].partition("unknown")[0], wrong
+        assert (
+            f"'{right}'" in message.partition(f"{wrong} is unknown")[2].partition("unknown")[0]
+        ), wrong
     assert "model.text_cfg.xyzzy is unknown" in message
     assert "model.embed_dim is missing" in message
 
@@ -106,7 +108,10 @@ def test_a_timm_tower_of_another_size_is_refused():
     [
         (changed(MODEL, vision_image_size=48), r"'b'.*image size \(48, 48\).*\(32, 32\)"),
         (changed(MODEL, text_context_length=16), r"'b'.*context length 16.* 12"),
-        (changed(MODEL, text_tokenizer_kwargs={"clean": "whitespace"}), r"'b'.*tokenizer.*whitespace"),
+        (
+            changed(MODEL, text_tokenizer_kwargs={"clean": "whitespace"}),
+            r"'b'.*tokenizer.*whitespace",
+        ),
     ],
 )
 def test_members_of_different_input_are_refused(other, message):
@@ -124,11 +129,15 @@ def test_what_is_not_known_yet_is_said(data):
 
 
 def test_a_logit_bias_is_refused_with_what_it_is_for(tmp_path):
-    """Models of the SigLIP kind: a bias that open_clip adds to the logits must not be dropped silently."""
+    """Models of the SigLIP kind: a bias that open_clip adds to the logits must not be dropped
+    silently.
+    """
     config = dict(MODEL, init_logit_bias=-3.0)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     for model in (config, str(tmp_path), f"local-dir:{tmp_path}", "ViT-B-16-SigLIP"):
-        with pytest.raises(ConfigError, match=r"member 'a' has a logit bias(.|\n)*sigmoid loss \(SigLIP\)"):
+        with pytest.raises(
+            ConfigError, match=r"member 'a' has a logit bias(.|\n)*sigmoid loss \(SigLIP\)"
+        ):
             Clip().build_model(Member("a", model))
 
 
@@ -147,7 +156,9 @@ class _Biased(Clip):
 
 
 def test_a_subclass_says_which_models_it_trains(tmp_path):
-    """What a config leaves out is filled in, built and exported; each class recognises and loads its own folders."""
+    """What a config leaves out is filled in, built and exported; each class recognises and loads
+    its own folders.
+    """
     paradigm = _Biased()
     model = paradigm.build_model(Member("a", dict(MODEL, init_logit_scale=1.0)))
     assert (model.logit_bias.item(), model.logit_scale.item()) == (-3.0, 1.0)

@@ -109,7 +109,9 @@ def test_pixels_are_prepared_as_mmpretrain_does(data):
 
 
 def test_members_may_bring_their_own_preprocessing():
-    own = dict(type="SelfSupDataPreprocessor", mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0], to_rgb=False)
+    own = dict(
+        type="SelfSupDataPreprocessor", mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0], to_rgb=False
+    )
     paradigm, _ = made(dict(mae(), data_preprocessor=own))
     batch = raw()
     mean, std = (torch.tensor(own[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -187,6 +189,9 @@ def test_a_teacher_runs_its_encoder_alone():
 def test_other_algorithms_teach_with_all_they_have():
     paradigm, model = made(simmim(), pipeline=SIMMIM_PIPELINE)
     batch = paradigm.example_batch(model, 2)
-    found, outputs = paradigm.teach(model, batch, frozenset({"tokens"})), paradigm.forward(model, batch)
+    found, outputs = (
+        paradigm.teach(model, batch, frozenset({"tokens"})),
+        paradigm.forward(model, batch),
+    )
     assert all(torch.equal(found[key], outputs[key]) for key in outputs)
     assert outputs["tokens"].shape == (2, 49, 16)

@@ -1,4 +1,6 @@
-"""MAE chains end to end: from timm's weights to timm's, other algorithms by config alone, grown outside of chains."""
+"""MAE chains end to end: from timm's weights to timm's, other algorithms by config alone, grown
+outside of chains.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def chain_of(data, *members, **options) -> dict:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> dict:
     root = tmp_path_factory.mktemp("pictures")
-    train, val = (image_folder(root / split, count=8, seed=i) for i, split in enumerate(("train", "val")))
+    train, val = (
+        image_folder(root / split, count=8, seed=i) for i, split in enumerate(("train", "val"))
+    )
     return dict(type="folder", train=str(train), val=str(val))
 
 
@@ -62,7 +66,9 @@ def manifests(folder) -> list[dict]:
 
 @pytest.mark.filterwarnings("ignore:.*filled the backbone")
 def test_a_chain_from_timms_weights_ends_in_timms(tmp_path, capsys):
-    """The first member is not trained: its encoder is timm's, its decoder fresh; the second is grown and trained."""
+    """The first member is not trained: its encoder is timm's, its decoder fresh; the second is
+    grown and trained.
+    """
     pytest.importorskip("resvg_py")
     theirs = timm_vit()
     timm_folder(tmp_path / "hub", theirs)
@@ -75,9 +81,14 @@ def test_a_chain_from_timms_weights_ends_in_timms(tmp_path, capsys):
     assert list(other["metrics"])[:3] == ["concept/loss", "concept/knn", "concept/linear_probe"]
     assert other["growth"]["function_preserving"], other["growth"]["reason"]
     images = normalised(raw()["inputs"])
-    encoders = [timm.create_model(f"local-dir:{folder / s / 'export/timm'}", pretrained=True) for s in ("01_a", "02_b")]
+    encoders = [
+        timm.create_model(f"local-dir:{folder / s / 'export/timm'}", pretrained=True)
+        for s in ("01_a", "02_b")
+    ]
     with torch.no_grad():
-        assert torch.equal(encoders[0].eval().forward_features(images), theirs.forward_features(images))
+        assert torch.equal(
+            encoders[0].eval().forward_features(images), theirs.forward_features(images)
+        )
     assert (encoders[1].embed_dim, len(encoders[1].blocks)) == (48, 3)
     export = folder / "02_b" / "export"
     whole = mmpretrain.get_model(str(export / "model.py"), pretrained=str(export / "model.pth"))
@@ -124,12 +135,16 @@ def test_a_checkpoint_with_other_heads_is_refused_before_training(pictures, tmp_
     paradigm.export(source, tmp_path / "mae")
     for path in (tmp_path / "mae", tmp_path / "mae" / "timm"):
         config = chain_of(pictures, ("a", mae(32, 1), dict(init=str(path))))
-        with pytest.raises(ConfigError, match=r"has 4 heads in place of 2(.*\n)*.*init of member 'a'"):
+        with pytest.raises(
+            ConfigError, match=r"has 4 heads in place of 2(.*\n)*.*init of member 'a'"
+        ):
             compt.train(config, work_dir=tmp_path / "runs" / path.name)
 
 
 def test_a_resumed_stage_ends_in_the_same_bytes(pictures, tmp_path, monkeypatch):
-    """Stopped after three of five iterations, with a checkpoint of the second: crops and masks are the same."""
+    """Stopped after three of five iterations, with a checkpoint of the second: crops and masks are
+    the same.
+    """
     config = chain_of(pictures, ("a", mae(16, 1), {}))
     config["chain"][0]["iters"] = 5
     whole = compt.train(config, work_dir=tmp_path / "whole")
@@ -170,7 +185,10 @@ def test_a_folder_of_mmpretrain_is_grown_into_a_larger_one(tmp_path):
     out = tmp_path / "large"
     large = mmpretrain.get_model(str(out / "model.py"), pretrained=str(out / "model.pth"))
     assert (large.backbone.embed_dims, large.neck.decoder_embed.out_features) == (80, 48)
-    losses = [paradigm.forward(m, prepared(paradigm, raw()))["loss"].item() for m in (small, Mae().load(out))]
+    losses = [
+        paradigm.forward(m, prepared(paradigm, raw()))["loss"].item()
+        for m in (small, Mae().load(out))
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert timm.create_model(f"local-dir:{out / 'timm'}", pretrained=True).embed_dim == 80
 
@@ -179,7 +197,9 @@ def test_a_folder_of_timm_is_grown_into_a_larger_one(tmp_path):
     small = timm_vit(num_classes=7)
     config = json.loads((timm_folder(tmp_path / "small", small) / "config.json").read_text())
     config |= dict(model_args=timm_args(80, 3))
-    report = grow_checkpoint(tmp_path / "small", written(tmp_path / "large.json", config), tmp_path / "large")
+    report = grow_checkpoint(
+        tmp_path / "small", written(tmp_path / "large.json", config), tmp_path / "large"
+    )
     assert report["function_preserving"], report["reason"]
     assert report["error"] < 1e-4
     large = timm.create_model(f"local-dir:{tmp_path / 'large'}", pretrained=True).eval()

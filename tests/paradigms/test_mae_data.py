@@ -1,4 +1,6 @@
-"""MAE: images of every source, through mmpretrain's transforms, and what mmpretrain's configs may say."""
+"""MAE: images of every source, through mmpretrain's transforms, and what mmpretrain's configs may
+say.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def test_samples_are_bgr_images_with_the_numbers_of_their_classes(data):
 def test_tables_need_no_captions(tmp_path):
     picture(0, (40, 30)).save(tmp_path / "0.png")
     (tmp_path / "images.csv").write_text("image\n0.png\n")
-    paradigm, _ = made(data=dict(type="csv", train=str(tmp_path / "images.csv"), val=str(tmp_path / "images.csv")))
+    paradigm, _ = made(
+        data=dict(type="csv", train=str(tmp_path / "images.csv"), val=str(tmp_path / "images.csv"))
+    )
     (sample,) = (paradigm.build_dataset("val")[i] for i in range(1))
     assert sample["inputs"].shape == (3, 32, 32)
     assert int(sample["data_samples"].gt_label) == -1
@@ -106,10 +110,15 @@ def test_icons_are_drawn_at_the_models_size(monkeypatch):
     paradigm, _ = made(mae(size=64), data=dict(type="icons"))
     assert paradigm.splits == ("concept", "vendor")
     opened = []
-    monkeypatch.setattr("compt.paradigms.mae.open_source", lambda **options: opened.append(options) or image_source())
+    monkeypatch.setattr(
+        "compt.paradigms.mae.open_source",
+        lambda **options: opened.append(options) or image_source(),
+    )
     for split in ("train", "concept"):
         assert paradigm.build_dataset(split)[0]["inputs"].shape == (3, 64, 64)
-    assert opened == [dict(type="icons", split=split, image_size=64) for split in ("train", "concept")]
+    assert opened == [
+        dict(type="icons", split=split, image_size=64) for split in ("train", "concept")
+    ]
 
 
 def image_source():
@@ -133,7 +142,10 @@ def test_broken_images_are_counted_and_too_many_of_them_stop(tmp_path):
 
 
 PIPELINES = {
-    "an unknown transform": ([dict(type="RandomFilp"), dict(type="PackInputs")], "RandomFilp(?s:.*)paradigm.pipeline"),
+    "an unknown transform": (
+        [dict(type="RandomFilp"), dict(type="PackInputs")],
+        "RandomFilp(?s:.*)paradigm.pipeline",
+    ),
     "an unknown argument": ([dict(type="RandomFlip", porb=1), dict(type="PackInputs")], "porb"),
     "no type": ([dict(prob=1)], "cannot be built"),
     "nothing packed": (CENTRE[:1], "ends with .*not with inputs.*(?s:.*)PackInputs"),
@@ -173,11 +185,16 @@ def test_examples_leave_the_random_state_alone():
 @pytest.fixture
 def chain(tmp_path):
     """A chain of two on mmpretrain's CustomDataset, training and held out; free to change."""
-    train, val = (image_folder(tmp_path / split, count=8, seed=i) for i, split in enumerate(("train", "val")))
+    train, val = (
+        image_folder(tmp_path / split, count=8, seed=i) for i, split in enumerate(("train", "val"))
+    )
     augmented = [dict(type="RandomResizedCrop", scale=32), dict(type="PackInputs")]
     return dict(
         paradigm=dict(type="mae", probe=dict(samples=16, dataset=of_mmpretrain(train, CENTRE))),
-        chain=[dict(name="a", model=mae(16, 1), epochs=2), dict(name="b", model=mae(32, 2), iters=3)],
+        chain=[
+            dict(name="a", model=mae(16, 1), epochs=2),
+            dict(name="b", model=mae(32, 2), iters=3),
+        ],
         grower=dict(type="lossless"),
         transfer=dict(type="feature_mse"),
         default_scope="mmpretrain",
@@ -219,7 +236,10 @@ def test_a_data_config_of_mmpretrain_is_a_base(tmp_path):
     loader = config.stages[0].runner["train_dataloader"]
     assert (loader["batch_size"], loader["num_workers"]) == (64, 8)
     assert loader["dataset"]["type"] == "ImageNet"
-    assert [step["type"] for step in loader["dataset"]["pipeline"]][1:3] == ["RandomResizedCrop", "RandomFlip"]
+    assert [step["type"] for step in loader["dataset"]["pipeline"]][1:3] == [
+        "RandomResizedCrop",
+        "RandomFlip",
+    ]
     (tmp_path / "chain.py").write_text(BASE + "train_dataloadr = dict(batch_size=64)\n")
     with pytest.raises(ConfigError, match=r"train_dataloadr is not a key.*'train_dataloader'"):
         load_config(tmp_path / "chain.py")
@@ -232,7 +252,9 @@ def test_a_whole_config_of_mmpretrain_is_a_base_but_for_its_schedule(tmp_path):
     chain = [dict(name='base', model={{_base_.model}}, iters=3)]
     """.replace("\n    ", "\n")
     (tmp_path / "chain.py").write_text(text)
-    with pytest.raises(ConfigError, match=r"param_scheduler: LinearLR counts epochs \(by_epoch=True\)"):
+    with pytest.raises(
+        ConfigError, match=r"param_scheduler: LinearLR counts epochs \(by_epoch=True\)"
+    ):
         load_config(tmp_path / "chain.py")
     fractions = "param_scheduler = [dict(type='CosineAnnealingLR', begin=0.0, end=1.0)]\n"
     (tmp_path / "chain.py").write_text(text + fractions)

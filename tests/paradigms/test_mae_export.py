@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.paradigms.mae_models import PREPROCESSOR, SIZE, classifier, made, mae, normalised, prepared, raw, simmim
+from tests.paradigms.mae_models import (
+    PREPROCESSOR,
+    SIZE,
+    classifier,
+    made,
+    mae,
+    normalised,
+    prepared,
+    raw,
+    simmim,
+)
 
 # isort: split
 import mmpretrain
@@ -58,12 +68,18 @@ def exported(case, folder) -> tuple[Mae, nn.Module]:
 @pytest.mark.parametrize("case", MODELS)
 def test_mmpretrain_loads_what_is_exported(case, tmp_path):
     _, model = exported(MODELS[case], tmp_path)
-    theirs = mmpretrain.get_model(str(tmp_path / "model.py"), pretrained=str(tmp_path / "model.pth"))
+    theirs = mmpretrain.get_model(
+        str(tmp_path / "model.py"), pretrained=str(tmp_path / "model.pth")
+    )
     batch = raw(labels=[0, 1, 2, 0])
-    assert torch.equal(theirs.data_preprocessor(batch, True)["inputs"], normalised(batch["inputs"].flip(1)))
+    assert torch.equal(
+        theirs.data_preprocessor(batch, True)["inputs"], normalised(batch["inputs"].flip(1))
+    )
     theirs.double()
     assert type(theirs) is type(model)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in theirs.state_dict().items())
+    assert all(
+        torch.equal(value, model.state_dict()[name]) for name, value in theirs.state_dict().items()
+    )
     with torch.no_grad():
         outputs = [one.extract_feat(images())[-1] for one in (model, theirs)]
     assert torch.equal(*outputs)
@@ -85,11 +101,15 @@ def test_timm_loads_the_encoder_and_computes_the_same(case, tmp_path):
         else:
             found = theirs(images())
     assert torch.allclose(own[-1], found, atol=1e-12, rtol=0)
-    assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in model.backbone.parameters())
+    assert sum(p.numel() for p in theirs.parameters()) == sum(
+        p.numel() for p in model.backbone.parameters()
+    )
 
 
 def test_timm_prepares_pixels_as_the_model_was_trained(tmp_path):
-    paradigm, model = made(dict(mae(), data_preprocessor=dict(PREPROCESSOR, std=[51.0, 60.0, 70.0])))
+    paradigm, model = made(
+        dict(mae(), data_preprocessor=dict(PREPROCESSOR, std=[51.0, 60.0, 70.0]))
+    )
     paradigm.export(model, tmp_path)
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(theirs))
@@ -115,7 +135,9 @@ def test_another_backbone_is_exported_for_mmpretrain_alone(tmp_path):
     paradigm, model = made(simmim())
     paradigm.export(model, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"model.py", "model.pth"}
-    theirs = mmpretrain.get_model(str(tmp_path / "model.py"), pretrained=str(tmp_path / "model.pth"))
+    theirs = mmpretrain.get_model(
+        str(tmp_path / "model.py"), pretrained=str(tmp_path / "model.pth")
+    )
     image = torch.randn(1, 3, 56, 56)
     assert torch.equal(model.extract_feat(image)[-1], theirs.extract_feat(image)[-1])
 
@@ -132,7 +154,10 @@ def test_an_exported_folder_is_loaded_into_an_equal_model(case, tmp_path):
     for path in (tmp_path, tmp_path / "model.pth"):
         loaded = fresh.load(path)
         assert loaded.mmpretrain_config == model.mmpretrain_config
-        assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values()))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(loaded.state_dict().values(), model.state_dict().values())
+        )
     assert fresh.example_batch(loaded, 2)["inputs"].shape == (2, 3, SIZE, SIZE)
 
 
@@ -144,14 +169,20 @@ def test_a_model_that_is_loaded_need_not_be_a_member(tmp_path):
     assert paradigm.example_batch(model, 2)["inputs"].shape == (2, 3, SIZE, SIZE)
     fresh = Mae()
     fresh.load(tmp_path)
-    with pytest.raises(ConfigError, match=r"image size \(32, 32\), the members before it \(16, 16\)"):
+    with pytest.raises(
+        ConfigError, match=r"image size \(32, 32\), the members before it \(16, 16\)"
+    ):
         fresh.build_model(Member("a", mae()))
 
 
 def test_loading_looks_for_no_other_checkpoint(tmp_path):
-    """A config may say what its own training started from: a file that is long gone, or an address."""
+    """A config may say what its own training started from: a file that is long gone, or an
+    address.
+    """
     paradigm, model = made()
-    model.mmpretrain_config["backbone"]["init_cfg"] = dict(type="Pretrained", checkpoint=str(tmp_path / "gone.pth"))
+    model.mmpretrain_config["backbone"]["init_cfg"] = dict(
+        type="Pretrained", checkpoint=str(tmp_path / "gone.pth")
+    )
     paradigm.export(model, tmp_path / "a")
     loaded = Mae().load(tmp_path / "a")
     assert torch.equal(loaded.backbone.cls_token, model.backbone.cls_token)
@@ -166,9 +197,13 @@ def test_the_timm_folder_is_loaded_as_a_model_of_timm_and_written_again(tmp_path
     assert type(loaded) is timm.models.vision_transformer.VisionTransformer
     again = tmp_path / "again"
     paradigm.export(loaded, again)
-    assert json.loads((again / "config.json").read_text()) == json.loads((tmp_path / "timm/config.json").read_text())
+    assert json.loads((again / "config.json").read_text()) == json.loads(
+        (tmp_path / "timm/config.json").read_text()
+    )
     other = timm.create_model(f"local-dir:{again}", pretrained=True)
-    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), loaded.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(other.state_dict().values(), loaded.state_dict().values())
+    )
     assert torch.equal(loaded.pos_embed, model.backbone.pos_embed.float())
 
 
@@ -204,7 +239,16 @@ def test_only_models_of_the_two_libraries_are_recognised(tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "config.json").write_text('{"architecture": "resnet18"}')
-    names = ["other.pth", "bare.pth", "broken.pth", "clip", "nowhere", "nowhere.pth", "model.py", "timm/config.json"]
+    names = [
+        "other.pth",
+        "bare.pth",
+        "broken.pth",
+        "clip",
+        "nowhere",
+        "nowhere.pth",
+        "model.py",
+        "timm/config.json",
+    ]
     assert not [name for name in names if Mae().recognises(tmp_path / name)]
     for name in names:
         with pytest.raises(ConfigError, match=name):
@@ -214,7 +258,10 @@ def test_only_models_of_the_two_libraries_are_recognised(tmp_path):
 def test_no_code_of_a_checkpoint_is_run(tmp_path):
     """Neither what its config says, nor what its objects do when they are unpickled."""
     text = f"open({str(tmp_path / 'run')!r}, 'w')\nmodel = dict(type='MAE', size=open({str(tmp_path / 'run')!r}, 'w'))"
-    torch.save({"meta": {"cfg": text, "hook": _Runs(tmp_path / "run")}, "state_dict": {}}, tmp_path / "evil.pth")
+    torch.save(
+        {"meta": {"cfg": text, "hook": _Runs(tmp_path / "run")}, "state_dict": {}},
+        tmp_path / "evil.pth",
+    )
     assert not Mae().recognises(tmp_path / "evil.pth")
     with pytest.raises(ConfigError):
         Mae().load_weights(made()[1], tmp_path / "evil.pth")
@@ -230,7 +277,9 @@ class _Runs:
 
 
 def test_a_config_file_of_mmpretrain_is_a_model_with_the_pixels_it_says(tmp_path):
-    own = dict(type="SelfSupDataPreprocessor", mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0], to_rgb=True)
+    own = dict(
+        type="SelfSupDataPreprocessor", mean=[1.0, 2.0, 3.0], std=[2.0, 4.0, 8.0], to_rgb=True
+    )
     (tmp_path / "mae.py").write_text(f"model = {mae(48)!r}\ndata_preprocessor = {own!r}\n")
     paradigm = Mae()
     model = paradigm.build_model(Member("a", str(tmp_path / "mae.py")))

@@ -43,22 +43,37 @@ def write(form, model, folder):
         paradigm.export(model, folder / "all")
         return folder / "all"
     if form in ("safetensors", "encoder as safetensors"):
-        save_weights(model if form == "safetensors" else model.backbone, folder / "weights.safetensors")
+        save_weights(
+            model if form == "safetensors" else model.backbone, folder / "weights.safetensors"
+        )
         return folder / "weights.safetensors"
     text = Config(dict(model=model.mmpretrain_config)).pretty_text
     content = {
-        "checkpoint with its config": {"meta": {"cfg": text, "epoch": 3}, "state_dict": state, "optimizer": {"lr": 1}},
+        "checkpoint with its config": {
+            "meta": {"cfg": text, "epoch": 3},
+            "state_dict": state,
+            "optimizer": {"lr": 1},
+        },
         "checkpoint": {"state_dict": state},
         "state dict": state,
         "encoder": model.backbone.state_dict(),
-        "encoder in a checkpoint": {"state_dict": {n: v for n, v in state.items() if n.startswith("backbone.")}},
+        "encoder in a checkpoint": {
+            "state_dict": {n: v for n, v in state.items() if n.startswith("backbone.")}
+        },
         "of several processes": {f"module.{name}": value for name, value in state.items()},
     }[form]
     torch.save(content, folder / "weights.pth")
     return folder / "weights.pth"
 
 
-WHOLE = ["folder", "safetensors", "checkpoint with its config", "checkpoint", "state dict", "of several processes"]
+WHOLE = [
+    "folder",
+    "safetensors",
+    "checkpoint with its config",
+    "checkpoint",
+    "state dict",
+    "of several processes",
+]
 ENCODER = ["timm folder", "encoder as safetensors", "encoder", "encoder in a checkpoint"]
 
 
@@ -69,7 +84,9 @@ def test_a_whole_checkpoint_fills_the_whole_model(form, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         paradigm.load_weights(model, write(form, source, tmp_path))
-    assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("form", ENCODER)
@@ -77,10 +94,14 @@ def test_an_encoder_fills_the_encoder_and_says_so(form, tmp_path):
     paradigm, source = made()
     _, model = made(seed=1)
     before = snapshot(model)
-    with pytest.warns(UserWarning, match=r"filled the backbone; the rest of the model starts fresh"):
+    with pytest.warns(
+        UserWarning, match=r"filled the backbone; the rest of the model starts fresh"
+    ):
         paradigm.load_weights(model, write(form, source, tmp_path))
     for name, value in model.state_dict().items():
-        assert torch.equal(value, source.state_dict()[name] if name.startswith("backbone.") else before[name]), name
+        assert torch.equal(
+            value, source.state_dict()[name] if name.startswith("backbone.") else before[name]
+        ), name
 
 
 @pytest.mark.parametrize("form", ["folder", "state_dict file", "pth of a trainer"])
@@ -94,26 +115,36 @@ def test_timms_own_checkpoints_fill_the_encoder(form, tmp_path):
         save_file(theirs.state_dict(), path)
     else:
         path = tmp_path / "timm.pth"
-        torch.save({"epoch": 3, "arch": "vit", "state_dict": theirs.state_dict(), "args": {"lr": 0.1}}, path)
+        torch.save(
+            {"epoch": 3, "arch": "vit", "state_dict": theirs.state_dict(), "args": {"lr": 0.1}},
+            path,
+        )
     paradigm, model = made()
     with pytest.warns(UserWarning, match="filled the backbone"):
         paradigm.load_weights(model, path)
     images = normalised(raw()["inputs"])
     with torch.no_grad():
-        assert torch.allclose(model.extract_feat(images)[-1], theirs.forward_features(images), atol=1e-5)
+        assert torch.allclose(
+            model.extract_feat(images)[-1], theirs.forward_features(images), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
     ("target", "fresh"),
     [
         (classifier(), r"backbone; the rest"),
-        (classifier(out_type="avg_featmap", final_norm=False), r"backbone but for ln2\.bias, ln2\.weight; the rest"),
+        (
+            classifier(out_type="avg_featmap", final_norm=False),
+            r"backbone but for ln2\.bias, ln2\.weight; the rest",
+        ),
         (classifier(out_type="avg_featmap"), r"backbone but for ln2\.bias, ln2\.weight; the rest"),
     ],
 )
 @pytest.mark.parametrize("form", ["folder", "timm folder"])
 def test_a_classifier_is_filled_from_an_autoencoder(form, target, fresh, tmp_path):
-    """mmpretrain's recipe averages patches and norms them anew, where the autoencoder norms before."""
+    """mmpretrain's recipe averages patches and norms them anew, where the autoencoder norms
+    before.
+    """
     paradigm, source = made()
     _, model = made(target, seed=1)
     before = snapshot(model)
@@ -129,10 +160,15 @@ def test_a_classifier_on_a_swin_is_filled_from_simmim(tmp_path):
     head = dict(type="mmpretrain.LinearClsHead", num_classes=3, in_channels=16)
     backbone = dict(simmim()["backbone"], type="mmpretrain.SwinTransformer")
     neck = dict(type="mmpretrain.GlobalAveragePooling")
-    _, model = made(dict(type="mmpretrain.ImageClassifier", backbone=backbone, neck=neck, head=head), seed=1)
+    _, model = made(
+        dict(type="mmpretrain.ImageClassifier", backbone=backbone, neck=neck, head=head), seed=1
+    )
     with pytest.warns(UserWarning, match="filled the backbone"):
         paradigm.load_weights(model, write("folder", source, tmp_path))
-    assert all(torch.equal(v, source.backbone.state_dict()[n]) for n, v in model.backbone.state_dict().items())
+    assert all(
+        torch.equal(v, source.backbone.state_dict()[n])
+        for n, v in model.backbone.state_dict().items()
+    )
 
 
 WRONG = {
@@ -195,15 +231,23 @@ def test_a_model_of_timm_is_filled_from_timms_weights(tmp_path):
 
 
 def test_a_checkpoint_of_mmengines_runner_is_read_without_its_log(tmp_path):
-    """As mmpretrain's own training writes it: config, log buffers, optimizer and schedules beside the weights."""
+    """As mmpretrain's own training writes it: config, log buffers, optimizer and schedules beside
+    the weights.
+    """
     data = image_folder(tmp_path / "images", count=4)
-    pipeline = [dict(type="LoadImageFromFile"), dict(type="RandomResizedCrop", scale=32), dict(type="PackInputs")]
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="RandomResizedCrop", scale=32),
+        dict(type="PackInputs"),
+    ]
     config = Config(
         dict(
             default_scope="mmpretrain",
             work_dir=str(tmp_path / "run"),
             model=mae(),
-            data_preprocessor=dict(type="SelfSupDataPreprocessor", mean=[0.0] * 3, std=[9.0] * 3, to_rgb=True),
+            data_preprocessor=dict(
+                type="SelfSupDataPreprocessor", mean=[0.0] * 3, std=[9.0] * 3, to_rgb=True
+            ),
             train_dataloader=dict(
                 batch_size=4,
                 sampler=dict(type="DefaultSampler", shuffle=True),
@@ -213,7 +257,9 @@ def test_a_checkpoint_of_mmengines_runner_is_read_without_its_log(tmp_path):
             train_cfg=dict(by_epoch=True, max_epochs=1),
             optim_wrapper=dict(
                 optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
-                paramwise_cfg=dict(custom_keys={"cls_token": dict(decay_mult=0.0), ".ln": dict(decay_mult=0.0)}),
+                paramwise_cfg=dict(
+                    custom_keys={"cls_token": dict(decay_mult=0.0), ".ln": dict(decay_mult=0.0)}
+                ),
             ),
             param_scheduler=[dict(type="CosineAnnealingLR", T_max=3, convert_to_iter_based=True)],
             default_hooks=dict(logger=dict(type="LoggerHook", interval=1)),
@@ -226,9 +272,14 @@ def test_a_checkpoint_of_mmengines_runner_is_read_without_its_log(tmp_path):
     path = tmp_path / "run" / "epoch_1.pth"
     content = torch.load(path, weights_only=False)
     assert {"message_hub", "optimizer", "param_schedulers"} <= content.keys()
-    paradigm, model = made(dict(mae(), data_preprocessor=config.data_preprocessor.to_dict()), seed=1)
+    paradigm, model = made(
+        dict(mae(), data_preprocessor=config.data_preprocessor.to_dict()), seed=1
+    )
     paradigm.load_weights(model, path)
     loaded = Mae().load(path)
     for one in (model, loaded):
-        assert all(torch.equal(value, content["state_dict"][name]) for name, value in one.state_dict().items())
+        assert all(
+            torch.equal(value, content["state_dict"][name])
+            for name, value in one.state_dict().items()
+        )
     assert loaded.mmpretrain_config["data_preprocessor"]["std"] == [9.0] * 3

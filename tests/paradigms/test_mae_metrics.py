@@ -32,7 +32,9 @@ def measured(paradigm, model, given):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """``train`` has cats, dogs and eels; in ``val`` the cats, dark as they are, are called zebras."""
+    """``train`` has cats, dogs and eels; in ``val`` the cats, dark as they are, are called
+    zebras.
+    """
     root = tmp_path_factory.mktemp("folders")
     for seed, split in enumerate(("train", "val")):
         image_folder(root / split, CLASSES, count=4 if split == "val" else 10, seed=seed)
@@ -51,8 +53,13 @@ def test_separable_features_are_told_apart():
     found = probe(features, label, features[:30] + 0.01, label[:30])
     assert list(found) == ["knn", "linear_probe"]
     assert [found[name].value for name in found] == [1.0, 1.0]
-    assert all(metric.chance == pytest.approx(1 / 3) and metric.higher_is_better for metric in found.values())
-    assert [metric.value for metric in probe(features, label, features, (label + 1) % 3).values()] == [0.0, 0.0]
+    assert all(
+        metric.chance == pytest.approx(1 / 3) and metric.higher_is_better
+        for metric in found.values()
+    )
+    assert [
+        metric.value for metric in probe(features, label, features, (label + 1) % 3).values()
+    ] == [0.0, 0.0]
 
 
 def test_chance_is_the_share_of_the_most_frequent_class():
@@ -136,7 +143,9 @@ def test_without_probes_no_whole_image_is_looked_at(data):
 
 
 def test_classes_are_matched_by_name_and_unknown_ones_left_out(folders):
-    """Numbered by their own split, dogs would be cats and eels dogs; zebras are no class of the training images."""
+    """Numbered by their own split, dogs would be cats and eels dogs; zebras are no class of the
+    training images.
+    """
     paradigm, model = made(data=folders)
     found = measured(paradigm, model, batches(paradigm, sizes=(7, 5)))
     assert list(found) == ["loss", "knn", "linear_probe"]
@@ -155,7 +164,9 @@ def test_images_without_a_class_count_for_the_loss_alone(folders, tmp_path):
         shutil.copytree(folders[split], tmp_path / split)
     for i in range(4):  # dark as cats, and first in the list
         (tmp_path / "val" / "zebra" / f"{i}.png").rename(tmp_path / "val" / f"{i}.png")
-    paradigm, model = made(data=dict(folders, train=str(tmp_path / "train"), val=str(tmp_path / "val")))
+    paradigm, model = made(
+        data=dict(folders, train=str(tmp_path / "train"), val=str(tmp_path / "val"))
+    )
     given = batches(paradigm, sizes=(6, 6))
     found = measured(paradigm, model, given)
     assert (found["knn"].value, found["knn"].chance) == (1.0, 0.5)
@@ -164,7 +175,11 @@ def test_images_without_a_class_count_for_the_loss_alone(folders, tmp_path):
 
 
 def test_probes_are_fitted_to_whole_training_images_of_the_test_pipeline(folders):
-    flips = [dict(type="Resize", scale=(32, 32)), dict(type="RandomFlip", prob=0.5), dict(type="PackInputs")]
+    flips = [
+        dict(type="Resize", scale=(32, 32)),
+        dict(type="RandomFlip", prob=0.5),
+        dict(type="PackInputs"),
+    ]
     paradigm, model = made(data=folders, probe=dict(samples=6), pipeline=flips)
     measured(paradigm, model, batches(paradigm))
     reference, names = paradigm._labelled()
@@ -180,19 +195,30 @@ def test_labelled_data_of_mmpretrain_needs_a_data_set_for_the_probes(folders):
     given = batches(source, sizes=(12,))
     paradigm, model = made()
     assert list(measured(paradigm, model, given)) == ["loss"]
-    pipeline = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=(32, 32)), dict(type="PackInputs")]
+    pipeline = [
+        dict(type="LoadImageFromFile"),
+        dict(type="Resize", scale=(32, 32)),
+        dict(type="PackInputs"),
+    ]
     dataset = dict(type="CustomDataset", data_root=folders["train"], pipeline=pipeline)
     paradigm, model = made(probe=dict(dataset=dataset, samples=30))
     found = measured(paradigm, model, given)
     assert [found[name].value for name in ("knn", "linear_probe")] == [1.0, 1.0]
-    turned = dict(dataset, metainfo=dict(classes=CLASSES[::-1]), data_root="", ann_file=_list(folders["train"]))
+    turned = dict(
+        dataset,
+        metainfo=dict(classes=CLASSES[::-1]),
+        data_root="",
+        ann_file=_list(folders["train"]),
+    )
     paradigm, model = made(data=folders, probe=dict(dataset=turned))
     assert measured(paradigm, model, batches(paradigm, sizes=(7, 5)))["knn"].value == 1.0
 
 
 def _list(folder: str) -> str:
     """An annotation file that numbers the classes backwards."""
-    lines = [f"{folder}/{name}/{i}.png {2 - n}" for n, name in enumerate(CLASSES) for i in range(10)]
+    lines = [
+        f"{folder}/{name}/{i}.png {2 - n}" for n, name in enumerate(CLASSES) for i in range(10)
+    ]
     path = f"{folder}/../backwards.txt"
     with open(path, "w") as file:
         file.write("\n".join(lines))
@@ -227,7 +253,9 @@ def test_a_classifiers_accuracy_comes_first_and_goes_by_the_names_of_its_classes
     with torch.no_grad():
         scores = torch.cat([model(batch["inputs"]) for batch in given])[:8]
     label = torch.tensor([1] * 4 + [2] * 4)  # dogs and eels; no zebra
-    assert found["loss"].value == pytest.approx(nn.functional.cross_entropy(scores, label).item(), rel=1e-5)
+    assert found["loss"].value == pytest.approx(
+        nn.functional.cross_entropy(scores, label).item(), rel=1e-5
+    )
 
 
 def test_a_classifier_without_labels_has_no_figures(folders):

@@ -7,7 +7,16 @@ import copy
 import pytest
 import torch
 
-from tests.paradigms.mae_models import MOCO_PIPELINE, classifier, made, mae, moco, normalised, prepared, raw
+from tests.paradigms.mae_models import (
+    MOCO_PIPELINE,
+    classifier,
+    made,
+    mae,
+    moco,
+    normalised,
+    prepared,
+    raw,
+)
 
 # isort: split
 from compt import ConfigError
@@ -64,9 +73,18 @@ def test_moco_v3_has_a_loss_and_the_features_of_both_views(data):
 
 
 BAD = {
-    "another image size": (mae(size=16), r"'b' has image size \(16, 16\), the members before it \(32, 32\)"),
-    "other pixels": (dict(mae(), data_preprocessor=dict(type="SelfSupDataPreprocessor")), "'b' has data_preprocessor"),
-    "an unknown type": (dict(mae(), type="mmpretrain.MEA"), "cannot build the model of member 'b'.*MEA"),
+    "another image size": (
+        mae(size=16),
+        r"'b' has image size \(16, 16\), the members before it \(32, 32\)",
+    ),
+    "other pixels": (
+        dict(mae(), data_preprocessor=dict(type="SelfSupDataPreprocessor")),
+        "'b' has data_preprocessor",
+    ),
+    "an unknown type": (
+        dict(mae(), type="mmpretrain.MEA"),
+        "cannot build the model of member 'b'.*MEA",
+    ),
     "an unknown option": (mae(widht=3), "cannot build the model of member 'b'.*widht"),
     "no config": ("nowhere.py", "The model of member 'b' is no mmpretrain config: 'nowhere.py'"),
     "a name of no ViT of timm": ("resnet18", "'resnet18' is no VisionTransformer"),
@@ -108,12 +126,17 @@ def test_building_leaves_the_config_alone():
     paradigm = Mae(data_preprocessor=preprocessor)
     paradigm.build_model(Member("a", model))
     assert model == before
-    assert paradigm.data_preprocessor == dict(type="ClsDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3)
+    assert paradigm.data_preprocessor == dict(
+        type="ClsDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3
+    )
 
 
 def test_a_model_of_timm_has_no_loss():
     paradigm, _ = made()
-    small = dict(architecture="vit_base_patch16_224", model_args=dict(img_size=32, embed_dim=32, depth=1, num_heads=2))
+    small = dict(
+        architecture="vit_base_patch16_224",
+        model_args=dict(img_size=32, embed_dim=32, depth=1, num_heads=2),
+    )
     model = paradigm.build_model(Member("t", small))
     with pytest.raises(ConfigError, match="no loss"):
         paradigm.forward(model, prepared(paradigm, raw()))

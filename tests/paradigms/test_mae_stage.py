@@ -18,9 +18,14 @@ from tests.training.conftest import MSE, at
 def with_feature(
     transfer=MSE, *, student=None, teacher=None, tmp_path, init=None, weights=None, **options
 ) -> StageModel:
-    """A stage of one size with a teacher of another; `init` and `weights` are models to take weights from."""
+    """A stage of one size with a teacher of another; `init` and `weights` are models to take
+    weights from.
+    """
     files = {}
-    for name, model in (("init", init), ("weights", weights or made(teacher or mae(16, 1), seed=5)[1])):
+    for name, model in (
+        ("init", init),
+        ("weights", weights or made(teacher or mae(16, 1), seed=5)[1]),
+    ):
         files[name] = None if model is None else str(tmp_path / f"{name}.safetensors")
         if model is not None:
             save_weights(model, tmp_path / f"{name}.safetensors")
@@ -38,7 +43,10 @@ def masks(stage: StageModel, iteration: int) -> list[torch.Tensor]:
     """Which patches student and teacher do not see at an iteration."""
     seen = []
     models = (stage.student, *stage._teacher)
-    hooks = [m.backbone.register_forward_hook(lambda _, inputs, output: seen.append(output[1])) for m in models]
+    hooks = [
+        m.backbone.register_forward_hook(lambda _, inputs, output: seen.append(output[1]))
+        for m in models
+    ]
     at(stage, iteration)(mode="loss", **raw())
     for hook in hooks:
         hook.remove()
@@ -68,12 +76,18 @@ def test_the_stages_teacher_runs_no_decoder(tmp_path):
 
 @pytest.mark.parametrize("names", [("tokens",), ("pooled",), ("tokens", "pooled")])
 def test_feature_mse_compares_tokens_and_pooled_through_projections(tmp_path, names):
-    """Worked out again: unit-length features of both encoders behind one mask, summed over the width."""
-    transfer = dict(MSE, features=list(names)) if len(names) == 1 else MSE  # both are the paradigm's own
+    """Worked out again: unit-length features of both encoders behind one mask, summed over the
+    width.
+    """
+    transfer = (
+        dict(MSE, features=list(names)) if len(names) == 1 else MSE
+    )  # both are the paradigm's own
     stage = with_feature(transfer, tmp_path=tmp_path).eval()
     losses = at(stage, 2)(mode="loss", **raw())
     batch = stage.paradigm.prepare(raw(), generator=stage.generator())
-    own, goal = (stage.paradigm.forward(model, batch) for model in (stage.student, stage._teacher[0]))
+    own, goal = (
+        stage.paradigm.forward(model, batch) for model in (stage.student, stage._teacher[0])
+    )
     assert set(stage.transfer.heads) == set(names)
     terms = []
     for name in names:
@@ -93,16 +107,24 @@ def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(tmp_path):
     _, small = made(mae(32, 1))
     paradigm, large = made(mae(32, 3, 32, 2))
     assert grow(small, large).function_preserving
-    stage = with_feature(tmp_path=tmp_path, student=mae(32, 3, 32, 2), teacher=mae(32, 1), init=large, weights=small)
+    stage = with_feature(
+        tmp_path=tmp_path, student=mae(32, 3, 32, 2), teacher=mae(32, 1), init=large, weights=small
+    )
     losses = stage.train()(mode="loss", **raw())
     assert losses["transfer/feature_mse"].item() < 1e-10
     batch = stage.paradigm.prepare(raw(), generator=stage.generator())
-    assert losses["task/loss"].item() == pytest.approx(paradigm.forward(small, batch)["loss"].item(), rel=1e-4)
-    fresh = with_feature(tmp_path=tmp_path, student=mae(32, 3, 32, 2), teacher=mae(32, 1), weights=small)
+    assert losses["task/loss"].item() == pytest.approx(
+        paradigm.forward(small, batch)["loss"].item(), rel=1e-4
+    )
+    fresh = with_feature(
+        tmp_path=tmp_path, student=mae(32, 3, 32, 2), teacher=mae(32, 1), weights=small
+    )
     assert fresh(mode="loss", **raw())["transfer/feature_mse"].item() > 0.01
 
 
-@pytest.mark.parametrize("switches", [dict(grad_checkpointing=True), dict(precision="bf16"), dict(attention="math")])
+@pytest.mark.parametrize(
+    "switches", [dict(grad_checkpointing=True), dict(precision="bf16"), dict(attention="math")]
+)
 def test_switches_change_the_cost_and_not_the_loss(tmp_path, switches):
     losses, gradients = [], []
     for given in ({}, switches):

@@ -13,7 +13,8 @@ import pytest
 import compt
 from compt.errors import ComptError
 
-# One sample through ToyNet, two FLOPs a multiply-add. Forward: embedding, blocks of two layers, head.
+# One sample through ToyNet, two FLOPs a multiply-add. Forward: embedding, blocks of two layers,
+# head.
 #   a (8 wide, 1 block):    2*8*8  + 1 * 2*(2*8*16)  + 2*8*10  =   128 +   512 + 160 =   800
 #   b (16 wide, 2 blocks):  2*8*16 + 2 * 2*(2*16*32) + 2*16*10 =   256 +  4096 + 320 =  4672
 #   c (24 wide, 3 blocks):  2*8*24 + 3 * 2*(2*24*48) + 2*24*10 =   384 + 13824 + 480 = 14688

@@ -27,7 +27,11 @@ def test_members_have_to_ascend(toy):
     [
         (dict(width=8, depth=3), dict(width=24, depth=2), "shrink from 3 to 2 blocks"),
         (dict(width=20, depth=1), dict(width=16, depth=4), "'embed' would shrink from 20 to 16"),
-        (dict(width=8, depth=1, rms=True), dict(width=16, depth=1), "no tensor that could grow into"),
+        (
+            dict(width=8, depth=1, rms=True),
+            dict(width=16, depth=1),
+            "no tensor that could grow into",
+        ),
     ],
 )
 def test_what_cannot_be_grown_into_is_refused(toy, small, large, message):
@@ -63,7 +67,8 @@ def test_a_model_that_cannot_be_built_is_named(toy):
 
 
 @pytest.mark.parametrize(
-    ("width", "depth", "params", "growth"), [(8, 3, 1066, None), (9, 1, 568, "1.2x"), (16, 2, 2554, "5.4x")]
+    ("width", "depth", "params", "growth"),
+    [(8, 3, 1066, None), (9, 1, 568, "1.2x"), (16, 2, 2554, "5.4x")],
 )
 def test_neighbours_should_differ_by_two_to_four_times(toy, width, depth, params, growth):
     toy["chain"] = toy["chain"][:2]
@@ -125,4 +130,7 @@ def test_planning_allocates_no_weights(toy):
     with little_memory(2**28):
         plan = compt.plan(toy)
     assert plan.stages[1].params == pytest.approx(4 * 4 * 40_000**2, rel=1e-3)
-    assert plan.stages[1].student_flops == 3 * (2 * 8 * 40_000 + 4 * 8 * 40_000**2 + 2 * 40_000 * 10) - 16 * 40_000
+    assert (
+        plan.stages[1].student_flops
+        == 3 * (2 * 8 * 40_000 + 4 * 8 * 40_000**2 + 2 * 40_000 * 10) - 16 * 40_000
+    )

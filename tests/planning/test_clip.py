@@ -15,14 +15,18 @@ def clip(width: int, layers: int, text_layers: int, head: int = 32) -> dict[str,
     return dict(
         embed_dim=48,
         vision_cfg=dict(image_size=32, patch_size=8, width=width, layers=layers, head_width=head),
-        text_cfg=dict(context_length=10, vocab_size=99, width=width, layers=text_layers, heads=width // 32),
+        text_cfg=dict(
+            context_length=10, vocab_size=99, width=width, layers=text_layers, heads=width // 32
+        ),
     )
 
 
 def clip_chain(*models: Any, **changes: Any) -> dict[str, Any]:
     """A chain on data that is not there, its size given."""
     pytest.importorskip("open_clip")
-    data = dict(type="webdataset", train="/nowhere/{000..331}.tar", val="/nowhere/val.tar", num_samples=1000)
+    data = dict(
+        type="webdataset", train="/nowhere/{000..331}.tar", val="/nowhere/val.tar", num_samples=1000
+    )
     return {
         **dict(paradigm=dict(type="clip", data=data), grower=dict(type="lossless")),
         **dict(transfer=dict(type="feature_mse")),
@@ -33,9 +37,11 @@ def clip_chain(*models: Any, **changes: Any) -> dict[str, Any]:
 
 
 def clip_forward(width: int, layers: int, text_layers: int) -> int:
-    """Per token 2 FLOPs a weight of qkv, out and mlp (12 w^2), and 2 * 2 * tokens * w for scores and values.
+    """Per token 2 FLOPs a weight of qkv, out and mlp (12 w^2), and 2 * 2 * tokens * w for scores
+    and values.
 
-    The image has 4 x 4 patches and a class token, the text 10 tokens; both end in a projection to 48.
+    The image has 4 x 4 patches and a class token, the text 10 tokens; both end in a projection to
+    48.
     """
 
     def tower(tokens: int, blocks: int) -> int:
@@ -48,7 +54,8 @@ def clip_forward(width: int, layers: int, text_layers: int) -> int:
 def test_flops_of_a_clip_model_equal_the_formula():
     a, b = stages(clip_chain(clip(64, 3, 2), clip(96, 4, 3)))
     assert b.teacher_flops == clip_forward(64, 3, 2)
-    # backward is twice the forward pass but for the pixels' gradient; both logit matrices, once and twice
+    # backward is twice the forward pass but for the pixels' gradient; both logit matrices, once and
+    # twice
     for stage, (width, *layers) in ((a, (64, 3, 2)), (b, (96, 4, 3))):
         patches, logits = 2 * 16 * (3 * 8 * 8) * width, 2 * 2 * 16 * 48
         assert stage.student_flops == 3 * clip_forward(width, *layers) - patches + 3 * logits
@@ -70,11 +77,16 @@ def test_heads_of_another_width_are_refused_or_warned_about():
         config["grower"] = dict(type=grower)
         refused(config, GrowthError, "head_dim' changes from 32 to 64")
     config["grower"] = dict(type="scratch")
-    assert any("'a' -> 'b'" in w and "head_dim' changes from 32 to 64" in w for w in compt.plan(config).warnings)
+    assert any(
+        "'a' -> 'b'" in w and "head_dim' changes from 32 to 64" in w
+        for w in compt.plan(config).warnings
+    )
 
 
 def test_an_output_without_a_width_cannot_be_transferred():
-    config = clip_chain(clip(64, 2, 2), clip(96, 3, 2), transfer=dict(type="feature_mse", features=["logit_scale"]))
+    config = clip_chain(
+        clip(64, 2, 2), clip(96, 3, 2), transfer=dict(type="feature_mse", features=["logit_scale"])
+    )
     refused(config, ConfigError, "logit_scale")
 
 

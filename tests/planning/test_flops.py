@@ -71,14 +71,17 @@ def test_the_iterations_charged_are_those_a_stage_runs_its_teacher_at(toy, monke
     taught = []
     transfer_loss = StageModel._transfer_loss
     monkeypatch.setattr(
-        StageModel, "_transfer_loss", lambda self, *args: taught.append(1) or transfer_loss(self, *args)
+        StageModel,
+        "_transfer_loss",
+        lambda self, *args: taught.append(1) or transfer_loss(self, *args),
     )
     compt.train(toy, work_dir=tmp_path / "run")
     assert len(taught) == stages(toy)[1].teacher_iters == 3
 
 
 @pytest.mark.parametrize(
-    "transfer", [dict(type="none"), dict(type="feature_mse", weight=0.0), dict(type="feature_mse", until=0.0)]
+    "transfer",
+    [dict(type="none"), dict(type="feature_mse", weight=0.0), dict(type="feature_mse", until=0.0)],
 )
 def test_a_transfer_of_no_weight_has_no_teacher(toy, transfer):
     toy["transfer"] = transfer
@@ -142,7 +145,9 @@ class PlannedPoints(torch.utils.data.TensorDataset):
 
 
 def test_an_epoch_is_one_of_the_data_set_that_is_trained_on(toy):
-    toy["train_dataloader"]["dataset"] = dict(type="PlannedPoints")  # 64 samples; the paradigm has 256
+    toy["train_dataloader"]["dataset"] = dict(
+        type="PlannedPoints"
+    )  # 64 samples; the paradigm has 256
     budgets(toy, dict(epochs=3), dict(epochs=1), dict(epochs=1))
     assert lengths(toy) == [(6, 192), (2, 64), (2, 64)]
 

@@ -1,4 +1,6 @@
-"""The paper's recipes: planned without data or memory; sub-chains worked out by hand, beside published figures."""
+"""The paper's recipes: planned without data or memory; sub-chains worked out by hand, beside
+published figures.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,10 @@ def test_a_sub_chain_charges_its_members_and_their_teachers(toy):
     whole = 256 * BOTH["a"] + 256 * (BOTH["b"] + FORWARD["a"]) + last
     plan = compt.plan(toy)
     assert plan.largest_alone_flops == alone == 11_182_080
-    assert {c.name: c.flops for c in plan.sub_chains} == {"a->b->c": whole, "b->c": 256 * BOTH["b"] + last}
+    assert {c.name: c.flops for c in plan.sub_chains} == {
+        "a->b->c": whole,
+        "b->c": 256 * BOTH["b"] + last,
+    }
     assert [c.relative_compute for c in plan.sub_chains] == [13_592_576 / alone, 12_806_144 / alone]
     assert plan.sub_chains[0].flops == plan.flops
 
@@ -113,7 +118,11 @@ def test_sub_chains_are_printed_with_their_rule(toy):
     assert "of c alone" in text
     assert "121.6 %" in text and "114.5 %" in text
     assert "published" not in text
-    for words in ("as many samples as 'a'", "forward and backward of the student", "a multiply-add as 2"):
+    for words in (
+        "as many samples as 'a'",
+        "forward and backward of the student",
+        "a multiply-add as 2",
+    ):
         assert words in text
     toy["published"] = dict(source="a paper", relative_compute={"b->c": 1.25})
     text = printed(compt.plan(toy))
@@ -151,7 +160,10 @@ def test_without_a_chain_there_are_none(toy):
         (dict(source=3), "published: .* is not dict"),
         (dict(relative_compute=[0.3]), "published: .* is not dict"),
         (dict(sourec="x"), r"published\.sourec is not a key .*'source'"),
-        (dict(relative_compute={"a->c": 0.3}), r"published\.relative_compute: 'a->c' is no end .*'a->b->c', 'b->c'"),
+        (
+            dict(relative_compute={"a->c": 0.3}),
+            r"published\.relative_compute: 'a->c' is no end .*'a->b->c', 'b->c'",
+        ),
         (dict(relative_compute={"c": 0.3}), "'c' is no end"),
         (dict(relative_compute={"b->c": "28 %"}), "'b->c' is '28 %', not a positive number"),
         (dict(relative_compute={"b->c": True}), "not a positive number"),

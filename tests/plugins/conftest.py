@@ -1,4 +1,6 @@
-"""A fresh environment with compt's wheel, in which plug-in packages are installed as their users would."""
+"""A fresh environment with compt's wheel, in which plug-in packages are installed as their users
+would.
+"""
 
 from __future__ import annotations
 

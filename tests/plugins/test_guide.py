@@ -1,4 +1,6 @@
-"""The guide for authors, followed literally: every block of docs/plugins.md is run, in order, in a new environment."""
+"""The guide for authors, followed literally: every block of docs/plugins.md is run, in order, in a
+new environment.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ FILE = re.compile(r"# ([\w/.-]+\.(?:py|toml))\n")
 
 
 class Reader:
-    """Does what the guide says: writes its files, runs its commands, and keeps its loose Python for one notebook."""
+    """Does what the guide says: writes its files, runs its commands, and keeps its loose Python for
+    one notebook.
+    """
 
     def __init__(self, environment, folder: Path) -> None:
         self.environment, self.folder = environment, folder
@@ -24,7 +28,11 @@ class Reader:
         self.said = ""
         shims = folder / "bin"
         shims.mkdir()
-        for tool, command in (("pip", "-m pip"), ("python", ""), ("compt", "-m compt")):  # the new environment's
+        for tool, command in (
+            ("pip", "-m pip"),
+            ("python", ""),
+            ("compt", "-m compt"),
+        ):  # the new environment's
             (shims / tool).write_text(f'#!/bin/sh\nexec "{environment.python}" {command} "$@"\n')
             (shims / tool).chmod(0o755)
         self.variables = {
@@ -36,8 +44,14 @@ class Reader:
 
     def bash(self, block: str) -> None:
         (self.folder / "block.sh").write_text(f"set -eu\n{block}pwd > {self.folder / 'cwd'}\n")
-        cwd = Path((self.folder / "cwd").read_text().strip()) if (self.folder / "cwd").exists() else self.folder
-        self.said += self.environment.run("bash", self.folder / "block.sh", cwd=cwd, **self.variables).stdout
+        cwd = (
+            Path((self.folder / "cwd").read_text().strip())
+            if (self.folder / "cwd").exists()
+            else self.folder
+        )
+        self.said += self.environment.run(
+            "bash", self.folder / "block.sh", cwd=cwd, **self.variables
+        ).stdout
 
     def toml(self, block: str) -> None:
         """What the guide shows of a generated file is in it."""
@@ -70,11 +84,15 @@ def test_every_command_of_the_guide_works(reader):
     assert re.search(r"growers +mean_fill +compt-mean-fill +0\.1\.0", reader.said)
     assert "grown by mean_fill" in reader.said
     assert "b done in" in reader.said
-    assert [path.name for path in (reader.here / "dist").iterdir()] == ["compt_mean_fill-0.1.0-py3-none-any.whl"]
+    assert [path.name for path in (reader.here / "dist").iterdir()] == [
+        "compt_mean_fill-0.1.0-py3-none-any.whl"
+    ]
 
 
 def test_the_rest_of_the_guide_works_in_a_notebook(reader, environment):
-    """Its loose blocks, as cells of one notebook, where no package is installed: the name is still free."""
+    """Its loose blocks, as cells of one notebook, where no package is installed: the name is still
+    free.
+    """
     (reader.folder / "notebook.py").write_text("\n".join(reader.cells))
     environment.uninstall("compt-mean-fill")
     said = environment.run(environment.python, reader.folder / "notebook.py").stdout

@@ -1,4 +1,6 @@
-"""The packages of plugins/: built, installed beside compt's wheel, tested, mixed in one chain, and taken out again."""
+"""The packages of plugins/: built, installed beside compt's wheel, tested, mixed in one chain, and
+taken out again.
+"""
 
 from __future__ import annotations
 
@@ -42,12 +44,16 @@ evaluations = 1
 
 @pytest.fixture(scope="module")
 def mixed(tree, wheel, tmp_path_factory) -> Environment:
-    """compt and the three packages from their wheels, and a folder with a chain and its pictures."""
+    """compt and the three packages from their wheels, and a folder with a chain and its
+    pictures.
+    """
     pytest.importorskip("open_clip")
     from PIL import Image
 
     environment = Environment(tmp_path_factory.mktemp("mixed"))
-    wheels = [build_wheel(tree / "plugins" / name, tmp_path_factory.mktemp(name)) for name in PACKAGES]
+    wheels = [
+        build_wheel(tree / "plugins" / name, tmp_path_factory.mktemp(name)) for name in PACKAGES
+    ]
     environment.install("--force-reinstall", wheel, *wheels)
     here = environment.elsewhere
     lines = ["filepath,caption"]
@@ -65,7 +71,9 @@ def manifest(work: Path, stage: str) -> dict:
 
 def test_they_are_listed_and_load(mixed):
     checked = json.loads(mixed.run(mixed.compt, "check", "--json").stdout)
-    rows = {(row["package"], row["name"]): row["error"] for row in checked if row["package"] in PACKAGES}
+    rows = {
+        (row["package"], row["name"]): row["error"] for row in checked if row["package"] in PACKAGES
+    }
     assert set(rows.values()) == {""}
     assert {package for package, _ in rows} == set(PACKAGES)
     assert {("compt-ligo", "ligo"), ("compt-siglip", "siglip")} <= set(rows)
@@ -81,7 +89,9 @@ def test_mim_trains_a_chain_of_all_of_them(mixed):
     assert second["flops"]["growth"] > 0
     fresh = [name for name, status in second["growth"]["params"].items() if status == "initialised"]
     assert fresh == ["attn_mask"], "a constant of the model"
-    exported = json.loads((work / "03_b" / "export" / "open_clip_config.json").read_text())["model_cfg"]
+    exported = json.loads((work / "03_b" / "export" / "open_clip_config.json").read_text())[
+        "model_cfg"
+    ]
     assert exported["init_logit_bias"] == -10
     assert exported["vision_cfg"]["timm_model_name"] == "mixer_128x6_p8_32"
 
@@ -97,7 +107,9 @@ def test_its_own_tests_pass(name, mixed, tree):
     """From its sources, against what is installed."""
     folder = mixed.elsewhere / f"tests_of_{name}"
     shutil.copytree(tree / "plugins" / name / "tests", folder)
-    said = mixed.run(mixed.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", folder).stdout
+    said = mixed.run(
+        mixed.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", folder
+    ).stdout
     assert " passed" in said
 
 
@@ -108,14 +120,25 @@ def test_it_imports_the_public_api_alone(name):
     used = 0
     for file in (ROOT / "plugins" / name / name.replace("-", "_")).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "compt":
+            if (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").partition(".")[0] == "compt"
+            ):
                 used += 1
-                assert {alias.name for alias in node.names} <= public.get(node.module, set()), f"{file}:{node.lineno}"
+                assert {alias.name for alias in node.names} <= public.get(node.module, set()), (
+                    f"{file}:{node.lineno}"
+                )
             elif isinstance(node, ast.Import):
-                own = [alias.name for alias in node.names if alias.name.partition(".")[0] == "compt"]
+                own = [
+                    alias.name for alias in node.names if alias.name.partition(".")[0] == "compt"
+                ]
                 used += len(own)
                 assert set(own) <= {"compt"}, f"{file}:{node.lineno}"
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "compt":
+            elif (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "compt"
+            ):
                 assert node.attr in public["compt"], f"{file}:{node.lineno}"
     assert used
 
@@ -124,7 +147,9 @@ def test_without_one_of_them_the_others_work_and_the_error_is_clear(mixed):
     """The last test of this file: it takes a package away."""
     mixed.uninstall("compt-ligo")
     work = mixed.elsewhere / "without"
-    result = mixed.run(mixed.python, "-m", "mim", "train", "compt", "chain.py", "--work-dir", work, code=None)
+    result = mixed.run(
+        mixed.python, "-m", "mim", "train", "compt", "chain.py", "--work-dir", work, code=None
+    )
     said = " ".join((result.stdout + result.stderr).split())
     assert "No grower named 'ligo'" in said
     assert "Others install by pip" in said

@@ -77,10 +77,14 @@ def test_in_a_module_that_the_config_imports(tmp_path, monkeypatch):
 
 
 def test_in_a_notebook(tmp_path):
-    """Cells of one process; a cell run twice replaces what it registered, and a chain trains with it."""
+    """Cells of one process; a cell run twice replaces what it registered, and a chain trains with
+    it.
+    """
     config = f"config = dict()\nexec('''{CONFIG}''', config)\ndel config['__builtins__']"
     train = "compt.train(config, work_dir='work')"
-    cells = "\n".join([CODE, CODE, config, train, "print(compt.GROWERS.get('my_grower') is Grower)"])
+    cells = "\n".join(
+        [CODE, CODE, config, train, "print(compt.GROWERS.get('my_grower') is Grower)"]
+    )
     (tmp_path / "cells.py").write_text(cells)
     assert python("cells.py", cwd=tmp_path).endswith("True\n")
     assert finished(tmp_path / "work") == DONE
@@ -89,7 +93,10 @@ def test_in_a_notebook(tmp_path):
 def test_a_module_that_is_missing_is_named(tmp_path):
     (tmp_path / "chain.py").write_text(f"custom_imports = dict(imports=['my_module'])\n{CONFIG}")
     done = subprocess.run(
-        [sys.executable, "-m", "compt", "train", "chain.py"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "compt", "train", "chain.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert "my_module" in done.stderr

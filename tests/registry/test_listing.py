@@ -1,4 +1,6 @@
-"""compt list, compt check, and what is said of a plug-in that cannot be imported; on fake packages."""
+"""compt list, compt check, and what is said of a plug-in that cannot be imported; on fake
+packages.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_registered_in_process(install):
     GROWERS.register_module(name="mine", module=GROWERS.get("lossless"))
     GROWERS.register_module(name="two", module=GROWERS.get("lossless"))
     GROWERS.register_module(name="one", module=GROWERS.get("one"))
-    local = [row for row in rows_of("", listing()) if row.registry == "growers" and row.name != "learner"]
+    local = [
+        row for row in rows_of("", listing()) if row.registry == "growers" and row.name != "learner"
+    ]
     assert local == [  # the learner is registered by another test's module
         PluginInfo("growers", "mine", "", "", "compt.growers.lossless:Lossless", "mine"),
         PluginInfo("growers", "two", "", "", "compt.growers.lossless:Lossless", "", clash=True),
@@ -64,7 +68,9 @@ def test_registered_in_process(install):
 
 
 def test_listing_imports_no_plugin(tmp_path):
-    write_package(tmp_path, "alpha", {"one": "alpha_m:Fake"}, {"alpha_m": "print('imported')\n" + GROWER})
+    write_package(
+        tmp_path, "alpha", {"one": "alpha_m:Fake"}, {"alpha_m": "print('imported')\n" + GROWER}
+    )
     code = (
         "import sys; before = set(sys.modules); from compt.cli import main; code = main(['list', '--json']);"
         "loaded = {name.partition('.')[0] for name in set(sys.modules) - before};"
@@ -117,12 +123,16 @@ class TestCheck:
         bad = {name for name, row in rows.items() if not row.ok}
         assert bad == {"boom", "lacks", "needs"}
         assert rows["good"].error == rows["lossless"].error == ""
-        assert "alpha 1.2 (alpha_boom:Fake) cannot be imported: ValueError: boom" in rows["boom"].error
+        assert (
+            "alpha 1.2 (alpha_boom:Fake) cannot be imported: ValueError: boom" in rows["boom"].error
+        )
         assert rows["lacks"].error.startswith(
             "The grower 'lacks' of alpha 1.2 (alpha_lacks:Fake) is not a subclass of compt.Grower "
             "and lacks check, grow."
         )
-        assert rows["needs"].error.endswith('which is not installed. Install it: pip install "alpha[one]"')
+        assert rows["needs"].error.endswith(
+            'which is not installed. Install it: pip install "alpha[one]"'
+        )
         assert all("\n" not in row.error for row in rows.values())
         assert capsys.readouterr() == ("", "")
 
@@ -136,9 +146,13 @@ class TestCheck:
         assert check_command(json=False) == 2
         lines = capsys.readouterr().out.splitlines()
         (line,) = (
-            line for line in lines if line.lstrip().startswith("growers") and " needs " in line.split("alpha ")[0]
+            line
+            for line in lines
+            if line.lstrip().startswith("growers") and " needs " in line.split("alpha ")[0]
         )
-        assert 'pip install "alpha[one]"' in line, "brackets are not markup, and a pipe folds no line"
+        assert 'pip install "alpha[one]"' in line, (
+            "brackets are not markup, and a pipe folds no line"
+        )
 
     def test_list_goes_on(self, capsys):
         assert list_command(json=False) == 0
@@ -225,7 +239,9 @@ def test_smallest_extra_otherwise(install):
 def test_part_of_an_installed_package_is_missing():
     (entry,) = (e for e in PARADIGMS.candidates("clip")[1])
     assert pip_command("timm.not_yet", entry) == 'pip install --upgrade "compt[clip]"'
-    assert pip_command("pytest.not_yet", GROWERS.candidates("lossless")[1][0]).startswith("pip install --upgrade ")
+    assert pip_command("pytest.not_yet", GROWERS.candidates("lossless")[1][0]).startswith(
+        "pip install --upgrade "
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,7 +260,11 @@ def test_part_of_an_installed_package_is_missing():
     ],
 )
 def test_broken_on_import(install, source, first_error):
-    install("alpha", {"bad": "alpha_m:Fake", "good": "alpha_n:Fake"}, {"alpha_m": source, "alpha_n": GROWER})
+    install(
+        "alpha",
+        {"bad": "alpha_m:Fake", "good": "alpha_n:Fake"},
+        {"alpha_m": source, "alpha_n": GROWER},
+    )
     for _ in range(2):  # a second try says the same
         with pytest.raises(PluginError) as caught:
             GROWERS.get("bad")
@@ -265,7 +285,12 @@ def test_the_place_of_the_error_is_named(install):
 class TestVersions:
     def test_a_package_that_requires_another_compt(self, install):
         needs = "Requires-Dist: numpy\nRequires-Dist: not a requirement\nRequires-Dist: compt[clip]>=99,<100\n"
-        install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": "raise ValueError('too late')"}, metadata=needs)
+        install(
+            "alpha",
+            {"one": "alpha_m:Fake"},
+            {"alpha_m": "raise ValueError('too late')"},
+            metadata=needs,
+        )
         with pytest.raises(PluginError) as caught:
             GROWERS.get("one")
         assert caught.value.what == (
@@ -276,10 +301,16 @@ class TestVersions:
         assert GROWERS.get("lossless")
 
     @pytest.mark.parametrize(
-        "needs", ["compt>=0.0.1", "compt", "compt>=99; extra == 'all'", "compt>=99; python_version < '3'"]
+        "needs",
+        ["compt>=0.0.1", "compt", "compt>=99; extra == 'all'", "compt>=99; python_version < '3'"],
     )
     def test_a_package_that_is_content(self, install, needs):
-        install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER}, metadata=f"Requires-Dist: {needs}\n")
+        install(
+            "alpha",
+            {"one": "alpha_m:Fake"},
+            {"alpha_m": GROWER},
+            metadata=f"Requires-Dist: {needs}\n",
+        )
         assert GROWERS.get("one").__name__ == "Fake"
 
     @pytest.mark.parametrize(
@@ -294,7 +325,9 @@ class TestVersions:
     )
     def test_a_class_that_was_written_for_another_api(self, install, monkeypatch, version, what):
         monkeypatch.setattr("compt.api.API_VERSION", "1.0")
-        source = GROWER.replace("class Fake(Grower):", f"class Fake(Grower):\n    api_version = {version!r}")
+        source = GROWER.replace(
+            "class Fake(Grower):", f"class Fake(Grower):\n    api_version = {version!r}"
+        )
         install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": source})
         with pytest.raises(PluginError) as caught:
             GROWERS.get("one")
@@ -302,9 +335,13 @@ class TestVersions:
         assert "pip install --upgrade compt" in caught.value.do
 
     @pytest.mark.parametrize("version", ["1.0", "1.3"])
-    def test_an_api_of_the_same_major_version_holds_what_older_ones_held(self, install, monkeypatch, version):
+    def test_an_api_of_the_same_major_version_holds_what_older_ones_held(
+        self, install, monkeypatch, version
+    ):
         monkeypatch.setattr("compt.api.API_VERSION", "1.3")
-        source = GROWER.replace("class Fake(Grower):", f"class Fake(Grower):\n    api_version = {version!r}")
+        source = GROWER.replace(
+            "class Fake(Grower):", f"class Fake(Grower):\n    api_version = {version!r}"
+        )
         install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": source})
         assert GROWERS.get("one").api_version == version
 
@@ -313,15 +350,21 @@ class TestVersions:
         class Mine(GROWERS.get("lossless")):
             api_version = "9.0"
 
-        with pytest.raises(PluginError, match=r"'mine' \(.*Mine\) was written for the plug-in API 9.0"):
+        with pytest.raises(
+            PluginError, match=r"'mine' \(.*Mine\) was written for the plug-in API 9.0"
+        ):
             GROWERS.get("mine")
 
 
-def test_a_list_of_entry_points_that_cannot_be_read_harms_nobody_else(install, tmp_path, monkeypatch):
+def test_a_list_of_entry_points_that_cannot_be_read_harms_nobody_else(
+    install, tmp_path, monkeypatch
+):
     monkeypatch.setattr("compt.registry.listing.GROUPS", ("compt.growers",))
     install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER})
     install("beta", {"two": "beta_m:Fake"}, {"beta_m": GROWER})
-    (tmp_path / "site" / "beta-1.2.dist-info" / "entry_points.txt").write_text("[compt.growers]\nno sign of equality\n")
+    (tmp_path / "site" / "beta-1.2.dist-info" / "entry_points.txt").write_text(
+        "[compt.growers]\nno sign of equality\n"
+    )
     GROWERS.refresh()
     assert GROWERS.get("one").__name__ == "Fake"
     assert "two" not in GROWERS
@@ -340,7 +383,9 @@ def test_a_target_that_is_none(install):
 
 
 def test_listing_is_fast():
-    """As a share of starting Python, which is what the machine can do; the best of a few runs each."""
+    """As a share of starting Python, which is what the machine can do; the best of a few runs
+    each.
+    """
 
     def seconds(*arguments):
         start = time.perf_counter()
@@ -349,4 +394,6 @@ def test_listing_is_fast():
 
     empty = min(seconds("-c", "pass") for _ in range(5))
     listed = min(seconds("-m", "compt", "list", "--json") for _ in range(5))
-    assert listed < 20 * empty, f"compt list takes {listed / empty:.0f} times as long as an empty program"
+    assert listed < 20 * empty, (
+        f"compt list takes {listed / empty:.0f} times as long as an empty program"
+    )

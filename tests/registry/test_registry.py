@@ -24,7 +24,10 @@ def test_built_ins_are_found():
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("from compt.interfaces import Grower\nclass Fake(Grower): pass", "lacks the methods check, grow."),
+        (
+            "from compt.interfaces import Grower\nclass Fake(Grower): pass",
+            "lacks the methods check, grow.",
+        ),
         (
             "from compt.interfaces import Grower\nclass Fake(Grower):\n    def check(self): pass",
             "lacks the method grow.",
@@ -33,7 +36,10 @@ def test_built_ins_are_found():
             "class Fake:\n    def check(self, source, target): pass",
             "is not a subclass of compt.Grower and lacks grow.",
         ),
-        ("def Fake(): pass", "is a function, not a subclass of compt.Grower and lacks check, grow."),
+        (
+            "def Fake(): pass",
+            "is a function, not a subclass of compt.Grower and lacks check, grow.",
+        ),
     ],
 )
 def test_contract(install, source, what):
@@ -49,7 +55,9 @@ def test_contract_in_process(install):
         def check(self, source, target):
             pass
 
-    with pytest.raises(PluginError, match=r"'Half' \(tests\.registry\.test_registry:.*Half\) lacks the method grow"):
+    with pytest.raises(
+        PluginError, match=r"'Half' \(tests\.registry\.test_registry:.*Half\) lacks the method grow"
+    ):
         GROWERS.get("Half")
 
 
@@ -122,7 +130,9 @@ def arguments(install):
 class TestBuild:
     def test_builds(self):
         assert GROWERS.build({"type": "args", "size": 3}).size == 3
-        built = GROWERS.build(Config({"type": "args", "num_heads": 2}), default_args={"size": 4, "num_heads": 9})
+        built = GROWERS.build(
+            Config({"type": "args", "num_heads": 2}), default_args={"size": 4, "num_heads": 9}
+        )
         assert (built.size, built.num_heads) == (4, 2)
         cls = GROWERS.get("args")
         assert isinstance(GROWERS.build({"type": cls, "size": 1}), cls)
@@ -148,7 +158,9 @@ class TestBuild:
         assert GROWERS.signature_faults({"type": "args", "size": 1, "fail": ValueError()}) == []
 
     def test_faults_of_the_type(self):
-        assert GROWERS.signature_faults({"type": "arg"})[0].startswith("No grower named 'arg'. Did you mean 'args'?")
+        assert GROWERS.signature_faults({"type": "arg"})[0].startswith(
+            "No grower named 'arg'. Did you mean 'args'?"
+        )
         assert "is not a dict(type=..., ...)" in GROWERS.signature_faults({"size": 3})[0]
         (fault,) = GROWERS.signature_faults({"type": int})
         assert fault.startswith("The grower 'int' (builtins:int) is not a subclass of compt.Grower")
@@ -169,7 +181,8 @@ class TestBuild:
     @pytest.mark.parametrize("kind", [ValueError, TypeError])
     def test_refused_values(self, kind):
         with pytest.raises(
-            ConfigError, match=rf"'args' cannot be made from its arguments: {kind.__name__}: too big"
+            ConfigError,
+            match=rf"'args' cannot be made from its arguments: {kind.__name__}: too big",
         ) as caught:
             GROWERS.build({"type": "args", "size": 1, "fail": kind("too big")})
         assert "test_registry.py:" in caught.value.where

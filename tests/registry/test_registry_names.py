@@ -14,7 +14,12 @@ from tests.packages import GROWER
 
 def test_unknown_name(install):
     names = ("clone", "leading_block", "lossless", "scratch", "stack")
-    install("demo", dict.fromkeys(names, "demo_growers:Fake"), {"demo_growers": GROWER}, group="demo.growers")
+    install(
+        "demo",
+        dict.fromkeys(names, "demo_growers:Fake"),
+        {"demo_growers": GROWER},
+        group="demo.growers",
+    )
     registry = PluginRegistry("grower", group="demo.growers", base="Grower")
     with pytest.raises(PluginError) as caught:
         registry.get("lossles")
@@ -74,7 +79,9 @@ def test_two_packages_with_one_name(install):
     assert "same" not in GROWERS.names()
 
 
-@pytest.mark.parametrize(("stale", "stem"), [("alpha-pack", ""), ("Alpha_Pack", ""), ("Alpha_Pack", "Alpha-Pack")])
+@pytest.mark.parametrize(
+    ("stale", "stem"), [("alpha-pack", ""), ("Alpha_Pack", ""), ("Alpha_Pack", "Alpha-Pack")]
+)
 def test_a_stale_copy_of_one_package_is_no_clash(install, stale, stem):
     install(stale, {"one": "old_m:Fake"}, {}, folder="old", version="0.9", stem=stem)
     install("alpha-pack", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER}, folder="new")
@@ -89,7 +96,8 @@ def test_registered_in_process_against_installed(install):
         pass
 
     with pytest.raises(
-        PluginError, match=r"'one' is registered in this process \(.*Mine\), and declared by alpha 1.2"
+        PluginError,
+        match=r"'one' is registered in this process \(.*Mine\), and declared by alpha 1.2",
     ) as caught:
         GROWERS.get("one")
     assert "'alpha:one'" in caught.value.do
@@ -100,7 +108,12 @@ def test_registered_in_process_against_installed(install):
 def test_registering_the_entry_points_own_class_is_no_clash(install):
     source = GROWER + "\nimport compt\ncompt.GROWERS.register_module(name='one', module=Fake)\n"
     install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": source})
-    assert GROWERS.get("one") is GROWERS.get("one") is GROWERS.get("alpha:one") is GROWERS.module_dict["one"]
+    assert (
+        GROWERS.get("one")
+        is GROWERS.get("one")
+        is GROWERS.get("alpha:one")
+        is GROWERS.module_dict["one"]
+    )
     assert GROWERS.names().count("one") == 1
 
 
@@ -116,10 +129,17 @@ def test_register_module(install):
         pass
 
     GROWERS.register_module(module=base, name="fourth")
-    assert [GROWERS.get(n) for n in ("First", "second", "third", "fourth")] == [First, Second, Second, base]
+    assert [GROWERS.get(n) for n in ("First", "second", "third", "fourth")] == [
+        First,
+        Second,
+        Second,
+        base,
+    ]
     assert {"First", "second", "third", "fourth"} <= set(GROWERS.names())
     assert isinstance(GROWERS.build({"type": "First"}), First)
-    with pytest.raises(PluginError, match=r"'First' is already registered in this process: .*First"):
+    with pytest.raises(
+        PluginError, match=r"'First' is already registered in this process: .*First"
+    ):
         GROWERS.register_module(name="First", module=Second)
     assert GROWERS.get("First") is First
     GROWERS.register_module(name="First", module=Second, force=True)
@@ -140,7 +160,9 @@ def test_a_cell_run_twice_replaces(install):
 
 def test_names_with_dots(install):
     source = "from compt.interfaces import Layout\nclass Fake(Layout): pass"
-    install("alpha", {"mypkg.inner.Net": "alpha_m:Fake"}, {"alpha_m": source}, group="compt.layouts")
+    install(
+        "alpha", {"mypkg.inner.Net": "alpha_m:Fake"}, {"alpha_m": source}, group="compt.layouts"
+    )
 
     @LAYOUTS.register_module(name="mypkg.Net")
     class NetLayout(Layout):

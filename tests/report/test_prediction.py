@@ -15,9 +15,13 @@ from tests.conftest import config_file
 
 
 def member(name, values, *, flops=100.0, higher=False):
-    points = tuple(Point(10 * (i + 1), 0, 0.0, 0.0, {"val/loss": value}) for i, value in enumerate(values))
+    points = tuple(
+        Point(10 * (i + 1), 0, 0.0, 0.0, {"val/loss": value}) for i, value in enumerate(values)
+    )
     metrics = {"val/loss": {"value": values[-1], "chance": None, "higher_is_better": higher}}
-    return MemberReport(name, 1, 1, flops, 0.0, flops, 1.0, None, None, None, metrics, "val/loss", points, {})
+    return MemberReport(
+        name, 1, 1, flops, 0.0, flops, 1.0, None, None, None, metrics, "val/loss", points, {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,11 +38,15 @@ def member(name, values, *, flops=100.0, higher=False):
 def test_the_rule_by_hand(source, curve, left):
     assert fraction_left(member("a", [source]), member("b", curve)) == pytest.approx(left)
     flipped = [None if value is None else -value for value in curve]
-    assert fraction_left(member("a", [-source], higher=True), member("b", flipped)) == pytest.approx(left)
+    assert fraction_left(
+        member("a", [-source], higher=True), member("b", flipped)
+    ) == pytest.approx(left)
 
 
 def test_a_family_over_two_seeds_by_hand():
-    """a 100 FLOPs, b 400: nothing of b is left on one seed, a quarter on the other, and a restart each time."""
+    """a 100 FLOPs, b 400: nothing of b is left on one seed, a quarter on the other, and a restart
+    each time.
+    """
     runs = []
     for curve in ([4.0, 2.0], [4.0, 3.0, 2.0, 1.0]):
         members = (member("a", [2.0]), member("b", curve, flops=400.0))
@@ -60,7 +68,10 @@ def test_no_member_needs_more_than_alone():
     found = predict([RunReport("alone", "x", "individual", 300.0, 1.0, members, {})])
     assert [one.fraction for one in found.members] == [1.0, 0.5 + RESTART, 0.5 + RESTART]
     late = (member("a", [2.0]), member("b", [1.9] * 10))
-    assert predict([RunReport("alone", "x", "individual", 200.0, 1.0, late, {})]).members[1].fraction == 1.0
+    assert (
+        predict([RunReport("alone", "x", "individual", 200.0, 1.0, late, {})]).members[1].fraction
+        == 1.0
+    )
     assert found.deviation == pytest.approx(200 * RESTART_DEVIATION)
 
 
@@ -68,7 +79,9 @@ def test_no_member_needs_more_than_alone():
 def pilots(toy, tmp_path):
     folders = []
     for seed in (0, 1):
-        folders.append(compt.train({**toy, "seed": seed}, work_dir=tmp_path / f"seed_{seed}", individual=True))
+        folders.append(
+            compt.train({**toy, "seed": seed}, work_dir=tmp_path / f"seed_{seed}", individual=True)
+        )
     return folders
 
 

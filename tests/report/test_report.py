@@ -25,7 +25,13 @@ def _metric(value: float, higher: bool, chance: float | None) -> dict[str, Any]:
 
 
 def make_run(
-    folder: Path, mode: str, curves: dict, *, done: int = 9, higher: bool = True, name: str = "val/top1"
+    folder: Path,
+    mode: str,
+    curves: dict,
+    *,
+    done: int = 9,
+    higher: bool = True,
+    name: str = "val/top1",
 ) -> Path:
     """Write a work folder; a member's parameters are ten times its name's length."""
     folder.mkdir()
@@ -40,7 +46,10 @@ def make_run(
                 "samples": 8 * (i + 1),
                 "flops": flops,
                 "seconds": 2.0 * i,
-                "metrics": {name: _metric(value, higher, chance), "val/loss": _metric(1 - value, False, None)},
+                "metrics": {
+                    name: _metric(value, higher, chance),
+                    "val/loss": _metric(1 - value, False, None),
+                },
             }
             for i, (flops, value) in enumerate(points)
         ]
@@ -64,7 +73,9 @@ def make_run(
             "metrics": curve[-1]["metrics"],
             "main_metric": name,
             "curve": curve,
-            "growth": {"grower": "lossless", "function_preserving": True, "reason": ""} if grown else None,
+            "growth": {"grower": "lossless", "function_preserving": True, "reason": ""}
+            if grown
+            else None,
             "environment": {"device": "cpu"},
         }
         (stage / "manifest.json").write_text(json.dumps(manifest))
@@ -88,13 +99,22 @@ def test_a_chain_charges_ancestors_and_an_individual_run_does_not(both: list[Pat
     assert (chain.flops, alone.flops) == (160, 400)
     assert chain.members[1].grower == "lossless"
     assert [m.exact for m in chain.members] == [None, True]
-    assert chain.members[1].metrics["val/top1"] == {"value": 0.45, "chance": 0.1, "higher_is_better": True}
+    assert chain.members[1].metrics["val/top1"] == {
+        "value": 0.45,
+        "chance": 0.1,
+        "higher_is_better": True,
+    }
 
 
 def test_the_first_measured_point_at_or_beyond_counts(both: list[Path]) -> None:
     (comparison,) = report(both).comparisons
     tiny, small = comparison.members
-    assert (tiny.status, tiny.verdict, tiny.difference, tiny.acceleration) == ("reached", "equal", 0.0, 1.0)
+    assert (tiny.status, tiny.verdict, tiny.difference, tiny.acceleration) == (
+        "reached",
+        "equal",
+        0.0,
+        1.0,
+    )
     # 0.40 lies between 0.35 at 20 and 0.50 at 40: 40 counts, whatever comes after it.
     assert (small.status, small.verdict) == ("reached", "better")
     assert (small.reached_flops, small.ancestor_flops) == (40, 100)
@@ -121,7 +141,9 @@ def test_a_missed_member_leaves_the_family_without_a_figure(tmp_path: Path) -> N
 def test_lower_is_better(tmp_path: Path) -> None:
     curves = {"tiny": [(10, 4.0), (20, 3.0)]}
     chain = make_run(tmp_path / "c", "chain", curves, higher=False, name="val/ppl")
-    alone = make_run(tmp_path / "i", "individual", {"tiny": [(50, 3.5)]}, higher=False, name="val/ppl")
+    alone = make_run(
+        tmp_path / "i", "individual", {"tiny": [(50, 3.5)]}, higher=False, name="val/ppl"
+    )
     (comparison,) = report([chain, alone]).comparisons
     (tiny,) = comparison.members
     assert (tiny.status, tiny.verdict, tiny.difference) == ("reached", "better", -0.5)
@@ -155,7 +177,9 @@ def test_the_curve_may_hold_plain_numbers_and_may_be_missing(both: list[Path]) -
     assert [(p.flops, p.metrics["val/top1"]) for p in alone.curve] == [(300, 0.4)]
 
 
-def test_unfinished_stages_are_shown(tmp_path: Path, both: list[Path], capsys: pytest.CaptureFixture) -> None:
+def test_unfinished_stages_are_shown(
+    tmp_path: Path, both: list[Path], capsys: pytest.CaptureFixture
+) -> None:
     curves = {**CHAIN, "base": [(1, 0.5)]}
     folder = make_run(tmp_path / "u", "chain", curves, done=1)
     (folder / "02_small").mkdir()
@@ -175,7 +199,8 @@ def test_nothing_finished_yet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"format": 2}', '{"format": 1, "name": "tiny"}', '{"format": 1, "name": "x"}']
+    "text",
+    ["{", "[]", '{"format": 2}', '{"format": 1, "name": "tiny"}', '{"format": 1, "name": "x"}'],
 )
 def test_a_damaged_manifest_is_named(both: list[Path], text: str) -> None:
     path = both[0] / "01_tiny" / "manifest.json"
@@ -263,7 +288,9 @@ def test_the_json_has_the_documented_keys(both: list[Path], capsys: pytest.Captu
     assert found == report(both).to_dict()
     assert set(found) == {"format", "runs", "comparisons", "notes"}
     member, compared = found["runs"][0]["members"][0], found["comparisons"][0]["members"][0]
-    assert {"name", "params", "samples", "flops", "cumulative_flops", "seconds", "metrics"} <= set(member)
+    assert {"name", "params", "samples", "flops", "cumulative_flops", "seconds", "metrics"} <= set(
+        member
+    )
     assert {"status", "verdict", "difference", "acceleration"} <= set(compared)
 
 
@@ -287,7 +314,12 @@ def test_tables_keep_to_their_width(both: list[Path], capsys: pytest.CaptureFixt
     assert any("31.2 % (chance 1.1)" in line for line in lines)
     costs, figures = tables(result)
     assert costs.columns[0].header == "member"
-    assert [column.header for column in figures.columns] == ["held out, chain", "chance", "tiny", "small"]
+    assert [column.header for column in figures.columns] == [
+        "held out, chain",
+        "chance",
+        "tiny",
+        "small",
+    ]
     assert next(iter(figures.columns[1].cells)) == "1.1 %"
 
 
@@ -299,8 +331,12 @@ def test_the_table_says_what_was_reached(both: list[Path], capsys: pytest.Captur
     assert "the whole budget of the member trained alone" in text
 
 
-def test_an_identical_run_does_not_pass_as_faster(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    curves = {"tiny": [(50, 0.3), (100, 0.3)]}  # a plateau: the whole budget alone is twice what it took
+def test_an_identical_run_does_not_pass_as_faster(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    curves = {
+        "tiny": [(50, 0.3), (100, 0.3)]
+    }  # a plateau: the whole budget alone is twice what it took
     folders = [make_run(tmp_path / mode, mode, curves) for mode in ("chain", "individual")]
     result = report(folders)
     (tiny,) = result.comparisons[0].members

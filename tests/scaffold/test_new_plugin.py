@@ -14,14 +14,21 @@ from compt.scaffold import KINDS, new_plugin
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_plugin_installs_passes_its_tests_and_is_listed(kind, environment, tmp_path):
     package = f"compt-new-{kind}"
-    said = environment.run(environment.compt, "new-plugin", package, "--kind", kind, "-o", tmp_path / "p").stdout
+    said = environment.run(
+        environment.compt, "new-plugin", package, "--kind", kind, "-o", tmp_path / "p"
+    ).stdout
     assert f"cd {tmp_path / 'p'}" in said
     environment.install("--no-build-isolation", "--editable", tmp_path / "p")
     name = f"compt_new_{kind}.net.Net" if kind == "layout" else f"new_{kind}"
-    rows = {row["name"]: row for row in json.loads(environment.run(environment.compt, "list", "--json").stdout)}
+    rows = {
+        row["name"]: row
+        for row in json.loads(environment.run(environment.compt, "list", "--json").stdout)
+    }
     assert rows[name]["package"] == package
     checked = json.loads(environment.run(environment.compt, "check", "--json").stdout)
-    assert [row["error"] for row in checked if row["package"] == package] == [""] * (2 if kind == "paradigm" else 1)
+    assert [row["error"] for row in checked if row["package"] == package] == [""] * (
+        2 if kind == "paradigm" else 1
+    )
     tested = environment.run(environment.python, "-m", "pytest", "-q", cwd=tmp_path / "p").stdout
     assert " passed" in tested
     assert " skipped" not in tested
@@ -33,7 +40,12 @@ def files(folder) -> set[str]:
 
 def test_what_is_written(tmp_path):
     folder = new_plugin("Mean.Fill", "grower", tmp_path / "a")
-    assert files(folder) == {"pyproject.toml", "README.md", "mean_fill/__init__.py", "tests/test_mean_fill.py"}
+    assert files(folder) == {
+        "pyproject.toml",
+        "README.md",
+        "mean_fill/__init__.py",
+        "tests/test_mean_fill.py",
+    }
     assert "class MeanFill(compt.AxisGrower)" in (folder / "mean_fill" / "__init__.py").read_text()
     assert 'mean_fill = "mean_fill:MeanFill"' in (folder / "pyproject.toml").read_text()
     other = new_plugin("compt-mean-fill", "layout", tmp_path / "b")
@@ -45,7 +57,8 @@ def test_what_is_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "3x", "compt", "compt-", "a b", "class", "../evil", "ünicode", "compt-lambda", "-x"]
+    "name",
+    ["", "3x", "compt", "compt-", "a b", "class", "../evil", "ünicode", "compt-lambda", "-x"],
 )
 def test_a_name_that_no_package_can_have(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

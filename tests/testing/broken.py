@@ -1,4 +1,6 @@
-"""Runs contracts on plug-ins that are broken on purpose, and compares what fails with what should."""
+"""Runs contracts on plug-ins that are broken on purpose, and compares what fails with what
+should.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ CHAINS = ("test_trains_a_chain", "test_trains_and_resumes", "test_grows_a_chain"
 
 @dataclass(frozen=True)
 class Case:
-    """A contract around a broken plug-in: what must fail, with which words of advice, and what may fail with it."""
+    """A contract around a broken plug-in: what must fail, with which words of advice, and what may
+    fail with it.
+    """
 
     contract: type
     test: str
@@ -49,7 +53,9 @@ def outcome(contract: type, test: str, folder: Path) -> Exception | None:
 
 
 def check(case: Case, folder: Path) -> None:
-    """The test fails with an AssertionError that gives the advice; no other does but those that may."""
+    """The test fails with an AssertionError that gives the advice; no other does but those that
+    may.
+    """
     error = outcome(case.contract, case.test, folder)
     assert error is not None, f"{case.test} passes"
     assert isinstance(error, AssertionError), f"{case.test} raises {type(error).__name__}: {error}"
@@ -58,7 +64,11 @@ def check(case: Case, folder: Path) -> None:
     assert case.advice in str(error), error
     if case.also is not None:
         others = [name for name in tests_of(case.contract) if name not in (case.test, *CHAINS)]
-        failing = {name: found for name in others if (found := outcome(case.contract, name, folder)) is not None}
+        failing = {
+            name: found
+            for name in others
+            if (found := outcome(case.contract, name, folder)) is not None
+        }
         assert set(failing) == set(case.also), failing
 
 

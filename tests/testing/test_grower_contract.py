@@ -1,4 +1,6 @@
-"""The contract of growers: good ones pass, and every test of it catches a broken one and says what to do."""
+"""The contract of growers: good ones pass, and every test of it catches a broken one and says what
+to do.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def learn(target, values, objective, steps):
     learned = {name: value.clone().requires_grad_() for name, value in values.items()}
     optimizer = torch.optim.AdamW(learned.values(), lr=1e-2)
     for _ in range(steps):
-        for value, gradient in zip(learned.values(), torch.autograd.grad(objective(learned), list(learned.values()))):
+        for value, gradient in zip(
+            learned.values(), torch.autograd.grad(objective(learned), list(learned.values()))
+        ):
             value.grad = gradient
         optimizer.step()
     return {name: value.detach() for name, value in learned.items()}
@@ -61,14 +65,23 @@ class Learner(Good):
 
     def grow(self, source, target, *, source_arch, target_arch, generator, objective=None):
         growth = super().grow(
-            source, target, source_arch=source_arch, target_arch=target_arch, generator=generator, objective=objective
+            source,
+            target,
+            source_arch=source_arch,
+            target_arch=target_arch,
+            generator=generator,
+            objective=objective,
         )
         if objective is None:
             raise GrowthError("A learner needs an objective.", do="Train it in a chain.")
         if same(source_arch, target_arch):
             return growth
-        statuses = {name: "expanded" if name in growth.tensors else s for name, s in growth.params.items()}
-        return replace(growth, tensors=learn(target, growth.tensors, objective, self.steps), params=statuses)
+        statuses = {
+            name: "expanded" if name in growth.tensors else s for name, s in growth.params.items()
+        }
+        return replace(
+            growth, tensors=learn(target, growth.tensors, objective, self.steps), params=statuses
+        )
 
 
 @pytest.mark.parametrize("grower", [Good, Learner, LeadingBlock], ids=lambda g: g.__name__)
@@ -112,18 +125,30 @@ def test_a_pair_that_the_grower_refuses_is_named(tmp_path):
             return [(ToyNet(16, 1).double(), ToyNet(8, 1).double())]
 
     error = outcome(Shrinking, "test_keeps_what_it_declares", tmp_path)
-    assert isinstance(error, AssertionError) and "'embed': 16" in str(error) and "Order the chain" in str(error)
+    assert (
+        isinstance(error, AssertionError)
+        and "'embed': 16" in str(error)
+        and "Order the chain" in str(error)
+    )
 
 
 # Broken growers
 
 
 def after(change):
-    """A Good whose growth is changed: change(growth, source, target, source_arch, target_arch, generator)."""
+    """A Good whose growth is changed: change(growth, source, target, source_arch, target_arch,
+    generator).
+    """
 
     class Changed(Good):
         def grow(self, source, target, *, source_arch, target_arch, generator, objective=None):
-            growth = super().grow(source, target, source_arch=source_arch, target_arch=target_arch, generator=generator)
+            growth = super().grow(
+                source,
+                target,
+                source_arch=source_arch,
+                target_arch=target_arch,
+                generator=generator,
+            )
             return change(growth, source, target, source_arch, target_arch, generator)
 
     return Changed
@@ -131,7 +156,9 @@ def after(change):
 
 class NoObjective(Good):
     def grow(self, source, target, *, source_arch, target_arch, generator):
-        return super().grow(source, target, source_arch=source_arch, target_arch=target_arch, generator=generator)
+        return super().grow(
+            source, target, source_arch=source_arch, target_arch=target_arch, generator=generator
+        )
 
 
 def preserving(growth, *_):
@@ -180,11 +207,16 @@ def with_unlisted_values(growth, *_):
 
 
 def with_other_shapes(growth, *_):
-    return replace(growth, tensors={**growth.tensors, "norm.weight": growth.tensors["norm.weight"][:3]})
+    return replace(
+        growth, tensors={**growth.tensors, "norm.weight": growth.tensors["norm.weight"][:3]}
+    )
 
 
 def with_nan(growth, *_):
-    return replace(growth, tensors={**growth.tensors, "norm.weight": growth.tensors["norm.weight"] * float("nan")})
+    return replace(
+        growth,
+        tensors={**growth.tensors, "norm.weight": growth.tensors["norm.weight"] * float("nan")},
+    )
 
 
 def drops_strangers(growth, *_):
@@ -192,7 +224,11 @@ def drops_strangers(growth, *_):
 
 
 def says_initialised(growth, source, target, small, large, generator):
-    return growth if same(small, large) else replace(growth, params={**growth.params, "embed.weight": "initialised"})
+    return (
+        growth
+        if same(small, large)
+        else replace(growth, params={**growth.params, "embed.weight": "initialised"})
+    )
 
 
 def says_expanded_of_copies(growth, *_):
@@ -274,14 +310,19 @@ def two_values_for_tied(growth, source, target, small, large, generator):
 
 
 def tied_is_copied(growth, source, target, small, large, generator):
-    return replace(growth, params={n: "expanded" if p.tied_to else growth.params[n] for n, p in large.params.items()})
+    return replace(
+        growth,
+        params={n: "expanded" if p.tied_to else growth.params[n] for n, p in large.params.items()},
+    )
 
 
 class FailsWhereTied(Good):
     def grow(self, source, target, *, target_arch, **given):
-        {n: given["generator"] for n in target_arch.params if n != "head.weight" or "embed.bias" in target_arch.params}[
-            "head.weight"
-        ]
+        {
+            n: given["generator"]
+            for n in target_arch.params
+            if n != "head.weight" or "embed.bias" in target_arch.params
+        }["head.weight"]
         return super().grow(source, target, target_arch=target_arch, **given)
 
 
@@ -315,13 +356,17 @@ class RefusesTooLate(Good):
 
     def grow(self, source, target, *, source_arch, target_arch, **given):
         check_growable(source_arch, target_arch)
-        return super().grow(source, target, source_arch=source_arch, target_arch=target_arch, **given)
+        return super().grow(
+            source, target, source_arch=source_arch, target_arch=target_arch, **given
+        )
 
 
 class WritesBeforeItRefuses(RefusesTooLate):
     def grow(self, source, target, *, source_arch, target_arch, **given):
         try:
-            return super().grow(source, target, source_arch=source_arch, target_arch=target_arch, **given)
+            return super().grow(
+                source, target, source_arch=source_arch, target_arch=target_arch, **given
+            )
         except GrowthError:
             torch.nn.init.zeros_(target.head.bias)
             raise
@@ -402,7 +447,10 @@ def unprobed_layout():
 
     name = f"{__name__}.Unprobed"
     LAYOUTS.register_module(
-        name=name, module=type("UnprobedLayout", (ToyLayout,), {"probe": lambda self, module, generator: None})
+        name=name,
+        module=type(
+            "UnprobedLayout", (ToyLayout,), {"probe": lambda self, module, generator: None}
+        ),
     )
     yield
     LAYOUTS.module_dict.pop(name)
@@ -412,53 +460,136 @@ CLAIMS = ("test_works_in_float32", "test_tied_parameters_stay_one")
 TRUTH = ("test_tied_parameters_stay_one",)
 CASES = [
     Case(contract(NoObjective), "test_methods_take_what_the_core_gives", "def grow(", None),
-    Case(named(preserving), "test_keeps_what_it_declares", "function_preserving=False, reason=", CLAIMS),
+    Case(
+        named(preserving),
+        "test_keeps_what_it_declares",
+        "function_preserving=False, reason=",
+        CLAIMS,
+    ),
     Case(named(without_reason), "test_keeps_what_it_declares", "Say in Growth.reason", CLAIMS),
-    Case(contract(AimsHigh), "test_keeps_what_it_declares", "Set function_preserving = False in the class"),
+    Case(
+        contract(AimsHigh),
+        "test_keeps_what_it_declares",
+        "Set function_preserving = False in the class",
+    ),
     Case(PairsWithoutProbe, "test_keeps_what_it_declares", "Write probe()"),
     Case(named(in_double), "test_works_in_float32", "value.to(tensor.dtype)"),
     Case(named(only_double), "test_works_in_float32", "value.to(tensor.dtype)"),
     Case(named(lossy_in_float32), "test_works_in_float32", "function_preserving=False, reason="),
-    Case(contract(with_params(norm_weight=None)), "test_reports_every_tensor_once", "List every name", None),
+    Case(
+        contract(with_params(norm_weight=None)),
+        "test_reports_every_tensor_once",
+        "List every name",
+        None,
+    ),
     Case(named(with_one_more), "test_reports_every_tensor_once", "List every name", None),
-    Case(named(with_unlisted_values), "test_reports_every_tensor_once", "Name the values in Growth.tensors", None),
-    Case(named(with_other_shapes), "test_reports_every_tensor_once", "in the shape of the target's tensor", None),
+    Case(
+        named(with_unlisted_values),
+        "test_reports_every_tensor_once",
+        "Name the values in Growth.tensors",
+        None,
+    ),
+    Case(
+        named(with_other_shapes),
+        "test_reports_every_tensor_once",
+        "in the shape of the target's tensor",
+        None,
+    ),
     Case(named(with_nan), "test_reports_every_tensor_once", "Guard divisions", None),
     Case(named(drops_strangers), "test_reports_every_tensor_once", "List there, once each"),
-    Case(contract(with_params(embed_weight="copied")), "test_report_is_true", "Report it as 'expanded'", TRUTH),
+    Case(
+        contract(with_params(embed_weight="copied")),
+        "test_report_is_true",
+        "Report it as 'expanded'",
+        TRUTH,
+    ),
     Case(named(says_initialised), "test_report_is_true", "as 'expanded' in Growth.params", TRUTH),
     Case(named(says_expanded_of_copies), "test_report_is_true", "Report it as 'copied'", TRUTH),
-    Case(named(says_expanded_of_nothing), "test_report_is_true", "Put its grown value into Growth.tensors", TRUTH),
-    Case(contract(with_params(norm_weight="grown")), "test_report_is_true", "'copied', 'expanded'", TRUTH),
-    Case(contract(with_params(norm_weight="shared")), "test_report_is_true", "Keep 'shared' for", TRUTH),
+    Case(
+        named(says_expanded_of_nothing),
+        "test_report_is_true",
+        "Put its grown value into Growth.tensors",
+        TRUTH,
+    ),
+    Case(
+        contract(with_params(norm_weight="grown")),
+        "test_report_is_true",
+        "'copied', 'expanded'",
+        TRUTH,
+    ),
+    Case(
+        contract(with_params(norm_weight="shared")),
+        "test_report_is_true",
+        "Keep 'shared' for",
+        TRUTH,
+    ),
     Case(named(drops_what_it_uses), "test_dropped_is_true", "only what grow() does not read"),
-    Case(named(uses_less_than_it_says), "test_dropped_is_true", "List 'norm.weight' in Growth.dropped"),
+    Case(
+        named(uses_less_than_it_says),
+        "test_dropped_is_true",
+        "List 'norm.weight' in Growth.dropped",
+    ),
     Case(named(changes_the_target), "test_leaves_the_modules_alone", "Work on copies"),
     Case(named(changes_its_mode), "test_leaves_the_modules_alone", "Work on copies"),
     Case(contract(LeavesGradients), "test_leaves_the_modules_alone", "torch.autograd.grad"),
     Case(named(draws_from_torch), "test_leaves_the_random_state_alone", "generator=generator"),
     Case(named(draws_from_python), "test_leaves_the_random_state_alone", "generator=generator"),
-    Case(named(differs_every_time), "test_same_seed_same_bytes", "from the generator", ("test_dropped_is_true",)),
-    Case(named(changes_equal_sizes), "test_same_sizes_keep_every_bit", "Return the source's tensors as they are"),
+    Case(
+        named(differs_every_time),
+        "test_same_seed_same_bytes",
+        "from the generator",
+        ("test_dropped_is_true",),
+    ),
+    Case(
+        named(changes_equal_sizes),
+        "test_same_sizes_keep_every_bit",
+        "Return the source's tensors as they are",
+    ),
     Case(named(two_values_for_tied), "test_tied_parameters_stay_one", "once, under its first name"),
     Case(named(tied_is_copied), "test_tied_parameters_stay_one", "as 'shared' in Growth.params"),
     Case(contract(FailsWhereTied), "test_tied_parameters_stay_one", "Grow a tied tensor once"),
     Case(contract(UntiesTheTarget), "test_tied_parameters_stay_one", "do not assign parameters"),
-    Case(contract(RefusesWithValueError), "test_a_refusal_is_a_growth_error", "Raise compt.GrowthError in check()"),
-    Case(contract(RefusesWithoutNames), "test_a_refusal_is_a_growth_error", "Name the tensor, the axis"),
+    Case(
+        contract(RefusesWithValueError),
+        "test_a_refusal_is_a_growth_error",
+        "Raise compt.GrowthError in check()",
+    ),
+    Case(
+        contract(RefusesWithoutNames),
+        "test_a_refusal_is_a_growth_error",
+        "Name the tensor, the axis",
+    ),
     Case(
         contract(WritesBeforeItRefuses),
         "test_a_refusal_changes_nothing",
         "Refuse in check()",
         ("test_check_refuses_what_grow_refuses",),
     ),
-    Case(contract(RefusesTooLate), "test_check_refuses_what_grow_refuses", "Raise the GrowthError in check()"),
-    Case(contract(ChecksValues), "test_checks_on_meta", "Read nothing but the two Architectures", None),
+    Case(
+        contract(RefusesTooLate),
+        "test_check_refuses_what_grow_refuses",
+        "Raise the GrowthError in check()",
+    ),
+    Case(
+        contract(ChecksValues),
+        "test_checks_on_meta",
+        "Read nothing but the two Architectures",
+        None,
+    ),
     Case(contract(ZeroBlocks), "test_everything_learns", "leave one side random"),
     Case(contract(ZeroUnits), "test_everything_learns", "leave one side random"),
     Case(contract(AsksTooOften), "test_asks_no_more_than_it_declares", "Set objective_calls = 3"),
-    Case(contract(DeclaresNonsense), "test_asks_no_more_than_it_declares", "how often grow() calls", None),
-    Case(contract(NeedsAnObjective), "test_without_an_objective", "Do without where objective is None"),
+    Case(
+        contract(DeclaresNonsense),
+        "test_asks_no_more_than_it_declares",
+        "how often grow() calls",
+        None,
+    ),
+    Case(
+        contract(NeedsAnObjective),
+        "test_without_an_objective",
+        "Do without where objective is None",
+    ),
     Case(contract(RefusesMembers), "test_trains_a_chain", "override chain()", None),
 ]
 

@@ -1,4 +1,6 @@
-"""The contract of layouts: good ones pass, and every test of it catches a broken one and says what to do."""
+"""The contract of layouts: good ones pass, and every test of it catches a broken one and says what
+to do.
+"""
 
 from __future__ import annotations
 
@@ -223,14 +225,31 @@ LOSSLESS, LEADING = "test_lossless_growth_keeps_the_function", "test_leading_blo
 LEARNS, META = "test_everything_learns", "test_describes_on_meta"
 GROWTH = (LOSSLESS, LEADING, LEARNS)
 CASES = [
-    Case(contract(ProbeLacksTheGenerator), "test_methods_take_what_the_core_gives", "def probe(", None),
-    Case(contract(LacksATensor), "test_describes_every_tensor", "add the parameter's pattern", None),
+    Case(
+        contract(ProbeLacksTheGenerator),
+        "test_methods_take_what_the_core_gives",
+        "def probe(",
+        None,
+    ),
+    Case(
+        contract(LacksATensor), "test_describes_every_tensor", "add the parameter's pattern", None
+    ),
     Case(contract(LacksARole), "test_describes_every_tensor", "Say in the layout's `roles`", None),
     Case(contract(HasAnotherShape), "test_describes_every_tensor", "compt.growth.patterns", None),
     Case(contract(ReadsValues), META, "Take sizes() from shapes"),
     Case(contract(AsksForTheDevice), META, "depend on nothing but shapes"),
-    Case(contract(KnowsOneObject), "test_describes_a_copy_alike", "nothing but the module's attributes", (META,)),
-    Case(contract(FailsOnCopies), "test_describes_a_copy_alike", "Keep nothing about single modules", None),
+    Case(
+        contract(KnowsOneObject),
+        "test_describes_a_copy_alike",
+        "nothing but the module's attributes",
+        (META,),
+    ),
+    Case(
+        contract(FailsOnCopies),
+        "test_describes_a_copy_alike",
+        "Keep nothing about single modules",
+        None,
+    ),
     Case(contract(FixesTheUnits), "test_axes_agree", "Say in roles how 'mlp' may grow", GROWTH),
     Case(contract(OtherAxesWhereLarge), "test_axes_agree", "depend on the design alone", GROWTH),
     Case(contract(MisspellsARole), "test_roles_are_known", "Name in roles the axes"),
@@ -238,17 +257,47 @@ CASES = [
     Case(contract(WrongDirection), LOSSLESS, "which axis is written, which is read"),
     Case(contract(ProbesWidths), LOSSLESS, "at least one output that has the same shape", None),
     Case(Changing, LEADING, "pair() models of one design", (LOSSLESS,)),
-    Case(contract(type("OfHalf", (ToyLayout,), {}), loss=half_a_loss), LEARNS, "override loss(module)"),
-    Case(contract(DrawsFromNowhere), "test_probe_is_repeatable", "Draw the input of probe()", (LOSSLESS,)),
+    Case(
+        contract(type("OfHalf", (ToyLayout,), {}), loss=half_a_loss),
+        LEARNS,
+        "override loss(module)",
+    ),
+    Case(
+        contract(DrawsFromNowhere),
+        "test_probe_is_repeatable",
+        "Draw the input of probe()",
+        (LOSSLESS,),
+    ),
     Case(contract(ProbesZeros), "test_probe_is_repeatable", "constant input hides errors"),
     Case(contract(LeavesEvalMode), "test_probe_leaves_everything_alone", "Put everything back"),
     Case(contract(LeavesHooks), "test_probe_leaves_everything_alone", "Put everything back"),
-    Case(contract(DrawsFromPython), "test_probe_leaves_everything_alone", "Draw the input from the generator"),
-    Case(contract(WritesIntoTheModule), "test_probe_leaves_everything_alone", "Put everything back", None),
+    Case(
+        contract(DrawsFromPython),
+        "test_probe_leaves_everything_alone",
+        "Draw the input from the generator",
+    ),
+    Case(
+        contract(WritesIntoTheModule),
+        "test_probe_leaves_everything_alone",
+        "Put everything back",
+        None,
+    ),
     Case(contract(DrawsByWidth), "test_probe_compares_sizes", "depend on fixed sizes alone"),
-    Case(contract(type("ProbesWidthsToo", (ProbesWidths,), {})), "test_probe_compares_sizes", "Return logits", None),
-    Case(contract(ProbesNothing), "test_probe_sees_the_weights", "Return outputs of the module itself", (LEARNS,)),
-    Case(contract(CannotProbe), "test_probe_sees_the_weights", "Write probe(module, generator)", None),
+    Case(
+        contract(type("ProbesWidthsToo", (ProbesWidths,), {})),
+        "test_probe_compares_sizes",
+        "Return logits",
+        None,
+    ),
+    Case(
+        contract(ProbesNothing),
+        "test_probe_sees_the_weights",
+        "Return outputs of the module itself",
+        (LEARNS,),
+    ),
+    Case(
+        contract(CannotProbe), "test_probe_sees_the_weights", "Write probe(module, generator)", None
+    ),
 ]
 
 

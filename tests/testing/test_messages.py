@@ -17,13 +17,22 @@ FILES = sorted(Path(compt.testing.__file__).parent.glob("*.py"))
 def test_every_complaint_has_advice(file):
     for node in ast.walk(ast.parse(file.read_text())):
         assert not isinstance(node, ast.Assert), f"{file.name}:{node.lineno} is a bare assert"
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("require", "Violation", "must_work"):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+            "require",
+            "Violation",
+            "must_work",
+        ):
             wanted = 3 if node.func.id == "require" else 2
             assert len(node.args) == wanted, f"{file.name}:{node.lineno} has no advice"
 
 
 def test_what_tests_of_plug_ins_import_is_in_one_place():
-    assert set(compt.testing.__all__) == {"GrowerContract", "LayoutContract", "ParadigmContract", "TransfererContract"}
+    assert set(compt.testing.__all__) == {
+        "GrowerContract",
+        "LayoutContract",
+        "ParadigmContract",
+        "TransfererContract",
+    }
     assert callable(randomised) and callable(snapshot) and callable(is_finite_scalar)
 
 

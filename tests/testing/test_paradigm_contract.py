@@ -1,4 +1,6 @@
-"""The contract of paradigms: good ones pass, and every test of it catches a broken one and says what to do."""
+"""The contract of paradigms: good ones pass, and every test of it catches a broken one and says
+what to do.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +156,9 @@ class NoMetrics(Toy):
 
 class BareMetrics(Toy):
     def metrics(self, model, split, batches):
-        return {name: metric.value for name, metric in super().metrics(model, split, batches).items()}
+        return {
+            name: metric.value for name, metric in super().metrics(model, split, batches).items()
+        }
 
 
 class NanMetric(Toy):
@@ -164,7 +168,11 @@ class NanMetric(Toy):
 
 class ChanceInPercent(Toy):
     def metrics(self, model, split, batches):
-        return {"accuracy": Metric(super().metrics(model, split, batches)["accuracy"].value, chance=10.0)}
+        return {
+            "accuracy": Metric(
+                super().metrics(model, split, batches)["accuracy"].value, chance=10.0
+            )
+        }
 
 
 class MetricsChangeTheModel(Toy):
@@ -275,7 +283,9 @@ class Unknown(torch.nn.Module):
 
 class LargerWithoutALayout(Toy):
     def build_model(self, member):
-        return super().build_model(member) if member.model["width"] < 10 else Unknown(**member.model)
+        return (
+            super().build_model(member) if member.model["width"] < 10 else Unknown(**member.model)
+        )
 
 
 def contract(paradigm: type[Paradigm]) -> type:
@@ -285,40 +295,112 @@ def contract(paradigm: type[Paradigm]) -> type:
 META, LOADS = ("test_builds_on_meta",), ("test_loads_weights",)
 TEACHES = ("test_teaches_what_it_forwards",)
 CASES = [
-    Case(contract(AfterStepLacksTheModel), "test_methods_take_what_the_core_gives", "def after_step(self, model"),
-    Case(contract(ReadsValues), "test_builds_on_meta", "Read no values of tensors in build_model()"),
+    Case(
+        contract(AfterStepLacksTheModel),
+        "test_methods_take_what_the_core_gives",
+        "def after_step(self, model",
+    ),
+    Case(
+        contract(ReadsValues), "test_builds_on_meta", "Read no values of tensors in build_model()"
+    ),
     Case(contract(NamesADevice), "test_builds_on_meta", "Do not name a device"),
     Case(contract(ExampleOnTheCpu), "test_builds_on_meta", "Override example_batch()"),
-    Case(contract(DrawsWeightsElsewhere), "test_fresh_weights_depend_on_the_seed_alone", "Draw fresh weights from"),
-    Case(contract(SetsTheSeed), "test_fresh_weights_depend_on_the_seed_alone", "Set no seed in build_model()"),
-    Case(contract(NamesTooMany), "test_outputs_are_those_it_names", "Return every output under its name", TEACHES),
-    Case(contract(FeaturesNotAmongOutputs), "test_outputs_are_those_it_names", "Name in outputs", TEACHES),
-    Case(contract(FlatFeatures), "test_outputs_are_those_it_names", "floating-point [batch, ..., width]"),
-    Case(contract(ExampleTooLarge), "test_example_has_the_shapes_of_real_batches", "Override example_batch()"),
-    Case(contract(PreparesFromTorch), "test_prepare_draws_from_its_generator", "generator=generator"),
-    Case(contract(PreparesFromPython), "test_prepare_draws_from_its_generator", "generator=generator"),
-    Case(contract(PreparesFromNowhere), "test_prepare_draws_from_its_generator", "generator=generator"),
+    Case(
+        contract(DrawsWeightsElsewhere),
+        "test_fresh_weights_depend_on_the_seed_alone",
+        "Draw fresh weights from",
+    ),
+    Case(
+        contract(SetsTheSeed),
+        "test_fresh_weights_depend_on_the_seed_alone",
+        "Set no seed in build_model()",
+    ),
+    Case(
+        contract(NamesTooMany),
+        "test_outputs_are_those_it_names",
+        "Return every output under its name",
+        TEACHES,
+    ),
+    Case(
+        contract(FeaturesNotAmongOutputs),
+        "test_outputs_are_those_it_names",
+        "Name in outputs",
+        TEACHES,
+    ),
+    Case(
+        contract(FlatFeatures),
+        "test_outputs_are_those_it_names",
+        "floating-point [batch, ..., width]",
+    ),
+    Case(
+        contract(ExampleTooLarge),
+        "test_example_has_the_shapes_of_real_batches",
+        "Override example_batch()",
+    ),
+    Case(
+        contract(PreparesFromTorch), "test_prepare_draws_from_its_generator", "generator=generator"
+    ),
+    Case(
+        contract(PreparesFromPython), "test_prepare_draws_from_its_generator", "generator=generator"
+    ),
+    Case(
+        contract(PreparesFromNowhere),
+        "test_prepare_draws_from_its_generator",
+        "generator=generator",
+    ),
     Case(contract(NoTerms), "test_loss_has_gradients", "Return a dict of at least one term", META),
     Case(contract(TermsNotReduced), "test_loss_has_gradients", "Reduce every term", META),
     Case(contract(NoGradients), "test_loss_has_gradients", "without detach()"),
     Case(contract(Detached), "test_loss_has_gradients", "without detach()", META),
-    Case(contract(TeachesTooLittle), "test_teaches_what_it_forwards", "Return at least the outputs in needs"),
-    Case(contract(TeachesOtherwise), "test_teaches_what_it_forwards", "Compute in teach() what forward() computes"),
+    Case(
+        contract(TeachesTooLittle),
+        "test_teaches_what_it_forwards",
+        "Return at least the outputs in needs",
+    ),
+    Case(
+        contract(TeachesOtherwise),
+        "test_teaches_what_it_forwards",
+        "Compute in teach() what forward() computes",
+    ),
     Case(contract(NoMetrics), "test_metrics_are_figures", "Return at least one from metrics()"),
     Case(contract(BareMetrics), "test_metrics_are_figures", "Return compt.Metric("),
     Case(contract(NanMetric), "test_metrics_are_figures", "Return a finite float"),
     Case(contract(ChanceInPercent), "test_metrics_are_figures", "in the unit of the value"),
     Case(contract(MetricsChangeTheModel), "test_metrics_are_figures", "Measure on a copy"),
-    Case(contract(MetricsInAnyOrder), "test_the_main_metric_is_stable", "Return the metrics in one order"),
-    Case(contract(MetricsThatWander), "test_the_main_metric_is_stable", "Draw nothing in metrics()"),
-    Case(contract(MiscountsSamples), "test_knows_how_many_samples_there_are", "Leave num_samples() out"),
+    Case(
+        contract(MetricsInAnyOrder),
+        "test_the_main_metric_is_stable",
+        "Return the metrics in one order",
+    ),
+    Case(
+        contract(MetricsThatWander), "test_the_main_metric_is_stable", "Draw nothing in metrics()"
+    ),
+    Case(
+        contract(MiscountsSamples),
+        "test_knows_how_many_samples_there_are",
+        "Leave num_samples() out",
+    ),
     Case(contract(ExportsHalf), "test_exports_what_it_loads", "in full precision", LOADS),
-    Case(contract(ExportsTooLittle), "test_exports_what_it_loads", "Write all that load() needs", LOADS),
-    Case(contract(ExportFails), "test_exports_what_it_loads", "Write the model into the folder", None),
+    Case(
+        contract(ExportsTooLittle),
+        "test_exports_what_it_loads",
+        "Write all that load() needs",
+        LOADS,
+    ),
+    Case(
+        contract(ExportFails), "test_exports_what_it_loads", "Write the model into the folder", None
+    ),
     Case(contract(ExportChangesTheModel), "test_exports_what_it_loads", "Convert a copy", None),
     Case(contract(RecognisesAnything), "test_recognises_its_exports", "Look for the files", LOADS),
-    Case(contract(RecognisesNothing), "test_recognises_its_exports", "Override recognises(path)", LOADS),
-    Case(contract(StumblesOverFiles), "test_recognises_its_exports", "Return False for what", LOADS),
+    Case(
+        contract(RecognisesNothing),
+        "test_recognises_its_exports",
+        "Override recognises(path)",
+        LOADS,
+    ),
+    Case(
+        contract(StumblesOverFiles), "test_recognises_its_exports", "Return False for what", LOADS
+    ),
     Case(contract(LoadsNoWeights), "test_loads_weights", "Load strictly"),
     Case(contract(LoadsExportsAlone), "test_loads_weights", "End load_weights() with super()"),
     Case(contract(AcceptsDamage), "test_loads_weights", "Raise compt.ConfigError."),

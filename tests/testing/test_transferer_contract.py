@@ -1,4 +1,6 @@
-"""The contract of transferers: good ones pass, and every test of it catches a broken one and says what to do."""
+"""The contract of transferers: good ones pass, and every test of it catches a broken one and says
+what to do.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ class Good(Transferer):
         return 1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1).mean()
 
     def forward(self, student, teacher, *, progress):
-        return {n: self.distance(self.heads[n](student[n]), teacher[n].detach()) for n in sorted(self.needs)}
+        return {
+            n: self.distance(self.heads[n](student[n]), teacher[n].detach())
+            for n in sorted(self.needs)
+        }
 
 
 class TwoFeatures(TransfererContract):
@@ -72,7 +77,14 @@ def test_widths_that_must_be_equal_are_said_to_be_the_authors(tmp_path):
 
 
 def test_a_transferer_of_vectors_alone_may_say_so(tmp_path):
-    assert outcome(type("Vectors", (contract(OfVectors),), {"tokens": False}), "test_works_on_tokens", tmp_path) is None
+    assert (
+        outcome(
+            type("Vectors", (contract(OfVectors),), {"tokens": False}),
+            "test_works_on_tokens",
+            tmp_path,
+        )
+        is None
+    )
 
 
 # Broken transferers
@@ -90,17 +102,26 @@ class ReturnsAList(Good):
 
 class InfiniteAtTheEnd(Good):
     def forward(self, student, teacher, *, progress):
-        return {n: t / (1 - progress) for n, t in super().forward(student, teacher, progress=progress).items()}
+        return {
+            n: t / (1 - progress)
+            for n, t in super().forward(student, teacher, progress=progress).items()
+        }
 
 
 class NotReduced(Good):
     def forward(self, student, teacher, *, progress):
-        return {n: torch.stack([t, t]) for n, t in super().forward(student, teacher, progress=progress).items()}
+        return {
+            n: torch.stack([t, t])
+            for n, t in super().forward(student, teacher, progress=progress).items()
+        }
 
 
 class Weighted(Good):
     def forward(self, student, teacher, *, progress):
-        return {n: self.weight * t for n, t in super().forward(student, teacher, progress=progress).items()}
+        return {
+            n: self.weight * t
+            for n, t in super().forward(student, teacher, progress=progress).items()
+        }
 
 
 class NegativeAtTheEnd(Good):
@@ -114,7 +135,9 @@ class NoLimit(Good):
 
 class StudentDetached(Good):
     def forward(self, student, teacher, *, progress):
-        return super().forward({n: t.detach() for n, t in student.items()}, teacher, progress=progress)
+        return super().forward(
+            {n: t.detach() for n, t in student.items()}, teacher, progress=progress
+        )
 
 
 class UnusedHead(Good):
@@ -148,7 +171,10 @@ class HidesWhatItReads(Good):
         self.hidden, self.needs = self.needs, frozenset()
 
     def forward(self, student, teacher, *, progress):
-        return {n: self.distance(self.heads[n](student[n]), teacher[n].detach()) for n in sorted(self.hidden)}
+        return {
+            n: self.distance(self.heads[n](student[n]), teacher[n].detach())
+            for n in sorted(self.hidden)
+        }
 
 
 class ReadsWhatThereIs(Good):
@@ -157,8 +183,13 @@ class ReadsWhatThereIs(Good):
         self.needs = frozenset()
 
     def forward(self, student, teacher, *, progress):
-        found = {n: self.distance(self.heads[n](student[n]), teacher[n].detach()) for n in sorted(teacher)}
-        return found or {"features": 0 * student["features"].sum() + 0 * self.heads["features"].weight.sum()}
+        found = {
+            n: self.distance(self.heads[n](student[n]), teacher[n].detach())
+            for n in sorted(teacher)
+        }
+        return found or {
+            "features": 0 * student["features"].sum() + 0 * self.heads["features"].weight.sum()
+        }
 
 
 class NeedsTooMuch(Good):
@@ -186,7 +217,10 @@ class HeadsNotSaved(Good):
         self.bare = {n: torch.randn(w, student.features[n]) for n, w in teacher.features.items()}
 
     def forward(self, student, teacher, *, progress):
-        return {n: self.distance(F.linear(student[n], self.bare[n]), teacher[n].detach()) for n in sorted(self.needs)}
+        return {
+            n: self.distance(F.linear(student[n], self.bare[n]), teacher[n].detach())
+            for n in sorted(self.needs)
+        }
 
 
 class OtherHeadsEachTime(Good):
@@ -210,7 +244,10 @@ class NamesADevice(Good):
 
 class OfVectors(Good):
     def distance(self, student, teacher):
-        student, teacher = F.normalize(student.float(), dim=-1), F.normalize(teacher.float(), dim=-1)
+        student, teacher = (
+            F.normalize(student.float(), dim=-1),
+            F.normalize(teacher.float(), dim=-1),
+        )
         return 1 - torch.einsum("bd,bd->b", student, teacher).mean()
 
 
@@ -249,15 +286,29 @@ CASES = [
     Case(contract(InfiniteAtTheEnd), "test_terms_are_finite_scalars", "guard divisions"),
     Case(contract(NotReduced), "test_terms_are_finite_scalars", "Reduce every term", None),
     Case(contract(Weighted), "test_terms_are_unweighted", "Return them unweighted"),
-    Case(contract(NegativeAtTheEnd), "test_strength_is_a_weight", "Return a finite number of at least 0"),
+    Case(
+        contract(NegativeAtTheEnd),
+        "test_strength_is_a_weight",
+        "Return a finite number of at least 0",
+    ),
     Case(contract(NoLimit), "test_strength_is_a_weight", "Set limit to"),
     Case(contract(StudentDetached), "test_the_student_learns", "without detach()"),
-    Case(contract(UnusedHead), "test_the_student_learns", "Make in bind() only what forward() uses"),
+    Case(
+        contract(UnusedHead), "test_the_student_learns", "Make in bind() only what forward() uses"
+    ),
     Case(contract(TeacherLearns), "test_the_teacher_does_not", "teacher[name].detach()"),
     Case(contract(ChangesTheStudent), "test_the_teacher_does_not", "no in-place operations", NEEDS),
     Case(contract(WritesIntoTheTeacher), "test_the_teacher_does_not", "no in-place operations"),
-    Case(contract(HidesWhatItReads), "test_needs_are_what_it_reads", "Name every output that forward() reads"),
-    Case(contract(ReadsWhatThereIs), "test_needs_are_what_it_reads", "Name every output that forward() reads"),
+    Case(
+        contract(HidesWhatItReads),
+        "test_needs_are_what_it_reads",
+        "Name every output that forward() reads",
+    ),
+    Case(
+        contract(ReadsWhatThereIs),
+        "test_needs_are_what_it_reads",
+        "Name every output that forward() reads",
+    ),
     Case(contract(NeedsTooMuch), "test_needs_are_what_it_reads", "Leave it out of needs"),
     Case(contract(NeedsAList), "test_needs_are_what_it_reads", "Set self.needs = frozenset(...)"),
     Case(
@@ -267,7 +318,11 @@ CASES = [
         ("test_terms_are_unweighted", "test_heads_are_saved", *NEEDS),
     ),
     Case(contract(HeadsNotSaved), "test_heads_are_saved", "in parameters or buffers"),
-    Case(contract(OtherHeadsEachTime), "test_heads_are_saved", "Make the same parameters in every bind()"),
+    Case(
+        contract(OtherHeadsEachTime),
+        "test_heads_are_saved",
+        "Make the same parameters in every bind()",
+    ),
     Case(contract(ReadsValues), "test_binds_on_meta", "Read no values of tensors in bind()"),
     Case(contract(NamesADevice), "test_binds_on_meta", "Do not name a device in bind()"),
     Case(contract(OfVectors), "test_works_on_tokens", "set tokens = False"),

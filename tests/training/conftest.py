@@ -27,9 +27,20 @@ def net(width: int, depth: int, *, dropout: float = 0.0) -> ToyNet:
 
 @pytest.fixture
 def make(tmp_path: Path):
-    """Build a stage: a student of one size, a teacher of another with weights of its own, eight points."""
+    """Build a stage: a student of one size, a teacher of another with weights of its own, eight
+    points.
+    """
 
-    def build(student=(16, 1), teacher=(8, 1), transfer=None, *, dropout=0.0, init=None, weights=None, **options):
+    def build(
+        student=(16, 1),
+        teacher=(8, 1),
+        transfer=None,
+        *,
+        dropout=0.0,
+        init=None,
+        weights=None,
+        **options,
+    ):
         if teacher is not None:
             path = weights or tmp_path / "teacher.safetensors"
             if weights is None:
@@ -38,7 +49,14 @@ def make(tmp_path: Path):
             teacher = dict(name="small", model=model, weights=str(path))
         model = dict(width=student[0], depth=student[1], dropout=dropout)
         member = dict(name="large", model=model)
-        return StageModel(dict(type="toy"), member, teacher=teacher, transfer=transfer or MSE, init=init, **options)
+        return StageModel(
+            dict(type="toy"),
+            member,
+            teacher=teacher,
+            transfer=transfer or MSE,
+            init=init,
+            **options,
+        )
 
     return build
 
@@ -74,5 +92,8 @@ def recorded(stage: StageModel) -> SimpleNamespace:
 
 
 def optimizer(stage: nn.Module, **options):
-    cfg = dict(optimizer=dict(type="AdamW", lr=1e-2, weight_decay=0.1), constructor="ComptOptimWrapperConstructor")
+    cfg = dict(
+        optimizer=dict(type="AdamW", lr=1e-2, weight_decay=0.1),
+        constructor="ComptOptimWrapperConstructor",
+    )
     return build_optim_wrapper(stage, dict(type="OptimWrapper", **cfg, **options))

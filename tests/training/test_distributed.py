@@ -1,4 +1,6 @@
-"""Two processes on one machine: the same weights on both, one work folder, and CLIP's loss over both batches."""
+"""Two processes on one machine: the same weights on both, one work folder, and CLIP's loss over
+both batches.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,13 @@ def python(*arguments: object, cwd: Path, **environment: str) -> subprocess.Comp
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path, **environment},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": path,
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=300,
@@ -93,7 +101,16 @@ def python(*arguments: object, cwd: Path, **environment: str) -> subprocess.Comp
 
 
 def two_processes(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    torchrun = ("-m", "torch.distributed.run", "--nnodes", 1, "--nproc_per_node", 2, "--rdzv_backend", "c10d")
+    torchrun = (
+        "-m",
+        "torch.distributed.run",
+        "--nnodes",
+        1,
+        "--nproc_per_node",
+        2,
+        "--rdzv_backend",
+        "c10d",
+    )
     return python(*torchrun, "--rdzv_endpoint", "localhost:0", *arguments, cwd=cwd, **environment)
 
 
@@ -111,7 +128,16 @@ class Run:
         (folder / "toy.py").write_text("\n".join(f"{k} = {v!r}" for k, v in toy.items()) + "\n")
 
     def train(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
-        command = ("-m", "compt", "train", "toy.py", "--work-dir", self.work, "--launcher", "pytorch")
+        command = (
+            "-m",
+            "compt",
+            "train",
+            "toy.py",
+            "--work-dir",
+            self.work,
+            "--launcher",
+            "pytorch",
+        )
         return two_processes(*command, *arguments, cwd=self.folder, **environment)
 
     def weights(self, stage: str) -> bytes:
@@ -134,16 +160,25 @@ def test_both_processes_end_with_the_same_weights(run):
         kept = load_file(run.work / stage / "weights.safetensors")
         assert first.keys() == second.keys() == kept.keys()
         for name in kept:
-            assert torch.equal(first[name], second[name]), f"{stage}: {name} differs between the processes"
+            assert torch.equal(first[name], second[name]), (
+                f"{stage}: {name} differs between the processes"
+            )
             assert torch.equal(first[name], kept[name]), f"{stage}: {name} is not what was kept"
 
 
 def test_both_processes_share_one_work_folder(run):
-    assert {p.name for p in run.folder.iterdir()} - {"__pycache__"} == {"each_process.py", "toy.py", "ends", "work"}
+    assert {p.name for p in run.folder.iterdir()} - {"__pycache__"} == {
+        "each_process.py",
+        "toy.py",
+        "ends",
+        "work",
+    }
     assert {p.name for p in run.work.iterdir() if p.is_dir()} == set(STAGES)
     for stage in STAGES:
         assert (run.work / stage / "manifest.json").is_file()
-        assert len(list((run.work / stage).rglob("events.out.tfevents*"))) == 1, f"{stage}: not one TensorBoard log"
+        assert len(list((run.work / stage).rglob("events.out.tfevents*"))) == 1, (
+            f"{stage}: not one TensorBoard log"
+        )
     assert not list(run.work.rglob("*.tmp"))
 
 
@@ -154,8 +189,12 @@ def test_only_the_first_process_speaks(run):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(("name", "kept"), [("SIGKILL", 3), ("SIGTERM", 5)])
-def test_a_signal_to_one_process_ends_both_and_resuming_gives_the_same_bytes(name, kept, rank, run, tmp_path):
-    """A process that is killed leaves the checkpoint before; one that is asked to stop makes both save first."""
+def test_a_signal_to_one_process_ends_both_and_resuming_gives_the_same_bytes(
+    name, kept, rank, run, tmp_path
+):
+    """A process that is killed leaves the checkpoint before; one that is asked to stop makes both
+    save first.
+    """
     other = Run(tmp_path)
     ended = other.train(SIGNAL=name, RECEIVER=str(rank))
     assert ended.returncode != 0
@@ -174,8 +213,12 @@ def test_clip_over_two_processes_has_the_loss_and_gradients_of_the_whole_batch(t
     assert alone.returncode == 0, alone.stderr
     both = two_processes("clip.py", "step", cwd=tmp_path)
     assert both.returncode == 0, both.stderr
-    whole, first, second = (torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1"))
-    assert (first["loss"] + second["loss"]).item() / 2 == pytest.approx(whole["loss"].item(), abs=1e-6)
+    whole, first, second = (
+        torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1")
+    )
+    assert (first["loss"] + second["loss"]).item() / 2 == pytest.approx(
+        whole["loss"].item(), abs=1e-6
+    )
     assert whole["gradients"].keys() == first["gradients"].keys()
     for name, gradient in whole["gradients"].items():
         largest = gradient.abs().max().item()

@@ -1,4 +1,6 @@
-"""Chains whose grown members have learning rates of their own and go on from their source's optimizer state."""
+"""Chains whose grown members have learning rates of their own and go on from their source's
+optimizer state.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,11 @@ def until(stage: str, folder: Path, config: Mapping[str, Any], **options: Any) -
     """Train up to a stage, which has what it starts from and is not trained."""
     run = chain.run_stage
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain, "run_stage", lambda c, report: die() if c.work_dir.endswith(stage) else run(c, report))
+        patch.setattr(
+            chain,
+            "run_stage",
+            lambda c, report: die() if c.work_dir.endswith(stage) else run(c, report),
+        )
         with pytest.raises(Died):
             train(folder, config, **options)
     return folder / "work"
@@ -64,11 +70,17 @@ def stage_config(work: Path, stage: str) -> Config:
 
 
 def rates(work: Path) -> list[float]:
-    return [stage_config(work, stage.name).optim_wrapper.optimizer.lr for stage in sorted(work.glob("0*"))]
+    return [
+        stage_config(work, stage.name).optim_wrapper.optimizer.lr
+        for stage in sorted(work.glob("0*"))
+    ]
 
 
 def hooks(work: Path) -> list[list[str]]:
-    return [[hook["type"] for hook in stage_config(work, stage).get("custom_hooks", [])] for stage in STAGES]
+    return [
+        [hook["type"] for hook in stage_config(work, stage).get("custom_hooks", [])]
+        for stage in STAGES
+    ]
 
 
 def same(one: Path, other: Path, stage: str, *names: str) -> bool:
@@ -122,8 +134,13 @@ def test_the_files_are_those_that_are_needed(grown, plain):
 def test_alone_a_member_is_trained_as_without_the_options(plain, tmp_path):
     work = train(tmp_path, GROWN, individual=True)
     assert rates(work) == [1e-3] * 3
-    assert hooks(work) == files(work) == [[]] * 3 or (hooks(work), files(work)) == ([[]] * 3, [set()] * 3)
-    assert (work / "01_a" / "weights.safetensors").read_bytes() == (plain / "01_a" / "weights.safetensors").read_bytes()
+    assert hooks(work) == files(work) == [[]] * 3 or (hooks(work), files(work)) == (
+        [[]] * 3,
+        [set()] * 3,
+    )
+    assert (work / "01_a" / "weights.safetensors").read_bytes() == (
+        plain / "01_a" / "weights.safetensors"
+    ).read_bytes()
 
 
 def test_the_first_member_is_trained_as_ever_and_the_others_are_not(grown, plain):
@@ -132,7 +149,9 @@ def test_the_first_member_is_trained_as_ever_and_the_others_are_not(grown, plain
 
 
 def test_a_relative_rate_is_the_rate(toy, tmp_path):
-    """As if the member had been given it, to the bit; new_lr_mult is none of its own where it is the same."""
+    """As if the member had been given it, to the bit; new_lr_mult is none of its own where it is
+    the same.
+    """
     del toy["chain"][2]
     toy["chain"][1]["optim_wrapper"] = dict(optimizer=dict(lr=5e-4))
     given = train(tmp_path / "given", toy)
@@ -153,16 +172,26 @@ def test_new_entries_are_those_of_the_stages_grower_and_learn_apart(plain, toy, 
     assert masks.keys() == expected.keys()
     assert all(torch.equal(masks[name], expected[name]) for name in masks)
     assert files(work) == [set(), {"new.safetensors"}]
-    before, after, usual = weights(work, "02_b", "grown"), weights(work, "02_b"), weights(plain, "02_b")
+    before, after, usual = (
+        weights(work, "02_b", "grown"),
+        weights(work, "02_b"),
+        weights(plain, "02_b"),
+    )
     for name, mask in masks.items():
         assert torch.allclose(after[name][mask], before[name][mask], rtol=0, atol=1e-7), name
-        assert not mask.any() or not torch.allclose(usual[name][mask], before[name][mask], rtol=0, atol=1e-5), name
-        assert mask.all() or not torch.allclose(after[name][~mask], before[name][~mask], rtol=0, atol=1e-5), name
+        assert not mask.any() or not torch.allclose(
+            usual[name][mask], before[name][mask], rtol=0, atol=1e-5
+        ), name
+        assert mask.all() or not torch.allclose(
+            after[name][~mask], before[name][~mask], rtol=0, atol=1e-5
+        ), name
     assert sum(mask.sum() for mask in masks.values()) > 100
 
 
 def test_the_state_is_grown_with_the_weights_and_goes_on(grown):
-    """AdamW has taken 8 steps with the first member, and 8 more with the second, whose new block began anew."""
+    """AdamW has taken 8 steps with the first member, and 8 more with the second, whose new block
+    began anew.
+    """
     first, second = weights(grown, "01_a", "optimizer"), weights(grown, "02_b", "optimizer")
     begun = weights(grown, "02_b", "grown_optimizer")
     expected = grow_state(*pair(grown, seed=1), "lossless", first, seed=1)
@@ -175,13 +204,21 @@ def test_the_state_is_grown_with_the_weights_and_goes_on(grown):
         (second, {"0": 16, "1": 8}),
         (third, {"0": 16, "2": 8}),  # block 1 is a new copy of block 0, and block 2 was block 1
     ):
-        steps = {key.partition(":")[2]: value.item() for key, value in state.items() if key.startswith("step:")}
+        steps = {
+            key.partition(":")[2]: value.item()
+            for key, value in state.items()
+            if key.startswith("step:")
+        }
         assert {name.split(".")[1] for name in steps if name.startswith("blocks.")} == set(taken)
-        assert all(count == taken.get(name.split(".")[1], taken["0"]) for name, count in steps.items())
+        assert all(
+            count == taken.get(name.split(".")[1], taken["0"]) for name, count in steps.items()
+        )
 
 
 def test_the_first_step_already_knows_the_momentum(toy, tmp_path):
-    """At a rate of nearly zero the gradients are those of a run without it: what is left of it is 0.9^n of it."""
+    """At a rate of nearly zero the gradients are those of a run without it: what is left of it is
+    0.9^n of it.
+    """
     toy["optim_wrapper"] = dict(optimizer=dict(type="SGD", lr=1e-9, momentum=0.9, fused=False))
     toy["chain"][1]["iters"] = 4
     toy["chain"][2]["grown"] = dict(optimizer_state=True)
@@ -195,7 +232,11 @@ def test_the_first_step_already_knows_the_momentum(toy, tmp_path):
         weights(folder, "02_b", name)
         for folder, name in ((work, "grown_optimizer"), (work, "optimizer"), (without, "optimizer"))
     )
-    assert ended.keys() == other.keys() == {f"momentum_buffer:{name}" for name, _ in ToyNet(16, 2).named_parameters()}
+    assert (
+        ended.keys()
+        == other.keys()
+        == {f"momentum_buffer:{name}" for name, _ in ToyNet(16, 2).named_parameters()}
+    )
     for key, value in began.items():
         assert torch.allclose(ended[key] - other[key], 0.9**4 * value, rtol=1e-3, atol=1e-5), key
     assert began["momentum_buffer:head.weight"].norm() > 0.1
@@ -216,7 +257,9 @@ def test_other_hooks_are_kept(toy, tmp_path):
     toy |= dict(custom_hooks=[dict(type="EMAHook")], grown=dict(new_lr_mult=2.0))
     config = compt.config.load_config(toy)
     plan = compt.plan(config).stages[1]
-    given = chain.stage_config(config, config.stages[1], plan, tmp_path, init=None, teacher=None, grown=True)
+    given = chain.stage_config(
+        config, config.stages[1], plan, tmp_path, init=None, teacher=None, grown=True
+    )
     assert [hook["type"] for hook in given.custom_hooks] == ["EMAHook", "ComptGrownHook"]
     given = chain.stage_config(config, config.stages[1], plan, tmp_path, init=None, teacher=None)
     assert [hook["type"] for hook in given.custom_hooks] == ["EMAHook"]
@@ -241,7 +284,9 @@ def test_a_stage_runs_alone_as_an_mmengine_config(grown, tmp_path):
 
 def test_the_options_cannot_be_changed_between_two_runs(grown):
     with pytest.raises(WorkDirError, match=r"grown\.lr_mult: 0\.5 -> 0\.7"):
-        compt.train({**GROWN, "grown": dict(GROWN["grown"], lr_mult=0.7)}, work_dir=grown, resume=True)
+        compt.train(
+            {**GROWN, "grown": dict(GROWN["grown"], lr_mult=0.7)}, work_dir=grown, resume=True
+        )
 
 
 # Interrupted
@@ -303,7 +348,9 @@ def test_an_interrupted_chain_goes_on_alike(arm, grown, tmp_path, monkeypatch):
 
 
 def test_a_killed_chain_ends_the_same(tmp_path):
-    """All in processes of their own: how many threads this one has differs by machine, and with it the last bit."""
+    """All in processes of their own: how many threads this one has differs by machine, and with it
+    the last bit.
+    """
     whole, work = tmp_path / "whole", tmp_path / "work"
     for point, folder, code, *options in (
         ("never", whole, 0),

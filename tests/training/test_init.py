@@ -1,4 +1,6 @@
-"""``init``: a chain whose first member is given, as other libraries wrote it, and the second grown from it."""
+"""``init``: a chain whose first member is given, as other libraries wrote it, and the second grown
+from it.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,16 @@ from compt.files import read_json
 from compt.interfaces import Member
 
 
-def chain(paradigm: dict[str, Any], small: Any, large: Any, init: Path, **more: Any) -> dict[str, Any]:
+def chain(
+    paradigm: dict[str, Any], small: Any, large: Any, init: Path, **more: Any
+) -> dict[str, Any]:
     """A given member, and one grown from it that trains three steps."""
     return dict(
         paradigm=paradigm,
-        chain=[dict(name="a", model=small, init=str(init), iters=0), dict(name="b", model=large, iters=3)],
+        chain=[
+            dict(name="a", model=small, init=str(init), iters=0),
+            dict(name="b", model=large, iters=3),
+        ],
         grower=dict(type="lossless"),
         transfer=dict(type="feature_mse"),
         train_dataloader=dict(batch_size=4),
@@ -39,7 +46,12 @@ def check_run(run: Path, given: dict[str, torch.Tensor]) -> None:
     kept = weights(run, "01_a")
     assert kept and all(torch.equal(given[name], kept[name]) for name in kept)
     first, second = (read_json(run / stage / "manifest.json") for stage in ("01_a", "02_b"))
-    assert (first["iters"], first["samples"], first["flops"]["total"], first["growth"]) == (0, 0, 0.0, None)
+    assert (first["iters"], first["samples"], first["flops"]["total"], first["growth"]) == (
+        0,
+        0,
+        0.0,
+        None,
+    )
     assert (second["iters"], second["transfer"]) == (3, "feature_mse")
     assert second["growth"]["function_preserving"] and second["growth"]["error"] < 1e-4
     assert second["metrics"]
@@ -64,7 +76,9 @@ def pairs(tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("pairs")
     random, lines = np.random.default_rng(0), ["image,caption"]
     for i in range(12):
-        Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
+            folder / f"{i}.png"
+        )
         lines.append(f"{i}.png,picture number {i}")
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
     file = str(folder / "pairs.csv")
@@ -93,7 +107,9 @@ def clip(tmp_path_factory) -> Path:
 def test_a_clip_chain_starts_from_what_open_clip_wrote(clip, pairs, tmp_path, init):
     import open_clip
 
-    run = compt.train(chain(pairs, clip_model(16, 1), clip_model(32, 2), clip / init), work_dir=tmp_path / "run")
+    run = compt.train(
+        chain(pairs, clip_model(16, 1), clip_model(32, 2), clip / init), work_dir=tmp_path / "run"
+    )
     check_run(run, weights(clip, "source", "open_clip_model.safetensors"))
     source, first, second = (
         open_clip.create_model_and_transforms(f"local-dir:{path}")[0].eval()
@@ -126,9 +142,13 @@ def test_another_checkpoint_is_refused_before_training(clip, pairs, tmp_path, in
     assert not list((tmp_path / "run").rglob("manifest.json"))
 
 
-def test_a_checkpoint_of_equal_shapes_that_computes_something_else_is_refused(clip, pairs, tmp_path):
+def test_a_checkpoint_of_equal_shapes_that_computes_something_else_is_refused(
+    clip, pairs, tmp_path
+):
     small, large = (dict(clip_model(*sizes), quick_gelu=True) for sizes in ((16, 1), (32, 2)))
-    with pytest.raises(ConfigError, match="fits the member's shapes, but its outputs differ") as caught:
+    with pytest.raises(
+        ConfigError, match="fits the member's shapes, but its outputs differ"
+    ) as caught:
         compt.train(chain(pairs, small, large, clip / "source"), work_dir=tmp_path / "run")
     assert caught.value.where == "init of member 'a'"
 
@@ -142,7 +162,9 @@ LARGE = dict(LLAMA, hidden_size=64, intermediate_size=96, num_hidden_layers=2)
 
 @pytest.fixture
 def text(tmp_path, monkeypatch) -> dict[str, Any]:
-    """A causal_lm paradigm on the bytes of a short text; in its folder, as mmengine is slow to print long paths."""
+    """A causal_lm paradigm on the bytes of a short text; in its folder, as mmengine is slow to
+    print long paths.
+    """
     pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
     for file in ("train.txt", "val.txt"):
@@ -179,9 +201,13 @@ def test_a_folder_with_another_tokenizer_is_refused(text):
     CausalLm().export(CausalLm().build_model(Member("a", SMALL)), Path("same"))
     compt.train(chain(text, SMALL, LARGE, Path("same")), work_dir="run")
 
-    other = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<end>": 1}, unk_token="<end>"))
+    other = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"a": 0, "<end>": 1}, unk_token="<end>")
+    )
     Path("same").rename("other")
-    transformers.PreTrainedTokenizerFast(tokenizer_object=other, eos_token="<end>").save_pretrained("other")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=other, eos_token="<end>").save_pretrained(
+        "other"
+    )
     with pytest.raises(ConfigError, match="tokenizer of 'other' is not the paradigm's"):
         compt.train(chain(text, SMALL, LARGE, Path("other")), work_dir="run2")
 

@@ -30,7 +30,9 @@ def two_terms():
 @pytest.mark.parametrize("limit", [0.9, 0.25])
 def test_the_limit_holds_the_sum_of_all_terms(make, batch, two_terms, limit):
     losses = make(transfer=dict(two_terms, limit=limit), dropout=0.1)(mode="loss", **batch)
-    task, large, small = (losses[k].item() for k in ("task/cross_entropy", "transfer/large", "transfer/small"))
+    task, large, small = (
+        losses[k].item() for k in ("task/cross_entropy", "transfer/large", "transfer/small")
+    )
     assert large + small == pytest.approx(limit * task, rel=1e-5)
     assert large == pytest.approx(3 * small, rel=1e-5)
     assert losses["loss"].item() == pytest.approx((1 + limit) * task, rel=1e-5)
@@ -50,7 +52,9 @@ def test_the_limit_scales_the_gradient_and_has_none_itself(make, batch, two_term
         stage = make(transfer=dict(two_terms, **options)).eval()
         losses = stage(mode="loss", **batch)
         losses["loss"].backward()
-        return losses, torch.cat([p.grad.flatten() for p in stage.student.parameters() if p.grad is not None])
+        return losses, torch.cat(
+            [p.grad.flatten() for p in stage.student.parameters() if p.grad is not None]
+        )
 
     alone = make(teacher=None).eval()
     alone(mode="loss", **batch)["loss"].backward()

@@ -1,4 +1,6 @@
-"""Growers that learn: the objective is the stage's own loss, changes nothing, and its cost is planned and charged."""
+"""Growers that learn: the objective is the stage's own loss, changes nothing, and its cost is
+planned and charged.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def runner_config(toy, **changes) -> Config:
     """The Runner config of the toy chain's second stage."""
     config = load_config({**toy, **changes})
     stage = config.stages[1]
-    return stage_config(config, stage, plan(config).stages[1], Path("02_b"), init=None, teacher=None)
+    return stage_config(
+        config, stage, plan(config).stages[1], Path("02_b"), init=None, teacher=None
+    )
 
 
 def target(config: Config) -> nn.Module:
@@ -61,7 +65,9 @@ def test_it_is_the_loss_and_the_gradients_of_the_stage(toy, switches):
         expected = stage(**stage.data_preprocessor(next(batches), True), mode="loss")["loss"]
         expected.backward()
         assert loss.item() == expected.item()
-        for (name, param), gradient in zip(stage.student.named_parameters(), gradients, strict=True):
+        for (name, param), gradient in zip(
+            stage.student.named_parameters(), gradients, strict=True
+        ):
             assert torch.equal(param.grad, gradient), name
     assert objective.summary()["calls"] == 3
     assert all(p.grad is None for p in model.parameters())
@@ -151,7 +157,9 @@ def test_the_plan_charges_what_a_grower_announces(toy):
     before = plan({**toy, "grower": dict(type="leading_block")})
     after = plan({**toy, "grower": dict(type="learner", steps=5)})
     for one, other in zip(before.stages, after.stages, strict=True):
-        assert other.flops - one.flops == pytest.approx(5 * 32 * one.student_flops if one.index else 0)
+        assert other.flops - one.flops == pytest.approx(
+            5 * 32 * one.student_flops if one.index else 0
+        )
     assert after.flops == sum(stage.flops for stage in after.stages)
     assert "growing 'b' with learner learns on 5 batches" in plan_text(after)
     assert "learns on" not in plan_text(before)
@@ -198,8 +206,14 @@ def test_two_processes_learn_from_both_batches_alike(tmp_path):
     assert alone.returncode == 0, alone.stderr
     both = two_processes("script.py", "step", cwd=tmp_path)
     assert both.returncode == 0, both.stderr
-    whole, first, second = (torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1"))
-    assert first["loss"].item() == second["loss"].item() == pytest.approx(whole["loss"].item(), abs=1e-6)
+    whole, first, second = (
+        torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1")
+    )
+    assert (
+        first["loss"].item()
+        == second["loss"].item()
+        == pytest.approx(whole["loss"].item(), abs=1e-6)
+    )
     for name, gradient in whole["gradients"].items():
         assert torch.equal(first["gradients"][name], second["gradients"][name]), name
         assert (first["gradients"][name] - gradient).abs().max() < 1e-6, name
@@ -223,5 +237,8 @@ def test_a_chain_over_two_processes_grows_once_from_both(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     for stage in ("02_b", "03_c"):
         assert (
-            json.loads((tmp_path / "work" / stage / "manifest.json").read_text())["growth"]["objective"]["calls"] == 4
+            json.loads((tmp_path / "work" / stage / "manifest.json").read_text())["growth"][
+                "objective"
+            ]["calls"]
+            == 4
         )

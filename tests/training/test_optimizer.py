@@ -12,14 +12,18 @@ from tests.training.conftest import optimizer
 
 def test_the_checkpoint_holds_student_and_heads_alone(make):
     stage = make((16, 2), (8, 1))
-    expected = {f"student.{name}" for name in ToyNet(16, 2).state_dict()} | {"transfer.heads.features.weight"}
+    expected = {f"student.{name}" for name in ToyNet(16, 2).state_dict()} | {
+        "transfer.heads.features.weight"
+    }
     assert set(stage.state_dict()) == expected
     assert {name for name, _ in stage.named_parameters()} == expected
     assert stage.transfer.heads["features"].weight.shape == (8, 16)
 
 
 def test_equal_widths_need_no_head(make):
-    assert set(make((16, 2), (16, 1)).state_dict()) == {f"student.{name}" for name in ToyNet(16, 2).state_dict()}
+    assert set(make((16, 2), (16, 1)).state_dict()) == {
+        f"student.{name}" for name in ToyNet(16, 2).state_dict()
+    }
 
 
 def test_a_checkpoint_brings_the_heads_back(make, batch):
@@ -45,7 +49,9 @@ def test_the_export_is_the_unmodified_student(make, batch, tmp_path):
 
 
 def test_the_optimizer_has_every_trainable_parameter_once(make):
-    """Matrices decay, gains and biases do not; the head is a matrix; the teacher and what is frozen stay out."""
+    """Matrices decay, gains and biases do not; the head is a matrix; the teacher and what is frozen
+    stay out.
+    """
     stage = make((16, 2), (8, 1))
     stage.student.embed.requires_grad_(False)
     decayed, plain = optimizer(stage).optimizer.param_groups
@@ -75,13 +81,17 @@ def test_weight_decay_shrinks_matrices_alone(make):
         p.grad = torch.zeros_like(p)
     wrapper.step()
     for name, p in stage.named_parameters():
-        assert torch.allclose(p, before[name] * (0.999 if p.ndim > 1 else 1.0), rtol=1e-6, atol=0), name
+        assert torch.allclose(
+            p, before[name] * (0.999 if p.ndim > 1 else 1.0), rtol=1e-6, atol=0
+        ), name
 
 
 def test_a_paramwise_config_is_mmengines(make):
     """Then every parameter has a group of its own, the head with its own learning rate."""
     stage = make()
-    wrapper = optimizer(stage, paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={"heads": dict(lr_mult=5.0)}))
+    wrapper = optimizer(
+        stage, paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={"heads": dict(lr_mult=5.0)})
+    )
     rate = {id(p): group["lr"] for group in wrapper.optimizer.param_groups for p in group["params"]}
     expected = {name: 5e-2 if "heads" in name else 1e-2 for name, _ in stage.named_parameters()}
     assert {name: rate[id(p)] for name, p in stage.named_parameters()} == pytest.approx(expected)

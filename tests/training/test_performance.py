@@ -1,4 +1,6 @@
-"""StageModel: number format, attention kernel and torch.compile change how it is computed, not what is kept."""
+"""StageModel: number format, attention kernel and torch.compile change how it is computed, not what
+is kept.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ BF16 = dict(precision="bf16")
 
 
 class Counting:
-    """A backend of torch.compile that runs graphs as they are, and counts how many and how often."""
+    """A backend of torch.compile that runs graphs as they are, and counts how many and how
+    often.
+    """
 
     def __init__(self) -> None:
         self.graphs = self.calls = 0
@@ -37,7 +41,9 @@ def seen(monkeypatch):
     features = ToyNet.features
 
     def spy(self, x):
-        handle = self.embed.register_forward_hook(lambda module, inputs, output: runs.append((self, output)))
+        handle = self.embed.register_forward_hook(
+            lambda module, inputs, output: runs.append((self, output))
+        )
         try:
             return features(self, x)
         finally:
@@ -63,8 +69,12 @@ def gradients(stage, batch) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_student_and_teacher_are_run_in_the_precision(make, batch, seen, precision, dtype, training):
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_student_and_teacher_are_run_in_the_precision(
+    make, batch, seen, precision, dtype, training
+):
     stage = make(switches=dict(precision=precision)).train(training)
     seen.clear()
     losses = stage(mode="loss", **batch)
@@ -149,7 +159,9 @@ def test_the_attention_kernel_is_set_for_both_models_and_for_recomputed_blocks(
 
 def test_the_compiled_functions_are_those_that_are_run(make, batch):
     backend = Counting()
-    plain, stage = (make((16, 2), (8, 1), switches=s) for s in ({}, dict(compile=dict(backend=backend))))
+    plain, stage = (
+        make((16, 2), (8, 1), switches=s) for s in ({}, dict(compile=dict(backend=backend)))
+    )
     names = set(stage.state_dict())
     assert trained(stage, batch) == trained(plain, batch)
     assert (backend.graphs, backend.calls) == (2, 6), "student and teacher, three times each"
@@ -158,10 +170,14 @@ def test_the_compiled_functions_are_those_that_are_run(make, batch):
     assert all(torch.equal(one[name], two[name]) for name in two)
 
 
-@pytest.mark.parametrize(("given", "options"), [(True, {}), ({}, {}), (dict(mode="x"), dict(mode="x"))])
+@pytest.mark.parametrize(
+    ("given", "options"), [(True, {}), ({}, {}), (dict(mode="x"), dict(mode="x"))]
+)
 def test_options_of_compile_are_torchs(monkeypatch, given, options):
     calls = []
-    monkeypatch.setattr(torch, "compile", lambda function, **more: calls.append((function, more)) or max)
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **more: calls.append((function, more)) or max
+    )
     assert Switches(compile=given).compiled(min) is max
     assert calls == [(min, options)]
     assert Switches(compile=False).compiled(min) is min
@@ -172,23 +188,31 @@ def test_every_stage_of_a_long_chain_is_compiled(make, batch):
     """Left to itself torch gives up after eight models."""
     backend = Counting()
     for i in range(9):
-        make((8 + 4 * i, 1), None, switches=dict(compile=dict(backend=backend)))(mode="loss", **batch)
+        make((8 + 4 * i, 1), None, switches=dict(compile=dict(backend=backend)))(
+            mode="loss", **batch
+        )
     assert backend.graphs == 9
 
 
 def test_a_switched_student_exports_as_any_other(make, batch, tmp_path):
-    switches = dict(BF16, grad_checkpointing=True, compile=dict(backend="aot_eager"), attention="math")
+    switches = dict(
+        BF16, grad_checkpointing=True, compile=dict(backend="aot_eager"), attention="math"
+    )
     stage = make((16, 2), (8, 1), switches=switches)
     trained(stage, batch)
     stage.paradigm.export(stage.student, tmp_path)
     state = stage.paradigm.load(tmp_path).state_dict()
     assert state.keys() == ToyNet(16, 2).state_dict().keys()
-    assert all(torch.equal(value, stage.student.state_dict()[name]) for name, value in state.items())
+    assert all(
+        torch.equal(value, stage.student.state_dict()[name]) for name, value in state.items()
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("c++"), reason="inductor needs a C++ compiler")
 def test_the_default_compiler_gives_nearly_the_same_losses(make, batch):
     switches = dict(compile=True, grad_checkpointing=True)
-    plain, compiled = (trained(make((16, 2), (8, 1), switches=s), batch, steps=5) for s in ({}, switches))
+    plain, compiled = (
+        trained(make((16, 2), (8, 1), switches=s), batch, steps=5) for s in ({}, switches)
+    )
     assert compiled == pytest.approx(plain, rel=1e-4)

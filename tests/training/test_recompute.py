@@ -96,7 +96,9 @@ def stage(kind: str, **switches: Any) -> StageModel:
 
 
 def blocks(kind: str) -> list[Any]:
-    """The classes of the blocks of a kind of model, found as the blocks whose forward is replaced."""
+    """The classes of the blocks of a kind of model, found as the blocks whose forward is
+    replaced.
+    """
     return [type(m) for m in stage(kind, grad_checkpointing=True).modules() if "forward" in vars(m)]
 
 
@@ -150,7 +152,9 @@ def test_losses_and_gradients_are_the_same_bit_for_bit(kind, switches):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "clip"], indirect=True)
 def test_dropout_is_really_on(kind):
-    """Else the test above would not see a recomputation that drops other units; CLIP's blocks have none."""
+    """Else the test above would not see a recomputation that drops other units; CLIP's blocks have
+    none.
+    """
     batch = KINDS[kind][2]()
     torch.manual_seed(1)
     model = stage(kind, grad_checkpointing=True).train()
@@ -182,7 +186,9 @@ def test_an_export_of_a_recomputed_model_loads(kind, tmp_path):
     model = stage(kind, grad_checkpointing=True)
     model.paradigm.export(model.student, tmp_path)
     loaded = model.paradigm.load(tmp_path).state_dict()
-    assert all(torch.equal(value, loaded[name]) for name, value in model.student.state_dict().items())
+    assert all(
+        torch.equal(value, loaded[name]) for name, value in model.student.state_dict().items()
+    )
 
 
 def test_a_copy_runs_its_own_blocks():
@@ -205,7 +211,9 @@ def test_less_is_kept_for_the_backward_pass():
         kept = []
         model = ToyNet(16, 4).train()
         Switches(grad_checkpointing=recompute).prepare(model)
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t
+        ):
             model(torch.randn(64, 8))
         return sum(kept)
 

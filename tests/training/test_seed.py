@@ -21,12 +21,16 @@ def test_fresh_weights_depend_on_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
     two, other = (build_member(paradigm, member, seed=seed) for seed in (7, 8))
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values())
+    )
     assert not torch.equal(one.embed.weight, other.embed.weight)
 
 
 def test_a_stage_is_built_the_same_under_any_random_state(make):
-    """Student and projection heads; the dropout of trial runs may not disturb the global state either."""
+    """Student and projection heads; the dropout of trial runs may not disturb the global state
+    either.
+    """
     states = []
     for global_seed in (1, 2):
         torch.manual_seed(global_seed)
@@ -36,7 +40,9 @@ def test_a_stage_is_built_the_same_under_any_random_state(make):
     assert "transfer.heads.features.weight" in states[0]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     other = make(dropout=0.5, seed=4).state_dict()
-    assert not torch.equal(states[0]["transfer.heads.features.weight"], other["transfer.heads.features.weight"])
+    assert not torch.equal(
+        states[0]["transfer.heads.features.weight"], other["transfer.heads.features.weight"]
+    )
     assert not torch.equal(states[0]["student.embed.weight"], other["student.embed.weight"])
 
 
@@ -65,7 +71,9 @@ class RunningNet(ToyNet):
 def test_binding_leaves_running_statistics_alone(make, monkeypatch):
     from compt.testing import toy
 
-    monkeypatch.setattr(toy.ToyLayout, "patterns", {**toy.ToyLayout.patterns, "seen": "constant: 1"})
+    monkeypatch.setattr(
+        toy.ToyLayout, "patterns", {**toy.ToyLayout.patterns, "seen": "constant: 1"}
+    )
     monkeypatch.setattr(toy.Toy, "build_model", lambda self, member: RunningNet(**member.model))
     monkeypatch.setattr("compt.training.stage.load_weights", lambda model, path: None)
     stage = make()

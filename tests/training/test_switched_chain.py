@@ -1,4 +1,6 @@
-"""Chains with the switches that make training cheaper, and with accumulated gradients, end to end."""
+"""Chains with the switches that make training cheaper, and with accumulated gradients, end to
+end.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def runs(monkeypatch) -> set[tuple[int, bool, torch.dtype]]:
 
 def test_a_chain_in_bfloat16_is_trained_and_measured_in_it_and_keeps_float32(toy, tmp_path, runs):
     folder = compt.train({**toy, "precision": "bf16"}, work_dir=tmp_path / "run")
-    assert runs == {(width, training, torch.bfloat16) for width in (8, 16, 24) for training in (True, False)}
+    assert runs == {
+        (width, training, torch.bfloat16) for width in (8, 16, 24) for training in (True, False)
+    }
     kept = [t for file in folder.rglob("*.safetensors") for t in load_file(file).values()]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
 
@@ -48,8 +52,16 @@ def test_a_stages_switches_take_the_place_of_the_chains(toy, tmp_path, runs):
     del toy["chain"][2]
     folder = compt.train(toy, work_dir=tmp_path / "run")
     half, full = torch.bfloat16, torch.float32
-    assert runs == {(8, True, half), (8, False, half), (8, False, full), (16, True, full), (16, False, full)}
-    one, two = (Config.fromfile(folder / name / "config.py").model.switches for name in ("01_a", "02_b"))
+    assert runs == {
+        (8, True, half),
+        (8, False, half),
+        (8, False, full),
+        (16, True, full),
+        (16, False, full),
+    }
+    one, two = (
+        Config.fromfile(folder / name / "config.py").model.switches for name in ("01_a", "02_b")
+    )
     assert one == dict(precision="bf16", grad_checkpointing=True)
     assert two == dict(precision="fp32", grad_checkpointing=False, attention="math")
 
@@ -59,7 +71,8 @@ def test_a_recomputed_and_compiled_chain_ends_with_the_same_weights(toy, tmp_pat
     toy |= dict(chain=toy["chain"][:2], evaluations=1)
     switches = dict(grad_checkpointing=True, compile=dict(backend="aot_eager"))
     plain, other = (
-        compt.train({**toy, **more}, work_dir=tmp_path / name) for name, more in (("plain", {}), ("other", switches))
+        compt.train({**toy, **more}, work_dir=tmp_path / name)
+        for name, more in (("plain", {}), ("other", switches))
     )
     for stage in ("01_a", "02_b"):
         one, two = (load_file(run / stage / "export" / "toy.safetensors") for run in (plain, other))
@@ -76,7 +89,9 @@ def switched(tmp_path_factory) -> Path:
 def test_all_switches_together_train_and_export(switched):
     for name, width, depth in (("01_a", 8, 1), ("02_b", 16, 2), ("03_c", 24, 3)):
         model = ToyNet(width, depth)
-        model.load_state_dict(load_file(switched / name / "export" / "toy.safetensors"), strict=True)
+        model.load_state_dict(
+            load_file(switched / name / "export" / "toy.safetensors"), strict=True
+        )
         manifest = read_json(switched / name / "manifest.json")
         assert manifest["metrics"]["val/loss"]["value"] > 0
     assert manifest["transfer"] == "feature_mse"
@@ -88,7 +103,9 @@ def same_runs(one: Path, other: Path) -> None:
     assert before == after
 
 
-def test_broken_off_and_resumed_with_all_switches_it_gives_the_same_bytes(switched, tmp_path, monkeypatch):
+def test_broken_off_and_resumed_with_all_switches_it_gives_the_same_bytes(
+    switched, tmp_path, monkeypatch
+):
     step = TrainLoop._step
 
     def dying(self, batch):
@@ -100,7 +117,9 @@ def test_broken_off_and_resumed_with_all_switches_it_gives_the_same_bytes(switch
     with pytest.raises(RuntimeError, match="power"):
         compt.train(SWITCHED, work_dir=tmp_path / "run")
     monkeypatch.setattr(TrainLoop, "_step", step)
-    assert [p.name for p in (tmp_path / "run" / "02_b" / "checkpoints").iterdir()] == ["iter_00000004.pt"]
+    assert [p.name for p in (tmp_path / "run" / "02_b" / "checkpoints").iterdir()] == [
+        "iter_00000004.pt"
+    ]
     compt.train(SWITCHED, work_dir=tmp_path / "run", resume=True)
     same_runs(switched, tmp_path / "run")
 
@@ -120,7 +139,9 @@ def test_killed_and_resumed_with_all_switches_it_gives_the_same_bytes(tmp_path):
 
 def test_two_accumulated_batches_are_one_of_twice_the_size(toy, tmp_path, monkeypatch):
     """The same samples in the same order: only how many go through the model at once differs."""
-    monkeypatch.setattr(Toy, "prepare", lambda self, batch, *, generator: batch)  # noise depends on the iteration
+    monkeypatch.setattr(
+        Toy, "prepare", lambda self, batch, *, generator: batch
+    )  # noise depends on the iteration
     toy |= dict(param_scheduler=[], evaluations=1)
     toy["chain"] = [dict(name="a", model=dict(width=8, depth=1, dropout=0.0), iters=3)]
     optim = dict(optimizer=dict(type="SGD", lr=0.5, momentum=0.9))

@@ -20,7 +20,9 @@ def test_the_loss_is_the_tasks_plus_the_weighted_transfer(make, batch):
     prepared = stage.paradigm.prepare(batch, generator=stage.generator())
     features, goal = (m.features(prepared["x"]) for m in (stage.student, teacher_of(stage)))
     task = nn.functional.cross_entropy(stage.student.head(features), batch["label"])
-    unit = [f / f.norm(dim=1, keepdim=True) for f in (stage.transfer.heads["features"](features), goal)]
+    unit = [
+        f / f.norm(dim=1, keepdim=True) for f in (stage.transfer.heads["features"](features), goal)
+    ]
     transfer = 0.3 * (unit[0] - unit[1]).square().sum(1).mean()
     assert set(losses) == {"loss", "task/cross_entropy", "transfer/feature_mse"}
     assert losses["task/cross_entropy"].item() == pytest.approx(task.item(), rel=1e-6)
@@ -39,8 +41,16 @@ def test_the_teacher_stays_in_eval_mode_and_has_its_own_weights(make, batch):
     seen = recorded(stage)
     for mode in (True, False, True):
         stage.train(mode)(mode="loss", **batch)
-    assert [training for model, training, _ in seen.outputs if model is stage.student] == [True, False, True]
-    taught = [o["features"] for model, training, o in seen.outputs if model is teacher_of(stage) and not training]
+    assert [training for model, training, _ in seen.outputs if model is stage.student] == [
+        True,
+        False,
+        True,
+    ]
+    taught = [
+        o["features"]
+        for model, training, o in seen.outputs
+        if model is teacher_of(stage) and not training
+    ]
     assert len(taught) == 3
     assert torch.equal(taught[0], taught[1]) and torch.equal(taught[0], taught[2])
     expected = net(8, 1).eval().features(seen.teacher[0]["x"])
@@ -63,7 +73,10 @@ def test_the_teachers_outputs_carry_no_graph(make, batch):
     stage = make()
     seen = recorded(stage)
     stage(mode="loss", **batch)
-    graphs = {model is stage.student: outputs["features"].requires_grad for model, _, outputs in seen.outputs}
+    graphs = {
+        model is stage.student: outputs["features"].requires_grad
+        for model, _, outputs in seen.outputs
+    }
     assert graphs == {True: True, False: False}
 
 
@@ -90,7 +103,9 @@ def test_the_teacher_is_run_as_often_as_was_planned(make, batch, toy, until):
     assert len(seen.teacher) == compt.plan(toy).stages[1].teacher_iters
 
 
-@pytest.mark.parametrize("transfer", [dict(type="none"), dict(MSE, weight=0.0), dict(MSE, until=0.0)])
+@pytest.mark.parametrize(
+    "transfer", [dict(type="none"), dict(MSE, weight=0.0), dict(MSE, until=0.0)]
+)
 def test_a_transfer_without_weight_runs_no_teacher(make, batch, toy, transfer):
     stage = make(transfer=transfer)
     assert set(stage(mode="loss", **batch)) == {"loss", "task/cross_entropy"}
@@ -124,7 +139,9 @@ def test_a_transfer_may_fade_in(make, batch, toy, fading_in):
 
 
 def test_dropout_is_the_students_alone(make, batch, tmp_path):
-    """The same weights on both sides: equal in eval mode, apart in training by the student's dropout."""
+    """The same weights on both sides: equal in eval mode, apart in training by the student's
+    dropout.
+    """
     save_weights(net(16, 1), tmp_path / "same.safetensors")
     file = str(tmp_path / "same.safetensors")
     stage = make((16, 1), (16, 1), weights=file, init=file, dropout=0.5)
@@ -137,14 +154,18 @@ def test_features_named_in_the_config_are_compared(make, batch):
     stage = make(transfer=dict(MSE, features=["logits"])).eval()
     losses = stage(mode="loss", **batch)
     prepared = stage.paradigm.prepare(batch, generator=stage.generator())
-    logits = [nn.functional.normalize(m(prepared["x"]), dim=1) for m in (stage.student, teacher_of(stage))]
+    logits = [
+        nn.functional.normalize(m(prepared["x"]), dim=1) for m in (stage.student, teacher_of(stage))
+    ]
     expected = (logits[0] - logits[1]).square().sum(1).mean().item()
     assert losses["transfer/feature_mse"].item() == pytest.approx(expected, rel=1e-5)
     assert not any("heads" in name for name in stage.state_dict())
 
 
 @pytest.mark.parametrize(("dtype", "least"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
-def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(make, batch, tmp_path, dtype, least):
+def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(
+    make, batch, tmp_path, dtype, least
+):
     small, large = net(16, 1), net(16, 3)
     assert grow(small, large).function_preserving
     files = [tmp_path / f"{name}.safetensors" for name in ("small", "large")]
@@ -155,7 +176,12 @@ def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(make, batch, tmp
     assert losses["loss"].dtype is dtype, "the teacher was left behind"
     assert losses["transfer/feature_mse"].item() < least
     fresh = make((16, 3), (16, 1), weights=files[0]).to(dtype)
-    assert fresh(mode="loss", x=batch["x"].to(dtype), label=batch["label"])["transfer/feature_mse"].item() > 0.01
+    assert (
+        fresh(mode="loss", x=batch["x"].to(dtype), label=batch["label"])[
+            "transfer/feature_mse"
+        ].item()
+        > 0.01
+    )
 
 
 def test_the_plain_forward_runs_the_student_alone(make, batch):
@@ -168,7 +194,9 @@ def test_the_plain_forward_runs_the_student_alone(make, batch):
 
 @pytest.fixture
 def one_process():
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
     yield
     torch.distributed.destroy_process_group()
 

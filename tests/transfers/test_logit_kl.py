@@ -36,12 +36,16 @@ class TestLogitKlOfTheLikeliest(TestLogitKl):
 
 
 def logits(seed: int, *shape: int, dtype=torch.float64) -> torch.Tensor:
-    return 3 * torch.randn(*(shape or (4, 6, 11)), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return 3 * torch.randn(
+        *(shape or (4, 6, 11)), generator=torch.Generator().manual_seed(seed), dtype=dtype
+    )
 
 
 def test_three_classes_by_hand():
     """Teacher (1/2, 1/4, 1/4), student (1/4, 1/4, 1/2): 1/2 ln 2 + 0 + 1/4 ln 1/2 = 1/4 ln 2."""
-    teacher, student = (torch.tensor([p], dtype=torch.float64).log() for p in ([0.5, 0.25, 0.25], [0.25, 0.25, 0.5]))
+    teacher, student = (
+        torch.tensor([p], dtype=torch.float64).log() for p in ([0.5, 0.25, 0.25], [0.25, 0.25, 0.5])
+    )
     assert divergence(student, teacher).item() == pytest.approx(math.log(2) / 4)
     # the likeliest alone against the rest: (1/2, 1/2) and (1/4, 3/4)
     coarse = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
@@ -69,24 +73,34 @@ def test_all_classes_equal_torchs_divergence(temperature):
     ours = divergence(student, teacher, temperature=temperature)
     (gradient,) = torch.autograd.grad(ours, student)
     probabilities = (teacher / temperature).softmax(-1).flatten(0, 1)
-    theirs = F.kl_div((student / temperature).log_softmax(-1).flatten(0, 1), probabilities, reduction="batchmean")
+    theirs = F.kl_div(
+        (student / temperature).log_softmax(-1).flatten(0, 1), probabilities, reduction="batchmean"
+    )
     assert ours.item() == pytest.approx(temperature**2 * theirs.item(), rel=1e-12)
-    assert torch.allclose(gradient, *torch.autograd.grad(temperature**2 * theirs, student), rtol=1e-9, atol=1e-12)
+    assert torch.allclose(
+        gradient, *torch.autograd.grad(temperature**2 * theirs, student), rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 5, 10])
 def test_the_likeliest_and_the_rest_equal_a_written_out_divergence(top_k):
     student, teacher = logits(0), logits(1)
     total = 0.0
-    for q, p in zip(student.softmax(-1).flatten(0, 1).tolist(), teacher.softmax(-1).flatten(0, 1).tolist()):
+    for q, p in zip(
+        student.softmax(-1).flatten(0, 1).tolist(), teacher.softmax(-1).flatten(0, 1).tolist()
+    ):
         kept = sorted(range(11), key=lambda i: -p[i])[:top_k]
-        pairs = [(p[i], q[i]) for i in kept] + [(1 - sum(p[i] for i in kept), 1 - sum(q[i] for i in kept))]
+        pairs = [(p[i], q[i]) for i in kept] + [
+            (1 - sum(p[i] for i in kept), 1 - sum(q[i] for i in kept))
+        ]
         total += sum(a * math.log(a / b) for a, b in pairs)
     assert divergence(student, teacher, top_k=top_k).item() == pytest.approx(total / 24, rel=1e-9)
 
 
 def test_coarser_distributions_diverge_less():
-    """More classes, more to tell apart: the divergence grows with top_k and ends at the whole one."""
+    """More classes, more to tell apart: the divergence grows with top_k and ends at the whole
+    one.
+    """
     student, teacher = logits(0), logits(1)
     values = [divergence(student, teacher, top_k=k).item() for k in range(1, 13)]
     assert all(a < b + 1e-12 for a, b in itertools.pairwise(values))
@@ -116,12 +130,16 @@ def test_the_gradient_at_temperature_one_is_the_difference_of_probabilities():
     """d KL / d logits = q - p, over the number of predictions."""
     student, teacher = logits(0).requires_grad_(), logits(1)
     divergence(student, teacher).backward()
-    assert torch.allclose(student.grad, (student.softmax(-1) - teacher.softmax(-1)).detach() / 24, atol=1e-12)
+    assert torch.allclose(
+        student.grad, (student.softmax(-1) - teacher.softmax(-1)).detach() / 24, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("top_k", [None, 2])
 def test_half_precision_logits_are_compared_in_float32(top_k):
-    """Logits of a sure teacher: probabilities that underflow leave the loss finite, and its gradient."""
+    """Logits of a sure teacher: probabilities that underflow leave the loss finite, and its
+    gradient.
+    """
     student = torch.tensor([[40.0, -40.0, 0.0, 1.0]], dtype=torch.bfloat16).requires_grad_()
     teacher = torch.tensor([[-300.0, 300.0, 0.0, 1.0]], dtype=torch.bfloat16)
     value = divergence(student, teacher, top_k=top_k)
@@ -133,13 +151,17 @@ def test_half_precision_logits_are_compared_in_float32(top_k):
 def bound(teacher: dict[str, int], student: dict[str, int], **options):
     transfer = TRANSFERERS.build(dict(type="logit_kl", **options))
     arch = describe(ToyNet(16, 1))
-    transfer.bind(*(replace(arch, features={"hidden": 4}, outputs=widths) for widths in (teacher, student)))
+    transfer.bind(
+        *(replace(arch, features={"hidden": 4}, outputs=widths) for widths in (teacher, student))
+    )
     return transfer
 
 
 def test_different_vocabularies_are_refused():
     assert bound({"logits": 9}, {"logits": 9}).needs == {"logits"}
-    assert bound({"logits": 9, "tags": 3}, {"logits": 8, "tags": 3}, output="tags").needs == {"tags"}
+    assert bound({"logits": 9, "tags": 3}, {"logits": 8, "tags": 3}, output="tags").needs == {
+        "tags"
+    }
     with pytest.raises(ConfigError, match=r"'logits' of 9 .*with 8 (.|\n)*same vocabulary"):
         bound({"logits": 9}, {"logits": 8})
     with pytest.raises(KeyError, match="scores"):
@@ -148,7 +170,11 @@ def test_different_vocabularies_are_refused():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(dict(temperature=0.0), "temperature=0.0"), (dict(temperature=-1), "temperature=-1"), (dict(top_k=0), "top_k=0")],
+    [
+        (dict(temperature=0.0), "temperature=0.0"),
+        (dict(temperature=-1), "temperature=-1"),
+        (dict(top_k=0), "top_k=0"),
+    ],
 )
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):

@@ -28,7 +28,10 @@ class TestRelation(TransfererContract):
 
 
 class TestCompose(TransfererContract):
-    transfer = dict(type="compose", transfers=[dict(type="cosine", weight=0.5), dict(type="relation", until=0.7)])
+    transfer = dict(
+        type="compose",
+        transfers=[dict(type="cosine", weight=0.5), dict(type="relation", until=0.7)],
+    )
 
 
 def rows(*values: list[float]) -> torch.Tensor:
@@ -38,24 +41,34 @@ def rows(*values: list[float]) -> torch.Tensor:
 def test_cosine_by_hand_and_half_of_the_squared_distance():
     assert cosine_distance(rows([1.0, 0.0]), rows([3.0, 4.0])).item() == pytest.approx(0.4)
     one, other = torch.randn(2, 5, 7, dtype=torch.float64).unbind(0)
-    assert cosine_distance(one, other).item() == pytest.approx(feature_distance(one, other).item() / 2)
+    assert cosine_distance(one, other).item() == pytest.approx(
+        feature_distance(one, other).item() / 2
+    )
 
 
 def test_relation_by_hand():
-    """Two orthogonal samples against two equal ones: both pairs differ by 1, of two pairs the mean is 1."""
+    """Two orthogonal samples against two equal ones: both pairs differ by 1, of two pairs the mean
+    is 1.
+    """
     student, teacher = rows([1.0, 0.0], [0.0, 2.0]), rows([1.0, 1.0, 0.0], [5.0, 5.0, 0.0])
     assert relation_distance(student, teacher).item() == pytest.approx(1.0)
-    third = rows([1.0, 0.0], [0.0, 1.0], [1.0, 1.0])  # cosines 0, r, r with r = sqrt(1/2) against 1, 1, 1
+    third = rows(
+        [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]
+    )  # cosines 0, r, r with r = sqrt(1/2) against 1, 1, 1
     r = 0.5**0.5
     expected = (1 + 2 * (1 - r) ** 2) / 3
-    assert relation_distance(third, torch.ones(3, 4, dtype=torch.float64)).item() == pytest.approx(expected)
+    assert relation_distance(third, torch.ones(3, 4, dtype=torch.float64)).item() == pytest.approx(
+        expected
+    )
 
 
 def test_relation_does_not_see_width_scale_or_rotation():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(6, 5, generator=generator, dtype=torch.float64)
     rotation = torch.linalg.qr(torch.randn(9, 5, generator=generator, dtype=torch.float64)).Q
-    assert relation_distance(features, 3 * features @ rotation.T).item() == pytest.approx(0.0, abs=1e-20)
+    assert relation_distance(features, 3 * features @ rotation.T).item() == pytest.approx(
+        0.0, abs=1e-20
+    )
 
 
 def test_relation_of_tokens_is_that_of_their_means():
@@ -72,14 +85,22 @@ def test_relation_of_one_sample_says_so():
 def bound(config, teacher=6, student=6):
     transfer = TRANSFERERS.build(config)
     arch = describe(ToyNet(16, 1))
-    transfer.bind(replace(arch, features={"features": teacher}), replace(arch, features={"features": student}))
+    transfer.bind(
+        replace(arch, features={"features": teacher}), replace(arch, features={"features": student})
+    )
     return transfer
 
 
 def test_compose_adds_weighted_parts_and_stops_each_at_its_time():
-    parts = [dict(type="cosine", weight=3.0), dict(type="cosine", weight=0.5, until=0.5), dict(type="none")]
+    parts = [
+        dict(type="cosine", weight=3.0),
+        dict(type="cosine", weight=0.5, until=0.5),
+        dict(type="none"),
+    ]
     transfer = bound(dict(type="compose", transfers=parts))
-    student, teacher = ({"features": torch.randn(4, 6, generator=torch.Generator().manual_seed(i))} for i in (0, 1))
+    student, teacher = (
+        {"features": torch.randn(4, 6, generator=torch.Generator().manual_seed(i))} for i in (0, 1)
+    )
     plain = cosine_distance(student["features"], teacher["features"])
     early, late = (transfer(student, teacher, progress=p) for p in (0.2, 0.7))
     assert early == {"cosine": 3.0 * plain, "cosine_2": 0.5 * plain}
@@ -93,7 +114,9 @@ def test_compose_runs_no_teacher_once_all_parts_have_ended(toy, tmp_path):
     toy["transfer"] = dict(type="compose", transfers=parts)
     plan = compt.plan(toy)
     assert [stage.teacher_iters for stage in plan.stages] == [0, 4, 3]
-    toy["transfer"] = dict(type="compose", transfers=[dict(type="none"), dict(type="cosine", weight=0.0)])
+    toy["transfer"] = dict(
+        type="compose", transfers=[dict(type="none"), dict(type="cosine", weight=0.0)]
+    )
     assert [stage.teacher_iters for stage in compt.plan(toy).stages] == [0, 0, 0]
     toy["transfer"] = dict(type="compose", transfers=parts)
     folder = compt.train(toy, work_dir=tmp_path / "work")

@@ -51,7 +51,9 @@ def rows(*values: list[float]) -> torch.Tensor:
     ],
 )
 def test_distance_of_two_vectors_by_hand(student, teacher, distance):
-    assert feature_distance(rows(student), rows(teacher)).item() == pytest.approx(distance, abs=1e-12)
+    assert feature_distance(rows(student), rows(teacher)).item() == pytest.approx(
+        distance, abs=1e-12
+    )
 
 
 def test_distances_are_averaged_over_batch_and_tokens_and_summed_over_the_width():
@@ -70,22 +72,32 @@ def test_terms_are_averaged_over_the_features():
     student = {"image": rows([1.0, 0.0]), "text": rows([1.0, 0.0])}
     teacher = {"image": rows([0.0, 1.0]), "text": rows([-1.0, 0.0])}
     terms = transfer(student, teacher, progress=0.0)
-    assert {name: term.item() for name, term in terms.items()} == {"feature_mse": pytest.approx(3.0)}
+    assert {name: term.item() for name, term in terms.items()} == {
+        "feature_mse": pytest.approx(3.0)
+    }
 
 
 def test_the_papers_alpha_is_a_weight_of_one():
     """alpha = 500 over a mean of 512 features is 500 / 512 times the sum over the width."""
-    student, teacher = (torch.randn(4, 512, generator=torch.Generator().manual_seed(i)).double() for i in (0, 1))
+    student, teacher = (
+        torch.randn(4, 512, generator=torch.Generator().manual_seed(i)).double() for i in (0, 1)
+    )
     paper = 500 * F.mse_loss(F.normalize(student, dim=-1), F.normalize(teacher, dim=-1))
     assert 500 / 512 * feature_distance(student, teacher).item() == pytest.approx(paper.item())
 
 
 def test_scale_rotation_and_width_do_not_change_the_distance():
-    student, teacher = (torch.randn(6, 5, generator=torch.Generator().manual_seed(i)).double() for i in (0, 1))
+    student, teacher = (
+        torch.randn(6, 5, generator=torch.Generator().manual_seed(i)).double() for i in (0, 1)
+    )
     distance = feature_distance(student, teacher).item()
     scales = torch.logspace(-3, 3, 6, dtype=torch.float64)[:, None]
-    rotation = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(2)).double()).Q
-    isometry = torch.linalg.qr(torch.randn(11, 5, generator=torch.Generator().manual_seed(3)).double()).Q.T
+    rotation = torch.linalg.qr(
+        torch.randn(5, 5, generator=torch.Generator().manual_seed(2)).double()
+    ).Q
+    isometry = torch.linalg.qr(
+        torch.randn(11, 5, generator=torch.Generator().manual_seed(3)).double()
+    ).Q.T
     assert 0.5 < distance < 3.5
     for one, other in (
         (scales * student, teacher / scales),
@@ -116,7 +128,9 @@ def test_features_of_zero_length_have_finite_gradients():
 
 
 def test_the_gradient_turns_the_student_towards_the_teacher():
-    """d/ds |s/|s| - t|^2 = -2 (t - s (s.t)) for unit s: (0, -2) here, and nothing for the teacher."""
+    """d/ds |s/|s| - t|^2 = -2 (t - s (s.t)) for unit s: (0, -2) here, and nothing for the
+    teacher.
+    """
     student, teacher = rows([1.0, 0.0]).requires_grad_(), rows([0.0, 1.0])
     feature_distance(student, teacher).backward()
     assert torch.allclose(student.grad, rows([0.0, -2.0]))
@@ -124,7 +138,9 @@ def test_the_gradient_turns_the_student_towards_the_teacher():
 
 def test_heads_only_where_widths_differ():
     transfer = bound({"image": 6, "text": 4}, {"image": 3, "text": 4})
-    assert {name: tuple(p.shape) for name, p in transfer.named_parameters()} == {"heads.image.weight": (3, 6)}
+    assert {name: tuple(p.shape) for name, p in transfer.named_parameters()} == {
+        "heads.image.weight": (3, 6)
+    }
     assert not list(bound({"image": 4}, {"image": 4}).parameters())
 
 
@@ -133,7 +149,10 @@ def test_a_head_projects_the_student():
     transfer = bound({"image": 3}, {"image": 2})
     with torch.no_grad():
         transfer.heads["image"].weight.copy_(torch.eye(2, 3))
-    student, teacher = {"image": torch.tensor([[1.0, 0.0, 9.0]])}, {"image": torch.tensor([[0.0, 1.0]])}
+    student, teacher = (
+        {"image": torch.tensor([[1.0, 0.0, 9.0]])},
+        {"image": torch.tensor([[0.0, 1.0]])},
+    )
     assert transfer(student, teacher, progress=0.0)["feature_mse"].item() == pytest.approx(2.0)
 
 
@@ -154,7 +173,14 @@ def test_nothing_to_compare_is_an_error():
 
 def test_the_weight_ends_at_until():
     transfer = TRANSFERERS.build(dict(type="feature_mse", weight=0.7, until=0.5))
-    assert [transfer.strength(p) for p in (0.0, 0.25, 0.499, 0.5, 0.75, 1.0)] == [0.7, 0.7, 0.7, 0.0, 0.0, 0.0]
+    assert [transfer.strength(p) for p in (0.0, 0.25, 0.499, 0.5, 0.75, 1.0)] == [
+        0.7,
+        0.7,
+        0.7,
+        0.0,
+        0.0,
+        0.0,
+    ]
     whole = TRANSFERERS.build(dict(type="feature_mse"))
     assert [whole.strength(p) for p in (0.0, 0.999)] == [1.0, 1.0]
 

@@ -27,8 +27,8 @@ INSTALL = 'pip install "compt[demo]"'
 class Drawings:
     """All icons as drawn.
 
-    ``paths`` are relative to the folder of icons and sorted; row i of the array in ``file``
-    (uint8 [N, size, size], grey, white is 255) is ``paths[i]``, plain white where it is in ``skipped``.
+    ``paths`` are relative to the folder of icons and sorted; row i of the array in ``file`` (uint8
+    [N, size, size], grey, white is 255) is ``paths[i]``, plain white where it is in ``skipped``.
     ``pictures`` are hashes of the rows.
     """
 
@@ -65,7 +65,11 @@ def drawings(image_size: int, cache_dir: str | Path | None = None) -> Drawings:
     found_paths = (path for vendor in VENDORS for path in (root / vendor).rglob("*.svg"))
     paths = tuple(sorted(path.relative_to(root).as_posix() for path in found_paths))
     if not paths:
-        raise DataError("The package mkdocs-material has no icons.", where=str(root), do=f"Reinstall it: {INSTALL}")
+        raise DataError(
+            "The package mkdocs-material has no icons.",
+            where=str(root),
+            do=f"Reinstall it: {INSTALL}",
+        )
     names = hashlib.sha256("\n".join(paths).encode()).hexdigest()
     return once(
         f"icons/{version}-{image_size}px-v{FORMAT}-{names[:12]}.npy",
@@ -125,16 +129,22 @@ def _draw_all(root: Path, paths: Sequence[str], size: int, file: Path) -> Drawin
 
 
 def _drawer(size: int) -> Callable[[Path], np.ndarray | None]:
-    """Return SVG file -> uint8 [size, size], centred on white; None where it cannot be drawn or is empty."""
+    """Return SVG file -> uint8 [size, size], centred on white; None where it cannot be drawn or is
+    empty.
+    """
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
-        raise DataError(f"Icons are drawn with resvg-py, which cannot be loaded: {error}.", do=INSTALL) from error
+        raise DataError(
+            f"Icons are drawn with resvg-py, which cannot be loaded: {error}.", do=INSTALL
+        ) from error
 
     def draw(path: Path) -> np.ndarray | None:
         try:
             svg = path.read_text("utf-8")
-            png = svg_to_bytes(svg_string=svg, background="white", width=size, height=size, skip_system_fonts=True)
+            png = svg_to_bytes(
+                svg_string=svg, background="white", width=size, height=size, skip_system_fonts=True
+            )
             drawn = Image.open(io.BytesIO(bytes(png))).convert("L")
         except (ValueError, OSError):
             return None

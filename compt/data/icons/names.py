@@ -18,7 +18,19 @@ HELD_OUT_SHARE = 0.12
 MIN_TRAIN, MIN_HELD_OUT = 12, 2
 """Icons that a head word needs on either side to become a class."""
 STYLES = frozenset(
-    {"outline", "outlined", "off", "variant", "box", "circle", "fill", "inset", "multiple", "alt", "square"}
+    {
+        "outline",
+        "outlined",
+        "off",
+        "variant",
+        "box",
+        "circle",
+        "fill",
+        "inset",
+        "multiple",
+        "alt",
+        "square",
+    }
 )
 """Words that change how a thing is drawn, not what it is."""
 LEVEL = re.compile(r"\d{2,}")
@@ -26,7 +38,9 @@ LEVEL = re.compile(r"\d{2,}")
 
 @dataclass(frozen=True)
 class Icon:
-    """One icon, by the path of its file below the folder of icons, such as ``material/bell-outline.svg``."""
+    """One icon, by the path of its file below the folder of icons, such as
+    ``material/bell-outline.svg``.
+    """
 
     path: str
 
@@ -54,15 +68,18 @@ class Icon:
 
     @cached_property
     def concept(self) -> str:
-        """What is drawn, with style words, levels (numbers of two digits or more) and word borders left out.
+        """What is drawn, with style words, levels (numbers of two digits or more) and word borders
+        left out.
 
-        ``battery-10`` and ``battery-90-outline`` are one concept, as are ``language-python`` and ``python``,
-        ``microsoft-azure`` and ``microsoftazure``.
+        ``battery-10`` and ``battery-90-outline`` are one concept, as are ``language-python`` and
+        ``python``, ``microsoft-azure`` and ``microsoftazure``.
         """
         words = self.name.split("-")
         if words[0] == "language" and len(words) > 1:
             words = words[1:]
-        return words[0] + "".join(word for word in words[1:] if word not in STYLES and not LEVEL.fullmatch(word))
+        return words[0] + "".join(
+            word for word in words[1:] if word not in STYLES and not LEVEL.fullmatch(word)
+        )
 
 
 def held_out(concept: str) -> bool:
@@ -83,8 +100,8 @@ class Split:
 def divide(icons: Sequence[Icon | None], pictures: Sequence[str]) -> dict[str, Split]:
     """Divide icons into 'train', 'concept' and 'vendor'.
 
-    A picture that also occurs in 'train' is in no held-out split, nor is one that a held-out split would
-    give two classes.
+    A picture that also occurs in 'train' is in no held-out split, nor is one that a held-out split
+    would give two classes.
 
     Args:
         icons: one a row; None where it could not be drawn.
@@ -104,7 +121,9 @@ def divide(icons: Sequence[Icon | None], pictures: Sequence[str]) -> dict[str, S
     named = {row: icon for row, icon in enumerate(icons) if icon}
     trained = {named[row].name for row in sides["train"] if named[row].vendor == "material"}
     concept = [row for row in sides["concept"] if pictures[row] not in seen]
-    vendor = [row for row in sides["vendor"] if pictures[row] not in seen and named[row].name in trained]
+    vendor = [
+        row for row in sides["vendor"] if pictures[row] not in seen and named[row].name in trained
+    ]
     heads = {row: icon.head for row, icon in named.items()}
     names = {row: icon.name for row, icon in named.items()}
     concept, vendor = _unambiguous(concept, heads, pictures), _unambiguous(vendor, names, pictures)
@@ -126,7 +145,9 @@ def _unambiguous(rows: Sequence[int], words: dict[int, str], pictures: Sequence[
 
 def _head_classes(train: Sequence[str], unseen: Sequence[str]) -> list[str]:
     trained, held = Counter(train), Counter(unseen)
-    return sorted(word for word in held if trained[word] >= MIN_TRAIN and held[word] >= MIN_HELD_OUT)
+    return sorted(
+        word for word in held if trained[word] >= MIN_TRAIN and held[word] >= MIN_HELD_OUT
+    )
 
 
 def _label(rows: Sequence[int], words: dict[int, str], classes: Sequence[str]) -> Split:

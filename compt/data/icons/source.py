@@ -1,4 +1,6 @@
-"""About 14,300 icons with their names: image-text pairs that need no download, for first runs and tests."""
+"""About 14,300 icons with their names: image-text pairs that need no download, for first runs and
+tests.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +22,26 @@ SPLITS = ("train", "concept", "vendor")
 class Icons(Dataset):
     """Icons of four vendors, dark on white, captioned by their file names.
 
-    The SVG files are those that the package mkdocs-material ships. They are drawn once (5 s and 15 MB at
-    32 px, 44 s and 0.7 GB at 224 px, on one core) and kept in the cache folder; the environment variable
-    COMPT_CACHE_DIR moves it.
+    The SVG files are those that the package mkdocs-material ships. They are drawn once (5 s and 15
+    MB at 32 px, 44 s and 0.7 GB at 224 px, on one core) and kept in the cache folder; the
+    environment variable COMPT_CACHE_DIR moves it.
 
-    * ``train``: material, octicons and simple (brand logos) without the concepts held out. The label is the
-      head word's class, the same as in 'concept'.
-    * ``concept``: things never seen. A concept is a name without style words, levels and word borders; all
-      icons of a concept are on one side, 12 % of those that are no brand logo on this one. The class is the
-      head word, the first of the name: those with 12 icons in train and 2 here. Icons with another head word
-      have label -1 and serve retrieval only.
-    * ``vendor``: things seen, drawn by a vendor never seen (fontawesome). The class is the whole name: those
-      that material has in train too. Each drawing of a name (solid, regular, brands) is a sample.
+    * ``train``: material, octicons and simple (brand logos) without the concepts held out. The
+      label is the head word's class, the same as in 'concept'.
+    * ``concept``: things never seen. A concept is a name without style words, levels and word
+      borders; all icons of a concept are on one side, 12 % of those that are no brand logo on this
+      one. The class is the head word, the first of the name: those with 12 icons in train and 2
+      here. Icons with another head word have label -1 and serve retrieval only.
+    * ``vendor``: things seen, drawn by a vendor never seen (fontawesome). The class is the whole
+      name: those that material has in train too. Each drawing of a name (solid, regular, brands) is
+      a sample.
 
     No picture of a held-out split occurs in train, pixel for pixel.
 
-    Measured at 32 px with mkdocs-material 9.8.2 (14,340 icons, all of which could be drawn; the 2,356 of
-    them that no split holds are nearly all fontawesome names that train has not); the floor is
-    1-nearest-neighbour on 16x16 pixels, which a CLIP must beat to have learnt more than shapes:
+    Measured at 32 px with mkdocs-material 9.8.2 (14,340 icons, all of which could be drawn; the
+    2,356 of them that no split holds are nearly all fontawesome names that train has not); the
+    floor is 1-nearest-neighbour on 16x16 pixels, which a CLIP must beat to have learnt more than
+    shapes:
 
     ======= ======= ================================= ======= ====== =====
     split   samples of them                           classes chance floor
@@ -49,11 +53,12 @@ class Icons(Dataset):
 
     Args:
         split: 'train', 'concept' or 'vendor'.
-        image_size: height and width in pixels. The fewer, the more icons look the same and are left out of
-            the held-out splits.
+        image_size: height and width in pixels. The fewer, the more icons look the same and are left
+            out of the held-out splits.
         cache_dir: where the drawings are kept.
-        samples: how many of the icons in 'train' to keep, for many epochs over little data; the same ones each time,
-            more of them hold all that fewer hold. None for all. Held-out splits stay whole.
+        samples: how many of the icons in 'train' to keep, for many epochs over little data; the
+            same ones each time, more of them hold all that fewer hold. None for all. Held-out
+            splits stay whole.
 
     Items: ``image`` RGB [image_size, image_size], ``captions``, ``label``.
 
@@ -81,12 +86,18 @@ class Icons(Dataset):
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(
-                f"Icons have no split '{split}'.{did_you_mean(split, SPLITS)}", do=f"Available: {', '.join(SPLITS)}."
+                f"Icons have no split '{split}'.{did_you_mean(split, SPLITS)}",
+                do=f"Available: {', '.join(SPLITS)}.",
             )
         if not isinstance(image_size, int) or not 8 <= image_size <= 1024:
-            raise ConfigError(f"image_size={image_size!r} is not a number of pixels from 8 to 1024.", where="icons")
+            raise ConfigError(
+                f"image_size={image_size!r} is not a number of pixels from 8 to 1024.",
+                where="icons",
+            )
         self._drawings = drawings(image_size, cache_dir)
-        icons = [None if path in self._drawings.skipped else Icon(path) for path in self._drawings.paths]
+        icons = [
+            None if path in self._drawings.skipped else Icon(path) for path in self._drawings.paths
+        ]
         part = divide(icons, self._drawings.pictures)[split]
         self.classes = part.classes
         self.skipped = len(self._drawings.skipped)
@@ -111,7 +122,11 @@ class Icons(Dataset):
         """Return one icon, its captions and its class."""
         row = self._rows[index]
         image = Image.fromarray(np.asarray(self._pixels[row])).convert("RGB")
-        return {"image": image, "captions": self.icon(index).captions, "label": int(self._labels[index])}
+        return {
+            "image": image,
+            "captions": self.icon(index).captions,
+            "label": int(self._labels[index]),
+        }
 
     def icon(self, index: int) -> Icon:
         """The vendor, name and concept of a sample."""
@@ -123,5 +138,7 @@ def _kept(count: int, samples: int | None) -> np.ndarray:
     if samples is None:
         return np.arange(count)
     if not isinstance(samples, int) or not 1 <= samples <= count:
-        raise ConfigError(f"samples={samples!r} is not a number of icons from 1 to {count}.", where="icons")
+        raise ConfigError(
+            f"samples={samples!r} is not a number of icons from 1 to {count}.", where="icons"
+        )
     return np.sort(np.random.default_rng(0).permutation(count)[:samples])

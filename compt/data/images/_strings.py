@@ -11,8 +11,8 @@ import numpy as np
 class PackedStrings:
     """A sequence of strings kept as one block of UTF-8 and the offsets of its pieces.
 
-    A list of ten million strings costs each forked worker its own copy as soon as reference counts are
-    touched, and a spawned one minutes of pickling; two arrays do not.
+    A list of ten million strings costs each forked worker its own copy as soon as reference counts
+    are touched, and a spawned one minutes of pickling; two arrays do not.
 
     Args:
         data: uint8 [bytes].
@@ -48,4 +48,6 @@ class Packer:
 
     def packed(self) -> PackedStrings:
         """What was added; the packer cannot grow any more."""
-        return PackedStrings(np.frombuffer(self._data, np.uint8), np.frombuffer(self._ends, np.int64))
+        return PackedStrings(
+            np.frombuffer(self._data, np.uint8), np.frombuffer(self._ends, np.int64)
+        )

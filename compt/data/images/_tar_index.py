@@ -28,7 +28,8 @@ SLACK = 1 << 20
 class TarIndex:
     """The samples of one archive: members grouped by the part of their name before the first dot.
 
-    ``members`` is int64 [M, 4]: sample, extension (index into ``extensions``), offset, size in bytes.
+    ``members`` is int64 [M, 4]: sample, extension (index into ``extensions``), offset, size in
+    bytes.
     """
 
     keys: PackedStrings
@@ -125,5 +126,11 @@ def _scan(path: Path, size: int) -> TarIndex:
             do="It was probably not copied completely: fetch it again.",
         )
     if not samples:
-        raise DataError("The shard holds no samples.", where=str(path), do="Members are named like '000017.jpg'.")
-    return TarIndex(Packer(samples).packed(), tuple(extensions), np.array(members, np.int64).reshape(-1, 4))
+        raise DataError(
+            "The shard holds no samples.",
+            where=str(path),
+            do="Members are named like '000017.jpg'.",
+        )
+    return TarIndex(
+        Packer(samples).packed(), tuple(extensions), np.array(members, np.int64).reshape(-1, 4)
+    )

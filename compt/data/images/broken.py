@@ -1,4 +1,6 @@
-"""The one rule for samples that cannot be read: skip and count them, stop when they are too many."""
+"""The one rule for samples that cannot be read: skip and count them, stop when they are too
+many.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from torch.utils.data import Dataset
 from compt.errors import ConfigError, DataError
 
 MAX_IN_A_ROW = 100
-"""Broken samples one after the other that stop a run whatever their share: the root is wrong, say."""
+"""Broken samples one after the other that stop a run whatever their share: the root is wrong,
+say.
+"""
 
 
 FIRST = 8
@@ -67,13 +71,17 @@ def decode_file(path: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparent becomes white, 16 bits are scaled to 8, floats are in [0, 1]."""
+    """Convert any mode to RGB: transparent becomes white, 16 bits are scaled to 8, floats are in
+    [0, 1].
+    """
     if image.mode.startswith("I"):
         values = np.asarray(image)
         values = values // 257 if values.max(initial=0) > 255 else values
         return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        return Image.fromarray((np.asarray(image).clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
+        return Image.fromarray(
+            (np.asarray(image).clip(0, 1) * 255).round().astype(np.uint8)
+        ).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -81,10 +89,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 class SkipBroken(Dataset):
-    """A map-style data set that puts the next readable sample in the place of one that cannot be read.
+    """A map-style data set that puts the next readable sample in the place of one that cannot be
+    read.
 
-    Each broken sample is counted once, across all workers of a data loader, in memory that they share.
-    A subclass says how to read a sample and where it lies.
+    Each broken sample is counted once, across all workers of a data loader, in memory that they
+    share. A subclass says how to read a sample and where it lies.
 
     Args:
         num_samples: length of the data set.
@@ -95,7 +104,10 @@ class SkipBroken(Dataset):
 
     def __init__(self, num_samples: int, *, max_broken: float) -> None:
         if not isinstance(max_broken, int | float) or not 0 <= max_broken <= 1:
-            raise ConfigError(f"max_broken={max_broken!r} is no share from 0 to 1.", do="0.01 allows one in a hundred.")
+            raise ConfigError(
+                f"max_broken={max_broken!r} is no share from 0 to 1.",
+                do="0.01 allows one in a hundred.",
+            )
         self.max_broken = max_broken
         self._broken = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
 
@@ -132,7 +144,9 @@ class SkipBroken(Dataset):
             except BrokenSample:
                 self._broken[candidate] = 1
                 if self.broken_count > self.max_broken * len(self):
-                    raise self._too_many(f"{self.broken_count} of {len(self)} samples", "so far ") from None
+                    raise self._too_many(
+                        f"{self.broken_count} of {len(self)} samples", "so far "
+                    ) from None
         raise self._too_many(f"{min(len(self), MAX_IN_A_ROW)} samples in a row", "")
 
     def check(self, samples: int = 200) -> int:
@@ -142,13 +156,15 @@ class SkipBroken(Dataset):
             How many of them are broken.
 
         Raises:
-            DataError: their share exceeds ``max_broken``; where not all samples were read, by more than
-                chance explains (3 standard deviations).
+            DataError: their share exceeds ``max_broken``; where not all samples were read, by more
+                than chance explains (3 standard deviations).
         """
         if samples >= len(self):
             chosen = list(range(len(self)))
         else:
-            spaced = np.linspace(0, len(self) - 1, max(samples - FIRST, 1)).round().astype(int).tolist()
+            spaced = (
+                np.linspace(0, len(self) - 1, max(samples - FIRST, 1)).round().astype(int).tolist()
+            )
             chosen = sorted({*range(min(FIRST, samples)), *spaced})
         broken = 0
         for index in chosen:
@@ -157,7 +173,9 @@ class SkipBroken(Dataset):
             except BrokenSample:
                 self._broken[index] = 1
                 broken += 1
-        chance = self.max_broken * (1 - self.max_broken) * len(chosen) if len(chosen) < len(self) else 0
+        chance = (
+            self.max_broken * (1 - self.max_broken) * len(chosen) if len(chosen) < len(self) else 0
+        )
         if broken > self.max_broken * len(chosen) + 3 * chance**0.5:
             raise self._too_many(f"{broken} of {len(chosen)} samples", "tried ")
         return broken

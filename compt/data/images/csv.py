@@ -25,8 +25,8 @@ MAX_CELL = 2**24
 class CsvPairs(SkipBroken):
     """Image-text pairs from a table: a column of image paths, one or several of captions.
 
-    Rows without image path, or without caption where captions are read, count as broken, as do those with more
-    cells than the header. A cell may hold a JSON list of captions.
+    Rows without image path, or without caption where captions are read, count as broken, as do
+    those with more cells than the header. A cell may hold a JSON list of captions.
 
     Args:
         path: the table, with a header line, in UTF-8.
@@ -34,8 +34,8 @@ class CsvPairs(SkipBroken):
         image_key: column of image paths ('filepath' is read too, as open_clip writes it).
         caption_key: column or columns of captions ('title' is read too); None reads images alone.
         label_key: column of class names; ``classes`` are those in this table, sorted.
-        sep: what separates cells; by default a tab in .tsv files and where the header holds more tabs than
-            commas, else a comma.
+        sep: what separates cells; by default a tab in .tsv files and where the header holds more
+            tabs than commas, else a comma.
         max_broken: share of unreadable images above which reading stops; see :meth:`check`.
 
     Items: ``image`` RGB of any size, ``captions`` (empty with ``caption_key=None``), ``label``.
@@ -64,7 +64,11 @@ class CsvPairs(SkipBroken):
             raise ConfigError(f"sep={sep!r} is not one character.", where="csv")
         keys = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key or ())
         if not keys and caption_key is not None:
-            raise ConfigError("caption_key names no column.", where="csv", do="caption_key=None reads images alone.")
+            raise ConfigError(
+                "caption_key names no column.",
+                where="csv",
+                do="caption_key=None reads images alone.",
+            )
         rows = _Rows(self.path, sep)
         image, *captions = (rows.column(key) for key in (image_key, *keys))
         label = rows.column(label_key) if label_key is not None else None
@@ -73,8 +77,12 @@ class CsvPairs(SkipBroken):
         if label is not None:
             self.classes, self._labels = number(labels)
 
-    def _fill(self, rows: _Rows, image: int, captions: Sequence[int], label: int | None) -> list[str]:
-        """Pack image paths and, where there are columns for them, captions; return the class names."""
+    def _fill(
+        self, rows: _Rows, image: int, captions: Sequence[int], label: int | None
+    ) -> list[str]:
+        """Pack image paths and, where there are columns for them, captions; return the class
+        names.
+        """
         images, texts, labels = Packer(), Packer(), []
         for row in rows:
             cell = [value.strip() for value in row]
@@ -100,7 +108,11 @@ class CsvPairs(SkipBroken):
         if not self._images[index]:
             raise BrokenSample("its row has no image path, or more cells than the header")
         captions = self._captions(index)
-        return {"image": decode_file(self.where(index)), "captions": captions, "label": int(self._labels[index])}
+        return {
+            "image": decode_file(self.where(index)),
+            "captions": captions,
+            "label": int(self._labels[index]),
+        }
 
     def _captions(self, index: int) -> tuple[str, ...]:
         if self._texts is None:
@@ -120,9 +132,13 @@ class _Rows:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 first = file.readline(MAX_CELL)
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"The table cannot be read: {error}.", where=str(path), do="Check the path.") from error
+            raise DataError(
+                f"The table cannot be read: {error}.", where=str(path), do="Check the path."
+            ) from error
         if not first.strip():
-            raise DataError("The table is empty.", where=str(path), do="Its first line must name the columns.")
+            raise DataError(
+                "The table is empty.", where=str(path), do="Its first line must name the columns."
+            )
         tabs = path.suffix.lower() in (".tsv", ".tab") or first.count("\t") > first.count(",")
         self.sep = sep or ("\t" if tabs else ",")
         self.header = [name.strip() for name in next(csv.reader([first], delimiter=self.sep))]

@@ -19,16 +19,19 @@ BORDER = "\0"
 
 
 class FolderImages(SkipBroken):
-    """Images below a folder, at any depth; the first sub-folder on the way to an image is its class.
+    """Images below a folder, at any depth; the first sub-folder on the way to an image is its
+    class.
 
-    Order and labels are those of torchvision's ImageFolder. Differs: images directly in the folder have no class;
-    a sub-folder without images is none; names that begin with a dot are skipped; a folder that links lead to is
-    read once, where it lies if that is below the root. A million files take some seconds.
+    Order and labels are those of torchvision's ImageFolder. Differs: images directly in the folder
+    have no class; a sub-folder without images is none; names that begin with a dot are skipped; a
+    folder that links lead to is read once, where it lies if that is below the root. A million files
+    take some seconds.
 
     Args:
         path: the folder.
-        labels: whether sub-folders are classes; ``classes`` are those in this folder, sorted by name, so that a
-            split without some of them numbers the others differently: see :func:`compt.data.renumber`.
+        labels: whether sub-folders are classes; ``classes`` are those in this folder, sorted by
+            name, so that a split without some of them numbers the others differently: see
+            :func:`compt.data.renumber`.
         max_broken: share of unreadable images above which reading stops; see :meth:`check`.
 
     Items: ``image`` RGB of any size, ``captions`` (empty), ``label``.
@@ -43,7 +46,9 @@ class FolderImages(SkipBroken):
     def __init__(self, path: str | Path, *, labels: bool = True, max_broken: float = 0.01) -> None:
         if not isinstance(labels, bool):
             raise ConfigError(
-                f"labels={labels!r} is neither True nor False.", where="folder", do="True: sub-folders are classes."
+                f"labels={labels!r} is neither True nor False.",
+                where="folder",
+                do="True: sub-folders are classes.",
             )
         self.root = Path(path).expanduser()
         found = scan(self.root)
@@ -59,14 +64,19 @@ class FolderImages(SkipBroken):
 
     def read(self, index: int) -> Sample:
         """Read one image; raise BrokenSample where it cannot be."""
-        return {"image": decode_file(self.where(index)), "captions": (), "label": int(self._labels[index])}
+        return {
+            "image": decode_file(self.where(index)),
+            "captions": (),
+            "label": int(self._labels[index]),
+        }
 
 
 def scan(root: Path) -> dict[str, str]:
     """Find all images below a folder.
 
     Returns:
-        Folder, relative to the root, with slashes -> the sorted names of its images, joined by ``BORDER``.
+        Folder, relative to the root, with slashes -> the sorted names of its images, joined by
+        ``BORDER``.
 
     Raises:
         DataError: a folder cannot be read, or none holds images.
@@ -75,7 +85,9 @@ def scan(root: Path) -> dict[str, str]:
 
     start = os.path.realpath(root)
     seen = {str(parent) for parent in Path(start).parents}  # a link to one of these leads back here
-    queue = [(False, "", start)]  # links come last, so that what lies below the root keeps its own place
+    queue = [
+        (False, "", start)
+    ]  # links come last, so that what lies below the root keeps its own place
     found: dict[str, str] = {}
     others: set[str] = set()
     while queue:
@@ -98,7 +110,9 @@ def scan(root: Path) -> dict[str, str]:
 
 
 def _list(folder: Path) -> tuple[list[tuple[str, bool]], list[str]]:
-    """The sub-folders of a folder, and whether each is a link; the names of its files. Hidden ones are left out."""
+    """The sub-folders of a folder, and whether each is a link; the names of its files. Hidden ones
+    are left out.
+    """
     folders, files = [], []
     try:
         with os.scandir(folder) as entries:
@@ -136,7 +150,13 @@ def _top(folder: str) -> str:
 
 
 def _no_images(root: Path, extensions: tuple[str, ...], others: set[str]) -> DataError:
-    ends = f"the files there end in: {', '.join(sorted(others)[:8])}" if others else "there are no files"
+    ends = (
+        f"the files there end in: {', '.join(sorted(others)[:8])}"
+        if others
+        else "there are no files"
+    )
     return DataError(
-        "The folder holds no images.", where=str(root), do=f"Images end in {', '.join(extensions)}; {ends}."
+        "The folder holds no images.",
+        where=str(root),
+        do=f"Images end in {', '.join(extensions)}; {ends}.",
     )

@@ -1,4 +1,6 @@
-"""Image-text pairs, or images alone, in WebDataset shards: tar archives, read at random without unpacking."""
+"""Image-text pairs, or images alone, in WebDataset shards: tar archives, read at random without
+unpacking.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +27,26 @@ MAX_OPEN = 64
 class ShardPairs(SkipBroken):
     """Image-text pairs from local tar archives as img2dataset and WebDataset write them.
 
-    The members ``000017.jpg``, ``000017.txt`` and ``000017.json`` are one sample. Each archive's headers are
-    read once (10,000 samples in 0.4 s); where its members lie is then remembered in the cache folder until
-    the file changes.
+    The members ``000017.jpg``, ``000017.txt`` and ``000017.json`` are one sample. Each archive's
+    headers are read once (10,000 samples in 0.4 s); where its members lie is then remembered in the
+    cache folder until the file changes.
 
     Args:
         urls: path, pattern such as ``cc3m-{000..331}.tar``, or a list of these.
         max_broken: share of unreadable samples above which reading stops; see :meth:`check`.
         cache_dir: where the indexes are kept.
         image_keys: extensions of images; a sample has the first that is there.
-        caption_keys: where captions are, the first that is there counts: an extension whose text is the
-            caption, or ``json:key`` for a text or list of texts in a JSON member. None reads images alone.
+        caption_keys: where captions are, the first that is there counts: an extension whose text is
+            the caption, or ``json:key`` for a text or list of texts in a JSON member. None reads
+            images alone.
         label_key: key in the JSON member of a class name; ``classes`` are those that occur, sorted.
 
     Items: ``image`` RGB of any size, ``captions`` (empty with ``caption_keys=None``), ``label``.
 
     Raises:
         ConfigError: an option that cannot be.
-        DataError: an archive is missing, damaged or compressed, or no sample has an image and a caption, where
-            captions are read.
+        DataError: an archive is missing, damaged or compressed, or no sample has an image and a
+            caption, where captions are read.
     """
 
     def __init__(
@@ -56,27 +59,42 @@ class ShardPairs(SkipBroken):
         caption_keys: Sequence[str] | None = ("txt", "json:caption", "json:captions"),
         label_key: str | None = None,
     ) -> None:
-        lists = {"image_keys": image_keys} | ({} if caption_keys is None else {"caption_keys": caption_keys})
+        lists = {"image_keys": image_keys} | (
+            {} if caption_keys is None else {"caption_keys": caption_keys}
+        )
         for option, value in lists.items():
             if isinstance(value, str) or not value:
-                raise ConfigError(f"{option}={value!r} is not a list of member extensions.", where="webdataset")
+                raise ConfigError(
+                    f"{option}={value!r} is not a list of member extensions.", where="webdataset"
+                )
         self.paths = expand(urls)
         self.caption_keys = tuple(caption_keys or ())
         texts = dict.fromkeys(key.partition(":")[0] for key in self.caption_keys)
-        self._columns = {"image": 0, **{key: i + 1 for i, key in enumerate(dict.fromkeys([*texts, "json"]))}}
+        self._columns = {
+            "image": 0,
+            **{key: i + 1 for i, key in enumerate(dict.fromkeys([*texts, "json"]))},
+        }
         self.skipped = 0
-        """How many samples have no image, or no member with captions where these are read; they are left out."""
+        """How many samples have no image, or no member with captions where these are read; they are
+        left out.
+        """
         self._load(image_keys, tuple(texts), cache_dir)
         super().__init__(len(self._shard), max_broken=max_broken)
         self._labels = np.full(len(self), -1, np.int64)
         self._files = _OpenFiles()
         if label_key is not None:
-            self.classes, self._labels = number([self._class_name(i, label_key) for i in range(len(self))])
+            self.classes, self._labels = number(
+                [self._class_name(i, label_key) for i in range(len(self))]
+            )
             if not self.classes:
                 raise self._no_label(label_key)
 
-    def _load(self, image_keys: Sequence[str], texts: Sequence[str], cache_dir: str | Path | None) -> None:
-        """Index all archives: ``_spans`` int64 [N, columns, 2] (offset and size), ``_shard`` int32 [N]."""
+    def _load(
+        self, image_keys: Sequence[str], texts: Sequence[str], cache_dir: str | Path | None
+    ) -> None:
+        """Index all archives: ``_spans`` int64 [N, columns, 2] (offset and size), ``_shard`` int32
+        [N].
+        """
         spans, shards, keys = [], [], Packer()
         seen: set[str] = set()
         for shard, path in enumerate(self.paths):
@@ -86,14 +104,20 @@ class ShardPairs(SkipBroken):
             table = np.stack([index.find(image_keys), *others], axis=1)
             complete = table[:, 0, 0] >= 0
             if texts:
-                complete &= np.any([table[:, self._columns[text], 0] >= 0 for text in texts], axis=0)
+                complete &= np.any(
+                    [table[:, self._columns[text], 0] >= 0 for text in texts], axis=0
+                )
             chosen = np.flatnonzero(complete)
             spans.append(table[chosen])
             shards.append(np.full(len(chosen), shard, np.int32))
             self.skipped += len(table) - len(chosen)
             for i in chosen.tolist():
                 keys.add(index.keys[i])
-        self._spans, self._shard, self._keys = np.concatenate(spans), np.concatenate(shards), keys.packed()
+        self._spans, self._shard, self._keys = (
+            np.concatenate(spans),
+            np.concatenate(shards),
+            keys.packed(),
+        )
         if not len(self._shard):
             caption = f" and a caption ({', '.join(texts)})" if texts else ""
             raise DataError(
@@ -128,7 +152,9 @@ class ShardPairs(SkipBroken):
             else:
                 found = self._member(index, column).decode("utf-8", "replace")
             found = [found] if isinstance(found, str) else found if isinstance(found, list) else []
-            captions = tuple(text.strip() for text in found if isinstance(text, str) and text.strip())
+            captions = tuple(
+                text.strip() for text in found if isinstance(text, str) and text.strip()
+            )
             if captions:
                 return captions
         raise BrokenSample(f"it has no caption in {', '.join(self.caption_keys)}")
@@ -197,15 +223,21 @@ def _braces(pattern: str) -> list[str]:
     try:
         import braceexpand
     except ImportError as error:
-        raise ConfigError(f"'{pattern}' needs the package braceexpand.", do="pip install braceexpand") from error
+        raise ConfigError(
+            f"'{pattern}' needs the package braceexpand.", do="pip install braceexpand"
+        ) from error
     try:
         return list(braceexpand.braceexpand(pattern))
     except ValueError as error:
-        raise ConfigError(f"'{pattern}' is no brace pattern: {error}.", where="webdataset") from error
+        raise ConfigError(
+            f"'{pattern}' is no brace pattern: {error}.", where="webdataset"
+        ) from error
 
 
 class _OpenFiles:
-    """The archives that a process reads; each process opens its own, the least used are closed again."""
+    """The archives that a process reads; each process opens its own, the least used are closed
+    again.
+    """
 
     def __init__(self) -> None:
         self._open: OrderedDict[Path, int] = OrderedDict()
@@ -225,7 +257,9 @@ class _OpenFiles:
 
     def _close(self, close: Callable[[int], None] = os.close) -> None:
         while self._open:
-            close(self._open.popitem()[1])  # bound above: when the interpreter ends, modules go first
+            close(
+                self._open.popitem()[1]
+            )  # bound above: when the interpreter ends, modules go first
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -1,10 +1,11 @@
 """Text for language models: read from many kinds of files, tokenised once, given out in blocks.
 
-``dict(type='stdlib')`` needs no download; the others name a file, folder, pattern or list of these for each
-split, ``dict(type='jsonl', train='corpus/*.jsonl.gz', val='val.jsonl')``, beside the options of the source's class.
+``dict(type='stdlib')`` needs no download; the others name a file, folder, pattern or list of these
+for each split, ``dict(type='jsonl', train='corpus/*.jsonl.gz', val='val.jsonl')``, beside the
+options of the source's class.
 
-Every document is followed by the tokenizer's end mark; all documents of a split, in the order of the files, are
-one sequence of tokens, which is cut into blocks.
+Every document is followed by the tokenizer's end mark; all documents of a split, in the order of
+the files, are one sequence of tokens, which is cut into blocks.
 """
 
 from __future__ import annotations
@@ -56,20 +57,25 @@ def text_splits(cfg: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(split for split in sort_options(cfg, SOURCES, COMMON)[1] if split != "train")
 
 
-def open_tokens(cfg: Mapping[str, Any], split: str, tokenizer: Tokenizer, context: int) -> TokenBlocks:
+def open_tokens(
+    cfg: Mapping[str, Any], split: str, tokenizer: Tokenizer, context: int
+) -> TokenBlocks:
     """Open one split, tokenised now if the cache does not hold it undamaged.
 
     Several processes may call this at once: one tokenises, the others wait.
 
     Args:
-        cfg: ``dict(type=..., ...)``; ``cache_dir`` moves the cache, ``num_samples`` is for plans and not read here.
+        cfg: ``dict(type=..., ...)``; ``cache_dir`` moves the cache, ``num_samples`` is for plans
+            and not read here.
         split: 'train' or one of :func:`text_splits`.
         tokenizer: what turns text into numbers.
         context: how many tokens of a block are predicted.
 
     Raises:
-        ConfigError: unknown type, split or option, or one that cannot be; ids that the tokenizer should not give.
-        DataError: the data is missing, damaged, empty or shorter than a block, or the cache cannot be written.
+        ConfigError: unknown type, split or option, or one that cannot be; ids that the tokenizer
+            should not give.
+        DataError: the data is missing, damaged, empty or shorter than a block, or the cache cannot
+            be written.
     """
     kind, files, settings, common = sort_options(cfg, SOURCES, COMMON)
     paths = files_of(split, kind, files)

@@ -50,7 +50,8 @@ def package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise DataError(
-            f"This text is read with {name.split('.')[0]}, which cannot be loaded: {error}.", do=INSTALL
+            f"This text is read with {name.split('.')[0]}, which cannot be loaded: {error}.",
+            do=INSTALL,
         ) from error
 
 
@@ -66,7 +67,8 @@ def locate(url: str | Path) -> tuple[Any, str]:
 
 
 def find(paths: str | Path | Sequence[str | Path], pattern: str) -> tuple[File, ...]:
-    """All files of a path, folder, glob pattern or list of these, in the order given, each of them sorted.
+    """All files of a path, folder, glob pattern or list of these, in the order given, each of them
+    sorted.
 
     Args:
         paths: local, or URLs of fsspec.
@@ -92,18 +94,29 @@ def _files(system: Any, path: str, pattern: str) -> list[File]:
         return [_describe(system, path, system.info(path))]
     if system.isdir(path):
         below = system.find(path, detail=True)
-        return described(system, {name: info for name, info in below.items() if _counts(name, path, pattern)})
+        return described(
+            system, {name: info for name, info in below.items() if _counts(name, path, pattern)}
+        )
     if not re.search(r"[*?\[]", path):
         return []
-    matches = {name: info for name, info in system.glob(path, detail=True).items() if "/." in path or "/." not in name}
+    matches = {
+        name: info
+        for name, info in system.glob(path, detail=True).items()
+        if "/." in path or "/." not in name
+    }
     files = described(system, matches)
     return files or [file for folder in sorted(matches) for file in _files(system, folder, pattern)]
 
 
 def described(system: Any, found: Mapping[str, dict[str, Any]]) -> list[File]:
     """The files among what a file system lists, sorted; of links, what they lead to."""
-    resolved = {path: system.info(path) if info.get("islink") else info for path, info in sorted(found.items())}
-    return [_describe(system, path, info) for path, info in resolved.items() if info["type"] == "file"]
+    resolved = {
+        path: system.info(path) if info.get("islink") else info
+        for path, info in sorted(found.items())
+    }
+    return [
+        _describe(system, path, info) for path, info in resolved.items() if info["type"] == "file"
+    ]
 
 
 def _describe(system: Any, path: str, info: dict[str, Any]) -> File:
@@ -129,10 +142,18 @@ def _counts(path: str, folder: str, pattern: str) -> bool:
 def _nothing(system: Any, path: str, url: str, pattern: str) -> DataError:
     """The error for a path without files."""
     if system.isdir(path):
-        return DataError(f"The folder has no files '{pattern}'.", where=url, do="Name them with pattern='...'.")
+        return DataError(
+            f"The folder has no files '{pattern}'.", where=url, do="Name them with pattern='...'."
+        )
     folder, _, name = path.rstrip("/").rpartition("/")
-    beside = [entry.rpartition("/")[2] for entry in system.ls(folder, detail=False)] if system.isdir(folder) else []
-    return DataError(f"There is no file '{name}'.{did_you_mean(name, beside)}", where=url, do="Check the path.")
+    beside = (
+        [entry.rpartition("/")[2] for entry in system.ls(folder, detail=False)]
+        if system.isdir(folder)
+        else []
+    )
+    return DataError(
+        f"There is no file '{name}'.{did_you_mean(name, beside)}", where=url, do="Check the path."
+    )
 
 
 @contextmanager
@@ -144,9 +165,13 @@ def opened(file: File) -> Iterator[tuple[Any, Any]]:
     """
     core = package("fsspec.core")
     if file.path.endswith(".zst") and package("fsspec.utils").infer_compression(file.path) is None:
-        raise DataError("zstandard is needed to read .zst files.", where=file.name, do="pip install zstandard")
+        raise DataError(
+            "zstandard is needed to read .zst files.", where=file.name, do="pip install zstandard"
+        )
     with reading(file.name):
-        handle = core.OpenFile(file.system, file.path, "rt", compression="infer", encoding="utf-8-sig")
+        handle = core.OpenFile(
+            file.system, file.path, "rt", compression="infer", encoding="utf-8-sig"
+        )
         with handle as text:
             yield text, handle.fobjects[0]
 
@@ -165,4 +190,6 @@ def reading(where: str, do: str = "If it was cut short, fetch it again.") -> Ite
             do="Convert it: iconv -f LATIN1 -t UTF-8. If it is no text, leave it out by a pattern.",
         ) from error
     except Exception as error:  # file systems and decompressors raise what they like
-        raise DataError(f"It cannot be read: {type(error).__name__}: {error}.", where=where, do=do) from error
+        raise DataError(
+            f"It cannot be read: {type(error).__name__}: {error}.", where=where, do=do
+        ) from error

@@ -19,9 +19,9 @@ class Piece(NamedTuple):
 def pieces(chunks: Iterable[str], separator: str = "") -> Iterator[Piece]:
     """Cut a stream of text into documents at a separator, which is dropped, and these into pieces.
 
-    A document longer than ``PIECE`` characters is cut after the last line end that leaves a piece short enough,
-    else before the last space, else anywhere. Where ``chunks`` are cut makes no difference. Documents of white
-    space only, up to the length of a piece, are left out.
+    A document longer than ``PIECE`` characters is cut after the last line end that leaves a piece
+    short enough, else before the last space, else anywhere. Where ``chunks`` are cut makes no
+    difference. Documents of white space only, up to the length of a piece, are left out.
     """
     rest, begun = "", False
     for chunk in chunks:

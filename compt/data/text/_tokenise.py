@@ -45,7 +45,8 @@ class Tokenizer(Protocol):
 def tokenised(source: Source, tokenizer: Tokenizer, cache_dir: str | Path | None = None) -> Tokens:
     """Return the tokens of all documents, made now if the cache does not hold them undamaged.
 
-    Memory does not grow with the text. Several processes may call this at once: one works, the others wait.
+    Memory does not grow with the text. Several processes may call this at once: one works, the
+    others wait.
 
     Raises:
         ConfigError: the tokenizer gives ids that it should not.
@@ -53,7 +54,15 @@ def tokenised(source: Source, tokenizer: Tokenizer, cache_dir: str | Path | None
     """
     files = [(file.name, file.size, file.stamp) for file in source.files]
     dtype = "uint16" if tokenizer.size <= 1 << 16 else "uint32"
-    key = key_of(FORMAT, source.kind, source.options, files, tokenizer.fingerprint, tokenizer.size, tokenizer.eos)
+    key = key_of(
+        FORMAT,
+        source.kind,
+        source.options,
+        files,
+        tokenizer.fingerprint,
+        tokenizer.size,
+        tokenizer.eos,
+    )
     return once(
         f"tokens/{source.kind}-{key}.bin",
         cache_dir,
@@ -64,7 +73,9 @@ def tokenised(source: Source, tokenizer: Tokenizer, cache_dir: str | Path | None
 
 
 def _intact(file: Path, dtype: str) -> Tokens | None:
-    """What the cache holds, None if that is nothing or damaged; read through only if its date is not as written."""
+    """What the cache holds, None if that is nothing or damaged; read through only if its date is
+    not as written.
+    """
     try:
         facts: dict[str, Any] = json.loads(file.with_suffix(".json").read_text("utf-8"))
         stat, count = file.stat(), int(facts["num_tokens"])
@@ -72,7 +83,9 @@ def _intact(file: Path, dtype: str) -> Tokens | None:
             return None
         if stat.st_mtime_ns != facts["mtime_ns"] and sha256(file) != facts["sha256"]:
             return None
-        return Tokens((Span(file, dtype, 0, count),), int(facts["num_bytes"]), int(facts["skipped"]))
+        return Tokens(
+            (Span(file, dtype, 0, count),), int(facts["num_bytes"]), int(facts["skipped"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -81,7 +94,11 @@ def _tokenise(source: Source, tokenizer: Tokenizer, file: Path, dtype: str) -> T
     """Write tokens and facts; the caller holds the lock."""
     sweep(file.parent, f".{file.stem}*.tmp")
     digest, count, num_bytes = hashlib.sha256(), 0, 0
-    with atomic(file) as part, part.open("wb") as out, progress("tokenising", source.total) as advance:
+    with (
+        atomic(file) as part,
+        part.open("wb") as out,
+        progress("tokenising", source.total) as advance,
+    ):
         for texts, ends, size in _batches(source):
             tokens = _encode(tokenizer, texts, ends).astype(dtype)
             out.write(tokens.data)
@@ -90,16 +107,28 @@ def _tokenise(source: Source, tokenizer: Tokenizer, file: Path, dtype: str) -> T
             advance(source.done)
         if not count:
             none = f": {source.skipped} rows or files have none" if source.skipped else ""
-            raise DataError(f"There is no text{none}.", where=source.where, do="Check the files and options.")
-    facts = dict(num_tokens=count, num_bytes=num_bytes, skipped=source.skipped, dtype=dtype, source=source.where)
-    facts |= dict(sha256=digest.hexdigest(), mtime_ns=file.stat().st_mtime_ns, tokenizer=tokenizer.fingerprint)
+            raise DataError(
+                f"There is no text{none}.", where=source.where, do="Check the files and options."
+            )
+    facts = dict(
+        num_tokens=count,
+        num_bytes=num_bytes,
+        skipped=source.skipped,
+        dtype=dtype,
+        source=source.where,
+    )
+    facts |= dict(
+        sha256=digest.hexdigest(), mtime_ns=file.stat().st_mtime_ns, tokenizer=tokenizer.fingerprint
+    )
     with atomic(file.with_suffix(".json")) as part:
         part.write_text(json.dumps(facts), "utf-8")
     return Tokens((Span(file, dtype, 0, count),), num_bytes, source.skipped)
 
 
 def _batches(source: Source) -> Iterator[tuple[list[str], list[bool], int]]:
-    """Pieces of documents in batches: texts, whether each ends a document, and their UTF-8 bytes."""
+    """Pieces of documents in batches: texts, whether each ends a document, and their UTF-8
+    bytes.
+    """
     texts, ends, num_bytes = list[str](), list[bool](), 0
     for piece in source.pieces():
         text, size = _utf8(piece.text)

@@ -66,7 +66,8 @@ class TextFiles(Source):
         paths: file, folder, pattern or list of these; fsspec URLs too.
         split: not read.
         separator: what stands between the documents of a file; a blank line is ``'\\n\\n'``.
-        pattern: names of the files that count in a folder and those below it; compressed ones need no own pattern.
+        pattern: names of the files that count in a folder and those below it; compressed ones need
+            no own pattern.
 
     Raises:
         ConfigError: an option that cannot be.
@@ -83,8 +84,12 @@ class TextFiles(Source):
         separator: str | None = None,
         pattern: str = "*.txt",
     ) -> None:
-        self.separator = text_option(self.kind, "separator", separator) if separator is not None else ""
-        super().__init__(find(paths, text_option(self.kind, "pattern", pattern)), separator=self.separator)
+        self.separator = (
+            text_option(self.kind, "separator", separator) if separator is not None else ""
+        )
+        super().__init__(
+            find(paths, text_option(self.kind, "pattern", pattern)), separator=self.separator
+        )
 
     def read(self, file: File) -> Iterator[tuple[Piece, int]]:
         """Read a file chunk by chunk."""

@@ -69,7 +69,12 @@ class JsonLines(Rows):
     kind = "jsonl"
 
     def __init__(
-        self, paths: str | Path | Sequence[str | Path], split: str, *, key: str = "text", pattern: str = "*.jsonl"
+        self,
+        paths: str | Path | Sequence[str | Path],
+        split: str,
+        *,
+        key: str = "text",
+        pattern: str = "*.jsonl",
     ) -> None:
         super().__init__(find(paths, text_option(self.kind, "pattern", pattern)), key)
 
@@ -89,9 +94,15 @@ class JsonLines(Rows):
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"The line is no JSON: {error}.", where=where, do="Correct or remove it.") from error
+            raise DataError(
+                f"The line is no JSON: {error}.", where=where, do="Correct or remove it."
+            ) from error
         if not isinstance(row, dict):
-            raise DataError("The line is no JSON object.", where=where, do=f'Write it as {{"{self.key}": "..."}}.')
+            raise DataError(
+                "The line is no JSON object.",
+                where=where,
+                do=f'Write it as {{"{self.key}": "..."}}.',
+            )
         return row
 
 
@@ -106,18 +117,26 @@ class Parquet(Rows):
 
     Raises:
         ConfigError: an option that cannot be.
-        DataError: no such files; while reading, a damaged file, no such column, or pyarrow is missing.
+        DataError: no such files; while reading, a damaged file, no such column, or pyarrow is
+            missing.
     """
 
     kind = "parquet"
 
     def __init__(
-        self, paths: str | Path | Sequence[str | Path], split: str, *, key: str = "text", pattern: str = "*.parquet"
+        self,
+        paths: str | Path | Sequence[str | Path],
+        split: str,
+        *,
+        key: str = "text",
+        pattern: str = "*.parquet",
     ) -> None:
         super().__init__(find(paths, text_option(self.kind, "pattern", pattern)), key)
 
     def rows(self, file: File) -> Iterator[tuple[Any, int]]:
-        """Read one row group after the other, a few rows at a time; buffers keep row groups out of memory."""
+        """Read one row group after the other, a few rows at a time; buffers keep row groups out of
+        memory.
+        """
         parquet = package("pyarrow.parquet")
         with file.system.open(file.path, "rb") as raw:
             table = parquet.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
@@ -135,19 +154,22 @@ class SavedDatasets(Rows):
     """A column of Hugging Face datasets as ``save_to_disk`` leaves them.
 
     Args:
-        paths: folder or list of folders; fsspec URLs too. Of a DatasetDict the part named like the split counts;
-            its subfolders, such as ``'corpus/validation'``, are datasets too.
+        paths: folder or list of folders; fsspec URLs too. Of a DatasetDict the part named like the
+            split counts; its subfolders, such as ``'corpus/validation'``, are datasets too.
         split: of the part that counts.
         key: the column of texts.
 
     Raises:
         ConfigError: an option that cannot be.
-        DataError: no such dataset or part; while reading, no such column, or the package datasets is missing.
+        DataError: no such dataset or part; while reading, no such column, or the package datasets
+            is missing.
     """
 
     kind = "datasets"
 
-    def __init__(self, paths: str | Path | Sequence[str | Path], split: str, *, key: str = "text") -> None:
+    def __init__(
+        self, paths: str | Path | Sequence[str | Path], split: str, *, key: str = "text"
+    ) -> None:
         folders = (paths,) if isinstance(paths, str | Path) else paths
         super().__init__([_dataset(str(folder), split) for folder in folders], key)
 
@@ -178,9 +200,13 @@ def _dataset(url: str, split: str) -> File:
             path = f"{path}/{split}"
         if not system.isfile(f"{path}/state.json"):
             raise DataError(
-                "This is no saved dataset.", where=url, do="Give the folder that save_to_disk of datasets has written."
+                "This is no saved dataset.",
+                where=url,
+                do="Give the folder that save_to_disk of datasets has written.",
             )
         below = described(system, system.find(path, detail=True))
-    digest = hashlib.sha256(json.dumps([(file.name, file.size, file.stamp) for file in below]).encode())
+    digest = hashlib.sha256(
+        json.dumps([(file.name, file.size, file.stamp) for file in below]).encode()
+    )
     name = path if below[0].local else system.unstrip_protocol(path)
     return File(name, sum(file.size for file in below), digest.hexdigest(), system, path)

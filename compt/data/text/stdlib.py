@@ -1,4 +1,6 @@
-"""The source text of Python's standard library: text that needs no download, for first runs and tests."""
+"""The source text of Python's standard library: text that needs no download, for first runs and
+tests.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,9 @@ TESTS = frozenset({"test", "tests", "idle_test"})
 class Stdlib(Source):
     """The .py files of the standard library of the Python that runs, one document each.
 
-    Python 3.11.7 has 1,786 of them, 31.5 MB: 1,721 (30.6 MB) in train and 65 (0.9 MB) in val, told apart by a hash
-    of their path below the library, so that versions agree. Files that are not UTF-8 are left out.
+    Python 3.11.7 has 1,786 of them, 31.5 MB: 1,721 (30.6 MB) in train and 65 (0.9 MB) in val, told
+    apart by a hash of their path below the library, so that versions agree. Files that are not
+    UTF-8 are left out.
 
     Args:
         paths: not read.
@@ -41,9 +44,15 @@ class Stdlib(Source):
 
     def __init__(self, paths: None, split: str, *, tests: bool = True) -> None:
         if not isinstance(tests, bool):
-            raise ConfigError(f"tests={tests!r} is not True or False.", where="data of type 'stdlib'")
+            raise ConfigError(
+                f"tests={tests!r} is not True or False.", where="data of type 'stdlib'"
+            )
         root = Path(sysconfig.get_path("stdlib"))
-        chosen = [path for path in _sources(root, FOREIGN if tests else FOREIGN | TESTS) if split_of(path) == split]
+        chosen = [
+            path
+            for path in _sources(root, FOREIGN if tests else FOREIGN | TESTS)
+            if split_of(path) == split
+        ]
         if not chosen:
             raise DataError(
                 "The source text of Python's standard library is not on this machine.",

@@ -21,10 +21,12 @@ SCAN = 1 << 22
 
 
 class TokenFiles:
-    """Tokens made elsewhere, with whatever separates documents: one sequence, in the order of the files.
+    """Tokens made elsewhere, with whatever separates documents: one sequence, in the order of the
+    files.
 
     Args:
-        paths: .npy files, or others that hold nothing but numbers; local file, folder, pattern or list of these.
+        paths: .npy files, or others that hold nothing but numbers; local file, folder, pattern or
+            list of these.
         split: not read.
         dtype: type of the numbers, where the file is no .npy.
         header: bytes before the first number, where the file is no .npy.
@@ -61,12 +63,18 @@ class TokenFiles:
         except TypeError:
             integer = False
         if not integer or dtype is None:
-            raise ConfigError(f"dtype={dtype!r} is no integer type of NumPy.", where=where, do="For example 'uint16'.")
+            raise ConfigError(
+                f"dtype={dtype!r} is no integer type of NumPy.",
+                where=where,
+                do="For example 'uint16'.",
+            )
         if isinstance(header, bool) or not isinstance(header, int) or header < 0:
             raise ConfigError(f"header={header!r} is not a number of bytes from 0 on.", where=where)
         number = isinstance(bytes_per_token, int | float) and not isinstance(bytes_per_token, bool)
         if bytes_per_token is not None and not (number and 0 < bytes_per_token < float("inf")):
-            raise ConfigError(f"bytes_per_token={bytes_per_token!r} is not a number above 0.", where=where)
+            raise ConfigError(
+                f"bytes_per_token={bytes_per_token!r} is not a number above 0.", where=where
+            )
 
     @property
     def where(self) -> str:
@@ -81,7 +89,9 @@ class TokenFiles:
         """
         files = [(file.name, file.size, file.stamp) for file in self.files]
         key = key_of([(span.dtype, span.offset) for span in self.spans], files)
-        ranges = once(f"tokens/ids-{key}.json", cache_dir, find=self._ranges, make=self._scan, megabytes=1)
+        ranges = once(
+            f"tokens/ids-{key}.json", cache_dir, find=self._ranges, make=self._scan, megabytes=1
+        )
         for span, (low, high) in zip(self.spans, ranges, strict=True):
             if low < 0 or high >= size:
                 raise DataError(
@@ -90,7 +100,10 @@ class TokenFiles:
                     do=f"Name the tokenizer that made it, and check dtype='{span.dtype}' and header.",
                 )
         count = sum(span.count for span in self.spans)
-        return Tokens(self.spans, None if self.bytes_per_token is None else round(count * self.bytes_per_token))
+        return Tokens(
+            self.spans,
+            None if self.bytes_per_token is None else round(count * self.bytes_per_token),
+        )
 
     def _ranges(self, file: Path) -> list[tuple[int, int]] | None:
         """What a scan has left, None if that is nothing or damaged."""
@@ -120,14 +133,20 @@ class TokenFiles:
 def _span(file: File, dtype: str, header: int) -> Span:
     """The tokens of a file."""
     if not file.local:
-        raise DataError("Files of tokens are mapped into memory and must be local.", where=file.name, do="Fetch them.")
+        raise DataError(
+            "Files of tokens are mapped into memory and must be local.",
+            where=file.name,
+            do="Fetch them.",
+        )
     path = Path(file.path)
     if path.suffix == ".npy":
         with reading(file.name):
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise DataError(
-                f"The array is {array.dtype} {list(array.shape)}.", where=file.name, do="Save integers in one row."
+                f"The array is {array.dtype} {list(array.shape)}.",
+                where=file.name,
+                do="Save integers in one row.",
             )
         return Span(path, array.dtype.str, array.offset, len(array))
     item = np.dtype(dtype).itemsize

@@ -57,10 +57,11 @@ class Tokens:
 
 
 class TokenBlocks(Dataset):
-    """A sequence of tokens in blocks of ``context + 1``, each beginning with the last token of the one before.
+    """A sequence of tokens in blocks of ``context + 1``, each beginning with the last token of the
+    one before.
 
-    So every token but the first is predicted exactly once, each in its block alone; fewer than ``context`` at the
-    end, which fill no block, are left out.
+    So every token but the first is predicted exactly once, each in its block alone; fewer than
+    ``context`` at the end, which fill no block, are left out.
 
     Args:
         tokens: more than ``context`` of them.
@@ -68,13 +69,18 @@ class TokenBlocks(Dataset):
 
     Items: ``tokens`` int64 [context + 1].
 
-    ``num_tokens`` counts all tokens, end marks with them; ``num_bytes`` the UTF-8 bytes of their text, None where
-    that is not known; ``skipped`` the rows or files left out, as they hold no text.
+    ``num_tokens`` counts all tokens, end marks with them; ``num_bytes`` the UTF-8 bytes of their
+    text, None where that is not known; ``skipped`` the rows or files left out, as they hold no
+    text.
     """
 
     def __init__(self, tokens: Tokens, context: int) -> None:
         self.context = context
-        self.num_tokens, self.num_bytes, self.skipped = tokens.num_tokens, tokens.num_bytes, tokens.skipped
+        self.num_tokens, self.num_bytes, self.skipped = (
+            tokens.num_tokens,
+            tokens.num_bytes,
+            tokens.skipped,
+        )
         self._spans = tuple(span for span in tokens.spans if span.count)
         self._ends = np.cumsum([span.count for span in self._spans])
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()

@@ -41,7 +41,8 @@ def model_config(
 
     Args:
         vocab_size: where the member's dict has none.
-        context: tokens that the model must take, and its positions where the dict has none; None: any number.
+        context: tokens that the model must take, and its positions where the dict has none; None:
+            any number.
 
     Raises:
         ConfigError: unknown model, key or value, or a vocabulary or positions that do not suffice.
@@ -59,31 +60,51 @@ def model_config(
     return config
 
 
-def _from_dict(member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None) -> PreTrainedConfig:
+def _from_dict(
+    member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None
+) -> PreTrainedConfig:
     given = json.loads(json.dumps(member.model))
     kind = given.pop("model_type", None)
     if kind not in DECODERS:
         raise _unknown_kind(member.name, kind)
     cls = CONFIG_MAPPING[kind]
-    filled = {"vocab_size": vocab_size, "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
+    filled = {
+        "vocab_size": vocab_size,
+        "bos_token_id": tokenizer.bos,
+        "eos_token_id": tokenizer.eos,
+    }
     filled["pad_token_id"] = tokenizer.pad
     try:
         default = set(vars(cls()))
         known = default | set(cls.attribute_map)
-        if context is not None and POSITIONS in known and cls.attribute_map.get(POSITIONS) not in given:
+        if (
+            context is not None
+            and POSITIONS in known
+            and cls.attribute_map.get(POSITIONS) not in given
+        ):
             filled[POSITIONS] = context
         config = AutoConfig.for_model(kind, **{**filled, **given})
     except Exception as error:  # each config class has its own
-        raise ConfigError(f"The model of member '{member.name}' cannot be: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"The model of member '{member.name}' cannot be: {type(error).__name__}: {error}"
+        ) from error
     extra = set(vars(config)) - default
-    faults = [f"model.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) & extra)]
+    faults = [
+        f"model.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) & extra)
+    ]
     if faults:
-        raise ConfigError(f"The model of member '{member.name}' is no config of '{kind}': {' '.join(faults)}")
+        raise ConfigError(
+            f"The model of member '{member.name}' is no config of '{kind}': {' '.join(faults)}"
+        )
     return config
 
 
 def _unknown_kind(name: str, kind: Any) -> ConfigError:
-    what = "has no model_type" if kind is None else f"has model_type '{kind}', which is no decoder-only language model"
+    what = (
+        "has no model_type"
+        if kind is None
+        else f"has model_type '{kind}', which is no decoder-only language model"
+    )
     near = did_you_mean(kind, DECODERS) if kind is not None and kind not in CONFIG_MAPPING else ""
     return ConfigError(
         f"The model of member '{name}' {what}.{near}",
@@ -103,12 +124,18 @@ def _from_files(member: Member) -> PreTrainedConfig:
         ) from error
 
 
-def check_config(name: str, config: PreTrainedConfig, tokenizer: LmTokenizer | Ids, context: int | None) -> None:
-    """Raise ConfigError unless the config is of a decoder-only model that takes the tokens and the context."""
+def check_config(
+    name: str, config: PreTrainedConfig, tokenizer: LmTokenizer | Ids, context: int | None
+) -> None:
+    """Raise ConfigError unless the config is of a decoder-only model that takes the tokens and the
+    context.
+    """
     if config.model_type not in DECODERS or config.is_encoder_decoder:
         raise _unknown_kind(name, config.model_type)
     if config.get_text_config(decoder=True) is not config:
-        raise ConfigError(f"The model of member '{name}' is of several parts.", do="Use its text model's config.")
+        raise ConfigError(
+            f"The model of member '{name}' is of several parts.", do="Use its text model's config."
+        )
     if config.vocab_size < tokenizer.size:
         raise ConfigError(
             f"The model of member '{name}' has {config.vocab_size} tokens, the tokenizer {tokenizer.size}.",
@@ -131,17 +158,24 @@ def check_config(name: str, config: PreTrainedConfig, tokenizer: LmTokenizer | I
 def _special(config: PreTrainedConfig) -> dict[str, list[int]]:
     """The ids of special tokens that a config names."""
     found = {kind: getattr(config, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad")}
-    return {kind: ids if isinstance(ids, list) else [ids] for kind, ids in found.items() if ids is not None}
+    return {
+        kind: ids if isinstance(ids, list) else [ids]
+        for kind, ids in found.items()
+        if ids is not None
+    }
 
 
 def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
     """Build a model with fresh float32 weights on the current device.
 
     Raises:
-        ConfigError: transformers refuses the sizes, or the family's logits are more than an output layer's.
+        ConfigError: transformers refuses the sizes, or the family's logits are more than an output
+            layer's.
     """
     try:
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention, dtype=torch.float32
+        )
     except Exception as error:  # transformers raises what it likes
         raise ConfigError(
             f"transformers cannot build the model of member '{name}': {type(error).__name__}: {error}",
@@ -152,14 +186,19 @@ def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedMode
 
 
 def check_head(name: str, model: PreTrainedModel) -> None:
-    """Raise ConfigError where a family's own forward does more than its output layer after the final norm.
+    """Raise ConfigError where a family's own forward does more than its output layer after the
+    final norm.
 
     Some scale or cap the logits, or add a loss for their experts; here that would be left out.
     """
     head, decoder = model.get_output_embeddings(), model.get_decoder()
-    hidden = torch.zeros(1, 1, head.weight.shape[-1], device=head.weight.device, dtype=head.weight.dtype)
+    hidden = torch.zeros(
+        1, 1, head.weight.shape[-1], device=head.weight.device, dtype=head.weight.dtype
+    )
     ids = torch.zeros(1, 1, device=head.weight.device, dtype=torch.long)
-    decoder.forward = lambda *args, **kwargs: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=hidden)
+    decoder.forward = lambda *args, **kwargs: BaseModelOutputWithPastAndCrossAttentions(
+        last_hidden_state=hidden
+    )
     try:
         plain = _operators(lambda: head(hidden)) == _operators(lambda: model(input_ids=ids))
     except (AttributeError, TypeError, RuntimeError):  # it reads more than the hidden states
@@ -180,7 +219,9 @@ def _operators(run: Callable[[], Any]) -> list[str]:
     names: list[str] = []
 
     class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             if not func.is_view:
                 names.append(func.name())
             return func(*args, **(kwargs or {}))
@@ -208,7 +249,8 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
     """Load the weights of a folder in float32, strictly.
 
     Raises:
-        ConfigError: the weights are damaged or another model's; names the first tensors that differ.
+        ConfigError: the weights are damaged or another model's; names the first tensors that
+            differ.
     """
     try:
         with quiet():

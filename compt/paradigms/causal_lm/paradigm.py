@@ -26,21 +26,27 @@ ATTENTIONS = ("sdpa", "eager")
 
 
 class CausalLm(Sourced):
-    """Language models as transformers builds them: mean cross entropy of each token given those before it.
+    """Language models as transformers builds them: mean cross entropy of each token given those
+    before it.
 
-    A member's ``model`` is a config dict with ``model_type`` (``'llama'``, ``'qwen3'``, ``'gpt2'``, ...), a folder
-    with a config.json, or a name that is in the cache or can be downloaded; weights are always fresh. What the
-    dict leaves out of vocabulary, special tokens and positions is filled in from the tokenizer and the context.
-    All members share the vocabulary, so that teacher and student read, and predict, the same tokens.
+    A member's ``model`` is a config dict with ``model_type`` (``'llama'``, ``'qwen3'``, ``'gpt2'``,
+    ...), a folder with a config.json, or a name that is in the cache or can be downloaded; weights
+    are always fresh. What the dict leaves out of vocabulary, special tokens and positions is filled
+    in from the tokenizer and the context. All members share the vocabulary, so that teacher and
+    student read, and predict, the same tokens.
 
-    An exported folder loads with ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained``, and
-    so in lm-evaluation-harness: ``lm_eval --model hf --model_args pretrained=FOLDER --tasks ...``.
+    An exported folder loads with ``AutoModelForCausalLM.from_pretrained`` and
+    ``AutoTokenizer.from_pretrained``, and so in lm-evaluation-harness: ``lm_eval --model hf
+    --model_args pretrained=FOLDER --tasks ...``.
 
     Args:
-        data: what to train on and measure on; see :mod:`compt.data.text`. ``num_samples`` in it is the size of the
-            training set, in blocks of ``context`` tokens, for plans made where the data is not.
-        context: tokens that the model reads at once; by default the members' max_position_embeddings.
-        tokenizer: folder or name that ``AutoTokenizer`` loads; None reads the bytes of UTF-8, without any download.
+        data: what to train on and measure on; see :mod:`compt.data.text`. ``num_samples`` in it is
+            the size of the training set, in blocks of ``context`` tokens, for plans made where the
+            data is not.
+        context: tokens that the model reads at once; by default the members'
+            max_position_embeddings.
+        tokenizer: folder or name that ``AutoTokenizer`` loads; None reads the bytes of UTF-8,
+            without any download.
         attention: 'sdpa' (torch's fused kernels) or 'eager', for models that have no other.
         eval_blocks: blocks of each held-out split to measure, evenly spaced; None measures all.
     """
@@ -61,7 +67,9 @@ class CausalLm(Sourced):
         if attention not in ATTENTIONS:
             near = did_you_mean(attention, ATTENTIONS)
             raise ConfigError(
-                f"No attention '{attention}'.{near}", where="paradigm causal_lm", do=f"One of {ATTENTIONS}."
+                f"No attention '{attention}'.{near}",
+                where="paradigm causal_lm",
+                do=f"One of {ATTENTIONS}.",
             )
         for key, number in (("context", context), ("eval_blocks", eval_blocks)):
             if number is not None and number < 1:
@@ -83,48 +91,64 @@ class CausalLm(Sourced):
         """Build a model of transformers, with float32 weights.
 
         Raises:
-            ConfigError: unknown model or key, sizes that transformers refuses, or a vocabulary or positions that the
-                tokenizer, the context or the members before do not agree with.
+            ConfigError: unknown model or key, sizes that transformers refuses, or a vocabulary or
+                positions that the tokenizer, the context or the members before do not agree with.
         """
         planned = torch.get_default_device().type == "meta" and self._tokenizer is not None
         says = isinstance(member.model, Mapping) and "vocab_size" in member.model
-        tokenizer = UNKNOWN if (planned and says) or self._bare else self.tokenizer  # plans need none to be there
+        tokenizer = (
+            UNKNOWN if (planned and says) or self._bare else self.tokenizer
+        )  # plans need none to be there
         size = self._input.get("vocab_size") or tokenizer.size
         config = models.model_config(member, tokenizer, size, self.context)
         self._input.hold(member.name, "vocab_size", config.vocab_size)
-        self._input.hold(member.name, "context", self.context or getattr(config, models.POSITIONS, None))
+        self._input.hold(
+            member.name, "context", self.context or getattr(config, models.POSITIONS, None)
+        )
         return models.build(member.name, config, self.attention)
 
     def _length(self) -> int:
         length = self.context or self._input["context"]
         if length is None:
-            raise ConfigError("The models name no context.", where="paradigm.context", do="For example context=512.")
+            raise ConfigError(
+                "The models name no context.",
+                where="paradigm.context",
+                do="For example context=512.",
+            )
         return length
 
     def build_dataset(self, split: str) -> Dataset:
         """Open a split as ``dict(tokens=int64 [context + 1])`` samples."""
         blocks = open_tokens(self.source(), split, self.tokenizer, self._length())
-        self._tokens_a_byte[split] = blocks.num_tokens / blocks.num_bytes if blocks.num_bytes else None
+        self._tokens_a_byte[split] = (
+            blocks.num_tokens / blocks.num_bytes if blocks.num_bytes else None
+        )
         if split == "train" or self.eval_blocks is None or self.eval_blocks >= len(blocks):
             return blocks
         chosen = torch.linspace(0, len(blocks) - 1, self.eval_blocks, dtype=torch.float64)
         return Subset(blocks, chosen.round().long().tolist())
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
-        """Zeros for tokens [B, context] on the model's device; on the meta device with a mask for attention.
+        """Zeros for tokens [B, context] on the model's device; on the meta device with a mask for
+        attention.
 
-        Without one transformers looks for packed texts in the values of the positions, which meta tensors do not have.
+        Without one transformers looks for packed texts in the values of the positions, which meta
+        tensors do not have.
         """
         weight, length = next(model.parameters()), self._length()
         tokens = torch.zeros(batch_size, length, device=weight.device, dtype=torch.long)
         batch = {"input_ids": tokens, "labels": tokens}
         if weight.device.type == "meta" and hasattr(model.config, "num_attention_heads"):
-            mask = torch.zeros(batch_size, 1, length, length, device=weight.device, dtype=weight.dtype)
+            mask = torch.zeros(
+                batch_size, 1, length, length, device=weight.device, dtype=weight.dtype
+            )
             batch["attention_mask"] = mask
         return batch
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Split tokens [B, L + 1] into ``input_ids`` and ``labels``, the token after each: [B, L]."""
+        """Split tokens [B, L + 1] into ``input_ids`` and ``labels``, the token after each: [B,
+        L].
+        """
         tokens = batch["tokens"]
         return {"input_ids": tokens[:, :-1], "labels": tokens[:, 1:]}
 
@@ -135,21 +159,29 @@ class CausalLm(Sourced):
 
     def teach(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
         """Run the output layer, which costs most where the vocabulary is large, only for logits."""
-        return self.forward(model, batch) if "logits" in needs else {"hidden": self._hidden(model, batch)}
+        return (
+            self.forward(model, batch)
+            if "logits" in needs
+            else {"hidden": self._hidden(model, batch)}
+        )
 
     def _hidden(self, model: nn.Module, batch: Batch) -> Tensor:
         decoder = model.get_decoder()  # type: ignore[operator]
         mask = batch.get("attention_mask")
-        return decoder(input_ids=batch["input_ids"], attention_mask=mask, use_cache=False).last_hidden_state
+        return decoder(
+            input_ids=batch["input_ids"], attention_mask=mask, use_cache=False
+        ).last_hidden_state
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Mean cross entropy of the next token, in nats, computed in float32."""
         return {"next_token": _cross_entropy(outputs["logits"], batch["labels"])}
 
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
-        """``loss`` in nats a token, ``perplexity``, and ``bits_per_byte`` where the bytes of the text are known.
+        """``loss`` in nats a token, ``perplexity``, and ``bits_per_byte`` where the bytes of the
+        text are known.
 
-        Chance is an even guess over the vocabulary. Bits per byte take the split's mean number of tokens a byte.
+        Chance is an even guess over the vocabulary. Bits per byte take the split's mean number of
+        tokens a byte.
         """
         total, count, size = torch.zeros((), dtype=torch.float64), 0, 1
         for batch in batches:
@@ -161,7 +193,10 @@ class CausalLm(Sourced):
         rate = self._rate(split)
         if rate is not None:
             found["bits_per_byte"] = (rate * loss.item() / math.log(2), rate * chance / math.log(2))
-        return {name: Metric(value, even, higher_is_better=False) for name, (value, even) in found.items()}
+        return {
+            name: Metric(value, even, higher_is_better=False)
+            for name, (value, even) in found.items()
+        }
 
     def _rate(self, split: str) -> float | None:
         """Tokens a byte of a split, None where its bytes are not known."""
@@ -170,7 +205,9 @@ class CausalLm(Sourced):
         return self._tokens_a_byte[split]
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Write a folder that transformers loads: config, safetensors, generation config, tokenizer."""
+        """Write a folder that transformers loads: config, safetensors, generation config,
+        tokenizer.
+        """
         theirs: Any = model
         kept = theirs.config, theirs.generation_config
         try:
@@ -185,13 +222,16 @@ class CausalLm(Sourced):
             self.tokenizer.save(folder)
 
     def recognises(self, path: Path) -> bool:
-        """Whether the path is a folder of transformers with a decoder-only language model's config and weights."""
+        """Whether the path is a folder of transformers with a decoder-only language model's config
+        and weights.
+        """
         return models.recognises(path)
 
     def load(self, path: Path) -> nn.Module:
         """Load a folder of transformers in float32.
 
-        A paradigm that has neither data nor tokenizer takes the folder's, to write it out again; none if it has none.
+        A paradigm that has neither data nor tokenizer takes the folder's, to write it out again;
+        none if it has none.
 
         Raises:
             ConfigError: it has no weights, or they are damaged or another model's.
@@ -208,7 +248,8 @@ class CausalLm(Sourced):
         """Fill a model from a folder of transformers, or a file of weights.
 
         Raises:
-            ConfigError: they are of another model, or the folder has another tokenizer than the paradigm.
+            ConfigError: they are of another model, or the folder has another tokenizer than the
+                paradigm.
         """
         self._adopt(path)
         super().load_weights(model, path)
@@ -224,7 +265,9 @@ class CausalLm(Sourced):
             )
 
     def _adopt(self, path: Path) -> None:
-        """Take a folder's tokenizer, or have none, where the paradigm has neither data nor a tokenizer of its own."""
+        """Take a folder's tokenizer, or have none, where the paradigm has neither data nor a
+        tokenizer of its own.
+        """
         if self.data is None and self._tokenizer is None:
             self._bare = not models.has_tokenizer(path)
             self._tokenizer = None if self._bare else str(path)

@@ -1,4 +1,6 @@
-"""Tokenizers of language models: any that transformers loads, or the bytes of UTF-8, which need no download."""
+"""Tokenizers of language models: any that transformers loads, or the bytes of UTF-8, which need no
+download.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class LmTokenizer:
         ConfigError: the tokenizer has no end-of-text token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, where: str = "paradigm.tokenizer") -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, where: str = "paradigm.tokenizer"
+    ) -> None:
         if tokenizer.eos_token_id is None:
             raise ConfigError(
                 "The tokenizer has no end-of-text token, with which documents are told apart.",
@@ -57,14 +61,24 @@ class LmTokenizer:
         self.inner = tokenizer
         vocabulary = tokenizer.get_vocab()
         self.size = max(vocabulary.values()) + 1
-        self.eos, self.bos, self.pad = tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id
+        self.eos, self.bos, self.pad = (
+            tokenizer.eos_token_id,
+            tokenizer.bos_token_id,
+            tokenizer.pad_token_id,
+        )
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        content = backend.to_str() if backend is not None else json.dumps([type(tokenizer).__name__, vocabulary])
+        content = (
+            backend.to_str()
+            if backend is not None
+            else json.dumps([type(tokenizer).__name__, vocabulary])
+        )
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
         self.dtype = np.uint16 if self.size <= 2**16 else np.uint32
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text, without special tokens; names of special tokens in a text are text like any other."""
+        """The ids of each text, without special tokens; names of special tokens in a text are text
+        like any other.
+        """
         found = self.inner(
             list(texts),
             add_special_tokens=False,
@@ -81,12 +95,16 @@ class LmTokenizer:
 
 
 class ByteTokenizer(LmTokenizer):
-    """The bytes of UTF-8 as ids 0 to 255, and 256 for the end of a text: byte-level BPE without any merge."""
+    """The bytes of UTF-8 as ids 0 to 255, and 256 for the end of a text: byte-level BPE without any
+    merge.
+    """
 
     def __init__(self) -> None:
         vocabulary = {character: byte for byte, character in bytes_to_unicode().items()}
         backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
-        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+            add_prefix_space=False, use_regex=False
+        )
         backend.decoder = tokenizers.decoders.ByteLevel()
         super().__init__(
             PreTrainedTokenizerFast(
@@ -99,14 +117,18 @@ class ByteTokenizer(LmTokenizer):
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The bytes of each text; what UTF-8 cannot hold (half a surrogate pair) becomes '?'."""
-        return [np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8).astype(self.dtype) for text in texts]
+        return [
+            np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8).astype(self.dtype)
+            for text in texts
+        ]
 
 
 def open_tokenizer(source: str | Path | None) -> LmTokenizer:
     """Open a folder or name that transformers loads; None is the byte-level one.
 
     Raises:
-        ConfigError: it is not there, not in the cache and not to be downloaded, or needs code of its own.
+        ConfigError: it is not there, not in the cache and not to be downloaded, or needs code of
+            its own.
     """
     if source is None:
         return ByteTokenizer()

@@ -1,4 +1,6 @@
-"""Image-text samples as CLIP reads them: uint8 pixels of the model's size, token ids, class label."""
+"""Image-text samples as CLIP reads them: uint8 pixels of the model's size, token ids, class
+label.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +22,30 @@ class PairDataset(Dataset):
     """Resize, crop and tokenise what a source of image-text pairs yields.
 
     Args:
-        source: items ``dict(image=PIL RGB, captions=(str, ...), label=int)``, with at least one caption.
+        source: items ``dict(image=PIL RGB, captions=(str, ...), label=int)``, with at least one
+            caption.
         size: height and width of the images.
         tokenize: texts -> [N, context].
-        augment: smallest area of a random crop, as open_clip crops in training; None resizes the shorter
-            side and crops the centre, as open_clip evaluates. A training sample draws one of its captions,
-            an evaluation sample takes the first.
+        augment: smallest area of a random crop, as open_clip crops in training; None resizes the
+            shorter side and crops the centre, as open_clip evaluates. A training sample draws one
+            of its captions, an evaluation sample takes the first.
     """
 
     def __init__(
-        self, source: Any, size: tuple[int, int], tokenize: Callable[[list[str]], Tensor], *, augment: float | None
+        self,
+        source: Any,
+        size: tuple[int, int],
+        tokenize: Callable[[list[str]], Tensor],
+        *,
+        augment: float | None,
     ) -> None:
         self.source, self.size, self.augment = source, size, augment
         self.classes: tuple[str, ...] = getattr(source, "classes", ())
         options = {} if augment is None else {"aug_cfg": {"scale": (augment, 1.0)}}
         whole = open_clip.image_transform(size, is_train=augment is not None, **options)
-        self.transform = Compose(whole.transforms[:-2])  # the last two, to floats and normalised, are Clip.prepare
+        self.transform = Compose(
+            whole.transforms[:-2]
+        )  # the last two, to floats and normalised, are Clip.prepare
         self._tokenize = tokenize
         self._tokens = lru_cache(maxsize=100_000)(self._encode)
 
@@ -60,7 +70,11 @@ class PairDataset(Dataset):
         sample = self.source[index]
         captions = sample["captions"]
         caption = random.choice(captions) if self.augment is not None else captions[0]
-        return {"image": self._pixels(sample["image"]), "text": self._tokens(caption), "label": int(sample["label"])}
+        return {
+            "image": self._pixels(sample["image"]),
+            "text": self._tokens(caption),
+            "label": int(sample["label"]),
+        }
 
     def _pixels(self, image: Image.Image) -> Tensor:
         if self.augment is not None or image.size[::-1] != self.size:

@@ -9,7 +9,9 @@ from compt.interfaces import Metric
 
 
 def zero_shot(image_NE: Tensor, classifier_EC: Tensor, label_N: Tensor) -> dict[str, Metric]:
-    """Top-1 and top-5 accuracy over the samples that have a class (label >= 0); chance is k of C classes."""
+    """Top-1 and top-5 accuracy over the samples that have a class (label >= 0); chance is k of C
+    classes.
+    """
     labelled = label_N >= 0
     classes = classifier_EC.shape[1]
     if not labelled.any():
@@ -17,7 +19,9 @@ def zero_shot(image_NE: Tensor, classifier_EC: Tensor, label_N: Tensor) -> dict[
     ranked = (image_NE[labelled] @ classifier_EC).topk(min(5, classes), dim=1).indices
     hit = ranked == label_N[labelled, None].to(ranked.device)
     return {
-        f"zeroshot_top{k}": Metric(hit[:, :k].any(1).float().mean().item(), chance=min(1.0, k / classes))
+        f"zeroshot_top{k}": Metric(
+            hit[:, :k].any(1).float().mean().item(), chance=min(1.0, k / classes)
+        )
         for k in (1, 5)
     }
 
@@ -27,13 +31,16 @@ def retrieval(
 ) -> dict[str, Metric]:
     """Recall at k, both ways: the share of queries with a right answer among the k nearest.
 
-    Samples whose texts are equal to the token are right answers for each other; chance is the expectation
-    for a random order.
+    Samples whose texts are equal to the token are right answers for each other; chance is the
+    expectation for a random order.
     """
     _, text_id = torch.unique(token_NL, dim=0, return_inverse=True)
     right = torch.bincount(text_id)[text_id]
     metrics: dict[str, Metric] = {}
-    for way, query, answer in (("image_to_text", image_NE, text_NE), ("text_to_image", text_NE, image_NE)):
+    for way, query, answer in (
+        ("image_to_text", image_NE, text_NE),
+        ("text_to_image", text_NE, image_NE),
+    ):
         chunks = zip(query.split(1024), text_id.split(1024), strict=True)
         hits = torch.cat([_hits(q, answer, ids, text_id, max(ks)) for q, ids in chunks])
         for k in ks:

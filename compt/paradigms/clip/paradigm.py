@@ -29,7 +29,15 @@ from compt.weights import load_state
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 MAX_LOGIT_SCALE = math.log(100)
 KEYS = frozenset(
-    {"custom_text", "quick_gelu", "init_logit_scale", "init_logit_bias", "embed_dim", "vision_cfg", "text_cfg"}
+    {
+        "custom_text",
+        "quick_gelu",
+        "init_logit_scale",
+        "init_logit_bias",
+        "embed_dim",
+        "vision_cfg",
+        "text_cfg",
+    }
 )
 """What a member's config may hold."""
 
@@ -37,20 +45,21 @@ KEYS = frozenset(
 class Clip(Sourced):
     """CLIP as open_clip trains it: symmetric InfoNCE over the batch, gathered over all processes.
 
-    A member's ``model`` is an open_clip model name, a folder that open_clip loads, or a config dict as in
-    open_clip's JSON files (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...). All members share image size,
-    context length and tokenizer, so that teacher and student see the same batch.
+    A member's ``model`` is an open_clip model name, a folder that open_clip loads, or a config dict
+    as in open_clip's JSON files (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...). All members
+    share image size, context length and tokenizer, so that teacher and student see the same batch.
 
     Args:
-        data: what to train on and measure on: ``dict(type='icons')``, ``dict(type='csv', train=..., val=...)``
-            or ``dict(type='webdataset', train=..., val=...)``; see :mod:`compt.data`. ``num_samples`` in it
-            is the size of the training set for plans made where the data is not.
+        data: what to train on and measure on: ``dict(type='icons')``, ``dict(type='csv', train=...,
+            val=...)`` or ``dict(type='webdataset', train=..., val=...)``; see :mod:`compt.data`.
+            ``num_samples`` in it is the size of the training set for plans made where the data is
+            not.
         templates: prompts for zero-shot classification; '{}' stands for the class name.
         augment: smallest share of the area that a random crop keeps in training; None for no crop.
         mean, std: of the pixels, per channel; open_clip's by default.
 
-    A subclass with another loss says with ``model_defaults`` and ``check_model`` which models it trains, and
-    overrides ``outputs``, ``forward`` and ``loss``; all else stays as it is.
+    A subclass with another loss says with ``model_defaults`` and ``check_model`` which models it
+    trains, and overrides ``outputs``, ``forward`` and ``loss``; all else stays as it is.
 
     Source: Radford et al. 2021, arXiv 2103.00020, through open_clip.
     """
@@ -59,7 +68,9 @@ class Clip(Sourced):
     features = ("image_features", "text_features")
     example = "data=dict(type='icons')"
     model_defaults: ClassVar[Mapping[str, Any]] = {}
-    """Keys of open_clip's configs, such as ``init_logit_scale``, for members whose config leaves them out."""
+    """Keys of open_clip's configs, such as ``init_logit_scale``, for members whose config leaves
+    them out.
+    """
 
     def __init__(
         self,
@@ -83,12 +94,19 @@ class Clip(Sourced):
         """Build an open_clip model.
 
         Raises:
-            ConfigError: unknown name or key, a model of another loss, or sizes that open_clip refuses.
+            ConfigError: unknown name or key, a model of another loss, or sizes that open_clip
+                refuses.
         """
         config = model_config(member)
-        config |= {key: value for key, value in self.model_defaults.items() if config.get(key) is None}
+        config |= {
+            key: value for key, value in self.model_defaults.items() if config.get(key) is None
+        }
         self.check_model(config, f"member '{member.name}'")
-        cls = CustomTextCLIP if config.get("custom_text") or "hf_model_name" in config["text_cfg"] else CLIP
+        cls = (
+            CustomTextCLIP
+            if config.get("custom_text") or "hf_model_name" in config["text_cfg"]
+            else CLIP
+        )
         try:
             model = cls(**{k: v for k, v in deepcopy(config).items() if k != "custom_text"})
         except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
@@ -100,7 +118,8 @@ class Clip(Sourced):
         return self._agreed(member, config, model)
 
     def check_model(self, config: Mapping[str, Any], owner: str) -> None:
-        """Raise ConfigError unless this paradigm's loss is the one that a model is for: here, without a logit bias.
+        """Raise ConfigError unless this paradigm's loss is the one that a model is for: here,
+        without a logit bias.
 
         Members that fail it are not built, folders that fail it are neither recognised nor loaded.
 
@@ -115,7 +134,9 @@ class Clip(Sourced):
             )
 
     def _agreed(self, member: Member, config: dict[str, Any], model: nn.Module) -> nn.Module:
-        """Remember what the first member expects as input, hold the others to it, and keep the config for exports."""
+        """Remember what the first member expects as input, hold the others to it, and keep the
+        config for exports.
+        """
         size = model.visual.image_size  # type: ignore[union-attr]
         wants = {
             "image size": tuple(size) if isinstance(size, Sequence) else (size, size),
@@ -134,7 +155,9 @@ class Clip(Sourced):
         name, length = options.get("hf_tokenizer_name"), self._input["context length"]
         kwargs = options.get("tokenizer_kwargs") or {}
         if name:
-            return open_clip.HFTokenizer(name, length, tokenizer_mode=options.get("tokenizer_mode"), **kwargs)
+            return open_clip.HFTokenizer(
+                name, length, tokenizer_mode=options.get("tokenizer_mode"), **kwargs
+            )
         return open_clip.SimpleTokenizer(context_length=length, **kwargs)
 
     def build_dataset(self, split: str) -> Dataset:
@@ -155,7 +178,9 @@ class Clip(Sourced):
                 where="paradigm.data",
                 do="Leave out caption_key=None, or give tables or shards with captions: folders have none.",
             )
-        return PairDataset(source, size, self.tokenizer, augment=self.augment if split == "train" else None)
+        return PairDataset(
+            source, size, self.tokenizer, augment=self.augment if split == "train" else None
+        )
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Zeros for images [B, 3, H, W] and texts [B, context] on the model's device."""
@@ -173,9 +198,13 @@ class Clip(Sourced):
         return {**batch, "image": (image.float() / 255).sub_(mean).div_(std)}
 
     def _pixels(self, device: torch.device) -> tuple[Tensor, ...]:
-        """Mean and standard deviation [3, 1, 1], sent to each device once: sending waits for the device."""
+        """Mean and standard deviation [3, 1, 1], sent to each device once: sending waits for the
+        device.
+        """
         if device not in self._sent:
-            self._sent[device] = tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
+            self._sent[device] = tuple(
+                torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std)
+            )
         return self._sent[device]
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
@@ -191,15 +220,23 @@ class Clip(Sourced):
         rank, world = 0, 1
         if torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        loss = open_clip.ClipLoss(local_loss=world > 1, gather_with_grad=world > 1, rank=rank, world_size=world)
-        return {"contrastive": loss(outputs["image_features"], outputs["text_features"], outputs["logit_scale"])}
+        loss = open_clip.ClipLoss(
+            local_loss=world > 1, gather_with_grad=world > 1, rank=rank, world_size=world
+        )
+        return {
+            "contrastive": loss(
+                outputs["image_features"], outputs["text_features"], outputs["logit_scale"]
+            )
+        }
 
     def after_step(self, model: nn.Module) -> None:
         """Clamp the logit scale to [0, ln 100], as open_clip does."""
         model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator, union-attr]
 
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
-        """Zero-shot top-1 / top-5 where the split has classes, and retrieval R@1/5/10 in both directions."""
+        """Zero-shot top-1 / top-5 where the split has classes, and retrieval R@1/5/10 in both
+        directions.
+        """
         images, texts, tokens, labels = [], [], [], []
         for batch in batches:
             outputs = self.forward(model, batch)
@@ -212,9 +249,16 @@ class Clip(Sourced):
         weights: Any = None
         if classes:
             weights = open_clip.build_zero_shot_classifier(
-                model, self.tokenizer, classes, self.templates, num_classes_per_batch=64, device=image.device
+                model,
+                self.tokenizer,
+                classes,
+                self.templates,
+                num_classes_per_batch=64,
+                device=image.device,
             )
-        with torch.autocast(image.device.type, enabled=False):  # features may be rough, their comparison not
+        with torch.autocast(
+            image.device.type, enabled=False
+        ):  # features may be rough, their comparison not
             found = zero_shot(image, weights.float(), torch.cat(labels)) if classes else {}
             return found | retrieval(image, text, torch.cat(tokens))
 
@@ -222,16 +266,25 @@ class Clip(Sourced):
         return getattr(open_source(split=split, **self.source()), "classes", ())
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Write a folder that ``open_clip.create_model_and_transforms('local-dir:FOLDER')`` loads."""
+        """Write a folder that ``open_clip.create_model_and_transforms('local-dir:FOLDER')``
+        loads.
+        """
         save_model(model, str(folder / WEIGHTS_FILE))
-        preprocess = {"mean": self.mean, "std": self.std, "interpolation": "bicubic", "resize_mode": "shortest"}
+        preprocess = {
+            "mean": self.mean,
+            "std": self.std,
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        }
         config = {"model_cfg": model.open_clip_config, "preprocess_cfg": preprocess}
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         if "hf_tokenizer_name" in model.open_clip_config["text_cfg"]:  # type: ignore[index, operator]
             self.tokenizer.save_pretrained(folder)
 
     def recognises(self, path: Path) -> bool:
-        """Whether the path is an open_clip folder of a model for this paradigm's loss, as ``check_model`` says."""
+        """Whether the path is an open_clip folder of a model for this paradigm's loss, as
+        ``check_model`` says.
+        """
         if not (path / CONFIG_FILE).is_file():
             return False
         try:
@@ -248,7 +301,8 @@ class Clip(Sourced):
         """Load an open_clip folder (config and weights), as open_clip itself does.
 
         Raises:
-            ConfigError: it has no weights, they are damaged or another model's, or for another loss.
+            ConfigError: it has no weights, they are damaged or another model's, or for another
+                loss.
         """
         member = _in_folder(path)
         config = model_config(member)
@@ -266,7 +320,8 @@ class Clip(Sourced):
         """Fill a member's model, strictly, from an open_clip folder or a file of weights.
 
         Raises:
-            ConfigError: the file is damaged, or another model's, or the folder's model is for another loss.
+            ConfigError: the file is damaged, or another model's, or the folder's model is for
+                another loss.
         """
         if (path / CONFIG_FILE).is_file():
             load_state(model, self.load(path).state_dict(), path)
@@ -275,12 +330,20 @@ class Clip(Sourced):
 
 
 def model_config(member: Member) -> dict[str, Any]:
-    """The open_clip config of a member, checked: unknown names and keys raise ConfigError with the nearest ones."""
+    """The open_clip config of a member, checked: unknown names and keys raise ConfigError with the
+    nearest ones.
+    """
     if isinstance(member.model, str):
         return _named_config(member)
-    config = json.loads(json.dumps(member.model.get("model_cfg", member.model)))  # a folder's JSON wraps it
+    config = json.loads(
+        json.dumps(member.model.get("model_cfg", member.model))
+    )  # a folder's JSON wraps it
     faults = _unknown("model", config, KEYS)
-    faults += [f"model.{key} is missing." for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+    faults += [
+        f"model.{key} is missing."
+        for key in ("embed_dim", "vision_cfg", "text_cfg")
+        if key not in config
+    ]
     for key, cls in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
         part = config.get(key, {})
         if isinstance(part, Mapping):
@@ -288,7 +351,9 @@ def model_config(member: Member) -> dict[str, Any]:
         else:
             faults.append(f"model.{key} is no dict.")
     if faults:
-        raise ConfigError(f"The model of member '{member.name}' is not an open_clip config: {' '.join(faults)}")
+        raise ConfigError(
+            f"The model of member '{member.name}' is not an open_clip config: {' '.join(faults)}"
+        )
     return config
 
 
@@ -298,8 +363,14 @@ def _named_config(member: Member) -> dict[str, Any]:
         config = open_clip.get_model_config(name)
         if not isinstance(config, dict | None):
             raise ValueError("its model_cfg is no dict")
-    except (OSError, ValueError, AttributeError) as error:  # the last: JSON of something else than a dict
-        raise ConfigError(f"Cannot read the model '{member.model}' of member '{member.name}': {error}.") from error
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+    ) as error:  # the last: JSON of something else than a dict
+        raise ConfigError(
+            f"Cannot read the model '{member.model}' of member '{member.name}': {error}."
+        ) from error
     if config is None:
         near = did_you_mean(member.model, open_clip.list_models())
         raise ConfigError(
@@ -315,7 +386,9 @@ def _in_folder(path: Path) -> Member:
 
 
 def _unknown(where: str, given: Mapping[str, Any], known: Set[str]) -> list[str]:
-    return [f"{where}.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) - known)]
+    return [
+        f"{where}.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) - known)
+    ]
 
 
 def _check_timm_size(member: Member, model: nn.Module) -> None:

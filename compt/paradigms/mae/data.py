@@ -15,12 +15,19 @@ from compt.paradigms.mae.mmpretrain import scope
 
 
 def default_pipeline(size: tuple[int, int], *, train: bool) -> list[dict[str, Any]]:
-    """MAE's own transforms in training; the shorter side resized and the centre cropped otherwise."""
+    """MAE's own transforms in training; the shorter side resized and the centre cropped
+    otherwise.
+    """
     bicubic = {"backend": "pillow", "interpolation": "bicubic"}
     steps: list[dict[str, Any]]
     if train:
         steps = [
-            {"type": "RandomResizedCrop", "scale": size[::-1], "crop_ratio_range": (0.2, 1.0), **bicubic},
+            {
+                "type": "RandomResizedCrop",
+                "scale": size[::-1],
+                "crop_ratio_range": (0.2, 1.0),
+                **bicubic,
+            },
             {"type": "RandomFlip", "prob": 0.5},
         ]
     else:
@@ -37,16 +44,21 @@ class ImageDataset(Dataset):
     Args:
         source: items ``dict(image=PIL RGB, label=int)``.
         pipeline: transform configs, without one that loads images; the last packs the inputs.
-        classes: names of the classes by which labels are numbered, -1 for any other; the source's own by default.
+        classes: names of the classes by which labels are numbered, -1 for any other; the source's
+            own by default.
 
-    Items: as mmpretrain's data sets: ``inputs`` uint8 [3, H, W] in BGR, or a list of views, and ``data_samples``.
+    Items: as mmpretrain's data sets: ``inputs`` uint8 [3, H, W] in BGR, or a list of views, and
+    ``data_samples``.
 
     Raises:
         ConfigError: mmpretrain has no such transform, or not with these arguments.
     """
 
     def __init__(
-        self, source: Any, pipeline: Sequence[Mapping[str, Any]], classes: tuple[str, ...] | None = None
+        self,
+        source: Any,
+        pipeline: Sequence[Mapping[str, Any]],
+        classes: tuple[str, ...] | None = None,
     ) -> None:
         self.source = source
         own: tuple[str, ...] = getattr(source, "classes", ())
@@ -57,7 +69,8 @@ class ImageDataset(Dataset):
                 self.pipeline = Compose([dict(step) for step in pipeline])
         except Exception as error:  # mmengine wraps whatever a constructor raises
             raise ConfigError(
-                f"The pipeline cannot be built: {type(error).__name__}: {error}", where="paradigm.pipeline"
+                f"The pipeline cannot be built: {type(error).__name__}: {error}",
+                where="paradigm.pipeline",
             ) from error
 
     @property

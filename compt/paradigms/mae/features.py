@@ -43,8 +43,14 @@ def tokens(output: Any) -> Tensor:
 
 
 def detailed(output: Any) -> Tensor:
-    """The last, most detailed tensor of a backbone's output: a vector, tokens, or a map [B, D, H, W] of patches."""
-    found = [output] if isinstance(output, Tensor) else [one for one in output if torch.is_floating_point(one)]
+    """The last, most detailed tensor of a backbone's output: a vector, tokens, or a map [B, D, H,
+    W] of patches.
+    """
+    found = (
+        [output]
+        if isinstance(output, Tensor)
+        else [one for one in output if torch.is_floating_point(one)]
+    )
     return [one for one in found if one.ndim == max(f.ndim for f in found)][-1]
 
 
@@ -63,7 +69,11 @@ def labels(batch: Batch) -> Tensor:
 def only_labelled(batch: Batch) -> Batch:
     """The samples of a batch that have a class."""
     kept = (labels(batch) >= 0).nonzero()[:, 0].tolist()
-    return {**batch, "inputs": batch["inputs"][kept], "data_samples": [batch["data_samples"][i] for i in kept]}
+    return {
+        **batch,
+        "inputs": batch["inputs"][kept],
+        "data_samples": [batch["data_samples"][i] for i in kept],
+    }
 
 
 def label_of(data_sample: Any) -> int:
@@ -74,11 +84,17 @@ def label_of(data_sample: Any) -> int:
 
 def scalar(value: Tensor | Sequence[Tensor]) -> Tensor:
     """A loss of mmengine: a tensor's mean, or the sum of means over a list."""
-    return value.mean() if isinstance(value, Tensor) else torch.stack([one.mean() for one in value]).sum()
+    return (
+        value.mean()
+        if isinstance(value, Tensor)
+        else torch.stack([one.mean() for one in value]).sum()
+    )
 
 
 def moved(value: Any, like: Tensor) -> Any:
     """A part of a batch on the device, and floats in the number format, of another tensor."""
     if isinstance(value, (list, tuple)):
         return [moved(one, like) for one in value]
-    return value.to(like if isinstance(value, Tensor) and value.is_floating_point() else like.device)
+    return value.to(
+        like if isinstance(value, Tensor) and value.is_floating_point() else like.device
+    )

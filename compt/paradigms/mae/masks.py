@@ -12,7 +12,8 @@ from compt.paradigms.mae.mmpretrain import MAEViT
 
 
 def give_masks(backbone: Any) -> int:
-    """Let a backbone that draws its masks take them from ``noise`` [B, N], where it is set: low noise is kept.
+    """Let a backbone that draws its masks take them from ``noise`` [B, N], where it is set: low
+    noise is kept.
 
     Returns:
         N, the number of its patches; 0 where it draws no masks.
@@ -25,7 +26,9 @@ def give_masks(backbone: Any) -> int:
 
 
 def _masked(self: Any, x: Tensor, mask_ratio: float = 0.75) -> tuple[Tensor, Tensor, Tensor]:
-    """As mmpretrain's ``MAEViT.random_masking``: patches kept, mask (1 is removed), and the order to restore."""
+    """As mmpretrain's ``MAEViT.random_masking``: patches kept, mask (1 is removed), and the order
+    to restore.
+    """
     if self.noise is None:
         return type(self).random_masking(self, x, mask_ratio)
     _, patches, width = x.shape

@@ -1,4 +1,6 @@
-"""mmpretrain as compt uses it: imported in silence, built from configs, read and written as checkpoints."""
+"""mmpretrain as compt uses it: imported in silence, built from configs, read and written as
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from compt.interfaces import Member
 from compt.weights import plain_state, read_checkpoint, read_state, saving
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of operators that mmcv-lite does not have, and nothing here needs
+    warnings.simplefilter(
+        "ignore"
+    )  # of operators that mmcv-lite does not have, and nothing here needs
     from mmpretrain.models import MAE, BaseClassifier, ImageClassifier, MAEViT, VisionTransformer
     from mmpretrain.registry import MODELS
     from mmpretrain.utils import register_all_modules
@@ -40,14 +44,19 @@ def scope() -> Iterator[None]:
 
 
 def model_config(member: Member) -> dict[str, Any]:
-    """A member's mmpretrain config: the dict itself, or ``model`` of a config file or an exported folder.
+    """A member's mmpretrain config: the dict itself, or ``model`` of a config file or an exported
+    folder.
 
     Raises:
         ConfigError: it is none of these.
     """
     if isinstance(member.model, Mapping):
         content = Config(dict(member.model)).to_dict()
-        return config_of(content, member.name) if "model" in content and "type" not in content else content
+        return (
+            config_of(content, member.name)
+            if "model" in content and "type" not in content
+            else content
+        )
     path = Path(str(member.model))
     file = path / CONFIG_FILE if path.is_dir() else path
     if not file.is_file():
@@ -67,7 +76,9 @@ def _file(path: Path) -> dict[str, Any]:
     try:
         return Config.fromfile(str(path)).to_dict()
     except (Exception, SystemExit) as error:  # a config is a program: anything can be wrong in it
-        raise ConfigError(f"The config cannot be read: {type(error).__name__}: {error}", where=str(path)) from error
+        raise ConfigError(
+            f"The config cannot be read: {type(error).__name__}: {error}", where=str(path)
+        ) from error
 
 
 def config_of(content: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
@@ -81,15 +92,22 @@ def config_of(content: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
 
 
 def default_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How a model's pixels are prepared where its config does not say: ImageNet's mean and deviation, from BGR."""
+    """How a model's pixels are prepared where its config does not say: ImageNet's mean and
+    deviation, from BGR.
+    """
     with scope():
         algorithm = MODELS.get(config.get("type"))
     classifier = isinstance(algorithm, type) and issubclass(algorithm, BaseClassifier)
-    return {"type": f"mmpretrain.{'Cls' if classifier else 'SelfSup'}DataPreprocessor", **PIXELS, "to_rgb": True}
+    return {
+        "type": f"mmpretrain.{'Cls' if classifier else 'SelfSup'}DataPreprocessor",
+        **PIXELS,
+        "to_rgb": True,
+    }
 
 
 def build(config: Mapping[str, Any], name: str, *, fresh: bool = True) -> nn.Module:
-    """Build a model of mmpretrain with fresh weights; on the meta device, or without ``fresh``, it has none.
+    """Build a model of mmpretrain with fresh weights; on the meta device, or without ``fresh``, it
+    has none.
 
     Raises:
         ConfigError: an unknown type or argument, or sizes that do not fit each other.
@@ -149,7 +167,9 @@ def _quiet() -> Iterator[None]:
 
 
 def save(model: nn.Module, folder: Path) -> None:
-    """Write config and checkpoint, as ``mmpretrain.get_model(config, pretrained=checkpoint)`` reads them."""
+    """Write config and checkpoint, as ``mmpretrain.get_model(config, pretrained=checkpoint)`` reads
+    them.
+    """
     config = Config(dict(model=model.mmpretrain_config))
     with saving(folder / CONFIG_FILE) as file:
         file.write_text(config.pretty_text)
@@ -181,11 +201,15 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """State dict of a folder of :func:`save`, or of any file of weights."""
     file = path / WEIGHTS_FILE if path.is_dir() else path
-    return read_state(file) if file.suffix == ".safetensors" else plain_state(_checkpoint(file), path)
+    return (
+        read_state(file) if file.suffix == ".safetensors" else plain_state(_checkpoint(file), path)
+    )
 
 
 class _LeftOut:
-    """Stands for an object in a checkpoint that is neither a tensor nor a plain type, and is not made."""
+    """Stands for an object in a checkpoint that is neither a tensor nor a plain type, and is not
+    made.
+    """
 
     def __new__(cls, *args: Any) -> _LeftOut:
         return super().__new__(cls)
@@ -195,7 +219,9 @@ class _LeftOut:
 
 
 def _checkpoint(path: Path) -> Any:
-    """A file of torch.save without the objects that mmengine's Runner puts beside the weights: its log."""
+    """A file of torch.save without the objects that mmengine's Runner puts beside the weights: its
+    log.
+    """
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (OSError, RuntimeError, ValueError):  # no file of torch.save
@@ -210,20 +236,30 @@ def _told(content: Any) -> dict[str, Any]:
     text = meta.get("cfg") if isinstance(meta, Mapping) else None
     try:
         steps = ast.parse(text).body if isinstance(text, str) else []
-        named = [(s.targets[0].id, s.value) for s in steps if isinstance(s, ast.Assign) and hasattr(s.targets[0], "id")]
+        named = [
+            (s.targets[0].id, s.value)
+            for s in steps
+            if isinstance(s, ast.Assign) and hasattr(s.targets[0], "id")
+        ]
         return {key: _plain(value) for key, value in named if key in ("model", "data_preprocessor")}
     except (SyntaxError, ValueError):
         return {}
 
 
 def _plain(node: ast.expr) -> Any:
-    """The value of an expression of literals and ``dict(...)``; ValueError where there is more to it."""
+    """The value of an expression of literals and ``dict(...)``; ValueError where there is more to
+    it.
+    """
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
         return {k: v for one in node.args for k, v in _plain(one).items()} | {
             str(keyword.arg): _plain(keyword.value) for keyword in node.keywords
         }
     if isinstance(node, ast.Dict):
-        return {_plain(k): _plain(v) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+        return {
+            _plain(k): _plain(v)
+            for k, v in zip(node.keys, node.values, strict=True)
+            if k is not None
+        }
     if isinstance(node, (ast.List, ast.Tuple)):
         values = [_plain(value) for value in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)

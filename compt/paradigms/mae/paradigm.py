@@ -1,4 +1,6 @@
-"""Masked autoencoders, and whatever else of mmpretrain learns from images through a backbone and a loss."""
+"""Masked autoencoders, and whatever else of mmpretrain learns from images through a backbone and a
+loss.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,15 @@ from compt.interfaces import Batch, Member, Metric, Outputs
 from compt.paradigms._shared import Agreement, Sourced
 from compt.paradigms.mae import mmpretrain, timm_vit
 from compt.paradigms.mae.data import ImageDataset, default_pipeline
-from compt.paradigms.mae.features import features, labels, moved, only_labelled, scalar, watching, whole
+from compt.paradigms.mae.features import (
+    features,
+    labels,
+    moved,
+    only_labelled,
+    scalar,
+    watching,
+    whole,
+)
 from compt.paradigms.mae.masks import draw_noise, give_masks
 from compt.paradigms.mae.mmpretrain import MAE, ImageClassifier, VisionTransformer
 from compt.paradigms.mae.probe import accuracy, labelled, probe
@@ -34,21 +44,26 @@ FEATURES = frozenset({"tokens", "pooled"})
 
 
 class Mae(Sourced):
-    """Self-supervised learning of images with the algorithms of mmpretrain, masked autoencoders first.
+    """Self-supervised learning of images with the algorithms of mmpretrain, masked autoencoders
+    first.
 
-    A member's ``model`` is an mmpretrain config: ``dict(type='mmpretrain.MAE', backbone=..., neck=..., head=...)``,
-    the path of a config file with a ``model``, or an exported folder. Any algorithm will do whose ``loss`` runs
-    its ``backbone``, and a classifier too, to fine-tune. All members share image size and pre-processing.
+    A member's ``model`` is an mmpretrain config: ``dict(type='mmpretrain.MAE', backbone=...,
+    neck=..., head=...)``, the path of a config file with a ``model``, or an exported folder. Any
+    algorithm will do whose ``loss`` runs its ``backbone``, and a classifier too, to fine-tune. All
+    members share image size and pre-processing.
 
     Args:
         data: a source of images, ``dict(type='icons' | 'folder' | 'csv' | 'webdataset', ...)``, see
             :mod:`compt.data`; data sets of mmpretrain are named in ``train_dataloader.dataset`` and
-            ``val_dataloader.dataset`` instead. ``num_samples`` is the size of the training set for plans made
-            where the data is not.
-        pipeline, test_pipeline: mmpretrain transforms of ``data``; random crops and flips, and a centre crop.
-        data_preprocessor: of members that have none of their own; by default ImageNet's mean and deviation.
-        probe: ``dict(samples=2000)``: labelled training images that classifiers of frozen features are fitted
-            to, at every evaluation; ``dataset=...`` names them where ``data`` does not; None for no probes.
+            ``val_dataloader.dataset`` instead. ``num_samples`` is the size of the training set for
+            plans made where the data is not.
+        pipeline, test_pipeline: mmpretrain transforms of ``data``; random crops and flips, and a
+            centre crop.
+        data_preprocessor: of members that have none of their own; by default ImageNet's mean and
+            deviation.
+        probe: ``dict(samples=2000)``: labelled training images that classifiers of frozen features
+            are fitted to, at every evaluation; ``dataset=...`` names them where ``data`` does not;
+            None for no probes.
 
     Source: He et al. 2021, arXiv 2111.06377, through mmpretrain.
     """
@@ -77,7 +92,9 @@ class Mae(Sourced):
         self._reference: tuple[Dataset, tuple[str, ...]] | None = None
         if self.probe and (unknown := set(self.probe) - {"samples", "dataset"}):
             raise ConfigError(
-                f"It has no option {sorted(unknown)}.", where="paradigm.probe", do="dict(samples=..., dataset=...)."
+                f"It has no option {sorted(unknown)}.",
+                where="paradigm.probe",
+                do="dict(samples=..., dataset=...).",
             )
 
     def build_model(self, member: Member) -> nn.Module:
@@ -91,7 +108,9 @@ class Mae(Sourced):
         return self._built(mmpretrain.model_config(member), member.name)
 
     def _built(self, config: dict[str, Any], name: str, *, loaded: bool = False) -> nn.Module:
-        """Build a model that fits the members before it; one that is ``loaded`` need not, and gets no fresh weights."""
+        """Build a model that fits the members before it; one that is ``loaded`` need not, and gets
+        no fresh weights.
+        """
         own = self.data_preprocessor or mmpretrain.default_preprocessor(config)
         config.setdefault("data_preprocessor", dict(own))
         model = mmpretrain.build(config, name, fresh=not loaded)
@@ -112,7 +131,9 @@ class Mae(Sourced):
         return options
 
     def build_dataset(self, split: str) -> Dataset:
-        """Open a split of ``data``: ``inputs`` uint8 [3, H, W] in BGR, or what the pipeline makes of it."""
+        """Open a split of ``data``: ``inputs`` uint8 [3, H, W] in BGR, or what the pipeline makes
+        of it.
+        """
         return self._dataset(split, train=split == "train")
 
     def _dataset(self, split: str, *, train: bool) -> ImageDataset:
@@ -126,7 +147,9 @@ class Mae(Sourced):
             self._classes = source.classes
         elif self._classes is None:
             self._classes = open_source(split="train", **options).classes
-        return ImageDataset(source, self.pipelines[train] or default_pipeline(size, train=train), self._classes)
+        return ImageDataset(
+            source, self.pipelines[train] or default_pipeline(size, train=train), self._classes
+        )
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Stack ``inputs``, view by view where there are several, and list ``data_samples``."""
@@ -144,25 +167,33 @@ class Mae(Sourced):
                 where="paradigm.pipeline",
                 do="End it with dict(type='PackInputs').",
             )
-        batch = self.prepare(self.collate([sample] * batch_size), generator=torch.Generator().manual_seed(0))
+        batch = self.prepare(
+            self.collate([sample] * batch_size), generator=torch.Generator().manual_seed(0)
+        )
         restore_random_state(state)
         return {key: moved(value, next(model.parameters())) for key, value in batch.items()}
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Normalise the images, and draw what decides which patches are masked: once, for teacher and student."""
+        """Normalise the images, and draw what decides which patches are masked: once, for teacher
+        and student.
+        """
         inputs = batch["inputs"]
         device = (inputs if isinstance(inputs, Tensor) else inputs[0]).device
         if self._preprocessor is None:
             with mmpretrain.scope(), torch.device("cpu"):
                 self._preprocessor = mmpretrain.MODELS.build(self._input["data_preprocessor"])
         learning = torch.is_grad_enabled()  # Mixup and the like are for training
-        ready = self._preprocessor.to(device)({key: batch[key] for key in ("inputs", "data_samples")}, learning)
+        ready = self._preprocessor.to(device)(
+            {key: batch[key] for key in ("inputs", "data_samples")}, learning
+        )
         if patches := self._input["number of patches"]:
             ready["noise"] = draw_noise(ready["inputs"], patches, generator)
         return ready
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """The algorithm's losses, its backbone's ``tokens`` [B, N, D], and ``pooled`` [B, D], the patches' mean."""
+        """The algorithm's losses, its backbone's ``tokens`` [B, N, D], and ``pooled`` [B, D], the
+        patches' mean.
+        """
         if isinstance(model, timm_vit.VisionTransformer):
             raise ConfigError(
                 "A model of timm has no loss: it can be grown, not trained, by this paradigm.",
@@ -196,8 +227,8 @@ class Mae(Sourced):
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
         """The loss on held-out images, and where they have labels how well classes can be told.
 
-        A classifier's own accuracy comes first; other models' frozen features, of whole images, are told
-        apart by their neighbours and by a linear classifier.
+        A classifier's own accuracy comes first; other models' frozen features, of whole images, are
+        told apart by their neighbours and by a linear classifier.
         """
         classifier = isinstance(model, ImageClassifier)
         losses, described, classes = [], [], []
@@ -205,30 +236,40 @@ class Mae(Sourced):
             if classifier and not len((batch := only_labelled(batch))["data_samples"]):
                 continue
             terms = self.loss(self.forward(model, batch), batch)
-            losses.append(torch.stack(list(terms.values())).sum().double() * len(batch["data_samples"]))
+            losses.append(
+                torch.stack(list(terms.values())).sum().double() * len(batch["data_samples"])
+            )
             classes.append(labels(batch))
             if classifier or self.probe:
                 described.append(model(batch["inputs"]) if classifier else whole(model, batch))
         if not classes:
             return {}
         label = torch.cat(classes)
-        found = {"loss": Metric(torch.stack(losses).sum().item() / len(label), higher_is_better=False)}
+        found = {
+            "loss": Metric(torch.stack(losses).sum().item() / len(label), higher_is_better=False)
+        }
         if classifier:
             return accuracy(torch.cat(described), label) | found
         return found | (self._probed(model, torch.cat(described), label) if self.probe else {})
 
     def _probed(self, model: nn.Module, test: Tensor, label: Tensor) -> dict[str, Metric]:
-        """Fit classifiers to labelled training images, and try them on the held-out ones of the same classes."""
+        """Fit classifiers to labelled training images, and try them on the held-out ones of the
+        same classes.
+        """
         if not (label >= 0).any():
             return {}
         reference, names = self._labelled()
         if self._classes and names:  # of other data than the probe's, perhaps
-            label = torch.from_numpy(renumber(label.cpu().numpy(), self._classes, names)).to(label.device)
+            label = torch.from_numpy(renumber(label.cpu().numpy(), self._classes, names)).to(
+                label.device
+            )
         if not len(reference) or not (label >= 0).any():  # type: ignore[arg-type]
             return {}
         train, classes = [], []
         for raw in DataLoader(reference, 256, collate_fn=self.collate):
-            raw = {key: moved(value, test) if key == "inputs" else value for key, value in raw.items()}
+            raw = {
+                key: moved(value, test) if key == "inputs" else value for key, value in raw.items()
+            }
             batch = self.prepare(raw, generator=torch.Generator(test.device).manual_seed(0))
             train.append(whole(model, batch))
             classes.append(labels(batch))
@@ -251,7 +292,8 @@ class Mae(Sourced):
         return self._reference
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Write mmpretrain's config and checkpoint, and under ``timm/`` the encoder for timm, where it is a plain ViT.
+        """Write mmpretrain's config and checkpoint, and under ``timm/`` the encoder for timm, where
+        it is a plain ViT.
 
         ``mmpretrain.get_model('FOLDER/model.py', pretrained='FOLDER/model.pth')`` and
         ``timm.create_model('local-dir:FOLDER/timm', pretrained=True)`` read them.
@@ -262,14 +304,18 @@ class Mae(Sourced):
         mmpretrain.save(model, folder)
         if isinstance(model.backbone, VisionTransformer):
             try:
-                encoder = timm_vit.as_timm(model.backbone, model.mmpretrain_config["data_preprocessor"])  # type: ignore[index, arg-type]
+                encoder = timm_vit.as_timm(
+                    model.backbone, model.mmpretrain_config["data_preprocessor"]
+                )  # type: ignore[index, arg-type]
             except ConfigError as error:
                 warnings.warn(f"There is no export for timm. {error.what}", stacklevel=2)
             else:
                 timm_vit.save(encoder, folder / "timm")
 
     def recognises(self, path: Path) -> bool:
-        """Whether the path is an exported folder, an mmpretrain checkpoint with its config, or a timm ViT's folder."""
+        """Whether the path is an exported folder, an mmpretrain checkpoint with its config, or a
+        timm ViT's folder.
+        """
         return mmpretrain.recognises(path) or timm_vit.recognises(path)
 
     def load(self, path: Path) -> nn.Module:
@@ -286,7 +332,8 @@ class Mae(Sourced):
         return model
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
-        """Fill a model from mmpretrain's or timm's weights; from an encoder's alone, only the encoder.
+        """Fill a model from mmpretrain's or timm's weights; from an encoder's alone, only the
+        encoder.
 
         Raises:
             ConfigError: they are not of this model.

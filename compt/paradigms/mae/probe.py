@@ -1,4 +1,6 @@
-"""How good frozen image features are: nearest neighbours and a linear classifier, by scikit-learn."""
+"""How good frozen image features are: nearest neighbours and a linear classifier, by
+scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,22 @@ ITERATIONS = 200
 """Of the linear classifier; the same for all models, whether it has converged or not."""
 
 
-def probe(train_ND: Tensor, train_label_N: Tensor, test_MD: Tensor, test_label_M: Tensor) -> dict[str, Metric]:
+def probe(
+    train_ND: Tensor, train_label_N: Tensor, test_MD: Tensor, test_label_M: Tensor
+) -> dict[str, Metric]:
     """Accuracy on test features of classifiers fitted to train features.
 
-    ``knn`` weighs 20 neighbours by distance between unit-length features, ``linear_probe`` is a logistic
-    regression on standardised features. Chance is the share of the most frequent class. Empty where the train
-    labels are all one class.
+    ``knn`` weighs 20 neighbours by distance between unit-length features, ``linear_probe`` is a
+    logistic regression on standardised features. Chance is the share of the most frequent class.
+    Empty where the train labels are all one class.
     """
     if len(train_label_N.unique()) < 2:
         return {}
     train, labels = train_ND.double().cpu().numpy(), train_label_N.cpu().numpy()
     test, truth = test_MD.double().cpu().numpy(), test_label_M.cpu().numpy()
-    knn = KNeighborsClassifier(min(NEIGHBOURS, len(train)), weights="distance").fit(normalize(train), labels)
+    knn = KNeighborsClassifier(min(NEIGHBOURS, len(train)), weights="distance").fit(
+        normalize(train), labels
+    )
     linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS, C=0.1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -50,7 +56,11 @@ def accuracy(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
     if not known.any():
         return {}
     right = score_NC[known].argmax(1) == label_N[known]
-    return {"accuracy": Metric(right.double().mean().item(), chance=chance(label_N[known].cpu().numpy()))}
+    return {
+        "accuracy": Metric(
+            right.double().mean().item(), chance=chance(label_N[known].cpu().numpy())
+        )
+    }
 
 
 def chance(labels: np.ndarray) -> float:
@@ -59,7 +69,9 @@ def chance(labels: np.ndarray) -> float:
 
 
 def labelled(dataset: Dataset, samples: int) -> Subset:
-    """Up to ``samples`` samples with a label, evenly spaced; up to four times as many are read to find them."""
+    """Up to ``samples`` samples with a label, evenly spaced; up to four times as many are read to
+    find them.
+    """
     length = len(dataset)  # type: ignore[arg-type]
     step = max(1, -(-length // max(1, samples)))
     found: list[int] = []

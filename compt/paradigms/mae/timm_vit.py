@@ -1,4 +1,6 @@
-"""mmpretrain's ViT as timm's: names of tensors, and the folder that timm.create_model('local-dir:...') loads."""
+"""mmpretrain's ViT as timm's: names of tensors, and the folder that
+timm.create_model('local-dir:...') loads.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ def is_timm(state: Mapping[str, Tensor]) -> bool:
 
 
 def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTransformer:
-    """A timm ViT, without a head, that computes what an mmpretrain ViT computes: its patch and class tokens.
+    """A timm ViT, without a head, that computes what an mmpretrain ViT computes: its patch and
+    class tokens.
 
     Args:
         backbone: the ViT.
@@ -93,10 +96,14 @@ def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTrans
         options["final_norm"] = False
     try:
         options["mlp_ratio"] = blocks[0].ffn.feedforward_channels / sizes.embed_dims
-        model: Any = timm.create_model(ARCHITECTURE, **options, pretrained_cfg_overlay=_pixels(preprocessor))
+        model: Any = timm.create_model(
+            ARCHITECTURE, **options, pretrained_cfg_overlay=_pixels(preprocessor)
+        )
         model.load_state_dict({timm_name(name): value for name, value in state.items()})
         if _traits(backbone) != _traits(model):
-            raise ValueError(f"activation and epsilons {_traits(backbone)}, timm has {_traits(model)}")
+            raise ValueError(
+                f"activation and epsilons {_traits(backbone)}, timm has {_traits(model)}"
+            )
     except (AttributeError, RuntimeError, ValueError) as error:
         raise ConfigError(f"This ViT of mmpretrain has no equal in timm: {error}") from error
     model.timm_config = {"architecture": ARCHITECTURE, "num_classes": 0, "model_args": options}
@@ -106,12 +113,19 @@ def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTrans
 def _pixels(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
     """How mmpretrain prepares pixels, as timm writes it."""
     found = {key: [value / 255 for value in preprocessor.get(key) or ()] for key in ("mean", "std")}
-    return {key: value for key, value in found.items() if value} | {"crop_pct": 1.0, "interpolation": "bicubic"}
+    return {key: value for key, value in found.items() if value} | {
+        "crop_pct": 1.0,
+        "interpolation": "bicubic",
+    }
 
 
 def _traits(model: nn.Module) -> set[str]:
     """What weights do not tell: activations, and epsilons of norms."""
-    activations = {repr(m) for m in model.modules() if type(m).__module__.startswith("torch.nn.modules.activation")}
+    activations = {
+        repr(m)
+        for m in model.modules()
+        if type(m).__module__.startswith("torch.nn.modules.activation")
+    }
     return activations | {f"eps={m.eps:g}" for m in model.modules() if isinstance(m, nn.LayerNorm)}
 
 
@@ -138,7 +152,9 @@ def recognises(path: Path) -> bool:
 
 def is_config(model: Any) -> bool:
     """Whether a member's model is meant for timm: its config dict, or a name of a model of timm."""
-    return (isinstance(model, Mapping) and "architecture" in model) or (isinstance(model, str) and timm.is_model(model))
+    return (isinstance(model, Mapping) and "architecture" in model) or (
+        isinstance(model, str) and timm.is_model(model)
+    )
 
 
 def build(member: Member) -> VisionTransformer:
@@ -147,22 +163,37 @@ def build(member: Member) -> VisionTransformer:
     Raises:
         ConfigError: timm has no such model or arguments, or it is no ViT.
     """
-    config: dict[str, Any] = {"architecture": member.model} if isinstance(member.model, str) else dict(member.model)
+    config: dict[str, Any] = (
+        {"architecture": member.model} if isinstance(member.model, str) else dict(member.model)
+    )
     name = config["architecture"]
     options = dict(config.get("model_args") or {})
-    pixels = {key: value for key, value in (config.get("pretrained_cfg") or {}).items() if key in PIXELS}
+    pixels = {
+        key: value for key, value in (config.get("pretrained_cfg") or {}).items() if key in PIXELS
+    }
     if "num_classes" in config:
         options.setdefault("num_classes", config["num_classes"])
     if not timm.is_model(name):
         near = did_you_mean(name, timm.list_models("vit_*"))
-        raise ConfigError(f"timm has no model '{name}' (member '{member.name}').{near}", do="See timm.list_models().")
+        raise ConfigError(
+            f"timm has no model '{name}' (member '{member.name}').{near}",
+            do="See timm.list_models().",
+        )
     try:
         model: Any = timm.create_model(name, **options, pretrained_cfg_overlay=pixels)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise ConfigError(f"timm cannot build '{name}' (member '{member.name}'): {error}") from error
-    model.timm_config = {"architecture": name, "num_classes": model.num_classes, "model_args": options}
+        raise ConfigError(
+            f"timm cannot build '{name}' (member '{member.name}'): {error}"
+        ) from error
+    model.timm_config = {
+        "architecture": name,
+        "num_classes": model.num_classes,
+        "model_args": options,
+    }
     if not isinstance(model, VisionTransformer):
-        raise ConfigError(f"'{name}' is no VisionTransformer of timm.", do="Use one of timm.list_models('vit_*').")
+        raise ConfigError(
+            f"'{name}' is no VisionTransformer of timm.", do="Use one of timm.list_models('vit_*')."
+        )
     return model
 
 
@@ -174,7 +205,8 @@ def load(path: Path) -> VisionTransformer:
     """
     if not recognises(path):
         raise ConfigError(
-            f"'{path}' is neither a model of mmpretrain with its config nor a timm ViT's folder.", do="Check the path."
+            f"'{path}' is neither a model of mmpretrain with its config nor a timm ViT's folder.",
+            do="Check the path.",
         )
     model = build(Member(path.name, json.loads((path / CONFIG_FILE).read_text())))
     load_weights(model, path / WEIGHTS_FILE)

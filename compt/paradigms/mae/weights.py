@@ -1,4 +1,6 @@
-"""Models of mmpretrain filled from checkpoints: whole ones, or the backbone alone from an encoder's."""
+"""Models of mmpretrain filled from checkpoints: whole ones, or the backbone alone from an
+encoder's.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from compt.paradigms.mae import mmpretrain, timm_vit
 from compt.weights import load_state
 
 PER_TASK = ("ln1.", "ln2.", "mask_token")
-"""What a backbone has for one task and not for another: the norms at its end, a token in place of masked patches."""
+"""What a backbone has for one task and not for another: the norms at its end, a token in place of
+masked patches.
+"""
 
 
 def fill(model: nn.Module, path: Path) -> None:
@@ -39,13 +43,21 @@ def fill(model: nn.Module, path: Path) -> None:
     if state.keys() >= model.state_dict().keys():
         load_state(model, state, path)
         return
-    part = {name.removeprefix("backbone."): v for name, v in state.items() if name.startswith("backbone.")}
+    part = {
+        name.removeprefix("backbone."): v
+        for name, v in state.items()
+        if name.startswith("backbone.")
+    }
     own = backbone.state_dict()
     fresh = [name for name in own.keys() - part.keys() if name.startswith(PER_TASK)]
-    part = {name: value for name, value in part.items() if name in own or not name.startswith(PER_TASK)}
+    part = {
+        name: value for name, value in part.items() if name in own or not name.startswith(PER_TASK)
+    }
     load_state(backbone, part | {name: own[name] for name in fresh}, path)
     but = f" but for {', '.join(sorted(fresh))}" if fresh else ""
-    warnings.warn(f"'{path}' filled the backbone{but}; the rest of the model starts fresh.", stacklevel=3)
+    warnings.warn(
+        f"'{path}' filled the backbone{but}; the rest of the model starts fresh.", stacklevel=3
+    )
 
 
 def _check_heads(backbone: nn.Module, path: Path) -> None:
@@ -54,7 +66,9 @@ def _check_heads(backbone: nn.Module, path: Path) -> None:
         if mmpretrain.recognises(path):
             given: Any = mmpretrain.build(mmpretrain.read(path)[0], path.stem).backbone
         elif timm_vit.recognises(path):
-            given = timm_vit.build(Member(path.name, json.loads((path / timm_vit.CONFIG_FILE).read_text())))
+            given = timm_vit.build(
+                Member(path.name, json.loads((path / timm_vit.CONFIG_FILE).read_text()))
+            )
         else:
             return
     both = (backbone, given)

@@ -1,4 +1,6 @@
-"""What the paper's CLIP recipes share: CC3M with 8 captions an image, AdamW, cosine, two lengths of warm-up."""
+"""What the paper's CLIP recipes share: CC3M with 8 captions an image, AdamW, cosine, two lengths of
+warm-up.
+"""
 
 paradigm = dict(
     type="clip",

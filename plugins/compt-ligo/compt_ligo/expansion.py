@@ -1,4 +1,6 @@
-"""From the weights of a small model and the maps to the weights of a larger one, and what that owes to whom."""
+"""From the weights of a small model and the maps to the weights of a larger one, and what that owes
+to whom.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ Maps: TypeAlias = dict[Key, Tensor]
 
 @dataclass(frozen=True)
 class Part:
-    """Target parameters that grow as one: those of a template in a stack that deepens, otherwise a single one.
+    """Target parameters that grow as one: those of a template in a stack that deepens, otherwise a
+    single one.
 
-    ``picks`` holds, for each of ``names``, the index in ``sources`` that it starts from; None where it starts at 0.
+    ``picks`` holds, for each of ``names``, the index in ``sources`` that it starts from; None where
+    it starts at 0.
     """
 
     names: tuple[str, ...]
@@ -42,7 +46,9 @@ class Part:
 
 
 class Pair:
-    """Two architectures: which parameters of the target grow from which of the source, through which maps."""
+    """Two architectures: which parameters of the target grow from which of the source, through
+    which maps.
+    """
 
     def __init__(self, source: Architecture, target: Architecture) -> None:
         self.source, self.target = source, target
@@ -50,7 +56,8 @@ class Pair:
     def parts(self, whole: Set[str] = frozenset()) -> list[Part]:
         """One part for every target parameter or, where its stack deepens, for every template.
 
-        ``whole`` names source tensors of integers, which are copied where their shape stays, and else left out.
+        ``whole`` names source tensors of integers, which are copied where their shape stays, and
+        else left out.
         """
         done: set[str] = set()
         parts = []
@@ -61,13 +68,19 @@ class Pair:
             if match.name in whole and any(map(self.grows, param.axes)):
                 continue
             mixed = self._deepens(param) and match.name not in whole
-            parts.append(self._stack(param) if mixed else self._part(param, (param,), (match.name,), (0,), None))
+            parts.append(
+                self._stack(param)
+                if mixed
+                else self._part(param, (param,), (match.name,), (0,), None)
+            )
             done |= set(parts[-1].names)
         return parts
 
     def maps(self, parts: Sequence[Part], spread: float, generator: torch.Generator) -> Maps:
         """The maps that the parts need, untrained: float64, drawn on the CPU in one order."""
-        maps: Maps = {part.mix: depth_mix(part.picks, len(part.sources)) for part in parts if part.mix}
+        maps: Maps = {
+            part.mix: depth_mix(part.picks, len(part.sources)) for part in parts if part.mix
+        }
         needed = {key for part in parts for _, key in part.along}
         for axis in sorted({axis for axis, _ in needed}):
             isometry = self.target.roles.get(axis) == "output"
@@ -82,13 +95,16 @@ class Pair:
         return self.source.size(axis) != self.target.size(axis)
 
     def passes_to_table(self, norm: ParamAxes) -> bool:
-        """Whether all that reads a norm is tied to a writer of its axis, and so cannot take shares of it.
+        """Whether all that reads a norm is tied to a writer of its axis, and so cannot take shares
+        of it.
 
         The norm takes the shares instead.
         """
         reader = self.target.params.get(norm.read_by or "")
         owner = self.target.params.get(reader.tied_to or "") if reader else None
-        return owner is not None and not norm.writes and (norm.norm_axis, "writes") in owner.directions
+        return (
+            owner is not None and not norm.writes and (norm.norm_axis, "writes") in owner.directions
+        )
 
     def _deepens(self, param: ParamAxes) -> bool:
         scope = param.scope
@@ -96,23 +112,39 @@ class Pair:
 
     def _stack(self, param: ParamAxes) -> Part:
         """All parameters of a template, mixed from all that the source has of it."""
-        names = (param.template.format(block=i) for i in range(self.source.depths[str(param.scope)]))
-        sources = tuple(n for n in names if n in self.source.params and self.source.params[n].groups == param.groups)
-        members = tuple(p for p in self.target.params.values() if p.template == param.template and not p.tied_to)
+        names = (
+            param.template.format(block=i) for i in range(self.source.depths[str(param.scope)])
+        )
+        sources = tuple(
+            n
+            for n in names
+            if n in self.source.params and self.source.params[n].groups == param.groups
+        )
+        members = tuple(
+            p for p in self.target.params.values() if p.template == param.template and not p.tied_to
+        )
         picks = tuple(self._pick(member, sources) for member in members)
         return self._part(param, members, sources, picks, (param.template, "mix"))
 
     def _pick(self, param: ParamAxes, sources: Sequence[str]) -> int | None:
-        """The index of the source it starts from; None where a repeated block would write the stream once more."""
+        """The index of the source it starts from; None where a repeated block would write the
+        stream once more.
+        """
         match = matching(param, self.source, self.target)
         assert match is not None
-        return None if self._repeats(param) and writes_stream(param, self.target) else sources.index(match.name)
+        return (
+            None
+            if self._repeats(param) and writes_stream(param, self.target)
+            else sources.index(match.name)
+        )
 
     def _repeats(self, param: ParamAxes) -> bool:
         """Whether the block before it starts from the same source block."""
         block, depths = int(param.block or 0), (self.source.depths, self.target.depths)
         small, large = (depth[str(param.scope)] for depth in depths)
-        return block > 0 and source_block(block, small, large) == source_block(block - 1, small, large)
+        return block > 0 and source_block(block, small, large) == source_block(
+            block - 1, small, large
+        )
 
     def _part(
         self,
@@ -126,7 +158,11 @@ class Pair:
             names=tuple(member.name for member in members),
             sources=sources,
             picks=picks,
-            along=tuple((i, self._key(param, *d)) for i, d in enumerate(param.directions) if self.grows(d[0])),
+            along=tuple(
+                (i, self._key(param, *d))
+                for i, d in enumerate(param.directions)
+                if self.grows(d[0])
+            ),
             mix=mix,
             shape=self.source.shape(param),
             offset=1.0 if param.kind.endswith("offset") else 0.0,
@@ -144,19 +180,29 @@ class Pair:
         for param in self.target.params.values():
             name = f"'{param.template}'"
             if param.tied_to:
-                found |= {f"{name} is tied, and nothing makes up for it along '{a}'": None for a in self._torn(param)}
+                found |= {
+                    f"{name} is tied, and nothing makes up for it along '{a}'": None
+                    for a in self._torn(param)
+                }
                 continue
             for axis in (param.norm_axis or "").split("+"):
                 if axis and self.target.size(axis) % self.source.size(axis):
                     whole = f"exact at multiples of {self.source.size(axis)} only"
                     found[f"{name} normalises over '{axis}': {whole}"] = None
             if param.norm_axis or param.kind == "scale":
-                features = [a for a in param.axes if self.target.roles.get(a) == "output" and self.grows(a)]
-                found |= {f"{name} scales each of '{axis}', whose copies differ in size": None for axis in features}
+                features = [
+                    a for a in param.axes if self.target.roles.get(a) == "output" and self.grows(a)
+                ]
+                found |= {
+                    f"{name} scales each of '{axis}', whose copies differ in size": None
+                    for axis in features
+                }
         return list(found)
 
     def _torn(self, tied: ParamAxes) -> list[str]:
-        """Growing axes that a tied parameter uses otherwise than its owner, with no norm to take the shares."""
+        """Growing axes that a tied parameter uses otherwise than its owner, with no norm to take
+        the shares.
+        """
         owner = self.target.params[str(tied.tied_to)]
         norms = [p for p in self.target.params.values() if p.read_by == tied.name]
         helped = {norm.norm_axis for norm in norms if self.passes_to_table(norm)}
@@ -175,12 +221,24 @@ class Expansion:
     """
 
     def __init__(
-        self, parts: Sequence[Part], source: Mapping[str, Tensor], target: Mapping[str, Tensor], dtype: torch.dtype
+        self,
+        parts: Sequence[Part],
+        source: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        dtype: torch.dtype,
     ) -> None:
         self.like = target
-        self.plain = {p.names[0]: source[p.sources[0]].clone().to(target[p.names[0]]) for p in parts if not p.keys}
+        self.plain = {
+            p.names[0]: source[p.sources[0]].clone().to(target[p.names[0]])
+            for p in parts
+            if not p.keys
+        }
         self.grown = [
-            (part, torch.stack([source[name].to(dtype).reshape(part.shape) for name in part.sources]) + part.offset)
+            (
+                part,
+                torch.stack([source[name].to(dtype).reshape(part.shape) for name in part.sources])
+                + part.offset,
+            )
             for part in parts
             if part.keys
         ]

@@ -1,4 +1,6 @@
-"""The grower ``ligo``: maps from the source's weights to the target's, trained on the target's own loss."""
+"""The grower ``ligo``: maps from the source's weights to the target's, trained on the target's own
+loss.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +18,29 @@ from compt_ligo.expansion import Expansion, Maps, Pair, Part
 class Ligo(compt.Grower):
     """Learn linear maps that make the larger model's weights from the smaller one's.
 
-    Every axis that grows from S to T has two learned maps [T, S]: one for what writes the axis, one for what reads
-    it. A tensor grows along each of its unfolded axes by the map of its direction, so a linear layer becomes
-    W' = M_write W M_read^T; norms and factors follow what is written. In a stack of blocks that deepens from L_s to
-    L_t every parameter name has a learned mix [L_t, L_s] of the source's blocks. Axes are the layout's, so any model
-    that has one can be grown.
+    Every axis that grows from S to T has two learned maps [T, S]: one for what writes the axis, one
+    for what reads it. A tensor grows along each of its unfolded axes by the map of its direction,
+    so a linear layer becomes W' = M_write W M_read^T; norms and factors follow what is written. In
+    a stack of blocks that deepens from L_s to L_t every parameter name has a learned mix [L_t, L_s]
+    of the source's blocks. Axes are the layout's, so any model that has one can be grown.
 
-    The maps start as a copy that keeps the function at whole multiples: writers are repeated, readers split over the
-    copies in uneven shares, blocks repeated in place, and those that repeat write nothing yet. Then AdamW trains the
-    maps, not the weights, for ``steps`` batches; the last maps make the weights.
+    The maps start as a copy that keeps the function at whole multiples: writers are repeated,
+    readers split over the copies in uneven shares, blocks repeated in place, and those that repeat
+    write nothing yet. Then AdamW trains the maps, not the weights, for ``steps`` batches; the last
+    maps make the weights.
 
-    Source: Wang et al., LiGO, arXiv 2303.00980. Differs: there a layer's in-map is the out-map of the layer before,
-    here the two are learned apart, since copies need readers that split; maps of features that leave the model start
-    as isometries; depth is mixed only where it grows.
+    Source: Wang et al., LiGO, arXiv 2303.00980. Differs: there a layer's in-map is the out-map of
+    the layer before, here the two are learned apart, since copies need readers that split; maps of
+    features that leave the model start as isometries; depth is mixed only where it grows.
 
     Args:
-        steps: batches to train the maps for; they are charged to the stage. 0 takes the untrained maps.
-        lr: highest learning rate, the length by which a step moves a row of a map, whatever its width: an entry of
-            [T, S] moves by lr / sqrt(S). It rises over the first tenth of the steps, then falls as a cosine.
-        spread: how unevenly readers are split over the copies, as the standard deviation of the shares' logarithms.
+        steps: batches to train the maps for; they are charged to the stage. 0 takes the untrained
+            maps.
+        lr: highest learning rate, the length by which a step moves a row of a map, whatever its
+            width: an entry of [T, S] moves by lr / sqrt(S). It rises over the first tenth of the
+            steps, then falls as a cosine.
+        spread: how unevenly readers are split over the copies, as the standard deviation of the
+            shares' logarithms.
     """
 
     api_version = "1.0"
@@ -65,9 +71,13 @@ class Ligo(compt.Grower):
         """
         small, large = compt.tensors_of(source), compt.tensors_of(target)
         pair, dtype = Pair(source_arch, target_arch), _dtype(small)
-        parts = pair.parts(whole={name for name, tensor in small.items() if not tensor.is_floating_point()})
+        parts = pair.parts(
+            whole={name for name, tensor in small.items() if not tensor.is_floating_point()}
+        )
         first = pair.maps(parts, self.spread, generator)
-        maps = {key: value.to(next(iter(small.values())).device, dtype) for key, value in first.items()}
+        maps = {
+            key: value.to(next(iter(small.values())).device, dtype) for key, value in first.items()
+        }
         expansion = Expansion(parts, small, large, dtype)
         if maps and self.steps:
             if objective is None:
@@ -75,13 +85,17 @@ class Ligo(compt.Grower):
                     f"ligo has {self.steps} steps to learn its maps in, and no loss to learn from.",
                     do="Use it in a chain, give grow() an objective=, or take the untrained maps with steps=0.",
                 )
-            names = [name for part in parts for name in part.names if not target_arch.params[name].buffer]
+            names = [
+                name for part in parts for name in part.names if not target_arch.params[name].buffer
+            ]
             self._train(expansion, maps, names, objective)
         with torch.no_grad():
             tensors = expansion(maps)
         return self._report(pair, parts, small, tensors, trained=bool(maps) and self.steps > 0)
 
-    def _train(self, expansion: Expansion, maps: Maps, names: list[str], objective: compt.Objective) -> None:
+    def _train(
+        self, expansion: Expansion, maps: Maps, names: list[str], objective: compt.Objective
+    ) -> None:
         """Train the maps in place: one step of AdamW on each of ``steps`` batches."""
         learned = [value.requires_grad_() for value in maps.values()]
         rates = [self.lr / sqrt(value.shape[1]) for value in learned]
@@ -97,7 +111,9 @@ class Ligo(compt.Grower):
                     f"ligo: the loss is {loss.item()} at step {step} of {self.steps}, with lr={self.lr:g}.",
                     do="Lower the grower's lr; if it is step 0, look at the data and the source.",
                 )
-            for value, gradient in zip(learned, torch.autograd.grad(loss, learned, allow_unused=True), strict=True):
+            for value, gradient in zip(
+                learned, torch.autograd.grad(loss, learned, allow_unused=True), strict=True
+            ):
                 value.grad = gradient
             optimizer.step()
 
@@ -134,7 +150,9 @@ class Ligo(compt.Grower):
 
 
 def schedule(step: int, steps: int) -> float:
-    """The share of the learning rate at a step: up in a line over the first tenth, times a cosine down to 0."""
+    """The share of the learning rate at a step: up in a line over the first tenth, times a cosine
+    down to 0.
+    """
     return min(1.0, (step + 1) / max(1.0, steps / 10)) * (1 + cos(pi * step / steps)) / 2
 
 

@@ -1,4 +1,6 @@
-"""What the tests share: small models of every paradigm, and losses of them with given parameters."""
+"""What the tests share: small models of every paradigm, and losses of them with given
+parameters.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def noisy(module: nn.Module, scale: float = 0.2) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for param in module.parameters():
-            param.add_(scale * torch.randn(param.shape, generator=generator, dtype=torch.float64).to(param))
+            param.add_(
+                scale * torch.randn(param.shape, generator=generator, dtype=torch.float64).to(param)
+            )
     return module
 
 
@@ -53,7 +57,9 @@ class Objective:
     def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
         """Scalar loss."""
         self.params = params
-        loss = functional_call(self.called, {f"module.{name}": value for name, value in params.items()}, ())
+        loss = functional_call(
+            self.called, {f"module.{name}": value for name, value in params.items()}, ()
+        )
         self.losses.append(loss.item())
         return loss
 
@@ -133,14 +139,28 @@ def mae(width: int, depth: int, decoder_width: int, decoder_depth: int) -> nn.Mo
     from compt import Member
     from compt.paradigms.mae import Mae
 
-    arch = dict(embed_dims=width, num_layers=depth, num_heads=width // 16, feedforward_channels=3 * width)
+    arch = dict(
+        embed_dims=width, num_layers=depth, num_heads=width // 16, feedforward_channels=3 * width
+    )
     layer_scale = dict(layer_cfgs=dict(layer_scale_init_value=0.1))
-    decoder = dict(decoder_embed_dim=decoder_width, decoder_depth=decoder_depth, decoder_num_heads=decoder_width // 16)
+    decoder = dict(
+        decoder_embed_dim=decoder_width,
+        decoder_depth=decoder_depth,
+        decoder_num_heads=decoder_width // 16,
+    )
     loss = dict(type="mmpretrain.PixelReconstructionLoss", criterion="L2")
     model = dict(
         type="mmpretrain.MAE",
-        backbone=dict(type="mmpretrain.MAEViT", arch=arch, img_size=32, patch_size=8, **layer_scale),
-        neck=dict(type="mmpretrain.MAEPretrainDecoder", num_patches=16, patch_size=8, embed_dim=width, **decoder),
+        backbone=dict(
+            type="mmpretrain.MAEViT", arch=arch, img_size=32, patch_size=8, **layer_scale
+        ),
+        neck=dict(
+            type="mmpretrain.MAEPretrainDecoder",
+            num_patches=16,
+            patch_size=8,
+            embed_dim=width,
+            **decoder,
+        ),
         head=dict(type="mmpretrain.MAEPretrainHead", norm_pix=True, patch_size=8, loss=loss),
     )
     torch.manual_seed(width)
@@ -162,11 +182,19 @@ def vit(width: int, depth: int, **options: Any) -> nn.Module:
     torch.manual_seed(width)
     options = {"init_values": 0.1, "qk_norm": True, **options}
     return timm.models.vision_transformer.VisionTransformer(
-        img_size=32, patch_size=16, embed_dim=width, depth=depth, num_heads=width // 16, num_classes=7, **options
+        img_size=32,
+        patch_size=16,
+        embed_dim=width,
+        depth=depth,
+        num_heads=width // 16,
+        num_classes=7,
+        **options,
     )
 
 
 def vit_loss(module: nn.Module) -> Tensor:
     """Cross entropy of random images."""
-    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(next(module.parameters()))
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(
+        next(module.parameters())
+    )
     return F.cross_entropy(module(images), torch.arange(4))

@@ -28,10 +28,16 @@ KEPT: dict[str, tuple[Make, Make]] = {
         lambda: llama(*GROUPED),
         lambda: llama(96, 3, 6, 3, 96, tie_word_embeddings=False),
     ),
-    "clip, more features at no multiple": (lambda: clip(32, 2, features=24), lambda: clip(64, 3, features=40)),
+    "clip, more features at no multiple": (
+        lambda: clip(32, 2, features=24),
+        lambda: clip(64, 3, features=40),
+    ),
     "masked autoencoder": (lambda: mae(32, 2, 16, 1), lambda: mae(64, 3, 48, 2)),
     "vit with layer scale and q/k norms": (lambda: vit(32, 2), lambda: vit(96, 5)),
-    "vit with a norm before the blocks": (lambda: vit(32, 2, pre_norm=True), lambda: vit(64, 3, pre_norm=True)),
+    "vit with a norm before the blocks": (
+        lambda: vit(32, 2, pre_norm=True),
+        lambda: vit(64, 3, pre_norm=True),
+    ),
 }
 
 
@@ -64,7 +70,9 @@ def test_where_it_is_not_kept_the_report_says_so(case: str) -> None:
 
 
 def test_an_unmarked_tied_head_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the layout names no norm that could take the shares, logits grow: the report names the head."""
+    """Where the layout names no norm that could take the shares, logits grow: the report names the
+    head.
+    """
     small, large = llama(*GROUPED).double(), llama(64, 2, 8, 4, 96).double()
     name = "transformers.models.llama.modeling_llama.LlamaForCausalLM"
     layout = compt.LAYOUTS.get(name)

@@ -30,10 +30,14 @@ def test_shares_of_a_unit_sum_to_one_and_differ(small: int, large: int) -> None:
     """They are positive, and even only where the spread is 0."""
     part = shares(small, large, 0.5, torch.Generator().manual_seed(0))
     assert (part > 0).all()
-    torch.testing.assert_close(tiling(small, large).T @ part, torch.ones(small, dtype=torch.float64), **EXACT)
+    torch.testing.assert_close(
+        tiling(small, large).T @ part, torch.ones(small, dtype=torch.float64), **EXACT
+    )
     assert abs(part[0] - part[small]) > 1e-3
     even = shares(small, large, 0.0, torch.Generator())
-    torch.testing.assert_close(even * (tiling(small, large) @ tiling(small, large).sum(0)), torch.ones_like(even))
+    torch.testing.assert_close(
+        even * (tiling(small, large) @ tiling(small, large).sum(0)), torch.ones_like(even)
+    )
 
 
 @pytest.mark.parametrize("isometry", [False, True])
@@ -89,7 +93,9 @@ class NetLayout(compt.Layout):
 
 
 def test_a_growth_by_hand() -> None:
-    """2 -> 3 units and 2 -> 3 blocks, maps of whole numbers: W' = M_write (sum of mix W) M_read^T."""
+    """2 -> 3 units and 2 -> 3 blocks, maps of whole numbers: W' = M_write (sum of mix W)
+    M_read^T.
+    """
     source, target = Net(2, 2), Net(3, 3)
     with torch.no_grad():
         source.first.weight.copy_(numbers([1], [2]))
@@ -103,7 +109,9 @@ def test_a_growth_by_hand() -> None:
     maps["embed", "writes"] = numbers([1, 0], [0, 1], [1, 1])
     maps["embed", "reads"] = numbers([1, 0], [0, 1], [2, -1])
     maps["blocks.{block}.weight", "mix"] = numbers([1, 0], [2, 1], [0, 1])
-    tensors = Expansion(parts, compt.tensors_of(source), compt.tensors_of(target), torch.float64)(maps)
+    tensors = Expansion(parts, compt.tensors_of(source), compt.tensors_of(target), torch.float64)(
+        maps
+    )
     assert tensors["first.weight"].tolist() == [[1], [2], [3]]
     assert tensors["first.bias"].tolist() == [3, 5, 8]
     assert tensors["last.weight"].tolist() == [[1, -1, 3]]
@@ -113,7 +121,9 @@ def test_a_growth_by_hand() -> None:
 
 
 def test_the_start_by_hand() -> None:
-    """1 -> 2 units with shares p and 1 - p; of three blocks the second repeats the first and writes nothing yet."""
+    """1 -> 2 units with shares p and 1 - p; of three blocks the second repeats the first and writes
+    nothing yet.
+    """
     source, target = Net(1, 2), Net(2, 3)
     growth = compt.grow(source, target, dict(type="ligo", steps=0), seed=1)
     one, other = target.last.weight[0] / source.last.weight[0]
@@ -127,4 +137,7 @@ def test_the_start_by_hand() -> None:
         )
         assert torch.equal(target.blocks[block].bias, source.blocks[origin].bias.expand(2))
     assert not target.blocks[1].weight.any() and not target.blocks[1].bias.any()
-    assert growth.params["blocks.1.weight"] == "initialised" and growth.params["blocks.0.weight"] == "expanded"
+    assert (
+        growth.params["blocks.1.weight"] == "initialised"
+        and growth.params["blocks.0.weight"] == "expanded"
+    )

@@ -16,14 +16,18 @@ from compt.testing.toy import ToyNet
 
 
 class Odd(nn.Module):
-    """What needs care: a gain that a norm adds 1 to, a factor, integers, a constant, and a buffer that grows."""
+    """What needs care: a gain that a norm adds 1 to, a factor, integers, a constant, and a buffer
+    that grows.
+    """
 
     def __init__(self, width: int, depth: int = 1) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.gain = nn.Parameter(torch.linspace(0.0, 1.0, width, dtype=torch.float64))
         self.factor = nn.Parameter(torch.linspace(1.0, 2.0, width, dtype=torch.float64))
-        self.kernel = nn.Parameter(torch.arange(12.0 * width, dtype=torch.float64).reshape(3, 2, 2, width))
+        self.kernel = nn.Parameter(
+            torch.arange(12.0 * width, dtype=torch.float64).reshape(3, 2, 2, width)
+        )
         self.blocks = nn.ModuleList(nn.Module() for _ in range(depth))
         for index, block in enumerate(self.blocks):
             block.register_buffer("count", torch.tensor([2**53 + 1 + index]))  # no float64 holds it
@@ -49,7 +53,9 @@ class OddLayout(compt.Layout):
 
 
 def odd(steps: int) -> tuple[nn.Module, nn.Module, compt.Growth, list[set[str]]]:
-    """An Odd of 2 units grown to 4, one block to two, and the names that the objective was given at each call."""
+    """An Odd of 2 units grown to 4, one block to two, and the names that the objective was given at
+    each call.
+    """
     source, target, given = Odd(2), Odd(4, 2), list[set[str]]()
 
     def objective(params: Mapping[str, Tensor]) -> Tensor:
@@ -64,7 +70,10 @@ def test_gains_factors_kernels_and_buffers_are_tiled() -> None:
     """At the start every unit is its source unit, whatever the tensor's rank and kind."""
     source, target, growth, _ = odd(0)
     for name in ("gain", "factor", "mean"):
-        old, new = source.get_parameter(name) if name != "mean" else source.mean, compt.tensors_of(target)[name]
+        old, new = (
+            source.get_parameter(name) if name != "mean" else source.mean,
+            compt.tensors_of(target)[name],
+        )
         torch.testing.assert_close(new, old.detach().repeat(2), rtol=1e-15, atol=1e-15)
     assert torch.equal(target.kernel, source.kernel.repeat(1, 1, 1, 2))
     assert growth.function_preserving and growth.dropped == ("blocks.0.order",)
@@ -105,23 +114,36 @@ def test_equal_sizes_are_copied_bit_by_bit_and_ask_nothing() -> None:
     assert asked.losses == []
     assert set(growth.params.values()) == {"copied"} and growth.function_preserving
     assert all(
-        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
     )
     compt.grow(source, ToyNet(16, 3), "ligo")
 
 
 def test_what_does_not_grow_is_copied_bit_by_bit() -> None:
     """The classifier's bias of a wider net; everything outside the stack of a deeper one."""
-    wide = compt.grow(trained_toy(16, 1), (target := ToyNet(24, 1)), "ligo", objective=Objective(target, toy_loss))
+    wide = compt.grow(
+        trained_toy(16, 1), (target := ToyNet(24, 1)), "ligo", objective=Objective(target, toy_loss)
+    )
     assert [name for name, status in wide.params.items() if status == "copied"] == ["head.bias"]
-    deep = compt.grow(trained_toy(16, 1), (target := ToyNet(16, 2)), "ligo", objective=Objective(target, toy_loss))
-    assert all((status == "copied") == (not name.startswith("blocks")) for name, status in deep.params.items())
+    deep = compt.grow(
+        trained_toy(16, 1), (target := ToyNet(16, 2)), "ligo", objective=Objective(target, toy_loss)
+    )
+    assert all(
+        (status == "copied") == (not name.startswith("blocks"))
+        for name, status in deep.params.items()
+    )
 
 
 def test_trained_maps_do_not_claim_to_keep_the_function() -> None:
     """Untrained ones do where it is true, and say where it is not."""
     target = ToyNet(32, 2)
-    trained = compt.grow(trained_toy(16, 2), target, dict(type="ligo", steps=2), objective=Objective(target, toy_loss))
+    trained = compt.grow(
+        trained_toy(16, 2),
+        target,
+        dict(type="ligo", steps=2),
+        objective=Objective(target, toy_loss),
+    )
     assert not trained.function_preserving and trained.reason == "the maps were trained for 2 steps"
     start = compt.grow(noisy(ToyNet(16, 2)), ToyNet(24, 2), dict(type="ligo", steps=0))
     assert "'norm.weight' normalises over 'embed': exact at multiples of 16 only" in start.reason
@@ -188,8 +210,12 @@ def test_a_loss_that_is_not_finite_stops_it(bad: float) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
 
 
-@pytest.mark.parametrize(("small", "large", "message"), [((16, 2), (8, 2), "shrink"), ((16, 2), (16, 1), "shrink")])
-def test_check_refuses_what_shrinks(small: tuple[int, int], large: tuple[int, int], message: str) -> None:
+@pytest.mark.parametrize(
+    ("small", "large", "message"), [((16, 2), (8, 2), "shrink"), ((16, 2), (16, 1), "shrink")]
+)
+def test_check_refuses_what_shrinks(
+    small: tuple[int, int], large: tuple[int, int], message: str
+) -> None:
     """From the architectures alone, as plans do."""
     with torch.device("meta"):
         source, target = compt.describe(ToyNet(*small)), compt.describe(ToyNet(*large))
@@ -230,7 +256,13 @@ def test_one_seed_gives_one_result() -> None:
     for seed in (0, 0, 1):
         torch.manual_seed(5)
         target = ToyNet(32, 2)
-        compt.grow(source, target, dict(type="ligo", steps=4), seed=seed, objective=Objective(target, toy_loss))
+        compt.grow(
+            source,
+            target,
+            dict(type="ligo", steps=4),
+            seed=seed,
+            objective=Objective(target, toy_loss),
+        )
         grown.append(torch.cat([param.detach().flatten() for param in target.parameters()]))
     assert torch.equal(grown[0], grown[1])
     assert not torch.equal(grown[0], grown[2])
@@ -238,7 +270,9 @@ def test_one_seed_gives_one_result() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_values_have_the_dtype_of_the_target(dtype: torch.dtype) -> None:
-    """In what the objective is given; what is computed of a narrow model is rounded at the end alone."""
+    """In what the objective is given; what is computed of a narrow model is rounded at the end
+    alone.
+    """
     source, target = vit(32, 1).to(dtype), vit(48, 2).to(dtype)
     wide = vit(48, 2)
     objective = Objective(target, vit_loss)
@@ -248,5 +282,6 @@ def test_values_have_the_dtype_of_the_target(dtype: torch.dtype) -> None:
         compt.grow(source, target, dict(type="ligo", steps=0))
         compt.grow(copy.deepcopy(source).float(), wide, dict(type="ligo", steps=0))
         assert all(
-            torch.equal(tensor, wide.state_dict()[name].to(dtype)) for name, tensor in target.state_dict().items()
+            torch.equal(tensor, wide.state_dict()[name].to(dtype))
+            for name, tensor in target.state_dict().items()
         )

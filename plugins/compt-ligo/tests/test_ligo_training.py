@@ -30,7 +30,9 @@ from compt.testing.toy import ToyNet
 
 
 def test_maps_learn_what_untrained_ones_cannot() -> None:
-    """The loss after growth is below that of the untrained maps, and what is loaded is what was trained."""
+    """The loss after growth is below that of the untrained maps, and what is loaded is what was
+    trained.
+    """
     source = trained_toy(16, 1)
     start, target = ToyNet(24, 2), ToyNet(24, 2)
     compt.grow(source, start, dict(type="ligo", steps=0))
@@ -53,13 +55,17 @@ def test_the_objective_is_called_once_a_step(steps: int) -> None:
 
 
 def test_the_first_step_is_as_long_as_the_rate_says() -> None:
-    """AdamW without decay moves a row of a map, for readers and writers, by the rate: each entry by lr / sqrt(S)."""
+    """AdamW without decay moves a row of a map, for readers and writers, by the rate: each entry by
+    lr / sqrt(S).
+    """
     source, target = trained_toy(16, 1).double(), ToyNet(24, 1).double()
     start = ToyNet(24, 1).double()
     with torch.no_grad():
         source.embed.bias.copy_(torch.eye(16)[0])  # so that the grown bias is a column of the map
     compt.grow(source, start, dict(type="ligo", steps=0))
-    compt.grow(source, target, dict(type="ligo", steps=1, lr=1e-3), objective=Objective(target, toy_loss))
+    compt.grow(
+        source, target, dict(type="ligo", steps=1, lr=1e-3), objective=Objective(target, toy_loss)
+    )
     moved = (target.embed.bias - start.embed.bias).abs()
     torch.testing.assert_close(moved, torch.full_like(moved, 1e-3 / 16**0.5), rtol=1e-3, atol=0)
     assert (target.head.weight != start.head.weight).all()
@@ -67,13 +73,20 @@ def test_the_first_step_is_as_long_as_the_rate_says() -> None:
 
 
 def test_every_step_follows_the_schedule() -> None:
-    """A slope that stays the same moves one map by the sum of the rates, and those that have none not at all."""
+    """A slope that stays the same moves one map by the sum of the rates, and those that have none
+    not at all.
+    """
     source, target = ToyNet(16, 1).double(), ToyNet(24, 1).double()
     start = ToyNet(24, 1).double()
     with torch.no_grad():
         source.embed.bias.copy_(torch.eye(16)[0])
     compt.grow(source, start, dict(type="ligo", steps=0))
-    compt.grow(source, target, dict(type="ligo", steps=20, lr=1e-3), objective=lambda p: p["embed.bias"].sum())
+    compt.grow(
+        source,
+        target,
+        dict(type="ligo", steps=20, lr=1e-3),
+        objective=lambda p: p["embed.bias"].sum(),
+    )
     total = sum(schedule(step, 20) for step in range(20)) * 1e-3 / 16**0.5
     moved = start.embed.bias - target.embed.bias
     torch.testing.assert_close(moved, torch.full_like(moved, total), rtol=1e-4, atol=0)
@@ -99,19 +112,29 @@ def test_gradients_reach_every_map(case: str) -> None:
     """At non-multiples of width, depth and heads, from the first step."""
     small, large, loss = MODELS[case]
     source, target = noisy(small(), 0.05), large()
-    pair, generator = Pair(compt.describe(source), compt.describe(target)), torch.Generator().manual_seed(0)
+    pair, generator = (
+        Pair(compt.describe(source), compt.describe(target)),
+        torch.Generator().manual_seed(0),
+    )
     parts = pair.parts()
-    maps = {key: value.float().requires_grad_() for key, value in pair.maps(parts, 0.5, generator).items()}
+    maps = {
+        key: value.float().requires_grad_()
+        for key, value in pair.maps(parts, 0.5, generator).items()
+    }
     assert len(maps) > 4
     objective = Objective(target, loss)
-    objective(Expansion(parts, compt.tensors_of(source), compt.tensors_of(target), torch.float32)(maps)).backward()
+    objective(
+        Expansion(parts, compt.tensors_of(source), compt.tensors_of(target), torch.float32)(maps)
+    ).backward()
     dead = [key for key, value in maps.items() if value.grad is None or not value.grad.any()]
     assert not dead
 
 
 @pytest.mark.parametrize("case", MODELS)
 def test_every_paradigm_learns(case: str) -> None:
-    """The loss falls within a few steps, the report accounts for all, and every parameter goes on learning."""
+    """The loss falls within a few steps, the report accounts for all, and every parameter goes on
+    learning.
+    """
     small, large, loss = MODELS[case]
     source, target = noisy(small(), 0.05), large()
     objective = Objective(target, loss)
@@ -124,7 +147,9 @@ def test_every_paradigm_learns(case: str) -> None:
     target.zero_grad()
     loss(target).backward()
     learning = {name: param for name, param in target.named_parameters() if param.requires_grad}
-    assert not [name for name, param in learning.items() if param.grad is None or not param.grad.any()]
+    assert not [
+        name for name, param in learning.items() if param.grad is None or not param.grad.any()
+    ]
 
 
 def test_a_chain_charges_the_steps() -> None:
@@ -133,7 +158,10 @@ def test_a_chain_charges_the_steps() -> None:
     config = dict(
         paradigm=dict(type="toy", samples=64),
         custom_imports=dict(imports=["compt.testing.toy"]),
-        chain=[dict(name=f"toy-{width}", model=dict(width=width, depth=depth), iters=4) for width, depth in sizes],
+        chain=[
+            dict(name=f"toy-{width}", model=dict(width=width, depth=depth), iters=4)
+            for width, depth in sizes
+        ],
         grower=dict(type="ligo", steps=3),
         train_dataloader=dict(batch_size=16),
     )

@@ -14,10 +14,11 @@ TOKENS = 12
 
 
 class MambaLayout(compt.Layout):
-    """Mamba: RMSNorm, a gated branch, a short convolution and a selective scan, every inner channel by itself.
+    """Mamba: RMSNorm, a gated branch, a short convolution and a selective scan, every inner channel
+    by itself.
 
-    Inner channels may grow, and the width; ``state_size`` and ``time_step_rank`` may not, so give the latter in the
-    config (transformers derives it from the width). Exact at any width and depth.
+    Inner channels may grow, and the width; ``state_size`` and ``time_step_rank`` may not, so give
+    the latter in the config (transformers derives it from the width). Exact at any width and depth.
     """
 
     api_version = "1.0"
@@ -38,19 +39,31 @@ class MambaLayout(compt.Layout):
         "backbone.norm_f.weight": "rms_norm_gain: embed @ lm_head.weight",
         "lm_head.weight": "vocab <- embed",
     }
-    roles = {"inner": "hidden", "kernel": "fixed", "selection": "fixed", "time_step": "fixed", "state": "fixed"}
+    roles = {
+        "inner": "hidden",
+        "kernel": "fixed",
+        "selection": "fixed",
+        "time_step": "fixed",
+        "state": "fixed",
+    }
 
     def probe(self, module: Any, generator: torch.Generator) -> compt.Outputs:
         """Logits of two random token sequences, in the module's own precision."""
         tokens = torch.randint(module.config.vocab_size, (2, TOKENS), generator=generator)
         with WholePrecision():
-            return {"logits": module(tokens.to(next(module.parameters()).device), use_cache=False).logits}
+            return {
+                "logits": module(
+                    tokens.to(next(module.parameters()).device), use_cache=False
+                ).logits
+            }
 
 
 class WholePrecision(TorchFunctionMode):
     """Leave float64 tensors as they are where a model would round them to float32."""
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Pass everything on but ``tensor.float()`` and ``tensor.to(torch.float32)``."""
         kwargs = kwargs or {}
         rounds = function is torch.Tensor.float or (

@@ -12,14 +12,16 @@ import compt
 
 
 class MixerLayout(compt.Layout):
-    """MLP-Mixer: an MLP over the positions, the same for every channel, and an MLP over the channels.
+    """MLP-Mixer: an MLP over the positions, the same for every channel, and an MLP over the
+    channels.
 
-    gMixer has gated MLPs; ResMLP has one matrix over the positions, factors on both sub-layers, and no norms.
+    gMixer has gated MLPs; ResMLP has one matrix over the positions, factors on both sub-layers, and
+    no norms.
 
-    What mixes positions writes the residual without touching the channels' axis. ``residual``, a stream of one unit
-    folded into the positions that it writes, says so: new blocks begin with nothing to write there either, while the
-    number of positions stays fixed. Every channel passes through the same weights there, pads included: the width
-    keeps the function at whole multiples.
+    What mixes positions writes the residual without touching the channels' axis. ``residual``, a
+    stream of one unit folded into the positions that it writes, says so: new blocks begin with
+    nothing to write there either, while the number of positions stays fixed. Every channel passes
+    through the same weights there, pads included: the width keeps the function at whole multiples.
     """
 
     api_version = "1.0"
@@ -55,11 +57,18 @@ class MixerLayout(compt.Layout):
         "head.weight": "classes <- embed",
         "head.bias": "classes",
     }
-    roles = {"patch_embed": "stream", "residual": "stream", "tokens_mlp": "hidden", "gates": "fixed"}
+    roles = {
+        "patch_embed": "stream",
+        "residual": "stream",
+        "tokens_mlp": "hidden",
+        "gates": "fixed",
+    }
     whole = frozenset({"embed"})
 
     def sizes(self, module: Any) -> Mapping[str, int]:
-        """One unit of ``residual``; ``gates`` is 2 where an MLP's first layer makes values and gates, else 1."""
+        """One unit of ``residual``; ``gates`` is 2 where an MLP's first layer makes values and
+        gates, else 1.
+        """
         mlp = module.blocks[0].mlp_channels
         return {"residual": 1, "gates": mlp.fc1.out_features // mlp.fc2.in_features}
 
@@ -68,9 +77,13 @@ class MixerLayout(compt.Layout):
         return {"patch_embed": "embed"} if isinstance(module.stem.norm, nn.Identity) else {}
 
     def probe(self, module: Any, generator: torch.Generator) -> compt.Outputs:
-        """Output for two random images, and the cosines of all pairs of tokens, whatever their width."""
+        """Output for two random images, and the cosines of all pairs of tokens, whatever their
+        width.
+        """
         weight = next(module.parameters())
-        images = torch.randn(2, 3, *module.stem.img_size, generator=generator, dtype=torch.float64).to(weight)
+        images = torch.randn(
+            2, 3, *module.stem.img_size, generator=generator, dtype=torch.float64
+        ).to(weight)
         tokens = module.forward_features(images)
         units = nn.functional.normalize(tokens.flatten(0, 1), dim=-1)
         return {"output": module.forward_head(tokens), "similarity": units @ units.T}

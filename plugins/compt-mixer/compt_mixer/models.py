@@ -1,7 +1,9 @@
-"""Small MLP-Mixers for small images, registered with timm: name this module in a config's ``custom_imports``.
+"""Small MLP-Mixers for small images, registered with timm: name this module in a config's
+``custom_imports``.
 
-A name gives width, blocks, patch and image size: ``mixer_64x4_p8_32`` is 64 wide and 4 blocks deep, over patches of 8
-pixels of images of 32. open_clip makes any of them an image tower: ``vision_cfg=dict(timm_model_name=...)``.
+A name gives width, blocks, patch and image size: ``mixer_64x4_p8_32`` is 64 wide and 4 blocks deep,
+over patches of 8 pixels of images of 32. open_clip makes any of them an image tower:
+``vision_cfg=dict(timm_model_name=...)``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ def _register(width: int, depth: int, patch: int, image: int) -> str:
         sizes = {"patch_size": patch, "img_size": image, "embed_dim": width, "num_blocks": depth}
         config = {"input_size": (3, image, image), "first_conv": "stem.proj", "classifier": "head"}
         return build_model_with_cfg(
-            MlpMixer, name, pretrained, pretrained_cfg=pretrained_cfg or config, **{**sizes, **options}
+            MlpMixer,
+            name,
+            pretrained,
+            pretrained_cfg=pretrained_cfg or config,
+            **{**sizes, **options},
         )
 
     build.__name__ = name
@@ -32,5 +38,7 @@ def _register(width: int, depth: int, patch: int, image: int) -> str:
     return name
 
 
-NAMES = tuple(_register(width, depth, patch, image) for width, depth in SIZES for patch, image in IMAGES)
+NAMES = tuple(
+    _register(width, depth, patch, image) for width, depth in SIZES for patch, image in IMAGES
+)
 """What is registered."""

@@ -18,12 +18,18 @@ def mixer(width: int = 32, depth: int = 2, **options) -> MlpMixer:
 
 def gmixer(width: int = 32, depth: int = 2, **options) -> MlpMixer:
     """A Mixer with gated MLPs, as timm's gmixer_24_224 has them."""
-    return mixer(width, depth, **{**dict(mlp_layer=GluMlp, act_layer=nn.SiLU, mlp_ratio=(1.0, 4.0)), **options})
+    return mixer(
+        width,
+        depth,
+        **{**dict(mlp_layer=GluMlp, act_layer=nn.SiLU, mlp_ratio=(1.0, 4.0)), **options},
+    )
 
 
 def resmlp(width: int = 32, depth: int = 2, **options) -> MlpMixer:
     """A ResMLP: one matrix over the positions, factors in place of norms."""
-    return mixer(width, depth, **{**dict(block_layer=ResBlock, norm_layer=Affine, mlp_ratio=4.0), **options})
+    return mixer(
+        width, depth, **{**dict(block_layer=ResBlock, norm_layer=Affine, mlp_ratio=4.0), **options}
+    )
 
 
 def normed_mixer(width: int = 32, depth: int = 2) -> MlpMixer:
@@ -31,7 +37,9 @@ def normed_mixer(width: int = 32, depth: int = 2) -> MlpMixer:
     return mixer(width, depth, stem_norm=True)
 
 
-def mamba(width: int = 32, depth: int = 2, *, expand: int = 2, tied: bool = True, **options) -> MambaForCausalLM:
+def mamba(
+    width: int = 32, depth: int = 2, *, expand: int = 2, tied: bool = True, **options
+) -> MambaForCausalLM:
     """A Mamba over 61 tokens."""
     torch.manual_seed(width)
     sizes = dict(vocab_size=61, hidden_size=width, num_hidden_layers=depth, expand=expand)

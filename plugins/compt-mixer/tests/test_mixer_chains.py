@@ -28,7 +28,12 @@ assert not {"compt", "mmengine"} & {name.partition(".")[0] for name in sys.modul
 @pytest.fixture
 def pictures(tmp_path):
     """A table of sixteen plain pictures and what they are called."""
-    colours = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200), "white": (250, 250, 250)}
+    colours = {
+        "red": (200, 0, 0),
+        "green": (0, 200, 0),
+        "blue": (0, 0, 200),
+        "white": (250, 250, 250),
+    }
     table = tmp_path / "pictures.csv"
     with open(table, "w", newline="") as file:
         rows = csv.writer(file)
@@ -44,14 +49,20 @@ def clip(tower: str, width: int, *, pool: str = "", proj: str = "linear", **text
     return dict(
         embed_dim=16,
         vision_cfg=dict(
-            timm_model_name=tower, timm_model_pretrained=False, timm_pool=pool, timm_proj=proj, image_size=32
+            timm_model_name=tower,
+            timm_model_pretrained=False,
+            timm_pool=pool,
+            timm_proj=proj,
+            image_size=32,
         ),
         text_cfg=dict(context_length=8, width=width, layers=1, heads=width // 16, **text),
     )
 
 
 def manifests(folder):
-    return [json.loads((stage / "manifest.json").read_text()) for stage in sorted(folder.glob("0*"))]
+    return [
+        json.loads((stage / "manifest.json").read_text()) for stage in sorted(folder.glob("0*"))
+    ]
 
 
 def test_mixers_as_image_towers(pictures, tmp_path):
@@ -74,7 +85,9 @@ def test_mixers_as_image_towers(pictures, tmp_path):
     export = folder / "02_s" / "export"
     subprocess.run([sys.executable, "-c", PLAIN, export, tmp_path / "features.pt"], check=True)
     model = open_clip.create_model(f"local-dir:{export}").eval()
-    assert torch.equal(model.encode_image(torch.ones(1, 3, 32, 32)), torch.load(tmp_path / "features.pt"))
+    assert torch.equal(
+        model.encode_image(torch.ones(1, 3, 32, 32)), torch.load(tmp_path / "features.pt")
+    )
 
 
 @pytest.mark.parametrize("pool", ["", "avg"])
@@ -83,7 +96,10 @@ def test_a_mixer_keeps_the_function_inside_a_clip(proj, pool):
     import compt_mixer.models  # noqa: F401
 
     towers = dict(small=("mixer_32x2_p8_32", 32), large=("mixer_64x4_p8_32", 48))
-    small, large = (CLIP(**clip(*tower, pool=pool, proj=proj, vocab_size=64)).double() for tower in towers.values())
+    small, large = (
+        CLIP(**clip(*tower, pool=pool, proj=proj, vocab_size=64)).double()
+        for tower in towers.values()
+    )
     assert compt.describe(large).whole == {"visual.trunk.embed"}
     growth = compt.grow(randomised(small), large, "lossless")
     assert growth.function_preserving, growth.reason
@@ -97,11 +113,20 @@ def test_mambas_as_language_models(tmp_path):
     data = dict(type="text", train=str(text), val=str(text))
 
     def mamba(width: int, layers: int):
-        return dict(model_type="mamba", hidden_size=width, num_hidden_layers=layers, state_size=4, time_step_rank=4)
+        return dict(
+            model_type="mamba",
+            hidden_size=width,
+            num_hidden_layers=layers,
+            state_size=4,
+            time_step_rank=4,
+        )
 
     config = dict(
         paradigm=dict(type="causal_lm", data=data, context=16, eval_blocks=8, attention="eager"),
-        chain=[dict(name="t", model=mamba(32, 1), iters=3), dict(name="s", model=mamba(48, 2), iters=3)],
+        chain=[
+            dict(name="t", model=mamba(32, 1), iters=3),
+            dict(name="s", model=mamba(48, 2), iters=3),
+        ],
         grower=dict(type="lossless"),
         transfer=dict(type="logit_kl"),
         train_dataloader=dict(batch_size=4),
@@ -111,7 +136,9 @@ def test_mambas_as_language_models(tmp_path):
     assert manifests(folder)[1]["growth"]["function_preserving"]
     from transformers import AutoModelForCausalLM
 
-    loaded, found = AutoModelForCausalLM.from_pretrained(folder / "02_s" / "export", output_loading_info=True)
+    loaded, found = AutoModelForCausalLM.from_pretrained(
+        folder / "02_s" / "export", output_loading_info=True
+    )
     assert not found["missing_keys"] and not found["unexpected_keys"]
     assert loaded.config.hidden_size == 48
 

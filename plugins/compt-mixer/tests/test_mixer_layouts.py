@@ -110,7 +110,9 @@ def test_axes_of_a_mamba():
 
 @pytest.mark.parametrize("grower", GROWERS)
 @pytest.mark.parametrize("make", MIXERS)
-@pytest.mark.parametrize(("small", "large"), [((32, 2), (64, 4)), ((32, 2), (32, 5)), ((16, 1), (48, 3))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((32, 2), (64, 4)), ((32, 2), (32, 5)), ((16, 1), (48, 3))]
+)
 def test_mixers_keep_the_function_in_depth_and_at_whole_multiples(small, large, make, grower):
     growth = compt.grow(randomised(make(*small)), make(*large).double(), grower)
     assert growth.function_preserving, growth.reason
@@ -130,21 +132,33 @@ def test_the_mlps_of_a_mixer_grow_alone(make):
 @pytest.mark.parametrize("double", [True, False])
 def test_a_mixer_at_another_width_says_that_it_is_only_close(double, make, grower):
     source, target = randomised(make(32, 2)), make(48, 2).double()
-    growth = compt.grow(source if double else source.float(), target if double else target.float(), grower)
+    growth = compt.grow(
+        source if double else source.float(), target if double else target.float(), grower
+    )
     assert not growth.function_preserving
     assert "'embed'" in growth.reason
     assert 1e-3 < growth.error < 0.5
 
 
 @pytest.mark.parametrize(
-    "fixed", [dict(), dict(tied=False), dict(tied=False, use_bias=True, use_conv_bias=False)], ids=str
+    "fixed",
+    [dict(), dict(tied=False), dict(tied=False, use_bias=True, use_conv_bias=False)],
+    ids=str,
 )
 @pytest.mark.parametrize(
     ("large", "options"),
-    [((48, 5), {}), ((80, 2), {}), ((33, 3), dict(expand=3)), ((64, 2), dict(expand=4)), ((32, 7), {})],
+    [
+        ((48, 5), {}),
+        ((80, 2), {}),
+        ((33, 3), dict(expand=3)),
+        ((64, 2), dict(expand=4)),
+        ((32, 7), {}),
+    ],
 )
 def test_mambas_keep_the_function_at_any_width_and_depth(large, options, fixed):
-    growth = compt.grow(randomised(mamba(32, 2, **fixed)), mamba(*large, **fixed, **options).double(), "lossless")
+    growth = compt.grow(
+        randomised(mamba(32, 2, **fixed)), mamba(*large, **fixed, **options).double(), "lossless"
+    )
     assert growth.function_preserving, growth.reason
     assert growth.error < 1e-12
 
@@ -169,8 +183,12 @@ def test_two_hops_of_a_mamba():
     growth = compt.grow(models[1], models[2])
     assert growth.error < 1e-12
     tokens = torch.arange(20).view(2, 10)
-    before, after = (model.eval()(tokens, use_cache=False).logits for model in (models[0], models[2]))
-    assert (before - after).abs().max() < 1e-4 * before.abs().max(), "transformers itself computes in float32"
+    before, after = (
+        model.eval()(tokens, use_cache=False).logits for model in (models[0], models[2])
+    )
+    assert (before - after).abs().max() < 1e-4 * before.abs().max(), (
+        "transformers itself computes in float32"
+    )
 
 
 def test_the_probe_is_the_model_itself():
@@ -205,7 +223,9 @@ def test_every_grower_grows_them_and_everything_learns(make, grower):
             loss = target(tokens, labels=tokens, use_cache=False).loss
         optimizer.zero_grad()
         loss.backward()
-        dead -= {name for name, p in target.named_parameters() if p.grad is not None and p.grad.any()}
+        dead -= {
+            name for name, p in target.named_parameters() if p.grad is not None and p.grad.any()
+        }
         optimizer.step()
     assert not dead
 
@@ -225,8 +245,14 @@ def test_new_blocks_of_a_mixer_write_nothing_yet(make):
 @pytest.mark.parametrize(
     ("large", "what"),
     [
-        (lambda: mamba(48, 2, state_size=8), "'state' changes from 4 to 8|'selection' changes from 11 to 19"),
-        (lambda: mamba(48, 2, time_step_rank=5), "'time_step' changes from 3 to 5|'selection' changes from 11 to 13"),
+        (
+            lambda: mamba(48, 2, state_size=8),
+            "'state' changes from 4 to 8|'selection' changes from 11 to 19",
+        ),
+        (
+            lambda: mamba(48, 2, time_step_rank=5),
+            "'time_step' changes from 3 to 5|'selection' changes from 11 to 13",
+        ),
         (lambda: mamba(48, 2, conv_kernel=8), "'kernel' changes from 4 to 8"),
         (lambda: mamba(48, 2, vocab_size=70), "'vocab' changes from 61 to 70"),
     ],

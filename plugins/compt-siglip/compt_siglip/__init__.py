@@ -1,4 +1,6 @@
-"""A paradigm for compt: language-image pre-training with the pairwise sigmoid loss, on open_clip's models."""
+"""A paradigm for compt: language-image pre-training with the pairwise sigmoid loss, on open_clip's
+models.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,16 @@ from compt.paradigms.clip import Clip
 
 
 class SigLip(Clip):
-    """CLIP's towers, data and metrics with SigLIP's loss: every pair of a batch is a yes-or-no question.
+    """CLIP's towers, data and metrics with SigLIP's loss: every pair of a batch is a yes-or-no
+    question.
 
-    A member's ``model`` is what ``clip`` takes: an open_clip name, a folder, or a config. The model has a logit bias;
-    scale and bias start at ln 10 and -10 where the config does not say. Arguments are those of ``clip``.
+    A member's ``model`` is what ``clip`` takes: an open_clip name, a folder, or a config. The model
+    has a logit bias; scale and bias start at ln 10 and -10 where the config does not say. Arguments
+    are those of ``clip``.
 
-    Source: Zhai et al. 2023, arXiv 2303.15343, algorithm 1, through open_clip. Differs: the logits are float32 under
-    autocast too (bfloat16 has steps of 1/16 where they begin), and the logit scale is clamped to 100, as open_clip
-    does.
+    Source: Zhai et al. 2023, arXiv 2303.15343, algorithm 1, through open_clip. Differs: the logits
+    are float32 under autocast too (bfloat16 has steps of 1/16 where they begin), and the logit
+    scale is clamped to 100, as open_clip does.
     """
 
     api_version = "1.0"
@@ -40,7 +44,8 @@ class SigLip(Clip):
         """Load an open_clip folder (config and weights), as open_clip itself does.
 
         Raises:
-            ConfigError: also where the weights are another loss's: open_clip reads them with a bias of 0.
+            ConfigError: also where the weights are another loss's: open_clip reads them with a bias
+                of 0.
         """
         model = super().load(path)
         if model.logit_bias.item() == 0 != model.open_clip_config["init_logit_bias"]:  # type: ignore
@@ -52,14 +57,18 @@ class SigLip(Clip):
         return {**super().forward(model, batch), "logit_bias": model.logit_bias}  # type: ignore[dict-item]
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """open_clip's SigLipLoss: -log sigmoid(+-logit) summed over all texts, averaged over images.
+        """open_clip's SigLipLoss: -log sigmoid(+-logit) summed over all texts, averaged over
+        images.
 
         Over several processes, each one's images with the texts of all, which are passed round.
         """
         rank, world = 0, 1
         if torch.distributed.is_initialized():
             rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        values = [outputs[name] for name in ("image_features", "text_features", "logit_scale", "logit_bias")]
+        values = [
+            outputs[name]
+            for name in ("image_features", "text_features", "logit_scale", "logit_bias")
+        ]
         device = values[0].device.type
         rough = torch.amp.is_autocast_available(device)
         with torch.autocast(device, enabled=False) if rough else nullcontext():

@@ -29,12 +29,24 @@ PUBLISHED = dict(
     init_logit_bias=-10,
     custom_text=True,
     vision_cfg=dict(timm_model_name="test_vit", image_size=160, timm_pool="map", timm_proj="none"),
-    text_cfg=dict(context_length=8, width=32, heads=2, layers=1, no_causal_mask=True, proj_bias=True, pool_type="last"),
+    text_cfg=dict(
+        context_length=8,
+        width=32,
+        heads=2,
+        layers=1,
+        no_causal_mask=True,
+        proj_bias=True,
+        pool_type="last",
+    ),
 )
-"""As the SigLIP models in open_clip are built: attention pooling, a text tower that looks both ways."""
+"""As the SigLIP models in open_clip are built: attention pooling, a text tower that looks both
+ways.
+"""
 
 
-def build(model: Any = MODEL, *, kind: str = "siglip", seed: int = 0, **options: Any) -> tuple[Any, nn.Module]:
+def build(
+    model: Any = MODEL, *, kind: str = "siglip", seed: int = 0, **options: Any
+) -> tuple[Any, nn.Module]:
     """A paradigm and a model of it, in eval mode, whose parameters all have noise on them."""
     paradigm = PARADIGMS.build(dict(type=kind, **options))
     with torch.random.fork_rng():
@@ -53,11 +65,16 @@ def batch_of(paradigm: Any, split: str = "val", count: int = 8) -> Mapping[str, 
     return paradigm.prepare(raw, generator=torch.Generator().manual_seed(0))
 
 
-def outputs_of(count: int = 6, *, scale: float = 12.0, bias: float = -8.0, seed: int = 0) -> dict[str, Tensor]:
+def outputs_of(
+    count: int = 6, *, scale: float = 12.0, bias: float = -8.0, seed: int = 0
+) -> dict[str, Tensor]:
     """Random outputs of a model in float64, as leaves."""
     generator = torch.Generator().manual_seed(seed)
     image, text = (
-        nn.functional.normalize(torch.randn(count, 5, generator=generator, dtype=torch.float64), dim=1) for _ in "ab"
+        nn.functional.normalize(
+            torch.randn(count, 5, generator=generator, dtype=torch.float64), dim=1
+        )
+        for _ in "ab"
     )
     values = dict(image_features=image, text_features=text)
     values |= dict(logit_scale=torch.tensor(scale).double(), logit_bias=torch.tensor(bias).double())

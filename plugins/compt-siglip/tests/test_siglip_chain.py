@@ -19,7 +19,10 @@ def chain(data: dict[str, Any], **first: Any) -> dict[str, Any]:
     """Two members, a few iterations each."""
     return dict(
         paradigm=dict(type="siglip", data=data),
-        chain=[dict(name="a", model=MODEL, **{"iters": 4, **first}), dict(name="b", model=LARGER, iters=3)],
+        chain=[
+            dict(name="a", model=MODEL, **{"iters": 4, **first}),
+            dict(name="b", model=LARGER, iters=3),
+        ],
         grower=dict(type="lossless"),
         transfer=dict(type="feature_mse", weight=1.0),
         train_dataloader=dict(batch_size=4),
@@ -43,7 +46,11 @@ def test_scale_and_bias_are_trained_and_handed_on(run: Path) -> None:
     """They move in each stage, and the second stage starts with what the first one ended with."""
     first, grown, second = (
         load_file(run / file)
-        for file in ("01_a/weights.safetensors", "02_b/grown.safetensors", "02_b/weights.safetensors")
+        for file in (
+            "01_a/weights.safetensors",
+            "02_b/grown.safetensors",
+            "02_b/weights.safetensors",
+        )
     )
     fresh = {"logit_bias": -10.0, "logit_scale": torch.tensor(10.0).log().item()}
     for name, begin in fresh.items():
@@ -75,13 +82,17 @@ def test_features_are_learnt_from_the_smaller_model(run: Path) -> None:
     manifest = read(run, "02_b")
     assert manifest["transfer"] == "feature_mse"
     assert "zeroshot_top1" in json.dumps(manifest["metrics"])
-    logs = "".join(path.read_text() for path in (run / "02_b").rglob("*.json") if path.name != "manifest.json")
+    logs = "".join(
+        path.read_text() for path in (run / "02_b").rglob("*.json") if path.name != "manifest.json"
+    )
     assert "task/sigmoid" in logs
     assert "transfer/feature_mse" in logs
 
 
 @pytest.mark.parametrize("given", ["export", "weights.safetensors"])
-def test_a_chain_starts_from_a_siglip(given: str, run: Path, data: dict[str, Any], tmp_path: Path) -> None:
+def test_a_chain_starts_from_a_siglip(
+    given: str, run: Path, data: dict[str, Any], tmp_path: Path
+) -> None:
     """From an open_clip folder or a file of weights: all are taken over, bias and scale too."""
     config = chain(data, init=str(run / "01_a" / given), iters=0)
     other = compt.train({**config, "chain": config["chain"][:1]}, work_dir=tmp_path / "run")
@@ -91,7 +102,9 @@ def test_a_chain_starts_from_a_siglip(given: str, run: Path, data: dict[str, Any
 
 
 @pytest.mark.parametrize("given", ["export", "relabelled", "file"])
-def test_a_chain_does_not_start_from_a_clip(given: str, data: dict[str, Any], tmp_path: Path) -> None:
+def test_a_chain_does_not_start_from_a_clip(
+    given: str, data: dict[str, Any], tmp_path: Path
+) -> None:
     """Its towers would fit, but it has no bias: nothing is trained."""
     clip, net = build(kind="clip", data=data)
     clip.export(net, tmp_path)

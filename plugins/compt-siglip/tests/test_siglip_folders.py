@@ -1,4 +1,6 @@
-"""Folders: open_clip loads what is exported, each paradigm takes its own, and nothing starts silently wrong."""
+"""Folders: open_clip loads what is exported, each paradigm takes its own, and nothing starts
+silently wrong.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,20 @@ def rewritten(folder: Path, **options: Any) -> None:
     (folder / CONFIG).write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("model", [MODEL, CUSTOM, PUBLISHED], ids=["own", "custom_text", "published"])
-def test_open_clip_loads_what_is_exported(model: dict[str, Any], data: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "model", [MODEL, CUSTOM, PUBLISHED], ids=["own", "custom_text", "published"]
+)
+def test_open_clip_loads_what_is_exported(
+    model: dict[str, Any], data: dict[str, Any], tmp_path: Path
+) -> None:
     """Its outputs are ours, scale and bias included, and so is its tokenizer."""
     paradigm, net = build(model, data=data)
     paradigm.export(net, tmp_path)
     batch = batch_of(paradigm)
-    theirs, again = open_clip.create_model(f"local-dir:{tmp_path}").eval(), SigLip().load(tmp_path).eval()
+    theirs, again = (
+        open_clip.create_model(f"local-dir:{tmp_path}").eval(),
+        SigLip().load(tmp_path).eval(),
+    )
     with torch.no_grad():
         ours = paradigm.forward(net, batch)
         for name, value in zip(
@@ -52,7 +61,9 @@ def test_open_clip_loads_what_is_exported(model: dict[str, Any], data: dict[str,
             strict=True,
         ):
             assert torch.equal(ours[name], value), name
-        assert all(torch.equal(ours[name], value) for name, value in paradigm.forward(again, batch).items())
+        assert all(
+            torch.equal(ours[name], value) for name, value in paradigm.forward(again, batch).items()
+        )
     assert ours["logit_bias"].item() not in (0, -10)
     written = json.loads((tmp_path / CONFIG).read_text())["model_cfg"]
     assert written == again.open_clip_config
@@ -70,7 +81,14 @@ def test_each_paradigm_recognises_its_own_folders(tmp_path: Path) -> None:
     clip, _ = exported(tmp_path, kind="clip")
     (tmp_path / "empty").mkdir()
     for paradigm, own in ((SigLip(), siglip), (Clip(), clip)):
-        others = [siglip, clip, own / CONFIG, own / WEIGHTS, tmp_path / "empty", tmp_path / "nowhere"]
+        others = [
+            siglip,
+            clip,
+            own / CONFIG,
+            own / WEIGHTS,
+            tmp_path / "empty",
+            tmp_path / "nowhere",
+        ]
         assert [path for path in others if paradigm.recognises(path)] == [own]
 
 
@@ -81,7 +99,15 @@ def test_compt_grow_takes_the_paradigm_of_the_folder(
     """The larger model has what the smaller one had: a trained bias and scale, or no bias."""
     folder, net = exported(tmp_path, kind=kind)
     (tmp_path / "larger.json").write_text(json.dumps(LARGER))
-    arguments = ["grow", "--from", str(folder), "--to", str(tmp_path / "larger.json"), "-o", str(tmp_path / "grown")]
+    arguments = [
+        "grow",
+        "--from",
+        str(folder),
+        "--to",
+        str(tmp_path / "larger.json"),
+        "-o",
+        str(tmp_path / "grown"),
+    ]
     monkeypatch.setattr(sys, "argv", ["compt", *arguments])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("compt", run_name="__main__")
@@ -123,7 +149,10 @@ def test_a_bias_that_began_at_zero_is_loaded(tmp_path: Path) -> None:
 def test_a_bias_of_one_dimension_is_loaded(tmp_path: Path) -> None:
     """As published files have it."""
     folder, net = exported(tmp_path)
-    state = {name: value[None] if name.startswith("logit") else value for name, value in net.state_dict().items()}
+    state = {
+        name: value[None] if name.startswith("logit") else value
+        for name, value in net.state_dict().items()
+    }
     save_file(state, folder / WEIGHTS)
     loaded = SigLip().load(folder)
     assert loaded.logit_bias.shape == ()

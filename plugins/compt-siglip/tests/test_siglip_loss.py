@@ -1,4 +1,6 @@
-"""The loss: worked by hand, equal to open_clip's and to the paper's formula, and the same over several processes."""
+"""The loss: worked by hand, equal to open_clip's and to the paper's formula, and the same over
+several processes.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,17 @@ def test_two_pairs_by_hand() -> None:
     }
     terms = SigLip().loss(outputs, {})
     assert list(terms) == ["sigmoid"]
-    # -log sigmoid: 0.5981 of 0.2, 2.3051 of -2.2 (the pairs), 1.0375 of -0.6, twice (the others); over two images
-    assert terms["sigmoid"].item() == pytest.approx((0.598139 + 2.305083 + 2 * 1.037488) / 2, abs=1e-6)
+    # -log sigmoid: 0.5981 of 0.2, 2.3051 of -2.2 (the pairs), 1.0375 of -0.6, twice (the others);
+    # over two images
+    assert terms["sigmoid"].item() == pytest.approx(
+        (0.598139 + 2.305083 + 2 * 1.037488) / 2, abs=1e-6
+    )
     terms["sigmoid"].backward()
     # to the logits: -0.4502 and -0.9003 from the pairs, 0.6457 from each of the others
     pairs, others = (-0.450166, -0.900250), 0.645656
-    assert outputs["logit_bias"].grad.item() == pytest.approx((sum(pairs) + 2 * others) / 2, abs=1e-6)
+    assert outputs["logit_bias"].grad.item() == pytest.approx(
+        (sum(pairs) + 2 * others) / 2, abs=1e-6
+    )
     by_scale = 0.6 * pairs[0] - 0.6 * pairs[1] + 2 * 0.8 * others
     assert outputs["logit_scale"].grad.item() == pytest.approx(by_scale / 2, abs=1e-6)
 
@@ -68,12 +75,20 @@ def test_gradients_are_those_of_small_differences() -> None:
                 moved = values.clone()
                 moved[i] += step
                 around.append(written_out({**outputs, name: moved.view(outputs[name].shape)}))
-            assert grad[i].item() == pytest.approx((around[0] - around[1]) / 2e-6, abs=1e-7), (name, i)
+            assert grad[i].item() == pytest.approx((around[0] - around[1]) / 2e-6, abs=1e-7), (
+                name,
+                i,
+            )
 
 
 def test_logits_are_not_rounded_under_autocast() -> None:
-    """bfloat16 has steps of 1/16 at -10: the loss of the same features stays what it is in float32."""
-    outputs = {name: value.detach().float() for name, value in outputs_of(16, scale=10.0, bias=-10.0).items()}
+    """bfloat16 has steps of 1/16 at -10: the loss of the same features stays what it is in
+    float32.
+    """
+    outputs = {
+        name: value.detach().float()
+        for name, value in outputs_of(16, scale=10.0, bias=-10.0).items()
+    }
     exact = SigLip().loss(outputs, {})["sigmoid"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(SigLip().loss(outputs, {})["sigmoid"], exact)
@@ -83,7 +98,9 @@ def test_logits_are_not_rounded_under_autocast() -> None:
     assert loss.item() == pytest.approx(written_out(rounded), rel=1e-6)
 
 
-@pytest.mark.parametrize("model", [MODEL, CUSTOM, PUBLISHED], ids=["own", "custom_text", "published"])
+@pytest.mark.parametrize(
+    "model", [MODEL, CUSTOM, PUBLISHED], ids=["own", "custom_text", "published"]
+)
 def test_a_step_is_open_clips(model: dict[str, Any], data: dict[str, Any]) -> None:
     """Outputs, loss and every gradient, against what the model itself returns and SigLipLoss."""
     paradigm, net = build(model, data=data)
@@ -133,10 +150,14 @@ def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("world", SIZES)
-def test_several_processes_have_the_loss_and_gradients_of_the_whole_batch(shares: Path, world: int) -> None:
+def test_several_processes_have_the_loss_and_gradients_of_the_whole_batch(
+    shares: Path, world: int
+) -> None:
     """The mean of their losses, and on each of them every gradient."""
     loss, expected = gradients(*whole())
-    parts: list[Mapping[str, Any]] = [torch.load(shares / f"{world}_{rank}.pt") for rank in range(world)]
+    parts: list[Mapping[str, Any]] = [
+        torch.load(shares / f"{world}_{rank}.pt") for rank in range(world)
+    ]
     mean = torch.stack([part["loss"] for part in parts]).mean()
     assert mean.item() == pytest.approx(loss.item(), rel=1e-6)
     assert len({part["loss"].item() for part in parts}) == world, "every process has its own images"

@@ -62,14 +62,18 @@ def test_named_models_are_open_clips() -> None:
         theirs = CustomTextCLIP(**{k: v for k, v in sizes.items() if k != "custom_text"})
         clip = SigLip().build_model(compt.Member("b", "ViT-B-32"))
     assert type(ours) is CustomTextCLIP
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in theirs.state_dict().items()
+    }
     assert ours.open_clip_config == {**sizes, "init_logit_scale": math.log(10)}
     assert clip.logit_bias.shape == ()
 
 
 def test_unknown_keys_are_refused_with_the_nearest_one() -> None:
     """The bias is a known key."""
-    with pytest.raises(compt.ConfigError, match=r"init_logit_bais is unknown(.|\n)*init_logit_bias"):
+    with pytest.raises(
+        compt.ConfigError, match=r"init_logit_bais is unknown(.|\n)*init_logit_bias"
+    ):
         SigLip().build_model(compt.Member("a", dict(MODEL, init_logit_bais=-10)))
 
 
@@ -78,7 +82,12 @@ def test_planned_without_memory() -> None:
     chain = [dict(name="a", model=MODEL, iters=2), dict(name="b", model=LARGER, iters=3)]
     plans = {
         kind: compt.plan(
-            dict(paradigm=dict(type=kind), chain=chain, grower="lossless", train_dataloader=dict(batch_size=4))
+            dict(
+                paradigm=dict(type=kind),
+                chain=chain,
+                grower="lossless",
+                train_dataloader=dict(batch_size=4),
+            )
         )
         for kind in ("siglip", "clip")
     }
@@ -91,8 +100,12 @@ def test_metrics_are_clips(data: dict[str, Any]) -> None:
     """The same figures from the same towers, zero-shot and retrieval."""
     ours, net = build(data=data, templates=("a {}", "{}"))
     clip, other = build(kind="clip", data=data, templates=("a {}", "{}"))
-    other.load_state_dict({name: value for name, value in net.state_dict().items() if name != "logit_bias"})
+    other.load_state_dict(
+        {name: value for name, value in net.state_dict().items() if name != "logit_bias"}
+    )
     with torch.no_grad():
-        found, expected = (p.metrics(m, "val", [batch_of(p)]) for p, m in ((ours, net), (clip, other)))
+        found, expected = (
+            p.metrics(m, "val", [batch_of(p)]) for p, m in ((ours, net), (clip, other))
+        )
     assert found == expected
     assert list(found)[:3] == ["zeroshot_top1", "zeroshot_top5", "image_to_text_R@1"]

@@ -67,4 +67,6 @@ def main(rank: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.multiprocessing.start_processes(main, args=(sys.argv[1],), nprocs=max(SIZES), start_method="fork")
+    torch.multiprocessing.start_processes(
+        main, args=(sys.argv[1],), nprocs=max(SIZES), start_method="fork"
+    )
