@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compt.growth.axes import describe
     from compt.growth.operators import (
         AxisGrower,
-        Site,
+        ParamPair,
         check_growable,
         matching,
         source_block,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-API_VERSION = "1.1"
+API_VERSION = "1.2"
 
 TOP: Mapping[str, tuple[str, ...]] = {
     "compt.api": ("API_VERSION",),
@@ -47,7 +47,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
     ),
     "compt.growth.operators": (
         "AxisGrower",
-        "Site",
+        "ParamPair",
         "check_growable",
         "matching",
         "source_block",
@@ -85,8 +85,15 @@ class Deprecation:
     since: str
 
 
-DEPRECATED: Mapping[str, Deprecation] = {}
-"""Names of ``compt`` that still work and warn; each goes with the minor version after ``since``."""
+DEPRECATED: Mapping[str, Deprecation] = {
+    "Site": Deprecation("compt.growth.operators:ParamPair", since="1.2"),
+    "AxisGrower.expand() site": Deprecation("AxisGrower.expand() pair", since="1.2"),
+    "AxisGrower.prepare() site": Deprecation("AxisGrower.prepare() archs", since="1.2"),
+    "AxisGrower.renew() site": Deprecation("AxisGrower.init_new_block() pair", since="1.2"),
+}
+"""What still works and warns, as tests/api writes it; each goes with the minor version after ``since``.
+
+Arguments that compt itself passes by position need no warning."""
 
 _HOME = {name: module for module, names in TOP.items() for name in names}
 NAMES = tuple(_HOME)

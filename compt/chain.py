@@ -59,7 +59,7 @@ def train(
         else checked.work_dir
     )
     folder = WorkDir(Path(work_dir) if work_dir else default, checked, mode)
-    chain_plan = plan(checked, individual=individual, world=get_world_size())
+    chain_plan = plan(checked, individual=individual, world_size=get_world_size())
     progress.plan(chain_plan)
     preflight(checked, chain_plan)
     with folder.open(resume=resume) if is_main_process() else nullcontext():

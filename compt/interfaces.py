@@ -8,7 +8,9 @@ small to large; weights grow from *source* to *target*, features are learned by 
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from compt.api import API_VERSION
 from compt.errors import ConfigError
 from compt.weights import load_state, load_weights
 
@@ -40,17 +43,51 @@ values.
 """
 
 
+def renamed_method(old: str, new: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the forwarder that stands under a method's old name for one minor version.
+
+    Calls go to the method under its new name, with a warning. Where a subclass still overrides the
+    old name, its override is reached by the new one (see :class:`Plugin`), so a call that arrives
+    here is its ``super()`` call and goes to the base's own code.
+    """
+
+    @functools.wraps(new)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        warn_renamed(f"{type(self).__name__}.{old}", new.__name__)
+        overridden = getattr(type(self), old) is not forward
+        method = functools.partial(new, self) if overridden else getattr(self, new.__name__)
+        return method(*args, **kwargs)
+
+    forward.__doc__ = f"Call :meth:`{new.__name__}`, as this is named now."
+    return forward
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn that a public name has another one now; the old one goes with the next minor version."""
+    text = f"{old} is called {new} since plug-in API {API_VERSION}; the old name will go."
+    warnings.warn(text, FutureWarning, stacklevel=3)
+
+
 class Plugin:
-    """What all four kinds of plug-in can say of themselves."""
+    """What all kinds of plug-in can say of themselves."""
 
     api_version: ClassVar[str] = ""
     """The plug-in API it was written for, ``compt.API_VERSION`` then: a compt without it refuses it
     by name.
     """
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Arguments of the constructor by the names they had before: configs may use those for a while,
-    with a warning.
-    """
+    """Old argument names of the constructor, by new ones: configs may use them, with a warning."""
+    renamed_methods: ClassVar[Mapping[str, str]] = {}
+    """Old method names of the interface, by new ones: subclasses may override them, with a warning."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give what a subclass defines under an old name its new name."""
+        super().__init_subclass__(**kwargs)
+        for old, new in cls.renamed_methods.items():
+            method = vars(cls).get(old)
+            if method is not None and new not in vars(cls):
+                warn_renamed(f"{cls.__name__}.{old}", new)
+                setattr(cls, new, method)
 
 
 @dataclass(frozen=True)
@@ -289,6 +326,8 @@ class Transferer(Plugin, nn.Module, ABC):
 class Paradigm(Plugin, ABC):
     """What is trained, on what, with which loss, and how it is measured and written out."""
 
+    renamed_methods = {"teach": "teacher_forward"}
+
     outputs: frozenset[str]
     """Names that ``forward`` returns."""
     features: tuple[str, ...] = ()
@@ -325,11 +364,13 @@ class Paradigm(Plugin, ABC):
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """Run the model on a prepared batch."""
 
-    def teach(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
+    def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
         """Run a teacher: at least the outputs in ``needs``; override it where that is cheaper than
         ``forward``.
         """
         return self.forward(model, batch)
+
+    teach = renamed_method("teach", teacher_forward)
 
     @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
@@ -393,6 +434,7 @@ class Layout(Plugin, ABC):
     ``timm.models.vision_transformer.VisionTransformer``.
     """
 
+    renamed_methods = {"same": "axis_aliases"}
     patterns: Mapping[str, str] = {}
     """Parameter name -> pattern; see :mod:`compt.growth.axes` for the notation."""
     parts: tuple[str, ...] = ()
@@ -406,11 +448,13 @@ class Layout(Plugin, ABC):
     weights see the pads that other widths need, so that growing keeps the function at whole
     multiples only."""
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Axes that are one and the same in this module, as name -> name kept (``visual.feature``
         -> ``feature``).
         """
         return {}
+
+    same = renamed_method("same", axis_aliases)
 
     def sizes(self, module: nn.Module) -> Mapping[str, int]:
         """The sizes that shapes alone cannot tell, such as the number of heads."""

@@ -1,7 +1,7 @@
 """Train the toy chain and die by SIGKILL at a named point.
 
 ``python -m tests.kill_at POINT WORK_DIR [resume] [switched]``, the last for a chain with all
-switches on.
+performance options on.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ POINTS = (
     "while weights are written",
 )
 
-SWITCHED = dict(
+OPTIMISED = dict(
     TOY,
     precision="bf16",
     attention="math",
@@ -95,5 +95,5 @@ SWITCHED = dict(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     arm(sys.argv[1])
-    config = SWITCHED if "switched" in sys.argv[3:] else TOY
+    config = OPTIMISED if "switched" in sys.argv[3:] else TOY
     compt.train(config, work_dir=sys.argv[2], resume="resume" in sys.argv[3:])

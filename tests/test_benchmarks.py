@@ -26,20 +26,20 @@ from compt.errors import ConfigError, WorkDirError
 from compt.files import LOCK
 from compt.report.build import report
 from compt.report.prediction import RESTART
-from compt.report.results import MemberReport, Point
+from compt.report.results import MemberResult, Point
 from tests.conftest import config_file
 from tests.environments import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-import on_gpu  # noqa: E402
-from measuring.baseline import sweep  # noqa: E402
-from measuring.budgets import Budgets, rank  # noqa: E402
-from measuring.family import Plan, Recipe, read_plan  # noqa: E402
-from measuring.outcome import Choice, outcome  # noqa: E402
-from measuring.runs import Bench, Job, OutOfTime  # noqa: E402
-from measuring.show import put_between, spread, write  # noqa: E402
+import on_gpu
+from measuring.baseline import sweep
+from measuring.budgets import Budgets, rank
+from measuring.family import Plan, Recipe, read_plan
+from measuring.outcome import Choice, outcome
+from measuring.runs import Bench, Job, OutOfTime
+from measuring.show import put_between, spread, write
 
 FAMILY: dict[str, Any] = dict(
     custom_imports=dict(imports=["compt.testing.toy"]),
@@ -425,7 +425,7 @@ def test_the_families_can_be_planned(paradigm: str, preset: str) -> None:
     assert read_plan(paradigm, 4, preset, {"name": "other"}).name == f"other-{preset}"
 
 
-def member(name: str, value: float, flops: float, before: float = 0.0) -> MemberReport:
+def member(name: str, value: float, flops: float, before: float = 0.0) -> MemberResult:
     """A member that falls from 4 through 2 * value at half its budget to a loss."""
     metrics = {"val/loss": {"value": value, "chance": None, "higher_is_better": False}}
     curve = tuple(
@@ -433,7 +433,7 @@ def member(name: str, value: float, flops: float, before: float = 0.0) -> Member
         for i, share, figure in ((1, 0.25, 4.0), (2, 0.5, 2 * value), (4, 1.0, value))
     )
     none = {"grower": None, "exact": None, "transfer": None, "environment": {}}
-    return MemberReport(
+    return MemberResult(
         name=name, params=int(flops), samples=4, flops=flops, ancestor_flops=before, cumulative_flops=before + flops,
         seconds=flops, metrics=metrics, main_metric="val/loss", curve=curve, **none,
     )  # fmt: skip
@@ -463,7 +463,7 @@ class ScriptedJob:
     """
 
     longer: float
-    report: MemberReport
+    report: MemberResult
 
     @property
     def stages(self) -> list[float]:
@@ -500,7 +500,7 @@ class Scripted(Budgets):
             for longer in before
         ]
 
-    def _trained(self, jobs: Any) -> list[MemberReport]:
+    def _trained(self, jobs: Any) -> list[MemberResult]:
         return [job.report for job in jobs]
 
 
@@ -525,7 +525,7 @@ def test_one_missed_member_takes_the_familys_ratio_away() -> None:
     choice = Choice([{}, {}], [1.0, 1.0], Recipe((1.0, 0.2), (1.0, 0.5)), [], 0.0, 0.0)
     alone = [[member("s", 1.5, 10), member("l", value, 30)] for value in (0.9, 1.1)]
 
-    def chains(*values: float) -> list[list[MemberReport]]:
+    def chains(*values: float) -> list[list[MemberResult]]:
         return [[member("s", 1.5, 10), member("l", value, 6, 10)] for value in values]
 
     missed = outcome(bench, choice, chains(1.0, 1.2), alone)

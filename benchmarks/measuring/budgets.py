@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compt.report.prediction import fraction_left
-from compt.report.results import MemberReport
+from compt.report.results import MemberResult
 from measuring.baseline import raise_first
 from measuring.family import Recipe
 from measuring.runs import Bench, Job, digest
@@ -54,7 +54,7 @@ class Budgets:
     """
 
     def __init__(
-        self, bench: Bench, rates: Sequence[float], alone: Sequence[Sequence[MemberReport]]
+        self, bench: Bench, rates: Sequence[float], alone: Sequence[Sequence[MemberResult]]
     ) -> None:
         self.bench, self.rates, self.alone = bench, rates, alone
         self.spent: dict[Path, float] = {}
@@ -132,7 +132,7 @@ class Budgets:
         index: int,
         grid: Sequence[float],
         before: Sequence[Path],
-        sources: Sequence[MemberReport],
+        sources: Sequence[MemberResult],
     ) -> dict[float, tuple[float, float]]:
         """Fraction of the grid -> gain and the factor of the learning rate, down to the smallest
         that suffices.
@@ -163,7 +163,7 @@ class Budgets:
         fraction: float,
         mult: float,
         before: Sequence[Path],
-        sources: Sequence[MemberReport],
+        sources: Sequence[MemberResult],
     ) -> tuple[float, float]:
         """Gain and factor of the learning rate: the given one where that suffices, else the best
         around it.
@@ -188,7 +188,7 @@ class Budgets:
         fraction: float,
         mult: float,
         before: Sequence[Path],
-        sources: Sequence[MemberReport],
+        sources: Sequence[MemberResult],
     ) -> float:
         """How much better a grown member is than alone, and than its source, on the choosing seed
         where it is worst.
@@ -232,7 +232,7 @@ class Budgets:
             jobs.append(self.bench.chain(folder, [first, stage], seed))
         return jobs
 
-    def _trained(self, jobs: Sequence[Job]) -> list[MemberReport]:
+    def _trained(self, jobs: Sequence[Job]) -> list[MemberResult]:
         """The last member of each run."""
         raise_first(self.bench.run(jobs))
         reports = [job.members()[-1] for job in jobs]

@@ -11,13 +11,13 @@ from typing import Any
 
 from compt.report.prediction import Prediction, predict_members
 from compt.report.record import environment
-from compt.report.results import MemberReport
+from compt.report.results import MemberResult
 from measuring.budgets import Search
 from measuring.command import repeating
 from measuring.family import Recipe
 from measuring.runs import Bench
 
-Runs = Sequence[Sequence[MemberReport]]
+Runs = Sequence[Sequence[MemberResult]]
 """By seed, the members small to large."""
 
 
@@ -184,7 +184,7 @@ def _rows(
 
 
 def _reached(
-    bench: Bench, members: Sequence[MemberReport], goal: float
+    bench: Bench, members: Sequence[MemberResult], goal: float
 ) -> tuple[float, float] | None:
     """FLOPs and seconds of a chain until the first evaluation of its last member that is as good as
     the goal.
@@ -220,7 +220,7 @@ def _named(found: Mapping[float, float]) -> dict[str, float]:
     return {f"{key:g}": value for key, value in sorted(found.items())}
 
 
-def _curve(member: MemberReport, metric: str | None) -> list[tuple[float, float | None]]:
+def _curve(member: MemberResult, metric: str | None) -> list[tuple[float, float | None]]:
     """FLOPs, those of all ancestors included, and the figure."""
     name = metric or member.main_metric or ""
     return [

@@ -30,7 +30,7 @@ from compt.errors import ComptError, DivergedError, WorkDirError
 from compt.files import atomic
 from compt.report.build import report
 from compt.report.format import duration, plain_console
-from compt.report.results import MemberReport
+from compt.report.results import MemberResult
 from compt.workdir import StageFolder, differences
 from measuring.family import WAYS, Plan
 
@@ -95,7 +95,7 @@ class Job:
             0
         ].unfinished
 
-    def members(self) -> tuple[MemberReport, ...]:
+    def members(self) -> tuple[MemberResult, ...]:
         """What every member cost and reached."""
         return report([self.folder]).runs[0].members
 
@@ -207,7 +207,7 @@ class Bench:
             "individual": {"iters": self.plan.iters},
         }
 
-    def figure(self, member: MemberReport) -> float:
+    def figure(self, member: MemberResult) -> float:
         """The held-out figure that is compared."""
         metric = member.metrics.get(self.plan.metric or member.main_metric or "")
         if metric is None:
@@ -217,7 +217,7 @@ class Bench:
             )
         return math.nan if metric["value"] is None else metric["value"]
 
-    def sign(self, member: MemberReport) -> int:
+    def sign(self, member: MemberResult) -> int:
         """1 where higher figures are better, -1 where lower are."""
         return (
             1
@@ -225,11 +225,11 @@ class Bench:
             else -1
         )
 
-    def quality(self, member: MemberReport) -> float:
+    def quality(self, member: MemberResult) -> float:
         """The figure as a number that is to rise."""
         return self.sign(member) * self.figure(member)
 
-    def describe(self, member: MemberReport) -> str:
+    def describe(self, member: MemberResult) -> str:
         """The figure and the time it took."""
         return f"{self.figure(member):.4f} ({duration(member.seconds)})"
 

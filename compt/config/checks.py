@@ -24,7 +24,7 @@ from compt.registry.entry_points import object_path
 from compt.training.performance import ATTENTIONS, PRECISIONS
 
 BUDGETS = ("epochs", "iters", "samples")
-SWITCHES = ("precision", "attention", "grad_checkpointing", "compile")
+PERFORMANCE_KEYS = ("precision", "attention", "grad_checkpointing", "compile")
 STAGE_KEYS = {
     "name",
     "model",
@@ -37,7 +37,7 @@ STAGE_KEYS = {
     "budget",
     "grown",
     *BUDGETS,
-    *SWITCHES,
+    *PERFORMANCE_KEYS,
 }
 RUNNER_KEYS = {
     "train_dataloader",
@@ -69,7 +69,7 @@ KEYS = {
     "custom_imports",
     "default_scope",
     "launcher",
-    *SWITCHES,
+    *PERFORMANCE_KEYS,
     *RUNNER_KEYS,
 }
 UNUSED_KEYS = {
@@ -272,13 +272,13 @@ def individual_budget(given: Any, faults: Faults) -> tuple[str, float] | None:
     return budget(given, "individual", faults)
 
 
-def switches(
+def performance(
     stage: Mapping[str, Any], raw: Mapping[str, Any], where: str, faults: Faults
 ) -> dict[str, Any]:
-    """The switches of a stage: its own, else the chain's; those not given keep their default."""
+    """The performance options of a stage: its own, else the chain's; those not given keep their default."""
     found = {}
     choices = {"precision": [*PRECISIONS], "attention": [*ATTENTIONS]}
-    for key in SWITCHES:
+    for key in PERFORMANCE_KEYS:
         given = stage if key in stage else raw
         if given.get(key) is None:
             continue

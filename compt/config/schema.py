@@ -22,9 +22,9 @@ from compt.config.checks import (
     check_whole,
     grown_options,
     individual_budget,
+    performance,
     published_figures,
     stop_rule,
-    switches,
 )
 from compt.config.file import import_modules, read_config
 from compt.errors import Faults
@@ -64,8 +64,8 @@ class StageConfig:
     """
     grown: GrownOptions = field(default_factory=GrownOptions)
     """How it is trained where it is grown."""
-    switches: Mapping[str, Any] = field(default_factory=dict)
-    """Those given, of :class:`compt.training.performance.Switches`."""
+    performance: Mapping[str, Any] = field(default_factory=dict)
+    """Those given, of :class:`compt.training.performance.Performance`."""
     runner: Mapping[str, Any] = field(default_factory=dict)
     """The keys of an mmengine Runner for this stage: the chain's own, and what the stage
     overrides.
@@ -195,7 +195,7 @@ def _stage(
         init=stage.get("init"),
         stop=stop_rule(stage.get("budget"), where, faults),
         grown=grown_options(stage.get("grown", raw.get("grown")), where, "grown" in stage, faults),
-        switches=switches(stage, raw, where, faults),
+        performance=performance(stage, raw, where, faults),
         runner=runner,
     )
 

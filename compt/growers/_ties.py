@@ -8,7 +8,7 @@ from compt.growth.operators import reads_for_table
 from compt.interfaces import Architecture, ParamAxes
 
 
-def tie_obstacles(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
+def tie_reasons(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
     """Name each growing axis that a tied parameter uses otherwise than its tensor's owner, with no
     norm to help.
     """

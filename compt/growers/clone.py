@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.growers._ties import tie_obstacles
+from compt.growers._ties import tie_reasons
 from compt.growers.stack import Stack
-from compt.growth.operators import AxisGrower, Site, reads_for_table
+from compt.growth.operators import AxisGrower, ParamPair, reads_for_table
 from compt.interfaces import Architecture
 
 
@@ -51,29 +51,29 @@ class Clone(AxisGrower):
             warnings.warn(text, UserWarning, stacklevel=2)
         self.noise, self.depth = noise, Stack(order="interleave", blocks=blocks)
 
-    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Tile along every axis that grows; along those it reads, share the weight out."""
         value = source
-        for dim, (axis, direction) in enumerate(site.param.directions):
-            small, large = site.source.size(axis), site.target.size(axis)
+        for dim, (axis, direction) in enumerate(pair.param.directions):
+            small, large = pair.source.size(axis), pair.target.size(axis)
             if small == large:
                 continue
             index = torch.arange(large) % small
             copies = torch.bincount(index, minlength=small).double()
             value = value.index_select(dim, index)
-            if site.target.roles.get(axis) == "output":
+            if pair.target.roles.get(axis) == "output":
                 value = value / sqrt(large / small)
             elif direction == "reads":
                 value = self._shared_out(
-                    value.movedim(dim, 0), index, copies, site.generator
+                    value.movedim(dim, 0), index, copies, pair.generator
                 ).movedim(0, dim)
-            elif reads_for_table(site.param, site.target) and axis == site.param.norm_axis:
+            elif reads_for_table(pair.param, pair.target) and axis == pair.param.norm_axis:
                 value = (value.movedim(dim, 0) / _column(copies[index], value.ndim)).movedim(0, dim)
         return value
 
-    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+    def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Let new blocks write nothing yet, or leave them copies."""
-        return self.depth.renew(value, target, site)
+        return self.depth.init_new_block(value, target, pair)
 
     def without_noise(self) -> Clone:
         """The same tiling, with weights shared out evenly."""
@@ -81,7 +81,7 @@ class Clone(AxisGrower):
         even.noise = 0.0
         return even
 
-    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+    def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every width that is no whole multiple, ties without a norm to help, and plain copies
         of blocks.
         """
@@ -92,8 +92,8 @@ class Clone(AxisGrower):
         }
         for param in target.params.values():
             if param.tied_to:
-                found |= dict.fromkeys(tie_obstacles(param, source, target))
-        return [*found, *self.depth.obstacles(source, target)]
+                found |= dict.fromkeys(tie_reasons(param, source, target))
+        return [*found, *self.depth.why_not_preserving(source, target)]
 
     def _shared_out(
         self, value: Tensor, index: Tensor, copies: Tensor, generator: torch.Generator

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.growth.operators import AxisGrower, Site
+from compt.growth.operators import AxisGrower, ParamPair
 from compt.growth.run import build_grower
 from compt.interfaces import Architecture
 
@@ -41,23 +41,23 @@ class Compose(AxisGrower):
     def prepare(
         self,
         source: Mapping[str, Tensor],
-        site: Mapping[str, Architecture],
+        archs: Mapping[str, Architecture],
         generator: torch.Generator,
     ) -> Any:
         """As the grower of the width."""
-        return self.width.prepare(source, site, generator)
+        return self.width.prepare(source, archs, generator)
 
-    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """As the grower of the width."""
-        return self.width.expand(source, target, site)
+        return self.width.expand(source, target, pair)
 
-    def pick(self, block: int, source_depth: int, target_depth: int) -> int:
+    def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
         """As the grower of the depth."""
-        return self.depth.pick(block, source_depth, target_depth)
+        return self.depth.source_block_index(block, source_depth, target_depth)
 
-    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+    def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """As the grower of the depth."""
-        return self.depth.renew(value, target, site)
+        return self.depth.init_new_block(value, target, pair)
 
     def without_noise(self) -> Compose:
         """As the grower of the width."""
@@ -65,12 +65,12 @@ class Compose(AxisGrower):
         even.width = self.width.without_noise()
         return even
 
-    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+    def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Those of the width at equal depth, and those of the depth at equal width."""
         wide, deep = replace(source, depths=target.depths), replace(source, sizes=target.sizes)
-        found = [] if source.sizes == target.sizes else self.width.obstacles(wide, target)
+        found = [] if source.sizes == target.sizes else self.width.why_not_preserving(wide, target)
         return found + (
-            [] if source.depths == target.depths else self.depth.obstacles(deep, target)
+            [] if source.depths == target.depths else self.depth.why_not_preserving(deep, target)
         )
 
 

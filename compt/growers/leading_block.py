@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.growth.operators import AxisGrower, Site
+from compt.growth.operators import AxisGrower, ParamPair
 
 
 class LeadingBlock(AxisGrower):
@@ -34,14 +34,14 @@ class LeadingBlock(AxisGrower):
             )
         self.fused = fused
 
-    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Overwrite the leading corner of the target with the source."""
         if self.fused == "split":
-            target[site.corner] = source
+            target[pair.corner] = source
             return target
         small, large = (
-            [prod(map(arch.size, g)) for g in site.param.groups]
-            for arch in (site.source, site.target)
+            [prod(map(arch.size, g)) for g in pair.param.groups]
+            for arch in (pair.source, pair.target)
         )
         folded = target.reshape(large)
         folded[tuple(slice(0, n) for n in small)] = source.reshape(small)

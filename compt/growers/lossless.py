@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.growers._ties import tie_obstacles
-from compt.growth.operators import AxisGrower, Site, reads_for_table, writes_stream
+from compt.growers._ties import tie_reasons
+from compt.growth.operators import AxisGrower, ParamPair, reads_for_table, writes_stream
 from compt.interfaces import Architecture
 
 
@@ -111,14 +111,14 @@ class Lossless(AxisGrower):
     def prepare(
         self,
         source: Mapping[str, Tensor],
-        site: Mapping[str, Architecture],
+        archs: Mapping[str, Architecture],
         generator: torch.Generator,
     ) -> dict[str, StreamMap | Tensor]:
         """Make one map per axis: a StreamMap for each stream, an isometry [T, S] for each output.
 
         A parameter that writes through a layer scale gets a map of its own, under its name.
         """
-        small, large = site["source"], site["target"]
+        small, large = archs["source"], archs["target"]
         maps: dict[str, StreamMap | Tensor] = {}
         for axis, role in large.roles.items():
             if axis not in large.sizes or axis not in small.sizes:
@@ -135,20 +135,20 @@ class Lossless(AxisGrower):
                 maps[name] = _through_scale(stream, source[param.scaled_by].double())
         return maps
 
-    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Apply the maps of the streams and outputs, then put the result into the corner of the
         hidden axes.
         """
-        target = self._filling(source, target, site)
-        if "norm" in site.param.kind:
-            return self._norm(source, target, site)
-        if site.param.kind == "scale":
-            return self._scale(source, target, site)
-        return self._linear(source, target, site)
+        target = self._filling(source, target, pair)
+        if "norm" in pair.param.kind:
+            return self._norm(source, target, pair)
+        if pair.param.kind == "scale":
+            return self._scale(source, target, pair)
+        return self._linear(source, target, pair)
 
-    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+    def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """New blocks write nothing yet."""
-        if writes_stream(site.param, site.target):
+        if writes_stream(pair.param, pair.target):
             return torch.zeros_like(value)
         return target if self.blocks == "fresh" else value
 
@@ -156,7 +156,7 @@ class Lossless(AxisGrower):
         """The same maps, with each column shared out evenly."""
         return Lossless(noise=0.0, fill="init", blocks=self.blocks)
 
-    def _filling(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def _filling(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """What the free parts of a grown tensor hold: of the target's shape."""
         if self.fill == "copy":
             for dim in range(source.ndim):
@@ -166,20 +166,20 @@ class Lossless(AxisGrower):
             return source
         return target
 
-    def _linear(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def _linear(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         value = source
         hidden_reads = []
-        for dim, (axis, direction) in enumerate(site.param.directions):
-            grown = site.maps.get(axis)
+        for dim, (axis, direction) in enumerate(pair.param.directions):
+            grown = pair.maps.get(axis)
             if isinstance(grown, StreamMap) and direction == "writes":
-                value = site.maps.get(site.source_param.name, grown).write(value, dim)
+                value = pair.maps.get(pair.source_param.name, grown).write(value, dim)
             elif isinstance(grown, StreamMap):
                 fill = target[
                     tuple(
                         slice(None) if d == dim else slice(0, n) for d, n in enumerate(value.shape)
                     )
                 ]
-                value = grown.read(value, fill, dim, self.noise, site.generator)
+                value = grown.read(value, fill, dim, self.noise, pair.generator)
             elif isinstance(grown, Tensor):
                 value = torch.tensordot(grown, value.movedim(dim, 0), dims=1).movedim(0, dim)
             elif direction == "reads":
@@ -189,24 +189,24 @@ class Lossless(AxisGrower):
         target[tuple(slice(0, n) for n in value.shape)] = value
         return target
 
-    def _norm(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def _norm(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Grow a norm's gain or bias: copies see scaled input, and what only reads gives zeros at
         the pads.
         """
-        read = site.maps.get(site.param.norm_axis)
+        read = pair.maps.get(pair.param.norm_axis)
         if not isinstance(read, StreamMap):
-            target[site.corner] = source
+            target[pair.corner] = source
             return target
-        offset = 1.0 if site.param.kind.endswith("offset") else 0.0
-        if not site.param.writes:
+        offset = 1.0 if pair.param.kind.endswith("offset") else 0.0
+        if not pair.param.writes:
             share = (
-                1 / (read.copies * read.scale) if reads_for_table(site.param, site.target) else 1.0
+                1 / (read.copies * read.scale) if reads_for_table(pair.param, pair.target) else 1.0
             )
-            dim = site.param.axes.index(
-                site.param.norm_axis
+            dim = pair.param.axes.index(
+                pair.param.norm_axis
             )  # not 0 where several tokens are normalised at once
             value = source.movedim(dim, 0) * share
-            if site.param.kind.endswith("bias"):
+            if pair.param.kind.endswith("bias"):
                 pads = torch.zeros(len(read.pads), *value.shape[1:], dtype=source.dtype)
                 return torch.cat([*[value] * read.copies, pads]).movedim(0, dim)
             gain = (value + offset * share) / read.scale
@@ -215,16 +215,16 @@ class Lossless(AxisGrower):
                 pads if gain.ndim == 1 else 0 * pads
             )  # tokens differ in their means, so their pads are not 0
             return torch.cat([*[gain] * read.copies, pads]).movedim(0, dim) - offset
-        written = site.maps[site.param.axes[0]]
-        if site.param.kind.endswith("bias"):
+        written = pair.maps[pair.param.axes[0]]
+        if pair.param.kind.endswith("bias"):
             return written.write(source, 0)
         gain = torch.cat([*[source + offset] * read.copies, read.pad_gains.to(source)])
         return gain * (written.scale / read.scale) - offset
 
-    def _scale(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def _scale(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Repeat a factor for each copy; the pads take its mean size."""
-        for dim, axis in enumerate(site.param.axes):
-            grown = site.maps.get(axis)
+        for dim, axis in enumerate(pair.param.axes):
+            grown = pair.maps.get(axis)
             if isinstance(grown, StreamMap):
                 value = source.movedim(dim, 0)
                 pads = value.abs().mean(0, keepdim=True).expand(len(grown.pads), *value.shape[1:])
@@ -232,7 +232,7 @@ class Lossless(AxisGrower):
         target[tuple(slice(0, n) for n in source.shape)] = source
         return target
 
-    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+    def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every norm and factor that the maps cannot pass exactly for this pair."""
         compensated = {param.scaled_by for param in target.params.values()}
         found: dict[str, None] = {
@@ -246,7 +246,7 @@ class Lossless(AxisGrower):
                 prod(arch.size(a) for a in axis.split("+") if a) for arch in (source, target)
             )
             if param.tied_to:
-                found |= dict.fromkeys(tie_obstacles(param, source, target))
+                found |= dict.fromkeys(tie_reasons(param, source, target))
             if "bias" in param.kind or small == large:
                 continue
             stream, whole = target.roles[axis] == "stream", large % small == 0

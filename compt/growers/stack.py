@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError, GrowthError
-from compt.growth.operators import AxisGrower, Site, writes_stream
+from compt.growth.operators import AxisGrower, ParamPair, writes_stream
 from compt.interfaces import Architecture
 
 ORDERS = ("stack", "interleave", "solar")
@@ -70,27 +70,27 @@ class Stack(AxisGrower):
                     do="Use order='stack' or 'interleave', or a member between.",
                 )
 
-    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Copy."""
         return source
 
-    def pick(self, block: int, source_depth: int, target_depth: int) -> int:
+    def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
         """The source block by the order."""
         if self.order == "interleave":
-            return super().pick(block, source_depth, target_depth)
+            return super().source_block_index(block, source_depth, target_depth)
         if self.order == "stack":
             return block % source_depth
         return block if block < (target_depth + 1) // 2 else source_depth - (target_depth - block)
 
-    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+    def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Let new blocks write nothing yet, or leave them copies."""
         return (
             torch.zeros_like(value)
-            if self.blocks == "zero" and writes_stream(site.param, site.target)
+            if self.blocks == "zero" and writes_stream(pair.param, pair.target)
             else value
         )
 
-    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+    def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Plain copies of blocks change the function."""
         plain = self.blocks == "copy" and source.depths != target.depths
         return ["new blocks are plain copies of others"] if plain else []

@@ -111,7 +111,7 @@ def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
     module.
     """
     layout, axes = find_layout(module), _Axes()
-    same = layout.same(module)
+    same = layout.axis_aliases(module)
     params: list[tuple[ParamAxes, Tensor]] = []
     children = {part: module._modules.get(part) for part in layout.parts}
     parts = [part for part, child in children.items() if child is not None and any(_tensors(child))]

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from compt.errors import GrowthError
-from compt.interfaces import Architecture, Grower, Growth, Objective, ParamAxes, Status
+from compt.interfaces import (
+    Architecture,
+    Grower,
+    Growth,
+    Objective,
+    ParamAxes,
+    Status,
+    renamed_method,
+)
 
 DepthMap = Callable[[int, int, int], int]
 """(target block, source depth, target depth) -> the source block that fills it."""
@@ -19,7 +27,7 @@ HEAD_DIM = ": grow the number of heads instead (rotary positions allow nothing e
 
 
 @dataclass(frozen=True)
-class Site:
+class ParamPair:
     """Where a value is grown: one target parameter and the source parameter it comes from.
 
     ``repeat`` is True in a block whose source block has already filled an earlier block. ``maps``
@@ -152,28 +160,34 @@ class AxisGrower(Grower):
     """Grow every parameter on its own, from its named axes; blocks are repeated in place to add
     depth.
 
-    Subclasses write :meth:`expand`, for the width; :meth:`pick` and :meth:`renew` say what depth
-    does, :meth:`prepare` and :meth:`obstacles` are there for those that need them.
+    Subclasses write :meth:`expand`, for the width; :meth:`source_block_index` and :meth:`init_new_block` say what depth
+    does, :meth:`prepare` and :meth:`why_not_preserving` are there for those that need them.
     """
+
+    renamed_methods = {
+        "pick": "source_block_index",
+        "renew": "init_new_block",
+        "obstacles": "why_not_preserving",
+    }
 
     def check(self, source: Architecture, target: Architecture) -> None:
         """Raise GrowthError where an axis shrinks, a fixed axis changes, or a layer is missing."""
         check_growable(source, target)
 
     def check_depth(self, source: Architecture, target: Architecture) -> None:
-        """Raise GrowthError where :meth:`pick` cannot fill the target's depth."""
+        """Raise GrowthError where :meth:`source_block_index` cannot fill the target's depth."""
 
     def prepare(
         self,
         source: Mapping[str, Tensor],
-        site: Mapping[str, Architecture],
+        archs: Mapping[str, Architecture],
         generator: torch.Generator,
     ) -> Any:
         """Make what all parameters share, such as one map per axis, from the source's tensors."""
         return None
 
     @abstractmethod
-    def expand(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
+    def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Return the grown value from the unfolded source and the unfolded, freshly initialised
         target.
 
@@ -181,11 +195,11 @@ class AxisGrower(Grower):
         shape.
         """
 
-    def pick(self, block: int, source_depth: int, target_depth: int) -> int:
+    def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
         """The source block that fills a target block; onto, so that no source block is lost."""
         return source_block(block, source_depth, target_depth)
 
-    def renew(self, value: Tensor, target: Tensor, site: Site) -> Tensor:
+    def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Finish a grown value, [..] as expanded, in a block that repeats a source block; by
         default it is a copy.
         """
@@ -197,13 +211,17 @@ class AxisGrower(Grower):
         """
         return self
 
-    def obstacles(self, source: Architecture, target: Architecture) -> list[str]:
+    def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Why this grower does not keep the function of this pair; an empty list where it does."""
         return (
             ["this grower does not aim to preserve the function"]
             if not self.function_preserving
             else []
         )
+
+    pick = renamed_method("pick", source_block_index)
+    renew = renamed_method("renew", init_new_block)
+    obstacles = renamed_method("obstacles", why_not_preserving)
 
     def grow(
         self,
@@ -225,7 +243,7 @@ class AxisGrower(Grower):
         tensors: dict[str, Tensor] = {}
         used: set[str] = set()
         for name, param in target_arch.params.items():
-            match = matching(param, source_arch, target_arch, self.pick)
+            match = matching(param, source_arch, target_arch, self.source_block_index)
             if match is not None and (param.tied_to or param.kind == "constant"):
                 used.add(match.name)
             if param.tied_to:
@@ -233,13 +251,13 @@ class AxisGrower(Grower):
             elif param.kind == "constant" or match is None:
                 params[name] = "initialised"
             else:
-                site = Site(
+                pair = ParamPair(
                     param, match, source_arch, target_arch, generator, match.name in used, maps
                 )
                 value = (
                     small[match.name].clone()
                     if same
-                    else self._value(small[match.name], large[name], site)
+                    else self._value(small[match.name], large[name], pair)
                 )
                 value = value.to(large[name].dtype)
                 used.add(match.name)
@@ -247,7 +265,7 @@ class AxisGrower(Grower):
                 if params[name] == "expanded" and torch.equal(value, large[name]):
                     params[name] = "initialised"
                 tensors[name] = value
-        why = [] if same else self.obstacles(source_arch, target_arch)
+        why = [] if same else self.why_not_preserving(source_arch, target_arch)
         return Growth(
             params=params,
             tensors=tensors,
@@ -256,11 +274,13 @@ class AxisGrower(Grower):
             reason="; ".join(why),
         )
 
-    def _value(self, source: Tensor, target: Tensor, site: Site) -> Tensor:
-        small = source.double().reshape(site.source.shape(site.source_param)).clone()
-        large = target.double().reshape(site.target.shape(site.param)).clone()
-        value = self.expand(small, large.clone(), site)
-        return (self.renew(value, large, site) if site.repeat else value).reshape(target.shape)
+    def _value(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+        small = source.double().reshape(pair.source.shape(pair.source_param)).clone()
+        large = target.double().reshape(pair.target.shape(pair.param)).clone()
+        value = self.expand(small, large.clone(), pair)
+        return (self.init_new_block(value, large, pair) if pair.repeat else value).reshape(
+            target.shape
+        )
 
 
 def status(value: Tensor, source: Tensor) -> Status:

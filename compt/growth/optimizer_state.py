@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compt.errors import GrowthError
 from compt.growth.axes import describe
-from compt.growth.operators import AxisGrower, Site, matching, reads_for_table, tensors_of
+from compt.growth.operators import AxisGrower, ParamPair, matching, reads_for_table, tensors_of
 from compt.growth.run import build_grower, grow
 from compt.interfaces import Architecture, Grower, ParamAxes
 
@@ -125,7 +125,7 @@ def grow_state(
     grown: dict[str, Tensor] = {}
     for name, tensor in target.named_parameters():
         param = target_arch.params[name]
-        match = matching(param, source_arch, target_arch, operator.pick)
+        match = matching(param, source_arch, target_arch, operator.source_block_index)
         if match is None or match.name in used:
             continue
         used.add(match.name)
@@ -135,13 +135,13 @@ def grow_state(
                 grown[f"{key}:{name}"] = value.clone()
             else:
                 large_side, small_side = (_backward(one, target_arch) for one in (param, match))
-                site = Site(
+                pair = ParamPair(
                     large_side, small_side, source_arch, target_arch, generator, False, maps
                 )
                 small = value.double() ** (1 / power)
                 large = torch.zeros(target_arch.shape(param), dtype=torch.float64)
                 moved = (
-                    operator.expand(small.reshape(source_arch.shape(match)), large, site) ** power
+                    operator.expand(small.reshape(source_arch.shape(match)), large, pair) ** power
                 )
                 grown[f"{key}:{name}"] = moved.reshape(tensor.shape).to(value.dtype)
     return grown

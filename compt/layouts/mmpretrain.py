@@ -59,7 +59,7 @@ class VisionTransformerLayout(Layout):
         """The number of heads, which the fused qkv does not tell."""
         return {"heads": module.layers[0].attn.num_heads}  # type: ignore[index, union-attr]
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Without ``pre_norm`` the patches write the residual stream itself."""
         return {"patch_embed": "embed"} if isinstance(module.pre_norm, nn.Identity) else {}
 
@@ -113,7 +113,7 @@ class SelfSupervisorLayout(Layout):
 
     parts = ("backbone", "neck", "head", "target_generator")
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """What the neck reads is the backbone's last stream, ``embed`` in all layouts."""
         return {"neck.encoder": "backbone.embed"}
 
@@ -165,7 +165,7 @@ class ImageClassifierLayout(Layout):
     }
     roles = {"hidden": "hidden"}
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """The last layer of a ViT's head reads the hidden one, where there is one."""
         hidden = hasattr(getattr(module.head, "layers", None), "pre_logits")
         return {"last": "hidden" if hidden else "backbone.embed"}

@@ -79,7 +79,7 @@ class VisionTransformerLayout(Layout):
         """Heads, and the width before ``ln_pre``."""
         return _heads(module)
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Without ``ln_pre`` the patches write the residual stream itself."""
         return {"patch_embed": "embed"} if isinstance(module.ln_pre, nn.Identity) else {}
 
@@ -120,7 +120,7 @@ class TimmModelLayout(Layout):
     }
     roles = {"feature": "output"}
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Without a projection of its own, the trunk's classifier makes the features."""
         return {"trunk.classes": "feature"}
 
@@ -141,7 +141,7 @@ class ClipLayout(Layout):
         """Heads of the text tower."""
         return _heads(module)
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Image and text features meet."""
         return {"visual.feature": "feature"}
 
@@ -156,7 +156,7 @@ class CustomTextClipLayout(Layout):
     parts = ("text", "visual")  # where they share an axis, the later one says how it grows
     patterns = SCALARS
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Image and text features meet."""
         trunk, head = (getattr(module.visual, name, None) for name in ("trunk", "head"))
         bare = (

@@ -55,7 +55,7 @@ class TimmSwinLayout(Layout):
             f"heads_{i}": stage.blocks[0].attn.num_heads for i, stage in enumerate(module.layers)
         }  # type: ignore[arg-type, union-attr]
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Patch merging reads the stage before; without a norm the patches write the first stream
         itself.
         """
@@ -111,7 +111,7 @@ class MmpretrainSwinLayout(Layout):
             for i, stage in enumerate(module.stages)
         }  # type: ignore[arg-type, union-attr]
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Patch merging writes the stage after; without a norm the patches write the first stream
         itself.
         """

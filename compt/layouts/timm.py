@@ -73,7 +73,7 @@ class VisionTransformerLayout(Layout):
         """The number of heads, which the fused qkv does not tell."""
         return {"heads": module.blocks[0].attn.num_heads}  # type: ignore[index, union-attr]
 
-    def same(self, module: nn.Module) -> Mapping[str, str]:
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Without ``norm_pre`` the patches write the residual stream itself."""
         return {"patch_embed": "embed"} if isinstance(module.norm_pre, nn.Identity) else {}
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compt.config import ChainConfig, StageConfig, load_config
 from compt.errors import ComptError, ConfigError, DataError, located
 from compt.growth.models import architecture
-from compt.interfaces import Architecture, Grower, Outputs, Paradigm, Transferer
+from compt.interfaces import Architecture, Grower, Outputs, Paradigm, Transferer, warn_renamed
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
 
@@ -28,20 +28,25 @@ def plan(
     config: ChainConfig | Config | Mapping[str, Any] | str,
     *,
     individual: bool = False,
-    world: int = 1,
+    world_size: int = 1,
+    world: int | None = None,
 ) -> ChainPlan:
-    """Check a chain and count its compute; trains nothing and allocates no weights.
+    """Check a chain and count its compute, without training and without weights.
 
     Args:
         config: checked or not, or the path of one.
         individual: plan every member alone, from scratch, with the individual budget.
-        world: number of processes that share each iteration.
+        world_size: number of processes that share each iteration.
+        world: its old name, which goes with the next minor version.
 
     Raises:
         ComptError: with all faults found in sizes, growth and transfer.
     """
+    if world is not None:
+        warn_renamed("plan(world=...)", "world_size")
+        world_size = world
     planner = _Planner(
-        config if isinstance(config, ChainConfig) else load_config(config), individual, world
+        config if isinstance(config, ChainConfig) else load_config(config), individual, world_size
     )
     for stage in planner.config.stages:
         planner.add(stage)
@@ -51,8 +56,8 @@ def plan(
 class _Planner:
     """Plans a chain stage by stage, small to large; faults are collected until the end."""
 
-    def __init__(self, config: ChainConfig, individual: bool, world: int) -> None:
-        self.config, self.individual, self.world = config, individual, world
+    def __init__(self, config: ChainConfig, individual: bool, world_size: int) -> None:
+        self.config, self.individual, self.world_size = config, individual, world_size
         self.paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
         self.length = _Length(self.paradigm, config.raw.get("default_scope") or "mmengine")
         self.stages: list[StagePlan] = []
@@ -73,7 +78,7 @@ class _Planner:
         teacher_iters = (
             sum(taught.strength(i / iters) > 0 for i in range(iters)) if taught and iters else 0
         )
-        samples, index = iters * batch_size * self.world, len(self.stages)
+        samples, index = iters * batch_size * self.world_size, len(self.stages)
         if index and not self.individual and samples > self.stages[-1].samples > 0:
             self.warnings.append(
                 f"'{stage.member.name}' sees more samples than the member before it; "
@@ -86,7 +91,7 @@ class _Planner:
                 params=params,
                 grower=None if self.individual or not index else stage.grower["type"],
                 transfer=stage.transfer["type"] if teacher_iters else None,
-                batch_size=batch_size * self.world,
+                batch_size=batch_size * self.world_size,
                 iters=iters,
                 samples=samples,
                 teacher_iters=teacher_iters,
@@ -94,7 +99,7 @@ class _Planner:
                 teacher_flops=self._teacher_flops(taught, batch_size)
                 if taught and teacher_iters
                 else 0.0,
-                alone_samples=alone * batch_size * self.world,
+                alone_samples=alone * batch_size * self.world_size,
                 expansion=params / self.stages[-1].params if index else None,
                 growth_iters=grower.objective_calls if grower else 0,
                 first_samples=self.stages[0].first_samples if index else samples,
@@ -108,7 +113,9 @@ class _Planner:
         model = self.before[1]
         batch = self.paradigm.example_batch(model, batch_size)
         with torch.no_grad():
-            flops, _ = _counted(lambda: self.paradigm.teach(model, batch, transferer.needs))
+            flops, _ = _counted(
+                lambda: self.paradigm.teacher_forward(model, batch, transferer.needs)
+            )
         return flops / batch_size
 
     def _hop(
@@ -131,10 +138,10 @@ class _Planner:
         """Iterations of the stage, and of the same member trained alone."""
         dataset = stage.runner["train_dataloader"].get("dataset")
         alone = self.length.iters(
-            _alone_budget(self.config, stage), batch_size, self.world, dataset
+            _alone_budget(self.config, stage), batch_size, self.world_size, dataset
         )
         if not self.individual:
-            return self.length.iters(stage.budget, batch_size, self.world, dataset), alone
+            return self.length.iters(stage.budget, batch_size, self.world_size, dataset), alone
         if not alone:
             raise ConfigError(
                 "The members have no budget to be trained alone with: the first one's is 0.",
@@ -169,21 +176,23 @@ class _Length:
         self.paradigm, self.scope = paradigm, scope
         self.known: list[tuple[Any, int]] = []
 
-    def iters(self, budget: tuple[str, float], batch_size: int, world: int, dataset: Any) -> int:
+    def iters(
+        self, budget: tuple[str, float], batch_size: int, world_size: int, dataset: Any
+    ) -> int:
         """Iterations of a budget; an epoch has no short batch at its end."""
         unit, number = budget
         if unit == "iters" or not number:
             return int(number)
         if unit == "samples":
-            return max(1, round(number / (batch_size * world)))
+            return max(1, round(number / (batch_size * world_size)))
         samples = self._samples(dataset)
-        if samples < batch_size * world:
+        if samples < batch_size * world_size:
             raise ConfigError(
-                f"A batch of {batch_size} x {world} process(es) is larger than the {samples} training samples.",
+                f"A batch of {batch_size} x {world_size} process(es) is larger than the {samples} training samples.",
                 where="train_dataloader.batch_size",
-                do=f"Use at most {samples // world}.",
+                do=f"Use at most {samples // world_size}.",
             )
-        return max(1, round(number * (samples // (batch_size * world))))
+        return max(1, round(number * (samples // (batch_size * world_size))))
 
     def _samples(self, dataset: Any) -> int:
         """The length of an mmengine data set, or of the paradigm's own where the config names

@@ -42,7 +42,7 @@ class PluginRegistry:
         self.known = Names(group, self.module_dict)
         self._replacing: set[str] = set()
         self._loaded: dict[str, type] = {}
-        self._choices: ContextVar[Mapping[str, str]] = ContextVar(f"{group} choices", default={})
+        self._choices: ContextVar[Mapping[str, str]] = ContextVar(f"{group} choices")
 
     def register_module(
         self,
@@ -145,7 +145,7 @@ class PluginRegistry:
         for choice in choices.values():
             if self.candidates(choice) == (None, []):
                 raise self._unknown(choice)
-        token = self._choices.set({**self._choices.get(), **choices})
+        token = self._choices.set({**self._choices.get({}), **choices})
         try:
             yield
         finally:
@@ -153,7 +153,7 @@ class PluginRegistry:
 
     def _chosen(self, key: str) -> str:
         """Return what a name stands for within :meth:`choosing`."""
-        return self._choices.get().get(key, key) if isinstance(key, str) else key
+        return self._choices.get({}).get(key, key) if isinstance(key, str) else key
 
     def candidates(self, key: str) -> tuple[Any, list[Entry]]:
         """Look up what a name may mean: an object of this process or None, and entry points.

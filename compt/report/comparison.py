@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from compt.files import FORMAT
-from compt.report.results import MemberReport, Point, RunReport
+from compt.report.results import MemberResult, Point, RunResult
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Comparison:
 class Report:
     """All runs, and one comparison a chain where exactly one of them is individual."""
 
-    runs: tuple[RunReport, ...]
+    runs: tuple[RunResult, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
 
@@ -69,7 +69,7 @@ class Report:
         return json.loads(json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False))
 
 
-def compare(chain: RunReport, individual: RunReport) -> Comparison:
+def compare(chain: RunResult, individual: RunResult) -> Comparison:
     """Hold every member of a chain against the same member trained individually."""
     names = dict.fromkeys([*(m.name for m in individual.members), *individual.unfinished])
     names |= dict.fromkeys([*(m.name for m in chain.members), *chain.unfinished])
@@ -90,7 +90,7 @@ def compare(chain: RunReport, individual: RunReport) -> Comparison:
     )
 
 
-def _compare_member(name: str, chain: RunReport, individual: RunReport) -> MemberComparison:
+def _compare_member(name: str, chain: RunResult, individual: RunResult) -> MemberComparison:
     for run in (individual, chain):
         if name in run.unfinished:
             return MemberComparison(name, "unfinished", f"not finished in '{run.label}'")
@@ -130,7 +130,7 @@ def _compare_member(name: str, chain: RunReport, individual: RunReport) -> Membe
     )
 
 
-def _find(run: RunReport, name: str) -> MemberReport | None:
+def _find(run: RunResult, name: str) -> MemberResult | None:
     return next((member for member in run.members if member.name == name), None)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from compt.report.comparison import Comparison, Report
-    from compt.report.results import MemberReport
+    from compt.report.results import MemberResult
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#333333")
 """Okabe and Ito's colours, told apart with every kind of colour vision; yellow is left out on
@@ -102,7 +102,7 @@ def quality(report: Report) -> Figure | None:
     return figure
 
 
-def _line(member: MemberReport, metric: str) -> list[tuple[float, float]]:
+def _line(member: MemberResult, metric: str) -> list[tuple[float, float]]:
     """The measured points of a member: FLOPs with its ancestors charged, figure."""
     points = ((member.ancestor_flops + p.flops, p.metrics.get(metric)) for p in member.curve)
     return [(flops, value) for flops, value in points if value is not None]

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from compt.errors import ConfigError
-from compt.report.results import MemberReport, RunReport, read_run, read_state
+from compt.report.results import MemberResult, RunResult, read_run, read_state
 
 RESTART = 0.17
 """What a grown member needs beside what is left to learn, as a share of its budget alone: its
@@ -58,7 +58,7 @@ class Prediction:
         return self.acceleration * self.deviation / self.flops
 
 
-def read_pilots(folders: Sequence[Path]) -> list[RunReport]:
+def read_pilots(folders: Sequence[Path]) -> list[RunResult]:
     """Read work folders of ``compt train --individual``.
 
     Raises:
@@ -84,7 +84,7 @@ def read_pilots(folders: Sequence[Path]) -> list[RunReport]:
     return runs
 
 
-def predict(runs: Sequence[RunReport]) -> Prediction:
+def predict(runs: Sequence[RunResult]) -> Prediction:
     """Predict a chain of the members of runs alone, one run a seed.
 
     A grown member begins where its source ended, so it should need what is left of its own curve
@@ -94,7 +94,7 @@ def predict(runs: Sequence[RunReport]) -> Prediction:
 
 
 def predict_members(
-    runs: Sequence[Sequence[MemberReport]], metric: str | None = None
+    runs: Sequence[Sequence[MemberResult]], metric: str | None = None
 ) -> Prediction:
     """The same for members alone, small to large, by seed; ``metric`` is 'split/name', None for the
     main one.
@@ -125,7 +125,7 @@ def predict_members(
     )
 
 
-def fraction_left(source: MemberReport, member: MemberReport, metric: str | None = None) -> float:
+def fraction_left(source: MemberResult, member: MemberResult, metric: str | None = None) -> float:
     """The part of a member's curve alone that lies beyond its source's final figure; 0 where it
     never gets there.
 

@@ -32,7 +32,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class MemberReport:
+class MemberResult:
     """One finished stage.
 
     ``flops`` are the stage's own, with the teacher passes that really ran; ``ancestor_flops`` those
@@ -63,7 +63,7 @@ class MemberReport:
 
 
 @dataclass(frozen=True)
-class RunReport:
+class RunResult:
     """One work folder, labelled 'chain' or 'alone', with a number where there are several.
 
     ``unfinished`` maps the members without a result to 'started' or 'not started'.
@@ -74,7 +74,7 @@ class RunReport:
     mode: Mode
     flops: float
     seconds: float
-    members: tuple[MemberReport, ...]
+    members: tuple[MemberResult, ...]
     unfinished: Mapping[str, str]
 
 
@@ -100,13 +100,13 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def read_run(folder: Path, state: Mapping[str, Any], label: str, notes: list[str]) -> RunReport:
+def read_run(folder: Path, state: Mapping[str, Any], label: str, notes: list[str]) -> RunResult:
     """Read the manifests of a run's stages; what the figures leave out goes into ``notes``.
 
     Raises:
         WorkDirError: a manifest is damaged or missing between others.
     """
-    members: list[MemberReport] = []
+    members: list[MemberResult] = []
     unfinished: dict[str, str] = {}
     chained = state["mode"] == "chain"
     for index, name in enumerate(state["members"]):
@@ -127,10 +127,10 @@ def read_run(folder: Path, state: Mapping[str, Any], label: str, notes: list[str
         first = state["members"][0]
         notes.append(f"{label}: '{first}' starts from {init}; what that had cost is not counted.")
     totals = sum(m.flops for m in members), sum(m.seconds for m in members)
-    return RunReport(label, str(folder), state["mode"], *totals, tuple(members), unfinished)
+    return RunResult(label, str(folder), state["mode"], *totals, tuple(members), unfinished)
 
 
-def _member(path: Path, name: str, ancestors: float) -> MemberReport:
+def _member(path: Path, name: str, ancestors: float) -> MemberResult:
     do = "Restore the file from a copy, or remove it and train the stage again with --resume."
     manifest = read_json(path, do)
     try:
@@ -140,7 +140,7 @@ def _member(path: Path, name: str, ancestors: float) -> MemberReport:
             key: {**one, "value": _finite(one["value"])} for key, one in manifest["metrics"].items()
         }
         flops, growth = float(manifest["flops"]["total"]), manifest.get("growth")
-        return MemberReport(
+        return MemberResult(
             name=name,
             params=int(manifest["params"]),
             samples=int(manifest["samples"]),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from compt.report.comparison import Comparison, MemberComparison, Report
-    from compt.report.results import MemberReport, RunReport
+    from compt.report.results import MemberResult, RunResult
 
 CHARGES = (
     "FLOP alone: the whole budget of the member trained alone. Equal after: the chain's own stage up to",
@@ -35,7 +35,7 @@ def tables(report: Report, width: int = 100) -> list[Table]:
 
 
 def _cost_table(report: Report) -> Table:
-    rows: list[tuple[RunReport, MemberReport | str]] = []
+    rows: list[tuple[RunResult, MemberResult | str]] = []
     for run in report.runs:
         rows += [(run, member) for member in run.members]
         rows += [(run, name) for name in run.unfinished]
@@ -55,7 +55,7 @@ def _cost_table(report: Report) -> Table:
     return _table(columns, ends)
 
 
-def _figure_tables(run: RunReport, width: int) -> list[Table]:
+def _figure_tables(run: RunResult, width: int) -> list[Table]:
     """All held-out figures of a run: one row a figure, chance beside it, as many members as fit
     into ``width``.
     """
@@ -171,7 +171,7 @@ class _Column:
         return self.header.startswith(("run", "member", "grower", "verdict", "held out"))
 
 
-def _cost_cells(run: RunReport, member: MemberReport | str) -> dict[str, str]:
+def _cost_cells(run: RunResult, member: MemberResult | str) -> dict[str, str]:
     """What a stage is and costs, by column; an unfinished one says so in the place of its time."""
     if isinstance(member, str):
         state = run.unfinished[member]

@@ -139,7 +139,7 @@ class LayoutContract:
             text = " ".join(
                 [
                     *layout.patterns.values(),
-                    *(v for m in self.pair() for v in layout.same(m).values()),
+                    *(v for m in self.pair() for v in layout.axis_aliases(m).values()),
                 ]
             )
             axes = set(re.findall(r"[\w.{}]+", text))

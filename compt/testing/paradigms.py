@@ -214,18 +214,18 @@ class ParadigmContract:
         with torch.no_grad(), evaluating(model):
             outputs = paradigm.forward(model, batch)
             for needs in wanted:
-                taught = paradigm.teach(model, batch, frozenset(needs))
+                taught = paradigm.teacher_forward(model, batch, frozenset(needs))
                 missing = set(needs) - set(taught)
                 require(
                     not missing,
-                    f"teach() does not return {some(missing)}, which is needed.",
+                    f"teacher_forward() does not return {some(missing)}, which is needed.",
                     "Return at least the outputs in needs; fall back to forward() for what is not cheaper.",
                 )
                 different = [n for n in needs if not _close(taught[n], outputs[n])]
                 require(
                     not different,
-                    f"teach() returns another {some(different)} than forward() on the same batch.",
-                    "Compute in teach() what forward() computes, or leave teach() out.",
+                    f"teacher_forward() returns another {some(different)} than forward() on the same batch.",
+                    "Compute in teacher_forward() what forward() computes, or leave teacher_forward() out.",
                 )
 
     def test_metrics_are_figures(self) -> None:

@@ -40,11 +40,11 @@ class EndlessBatches(Sampler[list[Any]]):
         seed: int,
         start: int = 0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ) -> None:
         self.order: DistributedSampler = DistributedSampler(
             range(length),  # type: ignore[arg-type]
-            num_replicas=world,
+            num_replicas=world_size,
             rank=rank,
             shuffle=True,
             seed=seed,
@@ -54,9 +54,9 @@ class EndlessBatches(Sampler[list[Any]]):
         self.seed, self.start, self.rank = seed, start, rank
         if len(self.batches) == 0:
             raise ConfigError(
-                f"A batch of {batch_size} x {world} process(es) does not fit the {length} training samples.",
+                f"A batch of {batch_size} x {world_size} process(es) does not fit the {length} training samples.",
                 where="train_dataloader.batch_size",
-                do=f"Use at most {length // world}.",
+                do=f"Use at most {length // world_size}.",
             )
 
     def __len__(self) -> int:
@@ -119,7 +119,7 @@ def train_loader(
     seed: int,
     start: int,
     rank: int,
-    world: int,
+    world_size: int,
     **options: Any,
 ) -> DataLoader:
     """An endless loader that begins at iteration ``start``; ``options`` go to torch's
@@ -131,7 +131,7 @@ def train_loader(
         seed=seed,
         start=start,
         rank=rank,
-        world=world,
+        world_size=world_size,
     )
     return _loader(SeededFetch(dataset), collate, batch_sampler=batches, **options)
 

@@ -97,7 +97,7 @@ class TrainLoop(BaseLoop):
             seed=self.stage.seed,
             start=start,
             rank=self.runner.rank,
-            world=self.runner.world_size,
+            world_size=self.runner.world_size,
             **loader_options(self.options),
         )
 

@@ -22,7 +22,7 @@ from compt.training.loops import open_dataset
 from compt.training.stage import StageModel
 
 ALWAYS_OFF = {"grad_checkpointing": False, "compile": False}
-"""Switches that recompute or trace a model's own parameters, which are not those given here."""
+"""Performance that recompute or trace a model's own parameters, which are not those given here."""
 
 
 class StageObjective:
@@ -107,7 +107,7 @@ class StageObjective:
             for k, v in self.config.model.to_dict().items()
             if k not in ("type", "init", "teacher")
         }
-        options["switches"] = {**(options.get("switches") or {}), **ALWAYS_OFF}
+        options["performance"] = {**(options.get("performance") or {}), **ALWAYS_OFF}
         with torch.device("meta"):
             stage = StageModel(**options)
         stage.student = self.target
@@ -124,7 +124,7 @@ class StageObjective:
             seed=step_seed(stage.seed, 0),
             start=0,
             rank=get_rank(),
-            world=get_world_size(),
+            world_size=get_world_size(),
             **loader_options(options),
         )
 

@@ -30,8 +30,8 @@ ATTENTIONS = {
 
 
 @dataclass(frozen=True)
-class Switches:
-    """The switches of one stage.
+class Performance:
+    """The performance options of one stage.
 
     ``precision`` 'bf16' runs student, teacher and losses under autocast; weights and optimizer stay
     float32. ``attention`` is the kernel that scaled_dot_product_attention takes; 'auto' lets torch

@@ -37,7 +37,7 @@ from compt.interfaces import Paradigm
 from compt.planning.planner import ChainPlan
 from compt.registry import PARADIGMS
 from compt.training.loader import eval_loader, loader_options, train_loader
-from compt.training.performance import Switches
+from compt.training.performance import Performance
 from compt.training.runner import stage_config
 
 
@@ -52,7 +52,7 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
         with _noting(faults, f"attention, compile (stage '{stage.member.name}')"):
-            Switches(**stage.switches).check(device)
+            Performance(**stage.performance).check(device)
         runner = stage_config(
             config, stage, stage_plan, Path(stage.member.name), init=None, teacher=None
         )
@@ -106,7 +106,7 @@ def _check_runner(config: Config, faults: Faults) -> None:
             seed=0,
             start=0,
             rank=0,
-            world=1,
+            world_size=1,
             **loader_options(config.train_dataloader),
         )
     with _noting(faults, "val_dataloader"):

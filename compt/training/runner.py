@@ -129,7 +129,7 @@ def stage_config(
             "init": None if init is None else str(init),
             "teacher": teacher,
             "transfer": stage.transfer if teacher is not None else None,
-            "switches": stage.switches,
+            "performance": stage.performance,
             "seed": config.seed + plan.index,
         },
         **_loops(config, plan, given, stop),

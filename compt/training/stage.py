@@ -20,7 +20,7 @@ from compt.growth.models import architecture, build_member
 from compt.interfaces import Architecture, Batch, Member, Outputs, Paradigm, Transferer
 from compt.registry import PARADIGMS, TRANSFERERS
 from compt.training.loader import step_seed
-from compt.training.performance import Switches
+from compt.training.performance import Performance
 from compt.weights import load_weights
 
 
@@ -34,7 +34,7 @@ class StageModel(BaseModel):
         init: file with the weights to start from (the grown ones); None starts from fresh weights.
         teacher: ``dict(name=..., model=..., weights=...)``; None trains without one.
         transfer: config of the transferer.
-        switches: options of :class:`~compt.training.performance.Switches`.
+        performance: options of :class:`~compt.training.performance.Performance`.
         seed: of fresh weights and of what :meth:`Paradigm.prepare` draws.
 
     The teacher is in eval mode, gets no gradients, and is in no state dict. Projection heads of the
@@ -49,7 +49,7 @@ class StageModel(BaseModel):
         init: str | None = None,
         teacher: Mapping[str, Any] | None = None,
         transfer: Mapping[str, Any] | None = None,
-        switches: Mapping[str, Any] | None = None,
+        performance: Mapping[str, Any] | None = None,
         seed: int = 0,
         data_preprocessor: Mapping[str, Any] | None = None,
     ) -> None:
@@ -61,10 +61,10 @@ class StageModel(BaseModel):
         )
         if init is not None:
             load_weights(self.student, Path(init))
-        self.switches = Switches(**(switches or {}))
-        self.switches.prepare(self.student)
+        self.performance = Performance(**(performance or {}))
+        self.performance.prepare(self.student)
         self._run, self._teach = map(
-            self.switches.compiled, (self.paradigm.forward, self.paradigm.teach)
+            self.performance.compiled, (self.paradigm.forward, self.paradigm.teacher_forward)
         )
         self._teacher: list[nn.Module] = []  # in a list: not a submodule, so in no state dict
         self.transfer: Transferer | None = None
@@ -112,7 +112,7 @@ class StageModel(BaseModel):
 
     def context(self) -> AbstractContextManager[None]:
         """What the stage's precision and attention kernel put around the models' calls."""
-        return self.switches.context(next(self.student.parameters()).device.type)
+        return self.performance.context(next(self.student.parameters()).device.type)
 
     def forward(self, mode: str = "tensor", **batch: Any) -> Any:
         """Return the paradigm's outputs, or in mode 'loss' the losses: ``loss`` is their sum, the

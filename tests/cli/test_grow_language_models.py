@@ -12,11 +12,11 @@ import pytest
 import torch
 
 transformers = pytest.importorskip("transformers")
-import tokenizers  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+import tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.cli.conftest import refused  # noqa: E402
-from tests.cli.test_grow_formats import grown, written  # noqa: E402
+from tests.cli.conftest import refused
+from tests.cli.test_grow_formats import grown, written
 
 TEXT = ["to whom it may concern", "this is it: the whole of it", "who may this be?"]
 SPECIAL = ["<s>", "</s>"]

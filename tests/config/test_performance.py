@@ -1,4 +1,4 @@
-"""The switches of a config, for the chain and for a stage, and what is wrong with them."""
+"""The performance options of a config, for the chain and for a stage, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 
 from compt.config import load_config
-from compt.training.performance import Switches
+from compt.training.performance import Performance
 from tests.config.conftest import faults
 
 GIVEN = dict(
@@ -25,18 +25,18 @@ def place(request, toy):
 
 
 def test_every_switch_is_a_key_of_the_chain_and_of_a_stage(toy):
-    assert all(stage.switches == {} for stage in load_config(toy).stages)
-    assert [stage.switches for stage in load_config({**toy, **GIVEN}).stages] == [GIVEN] * 3
+    assert all(stage.performance == {} for stage in load_config(toy).stages)
+    assert [stage.performance for stage in load_config({**toy, **GIVEN}).stages] == [GIVEN] * 3
     toy["chain"][1] |= GIVEN
-    assert [stage.switches for stage in load_config(toy).stages] == [{}, GIVEN, {}]
-    Switches(**GIVEN)
+    assert [stage.performance for stage in load_config(toy).stages] == [{}, GIVEN, {}]
+    Performance(**GIVEN)
 
 
 def test_a_stage_overrides_one_switch_and_keeps_the_others(toy):
     toy |= GIVEN
     toy["chain"][1] |= dict(precision="fp32", grad_checkpointing=False)
     toy["chain"][2] |= dict(attention="auto", compile=False)
-    _, b, c = (stage.switches for stage in load_config(toy).stages)
+    _, b, c = (stage.performance for stage in load_config(toy).stages)
     assert b == {**GIVEN, "precision": "fp32", "grad_checkpointing": False}
     assert c == {**GIVEN, "attention": "auto", "compile": False}
 
@@ -44,15 +44,19 @@ def test_a_stage_overrides_one_switch_and_keeps_the_others(toy):
 def test_none_in_a_stage_is_the_default_again(toy):
     toy |= GIVEN
     toy["chain"][1] |= dict.fromkeys(GIVEN)
-    assert load_config(toy).stages[1].switches == {}
+    assert load_config(toy).stages[1].performance == {}
 
 
 def test_switches_are_options_of_the_command_line(toy):
     config = load_config(
         toy, {"precision": "bf16", "chain.2.precision": "fp32", "chain.2.compile": True}
     )
-    assert [stage.switches.get("precision") for stage in config.stages] == ["bf16", "bf16", "fp32"]
-    assert config.stages[2].switches["compile"] is True
+    assert [stage.performance.get("precision") for stage in config.stages] == [
+        "bf16",
+        "bf16",
+        "fp32",
+    ]
+    assert config.stages[2].performance["compile"] is True
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,7 @@ def test_switches_are_options_of_the_command_line(toy):
 )
 def test_compile_takes_true_false_and_options_of_torch(place, toy, value):
     place[1]["compile"] = value
-    assert load_config(toy).stages[1].switches == dict(compile=value)
+    assert load_config(toy).stages[1].performance == dict(compile=value)
 
 
 @pytest.mark.parametrize(

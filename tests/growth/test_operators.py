@@ -187,12 +187,12 @@ def test_copies_part_ways_only_with_noise():
     ],
 )
 def test_the_orders_of_blocks_at_twice_the_depth(order, expected):
-    assert [Stack(order=order).pick(i, 3, 6) for i in range(6)] == expected
+    assert [Stack(order=order).source_block_index(i, 3, 6) for i in range(6)] == expected
 
 
 def test_solar_doubles_the_middle():
     """32 blocks to 48, as SOLAR: the first 24 and the last 24."""
-    picked = [Stack(order="solar").pick(i, 32, 48) for i in range(48)]
+    picked = [Stack(order="solar").source_block_index(i, 32, 48) for i in range(48)]
     assert picked == [*range(24), *range(8, 32)]
 
 
@@ -200,7 +200,7 @@ def test_solar_doubles_the_middle():
 def test_every_order_is_onto_and_in_range(order):
     for small in range(1, 13):
         for large in range(small, (2 * small if order == "solar" else 48) + 1):
-            picked = [Stack(order=order).pick(i, small, large) for i in range(large)]
+            picked = [Stack(order=order).source_block_index(i, small, large) for i in range(large)]
             assert sorted(set(picked)) == list(range(small))
 
 

@@ -17,8 +17,8 @@ from compt.testing.contracts import randomised
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
-from open_clip.model import CLIP, CustomTextCLIP  # noqa: E402
-from open_clip.timm_model import TimmModel  # noqa: E402
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.timm_model import TimmModel
 
 
 def clip(

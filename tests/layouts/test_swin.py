@@ -17,9 +17,9 @@ from compt.testing.contracts import randomised
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
-from open_clip.model import CLIP  # noqa: E402
-from open_clip.timm_model import TimmModel  # noqa: E402
-from timm.models.swin_transformer import SwinTransformer  # noqa: E402
+from open_clip.model import CLIP
+from open_clip.timm_model import TimmModel
+from timm.models.swin_transformer import SwinTransformer
 
 
 def swin(width, depths=(2, 1), head=8, **options):

@@ -10,11 +10,11 @@ from torch import nn
 
 open_clip = pytest.importorskip("open_clip")
 pytest.importorskip("timm")
-from open_clip.model import CLIP, CustomTextCLIP  # noqa: E402
+from open_clip.model import CLIP, CustomTextCLIP
 
-from compt.interfaces import Member  # noqa: E402
-from compt.paradigms.clip.paradigm import Clip  # noqa: E402
-from compt.testing.contracts import randomised  # noqa: E402
+from compt.interfaces import Member
+from compt.paradigms.clip.paradigm import Clip
+from compt.testing.contracts import randomised
 
 MODEL = dict(
     embed_dim=16,

@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 transformers = pytest.importorskip("transformers")
 
-from compt import ConfigError  # noqa: E402
-from compt.interfaces import Member  # noqa: E402
-from compt.paradigms.causal_lm import models as _lm_models  # noqa: E402
-from compt.paradigms.causal_lm.paradigm import CausalLm  # noqa: E402
-from compt.testing import ParadigmContract  # noqa: E402
-from compt.training.stage import StageModel  # noqa: E402
+from compt import ConfigError
+from compt.interfaces import Member
+from compt.paradigms.causal_lm import models as _lm_models
+from compt.paradigms.causal_lm.paradigm import CausalLm
+from compt.testing import ParadigmContract
+from compt.training.stage import StageModel
 from tests.paradigms.lm_models import (
     CONTEXT,
     FAMILIES,
@@ -155,12 +155,12 @@ def test_a_teacher_of_features_leaves_the_output_layer_out(monkeypatch):
     with torch.no_grad():
         whole = paradigm.forward(model, batch)
         for needs in ({"logits"}, {"hidden", "logits"}):
-            taught = paradigm.teach(model, batch, frozenset(needs))
+            taught = paradigm.teacher_forward(model, batch, frozenset(needs))
             assert all(torch.equal(taught[name], whole[name]) for name in needs)
         monkeypatch.setattr(
             model.lm_head, "forward", lambda *_: pytest.fail("the output layer was run")
         )
-        taught = paradigm.teach(model, batch, frozenset({"hidden"}))
+        taught = paradigm.teacher_forward(model, batch, frozenset({"hidden"}))
     assert set(taught) == {"hidden"} and torch.equal(taught["hidden"], whole["hidden"])
 
 
@@ -189,13 +189,13 @@ def test_a_teacher_is_learned_from(transfer, tmp_path):
 
 
 def test_bfloat16_and_recomputed_blocks_give_the_same_loss():
-    """The core's switches, on a model of transformers."""
+    """The core's performance options, on a model of transformers."""
     losses = []
-    for switches in ({}, dict(grad_checkpointing=True), dict(precision="bf16")):
+    for performance in ({}, dict(grad_checkpointing=True), dict(precision="bf16")):
         stage = StageModel(
             dict(type="causal_lm", context=CONTEXT),
             dict(name="a", model=LLAMA),
-            switches=switches,
+            performance=performance,
             seed=3,
         ).train()
         loss = stage(mode="loss", tokens=tokens())["loss"]

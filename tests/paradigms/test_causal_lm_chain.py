@@ -12,10 +12,10 @@ import pytest
 import torch
 
 transformers = pytest.importorskip("transformers")
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from compt.cli import main  # noqa: E402
-from tests.paradigms.lm_models import LLAMA, corpus  # noqa: E402
+from compt.cli import main
+from tests.paradigms.lm_models import LLAMA, corpus
 
 LARGE = dict(
     LLAMA, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=8

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 transformers = pytest.importorskip("transformers")
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from compt import ConfigError  # noqa: E402
-from compt.interfaces import Member  # noqa: E402
-from compt.paradigms.causal_lm.paradigm import CausalLm  # noqa: E402
-from compt.weights import save_weights  # noqa: E402
+from compt import ConfigError
+from compt.interfaces import Member
+from compt.paradigms.causal_lm.paradigm import CausalLm
+from compt.weights import save_weights
 from tests.paradigms.lm_models import (
     CONTEXT,
     FAMILIES,

@@ -11,8 +11,8 @@ from torch import nn
 
 transformers = pytest.importorskip("transformers")
 
-from compt.paradigms.causal_lm.paradigm import CausalLm  # noqa: E402
-from tests.paradigms.lm_models import CONTEXT, TEXTS, corpus, made, prepared, tokens  # noqa: E402
+from compt.paradigms.causal_lm.paradigm import CausalLm
+from tests.paradigms.lm_models import CONTEXT, TEXTS, corpus, made, prepared, tokens
 
 
 class Odds(nn.Module):

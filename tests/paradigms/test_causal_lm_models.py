@@ -11,10 +11,10 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from compt import ConfigError  # noqa: E402
-from compt.interfaces import Member  # noqa: E402
-from compt.paradigms.causal_lm.paradigm import CausalLm  # noqa: E402
-from tests.paradigms.lm_models import CONTEXT, GPT2, LLAMA, SIZES, corpus, made, silence  # noqa: E402
+from compt import ConfigError
+from compt.interfaces import Member
+from compt.paradigms.causal_lm.paradigm import CausalLm
+from tests.paradigms.lm_models import CONTEXT, GPT2, LLAMA, SIZES, corpus, made, silence
 
 
 def build(model, *, name: str = "a", **options):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 transformers = pytest.importorskip("transformers")
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from compt import ConfigError  # noqa: E402
-from compt.data.text import open_tokens  # noqa: E402
-from compt.paradigms.causal_lm.tokenizer import ByteTokenizer, LmTokenizer, open_tokenizer  # noqa: E402
-from tests.paradigms.lm_models import TEXTS, corpus, silence  # noqa: E402
+from compt import ConfigError
+from compt.data.text import open_tokens
+from compt.paradigms.causal_lm.tokenizer import ByteTokenizer, LmTokenizer, open_tokenizer
+from tests.paradigms.lm_models import TEXTS, corpus, silence
 
 HARD = [
     "",

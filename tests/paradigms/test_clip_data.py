@@ -10,11 +10,11 @@ import torch
 
 open_clip = pytest.importorskip("open_clip")
 
-from compt import ConfigError  # noqa: E402
-from compt.paradigms.clip.data import PairDataset  # noqa: E402
-from compt.paradigms.clip.paradigm import Clip  # noqa: E402
-from tests.paradigms.clip_models import MEAN, MODEL, STD, changed, made, prepared, raw, transform  # noqa: E402
-from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402
+from compt import ConfigError
+from compt.paradigms.clip.data import PairDataset
+from compt.paradigms.clip.paradigm import Clip
+from tests.paradigms.clip_models import MEAN, MODEL, STD, changed, made, prepared, raw, transform
+from tests.paradigms.conftest import CAPTIONS, SIZES, picture
 
 
 def test_pixels_equal_open_clips_for_every_shape(data):

@@ -12,9 +12,9 @@ from torch import nn
 
 open_clip = pytest.importorskip("open_clip")
 
-from compt import ConfigError  # noqa: E402
-from compt.paradigms.clip.paradigm import Clip  # noqa: E402
-from compt.weights import save_weights  # noqa: E402
+from compt import ConfigError
+from compt.paradigms.clip.paradigm import Clip
+from compt.weights import save_weights
 from tests.paradigms.clip_models import (
     CUSTOM,
     KINDS,
@@ -26,7 +26,7 @@ from tests.paradigms.clip_models import (
     prepared,
     raw,
 )
-from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402
+from tests.paradigms.conftest import CAPTIONS, SIZES, picture
 
 
 def equal_features(paradigm: Clip, one: nn.Module, other: nn.Module, batch) -> bool:

@@ -12,10 +12,10 @@ from torch import nn
 
 open_clip = pytest.importorskip("open_clip")
 
-from compt import grow  # noqa: E402
-from compt.paradigms.clip.paradigm import Clip  # noqa: E402
-from compt.training.stage import StageModel  # noqa: E402
-from compt.weights import save_weights  # noqa: E402
+from compt import grow
+from compt.paradigms.clip.paradigm import Clip
+from compt.training.stage import StageModel
+from compt.weights import save_weights
 from tests.paradigms.clip_models import (
     KINDS,
     MEAN,
@@ -27,7 +27,7 @@ from tests.paradigms.clip_models import (
     raw,
     transform,
 )
-from tests.paradigms.conftest import CAPTIONS, SIZES, picture  # noqa: E402
+from tests.paradigms.conftest import CAPTIONS, SIZES, picture
 
 
 def test_loss_by_hand():

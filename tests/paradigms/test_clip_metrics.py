@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 open_clip = pytest.importorskip("open_clip")
-from open_clip.zero_shot_classifier import build_zero_shot_classifier_legacy  # noqa: E402
+from open_clip.zero_shot_classifier import build_zero_shot_classifier_legacy
 
-from compt.paradigms.clip.metrics import retrieval, zero_shot  # noqa: E402
-from tests.paradigms.clip_models import MEAN, STD, made, prepared, raw, transform  # noqa: E402
-from tests.paradigms.conftest import CAPTIONS, KIND, SIZES, picture  # noqa: E402
+from compt.paradigms.clip.metrics import retrieval, zero_shot
+from tests.paradigms.clip_models import MEAN, STD, made, prepared, raw, transform
+from tests.paradigms.conftest import CAPTIONS, KIND, SIZES, picture
 
 
 def test_zero_shot_by_hand():

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 open_clip = pytest.importorskip("open_clip")
-from open_clip.model import CLIP  # noqa: E402
+from open_clip.model import CLIP
 
-from compt import ConfigError  # noqa: E402
-from compt.interfaces import Member  # noqa: E402
-from compt.paradigms.clip.paradigm import Clip  # noqa: E402
-from compt.testing import ParadigmContract  # noqa: E402
-from tests.paradigms.clip_models import CUSTOM, MODEL, TIMM, changed, made  # noqa: E402
+from compt import ConfigError
+from compt.interfaces import Member
+from compt.paradigms.clip.paradigm import Clip
+from compt.testing import ParadigmContract
+from tests.paradigms.clip_models import CUSTOM, MODEL, TIMM, changed, made
 
 
 class _Contract(ParadigmContract):

@@ -177,12 +177,12 @@ def test_a_teacher_runs_its_encoder_alone():
     calls = []
     model.neck.register_forward_hook(lambda *_: calls.append(1))
     for needs in ({"tokens"}, {"pooled"}, {"tokens", "pooled"}, set()):
-        found = paradigm.teach(model, batch, frozenset(needs))
+        found = paradigm.teacher_forward(model, batch, frozenset(needs))
         assert not calls
     outputs = paradigm.forward(model, batch)
     assert set(found) == {"tokens", "pooled"}
     assert all(torch.equal(found[key], outputs[key]) for key in found)
-    assert "loss" in paradigm.teach(model, batch, frozenset({"loss"}))
+    assert "loss" in paradigm.teacher_forward(model, batch, frozenset({"loss"}))
     assert len(calls) == 2
 
 
@@ -190,7 +190,7 @@ def test_other_algorithms_teach_with_all_they_have():
     paradigm, model = made(simmim(), pipeline=SIMMIM_PIPELINE)
     batch = paradigm.example_batch(model, 2)
     found, outputs = (
-        paradigm.teach(model, batch, frozenset({"tokens"})),
+        paradigm.teacher_forward(model, batch, frozenset({"tokens"})),
         paradigm.forward(model, batch),
     )
     assert all(torch.equal(found[key], outputs[key]) for key in outputs)

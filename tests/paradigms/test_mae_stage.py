@@ -123,16 +123,16 @@ def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "switches", [dict(grad_checkpointing=True), dict(precision="bf16"), dict(attention="math")]
+    "performance", [dict(grad_checkpointing=True), dict(precision="bf16"), dict(attention="math")]
 )
-def test_switches_change_the_cost_and_not_the_loss(tmp_path, switches):
+def test_switches_change_the_cost_and_not_the_loss(tmp_path, performance):
     losses, gradients = [], []
-    for given in ({}, switches):
-        stage = with_feature(tmp_path=tmp_path, switches=given, seed=1)
+    for given in ({}, performance):
+        stage = with_feature(tmp_path=tmp_path, performance=given, seed=1)
         loss = stage(mode="loss", **raw())["loss"]
         loss.backward()
         losses.append(loss.item())
         gradients.append(stage.student.backbone.patch_embed.projection.weight.grad)
-    close = dict(rel=0.05) if "precision" in switches else dict(rel=1e-5)
+    close = dict(rel=0.05) if "precision" in performance else dict(rel=1e-5)
     assert losses[0] == pytest.approx(losses[1], **close)
     assert nn.functional.cosine_similarity(*(g.flatten() for g in gradients), dim=0) > 0.99

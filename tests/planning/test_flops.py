@@ -118,10 +118,10 @@ def test_iterations_and_samples(toy):
 def test_processes_share_an_iteration(toy):
     toy["paradigm"]["samples"] = 250  # 3 batches of 2 * 32
     budgets(toy, dict(epochs=2), dict(samples=100), dict(iters=5))
-    assert lengths(toy, world=2) == [(6, 384), (2, 128), (5, 320)]
-    assert [s.batch_size for s in stages(toy, world=2)] == [64, 64, 64]
-    assert [s.student_flops for s in stages(toy, world=2)] == list(BOTH.values())
-    assert len(EndlessBatches(250, 32, seed=0, world=2)) == 3
+    assert lengths(toy, world_size=2) == [(6, 384), (2, 128), (5, 320)]
+    assert [s.batch_size for s in stages(toy, world_size=2)] == [64, 64, 64]
+    assert [s.student_flops for s in stages(toy, world_size=2)] == list(BOTH.values())
+    assert len(EndlessBatches(250, 32, seed=0, world_size=2)) == 3
 
 
 def test_a_stage_may_have_a_batch_size_of_its_own(toy):
@@ -135,7 +135,7 @@ def test_a_batch_larger_than_the_data_is_refused(toy, batch_size, world):
     toy["train_dataloader"]["batch_size"] = batch_size
     budgets(toy, dict(epochs=1), dict(epochs=1), dict(epochs=1))
     with pytest.raises(ConfigError, match=rf"{batch_size} x {world}.*256"):
-        compt.plan(toy, world=world)
+        compt.plan(toy, world_size=world)
 
 
 @DATASETS.register_module(name="PlannedPoints")

@@ -10,7 +10,7 @@ import compt
 from compt.cli import main
 from compt.errors import ConfigError
 from compt.report.prediction import RESTART, RESTART_DEVIATION, fraction_left, predict, read_pilots
-from compt.report.results import MemberReport, Point, RunReport
+from compt.report.results import MemberResult, Point, RunResult
 from tests.conftest import config_file
 
 
@@ -19,7 +19,7 @@ def member(name, values, *, flops=100.0, higher=False):
         Point(10 * (i + 1), 0, 0.0, 0.0, {"val/loss": value}) for i, value in enumerate(values)
     )
     metrics = {"val/loss": {"value": values[-1], "chance": None, "higher_is_better": higher}}
-    return MemberReport(
+    return MemberResult(
         name, 1, 1, flops, 0.0, flops, 1.0, None, None, None, metrics, "val/loss", points, {}
     )
 
@@ -50,7 +50,7 @@ def test_a_family_over_two_seeds_by_hand():
     runs = []
     for curve in ([4.0, 2.0], [4.0, 3.0, 2.0, 1.0]):
         members = (member("a", [2.0]), member("b", curve, flops=400.0))
-        runs.append(RunReport("alone", "x", "individual", 500.0, 1.0, members, {}))
+        runs.append(RunResult("alone", "x", "individual", 500.0, 1.0, members, {}))
     found = predict(runs)
     assert [one.fraction for one in found.members] == [1.0, pytest.approx(0.125 + RESTART)]
     assert found.members[0].deviation == 0
@@ -65,11 +65,11 @@ def test_a_family_over_two_seeds_by_hand():
 def test_no_member_needs_more_than_alone():
     """And errors of the rule add up over members: it errs alike for all."""
     members = (member("a", [2.0]), member("b", [1.9, 1.0]), member("c", [0.99, 0.9]))
-    found = predict([RunReport("alone", "x", "individual", 300.0, 1.0, members, {})])
+    found = predict([RunResult("alone", "x", "individual", 300.0, 1.0, members, {})])
     assert [one.fraction for one in found.members] == [1.0, 0.5 + RESTART, 0.5 + RESTART]
     late = (member("a", [2.0]), member("b", [1.9] * 10))
     assert (
-        predict([RunReport("alone", "x", "individual", 200.0, 1.0, late, {})]).members[1].fraction
+        predict([RunResult("alone", "x", "individual", 200.0, 1.0, late, {})]).members[1].fraction
         == 1.0
     )
     assert found.deviation == pytest.approx(200 * RESTART_DEVIATION)

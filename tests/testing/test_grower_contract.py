@@ -172,7 +172,7 @@ def without_reason(growth, *_):
 class AimsHigh(Good):
     function_preserving = True
 
-    def obstacles(self, source, target):
+    def why_not_preserving(self, source, target):
         return ["it is not true"]
 
 

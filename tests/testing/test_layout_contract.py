@@ -134,7 +134,7 @@ class FixesTheUnits(ToyLayout):
 
 
 class OtherAxesWhereLarge(ToyLayout):
-    def same(self, module):
+    def axis_aliases(self, module):
         return {"mlp": "units"} if module.head.in_features > 8 else {}
 
     roles = {"units": "hidden"}

@@ -140,12 +140,12 @@ class Detached(Toy):
 
 
 class TeachesTooLittle(Toy):
-    def teach(self, model, batch, needs):
+    def teacher_forward(self, model, batch, needs):
         return {"features": model.features(batch["x"])}
 
 
 class TeachesOtherwise(Toy):
-    def teach(self, model, batch, needs):
+    def teacher_forward(self, model, batch, needs):
         return {n: o + (n == "features") for n, o in self.forward(model, batch).items()}
 
 
@@ -360,7 +360,7 @@ CASES = [
     Case(
         contract(TeachesOtherwise),
         "test_teaches_what_it_forwards",
-        "Compute in teach() what forward() computes",
+        "Compute in teacher_forward() what forward() computes",
     ),
     Case(contract(NoMetrics), "test_metrics_are_figures", "Return at least one from metrics()"),
     Case(contract(BareMetrics), "test_metrics_are_figures", "Return compt.Metric("),

@@ -47,10 +47,10 @@ def parameters(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("switches", [{}, {"grad_checkpointing": True, "precision": "bf16"}])
-def test_it_is_the_loss_and_the_gradients_of_the_stage(toy, switches):
+@pytest.mark.parametrize("performance", [{}, {"grad_checkpointing": True, "precision": "bf16"}])
+def test_it_is_the_loss_and_the_gradients_of_the_stage(toy, performance):
     toy["chain"][1]["model"]["dropout"] = 0.0
-    config = runner_config(toy, **switches)
+    config = runner_config(toy, **performance)
     model = target(config)
     given = parameters(model)
     objective = StageObjective(config, model, calls=3)
@@ -116,7 +116,7 @@ def runner_config_without_layout(toy) -> Config:
                 init=None,
                 teacher=None,
                 transfer=None,
-                switches={},
+                performance={},
                 seed=1,
             ),
             train_dataloader=dict(batch_size=32),

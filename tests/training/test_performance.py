@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compt.testing.toy import ToyNet
-from compt.training.performance import Switches
+from compt.training.performance import Performance
 from tests.training.conftest import optimizer, teacher_of
 
 BF16 = dict(precision="bf16")
@@ -75,7 +75,7 @@ def gradients(stage, batch) -> dict[str, torch.Tensor]:
 def test_student_and_teacher_are_run_in_the_precision(
     make, batch, seen, precision, dtype, training
 ):
-    stage = make(switches=dict(precision=precision)).train(training)
+    stage = make(performance=dict(precision=precision)).train(training)
     seen.clear()
     losses = stage(mode="loss", **batch)
     assert [model for model, _ in seen] == [stage.student, teacher_of(stage)]
@@ -84,11 +84,11 @@ def test_student_and_teacher_are_run_in_the_precision(
 
 
 def test_the_plain_forward_is_run_in_the_precision_too(make, batch):
-    assert make(switches=BF16).eval()(**batch)["logits"].dtype is torch.bfloat16
+    assert make(performance=BF16).eval()(**batch)["logits"].dtype is torch.bfloat16
 
 
 def test_weights_gradients_and_optimizer_state_stay_float32(make, batch):
-    stage = make(switches=BF16).train()
+    stage = make(performance=BF16).train()
     wrapper = optimizer(stage)
     stage.train_step(batch, wrapper)
     state = [value for one in wrapper.optimizer.state.values() for value in one.values()]
@@ -99,7 +99,7 @@ def test_weights_gradients_and_optimizer_state_stay_float32(make, batch):
 
 
 def test_bfloat16_is_near_float32_and_not_equal(make, batch):
-    exact, rounded = (make(switches=s)(mode="loss", **batch)["loss"].item() for s in ({}, BF16))
+    exact, rounded = (make(performance=s)(mode="loss", **batch)["loss"].item() for s in ({}, BF16))
     assert rounded == pytest.approx(exact, rel=0.02)
     assert rounded != exact
 
@@ -144,7 +144,7 @@ def kernels() -> tuple[bool, ...]:
 def test_the_attention_kernel_is_set_for_both_models_and_for_recomputed_blocks(
     make, batch, attention, allowed, recompute
 ):
-    stage = make(switches=dict(attention=attention, grad_checkpointing=recompute)).train()
+    stage = make(performance=dict(attention=attention, grad_checkpointing=recompute)).train()
     found = []
     for model in (stage.student, teacher_of(stage)):
         model.blocks[0].fc1.register_forward_hook(lambda *_: found.append(kernels()))
@@ -160,7 +160,7 @@ def test_the_attention_kernel_is_set_for_both_models_and_for_recomputed_blocks(
 def test_the_compiled_functions_are_those_that_are_run(make, batch):
     backend = Counting()
     plain, stage = (
-        make((16, 2), (8, 1), switches=s) for s in ({}, dict(compile=dict(backend=backend)))
+        make((16, 2), (8, 1), performance=s) for s in ({}, dict(compile=dict(backend=backend)))
     )
     names = set(stage.state_dict())
     assert trained(stage, batch) == trained(plain, batch)
@@ -178,9 +178,9 @@ def test_options_of_compile_are_torchs(monkeypatch, given, options):
     monkeypatch.setattr(
         torch, "compile", lambda function, **more: calls.append((function, more)) or max
     )
-    assert Switches(compile=given).compiled(min) is max
+    assert Performance(compile=given).compiled(min) is max
     assert calls == [(min, options)]
-    assert Switches(compile=False).compiled(min) is min
+    assert Performance(compile=False).compiled(min) is min
     assert len(calls) == 1
 
 
@@ -188,17 +188,17 @@ def test_every_stage_of_a_long_chain_is_compiled(make, batch):
     """Left to itself torch gives up after eight models."""
     backend = Counting()
     for i in range(9):
-        make((8 + 4 * i, 1), None, switches=dict(compile=dict(backend=backend)))(
+        make((8 + 4 * i, 1), None, performance=dict(compile=dict(backend=backend)))(
             mode="loss", **batch
         )
     assert backend.graphs == 9
 
 
 def test_a_switched_student_exports_as_any_other(make, batch, tmp_path):
-    switches = dict(
+    performance = dict(
         BF16, grad_checkpointing=True, compile=dict(backend="aot_eager"), attention="math"
     )
-    stage = make((16, 2), (8, 1), switches=switches)
+    stage = make((16, 2), (8, 1), performance=performance)
     trained(stage, batch)
     stage.paradigm.export(stage.student, tmp_path)
     state = stage.paradigm.load(tmp_path).state_dict()
@@ -211,8 +211,8 @@ def test_a_switched_student_exports_as_any_other(make, batch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("c++"), reason="inductor needs a C++ compiler")
 def test_the_default_compiler_gives_nearly_the_same_losses(make, batch):
-    switches = dict(compile=True, grad_checkpointing=True)
+    performance = dict(compile=True, grad_checkpointing=True)
     plain, compiled = (
-        trained(make((16, 2), (8, 1), switches=s), batch, steps=5) for s in ({}, switches)
+        trained(make((16, 2), (8, 1), performance=s), batch, steps=5) for s in ({}, performance)
     )
     assert compiled == pytest.approx(plain, rel=1e-4)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compt.testing.toy import ToyNet
-from compt.training.performance import Switches
+from compt.training.performance import Performance
 from compt.training.stage import StageModel
 
 TOY = dict(width=16, depth=3, dropout=0.5)
@@ -90,9 +90,9 @@ KINDS: Mapping[str, tuple[dict[str, Any], Any, Any, int]] = {
 NEEDS = {"clip": "open_clip", "llama": "transformers", "gpt2": "transformers", "mae": "mmpretrain"}
 
 
-def stage(kind: str, **switches: Any) -> StageModel:
+def stage(kind: str, **performance: Any) -> StageModel:
     paradigm, model, _, _ = KINDS[kind]
-    return StageModel(paradigm, dict(name="a", model=model), switches=switches, seed=1)
+    return StageModel(paradigm, dict(name="a", model=model), performance=performance, seed=1)
 
 
 def blocks(kind: str) -> list[Any]:
@@ -135,13 +135,16 @@ def step(model: StageModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Te
 
 
 @pytest.mark.parametrize(
-    "switches", [{}, dict(attention="math"), dict(precision="bf16")], ids=["plain", "math", "bf16"]
+    "performance",
+    [{}, dict(attention="math"), dict(precision="bf16")],
+    ids=["plain", "math", "bf16"],
 )
-def test_losses_and_gradients_are_the_same_bit_for_bit(kind, switches):
+def test_losses_and_gradients_are_the_same_bit_for_bit(kind, performance):
     torch.manual_seed(0)
     batch = KINDS[kind][2]()
     (loss, gradients), (again, recomputed) = (
-        step(stage(kind, grad_checkpointing=on, **switches).train(), batch) for on in (False, True)
+        step(stage(kind, grad_checkpointing=on, **performance).train(), batch)
+        for on in (False, True)
     )
     assert torch.equal(loss, again)
     assert gradients.keys() == recomputed.keys()
@@ -194,7 +197,7 @@ def test_an_export_of_a_recomputed_model_loads(kind, tmp_path):
 def test_a_copy_runs_its_own_blocks():
     """As an average of the weights is kept: a copy whose weights then go their own way."""
     model = ToyNet(8, 2, dropout=0.0)
-    Switches(grad_checkpointing=True).prepare(model)
+    Performance(grad_checkpointing=True).prepare(model)
     other = copy.deepcopy(model)
     with torch.no_grad():
         for p in other.blocks.parameters():
@@ -210,7 +213,7 @@ def test_less_is_kept_for_the_backward_pass():
     def saved(recompute: bool) -> int:
         kept = []
         model = ToyNet(16, 4).train()
-        Switches(grad_checkpointing=recompute).prepare(model)
+        Performance(grad_checkpointing=recompute).prepare(model)
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t: kept.append(t.numel()) or t, lambda t: t
         ):

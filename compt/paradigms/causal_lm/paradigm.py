@@ -157,7 +157,7 @@ class CausalLm(Sourced):
         hidden = self._hidden(model, batch)
         return {"logits": model.get_output_embeddings()(hidden), "hidden": hidden}  # type: ignore[operator]
 
-    def teach(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
+    def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
         """Run the output layer, which costs most where the vocabulary is large, only for logits."""
         return (
             self.forward(model, batch)

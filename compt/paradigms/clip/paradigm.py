@@ -217,11 +217,14 @@ class Clip(Sourced):
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """open_clip's ClipLoss; over several processes each one's share of the global batch."""
-        rank, world = 0, 1
+        rank, world_size = 0, 1
         if torch.distributed.is_initialized():
-            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         loss = open_clip.ClipLoss(
-            local_loss=world > 1, gather_with_grad=world > 1, rank=rank, world_size=world
+            local_loss=world_size > 1,
+            gather_with_grad=world_size > 1,
+            rank=rank,
+            world_size=world_size,
         )
         return {
             "contrastive": loss(

@@ -212,7 +212,7 @@ class Mae(Sourced):
         terms = {name: scalar(value) for name, value in losses.items() if "loss" in name}
         return {**terms, **features(model, seen)}
 
-    def teach(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
+    def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
         """Of a masked autoencoder only the encoder, where nothing more is needed."""
         if not (isinstance(model, MAE) and needs <= FEATURES):
             return self.forward(model, batch)

@@ -174,7 +174,7 @@ class Pair:
             return axis, "reads"
         return axis, use or "writes"
 
-    def obstacles(self) -> list[str]:
+    def why_not_preserving(self) -> list[str]:
         """Why the untrained maps change the function; an empty list where they keep it."""
         found: dict[str, None] = {}
         for param in self.target.params.values():

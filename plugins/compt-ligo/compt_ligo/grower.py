@@ -139,7 +139,11 @@ class Ligo(compt.Grower):
                 params[name] = "initialised"
             else:
                 params[name] = compt.status(tensors[name], small[match.name])
-        why = [f"the maps were trained for {self.steps} steps"] if trained else pair.obstacles()
+        why = (
+            [f"the maps were trained for {self.steps} steps"]
+            if trained
+            else pair.why_not_preserving()
+        )
         return compt.Growth(
             params=params,
             tensors=tensors,

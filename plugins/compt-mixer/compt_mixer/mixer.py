@@ -72,7 +72,7 @@ class MixerLayout(compt.Layout):
         mlp = module.blocks[0].mlp_channels
         return {"residual": 1, "gates": mlp.fc1.out_features // mlp.fc2.in_features}
 
-    def same(self, module: Any) -> Mapping[str, str]:
+    def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Without a norm after the patches these write the residual stream itself."""
         return {"patch_embed": "embed"} if isinstance(module.stem.norm, nn.Identity) else {}
 

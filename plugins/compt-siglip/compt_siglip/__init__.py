@@ -62,9 +62,9 @@ class SigLip(Clip):
 
         Over several processes, each one's images with the texts of all, which are passed round.
         """
-        rank, world = 0, 1
+        rank, world_size = 0, 1
         if torch.distributed.is_initialized():
-            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         values = [
             outputs[name]
             for name in ("image_features", "text_features", "logit_scale", "logit_bias")
@@ -73,7 +73,7 @@ class SigLip(Clip):
         rough = torch.amp.is_autocast_available(device)
         with torch.autocast(device, enabled=False) if rough else nullcontext():
             wide = [value.to(torch.promote_types(value.dtype, torch.float32)) for value in values]
-            return {"sigmoid": SigLipLoss(rank=rank, world_size=world)(*wide)}
+            return {"sigmoid": SigLipLoss(rank=rank, world_size=world_size)(*wide)}
 
 
 def _no_bias(owner: str) -> ConfigError:

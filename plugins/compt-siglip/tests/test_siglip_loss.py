@@ -149,18 +149,20 @@ def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("world", SIZES)
+@pytest.mark.parametrize("world_size", SIZES)
 def test_several_processes_have_the_loss_and_gradients_of_the_whole_batch(
-    shares: Path, world: int
+    shares: Path, world_size: int
 ) -> None:
     """The mean of their losses, and on each of them every gradient."""
     loss, expected = gradients(*whole())
     parts: list[Mapping[str, Any]] = [
-        torch.load(shares / f"{world}_{rank}.pt") for rank in range(world)
+        torch.load(shares / f"{world_size}_{rank}.pt") for rank in range(world_size)
     ]
     mean = torch.stack([part["loss"] for part in parts]).mean()
     assert mean.item() == pytest.approx(loss.item(), rel=1e-6)
-    assert len({part["loss"].item() for part in parts}) == world, "every process has its own images"
+    assert len({part["loss"].item() for part in parts}) == world_size, (
+        "every process has its own images"
+    )
     for name, gradient in expected.items():
         largest = gradient.abs().max().item()
         assert largest > 0, f"{name} has no gradient to compare"

@@ -1,4 +1,4 @@
-"""Chains with the switches that make training cheaper, and with accumulated gradients, end to
+"""Chains with the performance options that make training cheaper, and with accumulated gradients, end to
 end.
 """
 
@@ -16,7 +16,7 @@ import compt
 from compt.files import read_json
 from compt.testing.toy import Toy, ToyNet
 from compt.training.loops import TrainLoop
-from tests.kill_at import SWITCHED
+from tests.kill_at import OPTIMISED
 from tests.test_chain import python, same_weights
 
 
@@ -60,7 +60,7 @@ def test_a_stages_switches_take_the_place_of_the_chains(toy, tmp_path, runs):
         (16, False, full),
     }
     one, two = (
-        Config.fromfile(folder / name / "config.py").model.switches for name in ("01_a", "02_b")
+        Config.fromfile(folder / name / "config.py").model.performance for name in ("01_a", "02_b")
     )
     assert one == dict(precision="bf16", grad_checkpointing=True)
     assert two == dict(precision="fp32", grad_checkpointing=False, attention="math")
@@ -69,10 +69,10 @@ def test_a_stages_switches_take_the_place_of_the_chains(toy, tmp_path, runs):
 def test_a_recomputed_and_compiled_chain_ends_with_the_same_weights(toy, tmp_path):
     """Dropout included: the toy drops a tenth of its units."""
     toy |= dict(chain=toy["chain"][:2], evaluations=1)
-    switches = dict(grad_checkpointing=True, compile=dict(backend="aot_eager"))
+    performance = dict(grad_checkpointing=True, compile=dict(backend="aot_eager"))
     plain, other = (
         compt.train({**toy, **more}, work_dir=tmp_path / name)
-        for name, more in (("plain", {}), ("other", switches))
+        for name, more in (("plain", {}), ("other", performance))
     )
     for stage in ("01_a", "02_b"):
         one, two = (load_file(run / stage / "export" / "toy.safetensors") for run in (plain, other))
@@ -82,8 +82,8 @@ def test_a_recomputed_and_compiled_chain_ends_with_the_same_weights(toy, tmp_pat
 
 @pytest.fixture(scope="module")
 def switched(tmp_path_factory) -> Path:
-    """A chain with all switches on, trained without a break."""
-    return compt.train(SWITCHED, work_dir=tmp_path_factory.mktemp("switched") / "run")
+    """A chain with all performance options on, trained without a break."""
+    return compt.train(OPTIMISED, work_dir=tmp_path_factory.mktemp("switched") / "run")
 
 
 def test_all_switches_together_train_and_export(switched):
@@ -115,12 +115,12 @@ def test_broken_off_and_resumed_with_all_switches_it_gives_the_same_bytes(
 
     monkeypatch.setattr(TrainLoop, "_step", dying)
     with pytest.raises(RuntimeError, match="power"):
-        compt.train(SWITCHED, work_dir=tmp_path / "run")
+        compt.train(OPTIMISED, work_dir=tmp_path / "run")
     monkeypatch.setattr(TrainLoop, "_step", step)
     assert [p.name for p in (tmp_path / "run" / "02_b" / "checkpoints").iterdir()] == [
         "iter_00000004.pt"
     ]
-    compt.train(SWITCHED, work_dir=tmp_path / "run", resume=True)
+    compt.train(OPTIMISED, work_dir=tmp_path / "run", resume=True)
     same_runs(switched, tmp_path / "run")
 
 
