@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch is imported. Its last bits depend on the number of threads, and tests compare runs of
+# this process with those of others; workers side by side would also ask for each core twice.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +18,11 @@ import pytest
 
 import compt.testing.toy  # noqa: F401 - registers the toy paradigm
 from compt.registry import REGISTRIES
-from tests.environments import ROOT, build_wheel, copy_of
+from tests.environments import ROOT, build_wheel, copy_of, once
 from tests.packages import write_package
 
+MOST_WORKERS = 4
+"""Each holds the libraries and its models: about 2 GB."""
 TOY: dict[str, Any] = dict(
     custom_imports=dict(imports=["compt.testing.toy"]),
     paradigm=dict(type="toy", samples=256),
@@ -29,6 +37,17 @@ TOY: dict[str, Any] = dict(
         dict(name="c", model=dict(width=24, depth=3), iters=6),
     ],
 )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes ``-n auto`` in pyproject.toml starts; 0 runs in this one.
+
+    One file, or tests named with ``::``, are not worth the start, and want a debugger.
+    """
+    if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, MOST_WORKERS)
 
 
 @pytest.fixture
@@ -79,10 +98,10 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory) -> Path:
     """A copy of the checkout."""
-    return copy_of(ROOT, tmp_path_factory.mktemp("tree"))
+    return once(tmp_path_factory, "tree", lambda folder: copy_of(ROOT, folder))
 
 
 @pytest.fixture(scope="session")
 def wheel(tree, tmp_path_factory) -> Path:
     """compt's own wheel."""
-    return build_wheel(tree, tmp_path_factory.mktemp("wheel"))
+    return once(tmp_path_factory, "wheel", lambda folder: build_wheel(tree, folder))

@@ -6,7 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 BIN = "Scripts" if os.name == "nt" else "bin"
@@ -48,6 +52,21 @@ def copy_of(folder: Path, to: Path) -> Path:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(folder / name, to / name)
     return to
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
+    """Make something in a new folder the first time that any of the processes asks; return it.
+
+    The processes of pytest-xdist have folders of their own in one of the whole run.
+    """
+    own = factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, done = root / name, root / f"{name}.done"
+    with FileLock(root / f"{name}.lock"):
+        if not done.is_file():
+            folder.mkdir(exist_ok=True)
+            done.write_text(str(make(folder)))
+    return Path(done.read_text())
 
 
 def build_wheel(folder: Path, to: Path) -> Path:

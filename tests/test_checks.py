@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.environments import ROOT
+
 COMMANDS = {
     "ruff check": ["ruff", "check", "."],
     "ruff format": ["ruff", "format", "--check", "."],
@@ -28,10 +28,13 @@ def test_a_check_is_clean(check):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_import_contract_covers_the_whole_core():
-    """lint-imports itself runs in test_packaging."""
-    contract = (ROOT / "pyproject.toml").read_text().partition("[tool.importlinter]")[2]
-    core = {path.stem for path in (ROOT / "compt").glob("*.py")} - {"__init__", "__main__"} | {
-        "testing"
-    }
-    assert not [name for name in sorted(core) if f'"compt.{name}"' not in contract]
+def test_every_folder_of_compt_has_a_place_in_the_picture():
+    """CONTRIBUTING.md draws it; lint-imports, which test_packaging runs, holds the layers."""
+    drawing = (ROOT / "CONTRIBUTING.md").read_text().partition("\ncompt/\n")[2].partition("```")[0]
+    lines = [line for line in drawing.splitlines() if line.startswith("  ")]
+    drawn = {line.split()[0].rstrip("/") for line in lines}
+    folder = ROOT / "compt"
+    there = {path.parent.name for path in folder.glob("*/__init__.py")}
+    there |= {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert drawn == there
+    assert all(len(line.split()) > 2 for line in lines), "each with a comment"

@@ -1,23 +1,61 @@
-"""What is installed: the wheel's files, mim and the commands in a fresh environment, imports,
-README and CI.
-"""
+"""What is installed: the wheel's files, mim and the commands in a fresh environment, imports."""
 
 from __future__ import annotations
 
 import configparser
 import copy
+import email
 import json
+import shutil
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import compt
 from tests.conftest import TOY
-from tests.environments import Environment, call
+from tests.environments import ROOT, Environment, call
 
-ROOT = Path(__file__).parents[1]
-GROUPS = {f"compt.{kind}" for kind in ("growers", "transfers", "paradigms", "layouts")}
+PLUGINS = ("growers", "transfers", "paradigms", "layouts", "data")
+LIBRARIES = ("open_clip", "timm", "mmpretrain", "transformers")
+WITHOUT_EXTRAS = """
+import importlib.machinery, importlib.metadata, sys
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+required, waiting = set(), [("compt", ())]
+while waiting:
+    name, extras = waiting.pop()
+    required.add(canonicalize_name(name))
+    for line in importlib.metadata.requires(name) or ():
+        needed = Requirement(line)
+        wanted = not needed.marker or any(
+            needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)
+        )
+        if wanted and canonicalize_name(needed.name) not in required:
+            waiting.append((needed.name, tuple(needed.extras)))
+absent = {
+    module
+    for module, packages in importlib.metadata.packages_distributions().items()
+    if not {canonicalize_name(package) for package in packages} & required
+}
+
+
+class Base(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in absent:
+            return super().find_spec(name, path, target)
+
+
+sys.meta_path = [Base if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
+assert {"mim", "tensorboard", "torchvision", "PIL", "open_clip", "transformers"} <= absent
+from compt.cli import main
+
+commands = [["list"], ["plan", sys.argv[1]], ["train", sys.argv[1], "--work-dir", sys.argv[2]]]
+sys.exit(max(main(command) for command in commands))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +101,7 @@ def test_the_wheel_holds_the_package_the_configs_and_nothing_else(tree, wheel):
         "compt/.mim/tools/train.py",
         "compt/.mim/configs/clip_chain.py",
         "compt/testing/contracts.py",
+        "compt/py.typed",
     } <= packed
     assert not [name for name in packed if name.startswith(("tests/", "benchmarks/"))]
 
@@ -75,12 +114,32 @@ def test_the_wheel_declares_the_command_and_the_plug_ins(wheel):
     declared = configparser.ConfigParser(delimiters="=")
     declared.optionxform = str  # type: ignore[assignment, method-assign]
     declared.read_string(text)
-    assert set(declared.sections()) == {"console_scripts", *GROUPS}
+    groups = {f"compt.{kind}" for kind in PLUGINS}
+    assert set(declared.sections()) == {"console_scripts", *groups}
     assert declared["console_scripts"]["compt"] == "compt.cli:main"
-    for group in GROUPS:
+    for group in groups:
         assert declared[group], group
         for target in declared[group].values():
             assert target.partition(":")[0].replace(".", "/") + ".py" in packed, target
+
+
+def test_the_wheel_says_what_it_is(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+        (licence,) = (n for n in archive.namelist() if n.endswith("/licenses/LICENSE"))
+        assert b"Apache License" in archive.read(licence)
+    assert metadata["Version"] == compt.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+    urls = [line.partition(", ")[2] for line in metadata.get_all("Project-URL")]
+    assert all(url.startswith("https://github.com/compt-project/compt") for url in urls)
+
+
+def test_version_and_citation_and_changelog_agree():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert f"\n## [{compt.__version__}]" in changelog
+    assert f"\nversion: {compt.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_configs_have_names_of_their_own(tree):
@@ -171,22 +230,61 @@ def test_an_editable_install_works_as_the_wheel_does(editable, check):
     check(editable)
 
 
-def test_the_import_contract_is_kept():
+def test_without_extras_compt_lists_plans_and_trains(installed):
+    """With what the wheel requires, and nothing else that this environment has."""
+    config, work = toy_config(installed.elsewhere), installed.elsewhere / "without_extras"
+    printed = installed.run(installed.python, "-c", WITHOUT_EXTRAS, config, work).stdout
+    assert "feature_mse" in printed
+    assert trained(work) == ["01_a", "02_b"]
+    assert list(work.glob("*.png")), "matplotlib comes with mmengine"
+
+
+def lint_imports(folder: Path, code: int | None = 0) -> str:
     pytest.importorskip("importlinter")
     command = Path(sys.executable).with_name("lint-imports")
-    call(command, "--no-cache", cwd=ROOT)
+    return call(command, "--no-cache", cwd=folder, code=code).stdout
+
+
+def test_the_import_contract_is_kept():
+    lint_imports(ROOT)
+
+
+def test_the_import_contract_sees_what_breaks_it(tree, tmp_path):
+    shutil.copytree(tree / "compt", tmp_path / "compt")
+    shutil.copy(tree / "pyproject.toml", tmp_path)
+    forbidden = {
+        "files.py": "compt.config",
+        "cli.py": "compt.growers",
+        "chain.py": "timm",
+        "growers/clone.py": "open_clip",
+        "data/__init__.py": "compt.workdir",
+        "without_a_layer.py": "torch",
+    }
+    for file, module in forbidden.items():
+        with (tmp_path / "compt" / file).open("a") as code:
+            code.write(f"\nimport {module}\n")
+    printed = lint_imports(tmp_path, code=None)
+    for importer, module in (
+        ("compt.files", "compt.config"),
+        ("compt.cli", "compt.growers"),
+        ("compt.chain", "timm"),
+        ("compt.growers", "open_clip"),
+        ("compt.data", "compt.workdir"),
+    ):
+        assert f"{importer} is not allowed to import {module}:" in printed
+    assert "without_a_layer" in printed
 
 
 def test_the_core_imports_no_plug_in_and_no_paradigm_library():
-    script = """
+    script = f"""
 import importlib, sys
-for library in ("open_clip", "timm", "mmpretrain", "transformers"):
-    sys.modules[library] = None  # importing it raises; mmengine, which imports transformers if it can, goes on
+for library in {LIBRARIES}:
+    sys.modules[library] = None  # importing it raises; mmengine goes on without transformers
 for name in ("compt", "compt.chain", "compt.planning.planner", "compt.report.build", "compt.cli"):
     importlib.import_module(name)
     print(name, *sorted(set(sys.modules) & set(sys.argv[1:])))
 """
-    plugins = [f"compt.{kind}" for kind in ("growers", "transfers", "paradigms", "layouts", "data")]
+    plugins = [f"compt.{kind}" for kind in PLUGINS]
     lines = call(sys.executable, "-c", script, *plugins, cwd=ROOT).stdout.splitlines()
     assert lines == [
         "compt",
