@@ -1,10 +1,11 @@
-"""The loop over stages: skip what is done, grow, train, hand over."""
+"""Train the stages of a chain one after the other, and skip what is done."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_main_process
 
 from compt.config import ChainConfig, load_config
-from compt.files import read_json, write_json
 from compt.interfaces import Paradigm
 from compt.planning.planner import StagePlan, plan
-from compt.registry import PARADIGMS
+from compt.registry import LAYOUTS, PARADIGMS
+from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Silent
-from compt.report.record import manifest
-from compt.training.initial_weights import Start
+from compt.report.record import StageRecord, WeightsFile
+from compt.report.state import Mode
+from compt.training.initial_weights import InitialWeights
 from compt.training.preflight import preflight
-from compt.training.runner import StageResult, run_stage, stage_config
+from compt.training.runner import StageResult, run_stage
+from compt.training.stage_config import stage_config
 from compt.weights import save_tensors, save_weights
-from compt.workdir import WorkDir
+from compt.workdir import WorkDir, individual_dir
 
 
 def train(
@@ -37,11 +40,15 @@ def train(
 ) -> Path:
     """Train a chain, member after member, and return its work folder.
 
+    With ``compare=True`` in the config, every member is then trained alone too, into
+    ``<work folder>_individual``.
+
     Args:
         config: path of a config, the config itself, or a checked one.
         work_dir: folder to write to; the config's, else ``work_dirs/<config name>``.
         resume: go on with the chain in the folder; finished stages are not trained again.
-        individual: train every member alone, from scratch, with the ``individual`` budget.
+        individual: train every member alone, from scratch, with the ``individual`` budget, and
+            no chain.
         launcher: 'none', or how mmengine starts several processes.
         progress: what shows the run; silent by default.
         beside: folder of the same config's chain, from which ``individual`` takes over the first
@@ -51,31 +58,49 @@ def train(
         ComptError: bad input before anything is trained; data or training that failed later.
     """
     checked = config if isinstance(config, ChainConfig) else load_config(config)
-    progress = progress or Silent()
-    mode = "individual" if individual else "chain"
-    default = (
-        checked.work_dir.with_name(checked.work_dir.name + "_individual")
-        if individual
-        else checked.work_dir
-    )
-    folder = WorkDir(Path(work_dir) if work_dir else default, checked, mode)
-    chain_plan = plan(checked, individual=individual, world_size=get_world_size())
-    progress.plan(chain_plan)
-    preflight(checked, chain_plan)
-    with folder.open(resume=resume) if is_main_process() else nullcontext():
-        if beside is not None and individual and is_main_process():
-            folder.take_over(beside, chain_plan.stages[0].iters)
-        barrier()
-        for index, stage_plan in enumerate(chain_plan.stages):
-            if not folder.stages[index].done:
-                _Stage(folder, stage_plan, launcher, progress).run()
+    session = _Session(checked, launcher, progress or Silent(), resume)
+    with LAYOUTS.choosing(checked.layouts):
+        if individual:
+            default = individual_dir(checked.folder)
+            return session.train("individual", Path(work_dir or default), beside)
+        folder = session.train("chain", Path(work_dir or checked.folder))
+        if checked.compare:
+            session.train("individual", individual_dir(folder), beside=folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What the runs of one call of :func:`train` share."""
+
+    config: ChainConfig
+    launcher: str
+    progress: Progress
+    resume: bool
+
+    def train(self, mode: Mode, path: Path, beside: Path | None = None) -> Path:
+        """Train all members in one mode, and return the work folder."""
+        folder = WorkDir(path, self.config, mode)
+        chain_plan = plan(self.config, individual=mode == "individual", world_size=get_world_size())
+        self.progress.plan(chain_plan)
+        preflight(self.config, chain_plan)
+        with folder.open(resume=self.resume) if is_main_process() else nullcontext():
+            if beside is not None and is_main_process():
+                folder.take_over(beside, chain_plan.stages[0].iters)
             barrier()
-            progress.stage_done(read_json(folder.stages[index].manifest))
-    return folder.path
+            for index, stage_plan in enumerate(chain_plan.stages):
+                if not folder.stages[index].done:
+                    _Stage(folder, stage_plan, self.launcher, self.progress).run()
+                barrier()
+                self.progress.stage_done(StageRecord.read(folder.stages[index].manifest))
+        return folder.path
 
 
 class _Stage:
-    """One stage of a chain, from growth to manifest; every step leaves only complete files."""
+    """One stage of a chain, from growth to manifest.
+
+    Every step leaves only complete files, so that a stage may be interrupted anywhere.
+    """
 
     def __init__(self, work: WorkDir, plan: StagePlan, launcher: str, progress: Progress) -> None:
         self.work, self.plan, self.launcher, self.progress = work, plan, launcher, progress
@@ -87,25 +112,30 @@ class _Stage:
         """Grow, train, export, and write the manifest, which makes the stage done."""
         self.folder.path.mkdir(exist_ok=True, parents=True)
         self.progress.stage_start(self.plan)
-        grown = self.folder.growth.is_file()
-        barrier()
-        if not grown and (is_main_process() or self.plan.growth_iters):
-            Start(self.work, self.plan, self.paradigm).write(
-                self._stage_config(), self.progress.learning
-            )
-        barrier()
-        if growth := read_json(self.folder.growth)["growth"]:
-            self.progress.grown(growth)
+        growth = self._grow()
+        if growth.report:
+            self.progress.grown(growth.report)
         config = self._stage_config(
             init=self.folder.grown if self.folder.grown.is_file() else None,
             teacher=self._teacher(),
-            grown=growth is not None,
+            grown=growth.report is not None,
         )
         if is_main_process():
             config.dump(str(self.folder.config))
         result = run_stage(config, self.progress.report)
         if is_main_process():
-            self._hand_over(result)
+            self._hand_over(result, growth)
+
+    def _grow(self) -> GrowthRecord:
+        """Make the stage's first weights, unless an interrupted run has left them."""
+        done = self.folder.growth.is_file()
+        barrier()  # every process has looked before one of them writes
+        if not done and (is_main_process() or self.plan.growth_iters):
+            InitialWeights(self.work, self.plan, self.paradigm).write(
+                self._stage_config(), self.progress.learning
+            )
+        barrier()
+        return GrowthRecord.read(self.folder.growth)
 
     def _stage_config(
         self,
@@ -122,27 +152,49 @@ class _Stage:
             init=init,
             teacher=teacher,
             launcher=self.launcher,
-            stop=self.config.stop if self.work.mode == "chain" else None,
+            individual=self.work.mode == "individual",
             grown=grown,
         )
 
     def _teacher(self) -> dict[str, Any] | None:
         if not self.plan.teacher_iters:
             return None
-        before = self.work.config.stages[self.plan.index - 1].member
+        teacher = self.work.config.stages[self.plan.index - 1].member
         weights = self.work.stages[self.plan.index - 1].weights
-        return {"name": before.name, "model": before.model, "weights": str(weights)}
+        return {"name": teacher.name, "model": teacher.model, "weights": str(weights)}
 
-    def _hand_over(self, result: StageResult) -> None:
-        """Write weights and export, then the manifest; only then drop the checkpoints."""
+    def _hand_over(self, result: StageResult, growth: GrowthRecord) -> None:
+        """Write weights and export, then the manifest, and only then drop the checkpoints."""
         digest = save_weights(result.student, self.folder.weights)
         with self.folder.exporting() as export:
-            self.paradigm.build_model(
-                self.config.member
-            )  # an export may need what the model expects as input
+            # An export may need what the paradigm learns as it builds the model: what that
+            # expects as input.
+            self.paradigm.build_model(self.config.member)
             self.paradigm.export(result.student.cpu(), export)
-        following = self.work.config.stages[self.plan.index + 1 :][:1]
-        if self.work.mode == "chain" and any(stage.grown.optimizer_state for stage in following):
+        if self._optimizer_is_inherited():
             save_tensors(result.optimizer, self.folder.optimizer)
-        write_json(self.folder.manifest, manifest(self.work, self.plan, result, digest))
+        weights = WeightsFile(self.folder.weights.name, digest)
+        self._record(result, growth, weights).write(self.folder.manifest)
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+
+    def _optimizer_is_inherited(self) -> bool:
+        """Return whether the next member takes over what this one's optimizer remembers."""
+        following = self.work.config.stages[self.plan.index + 1 :][:1]
+        chained = self.work.mode == "chain"
+        return chained and any(stage.grown.optimizer_state for stage in following)
+
+    def _record(
+        self, result: StageResult, growth: GrowthRecord, weights: WeightsFile
+    ) -> StageRecord:
+        return StageRecord.of_stage(
+            self.plan,
+            mode=self.work.mode,
+            paradigm=self.work.config.paradigm["type"],
+            iters=result.iters,
+            seconds=result.seconds,
+            curve=result.curve,
+            broken_samples=result.broken,
+            stopped=result.stopped,
+            growth=growth,
+            weights=weights,
+        )

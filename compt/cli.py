@@ -1,55 +1,54 @@
-"""The command line, one function a command. Heavy imports wait until a command needs them."""
+"""The command line, one function a command.
+
+Heavy imports wait until a command needs them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compt.errors import ComptError, ConfigError
 
+if TYPE_CHECKING:
+    from compt.config import ChainConfig
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 when it is done, 1 if training or data failed, 2 for bad input."""
+    """Run one command, and return its exit code.
+
+    0 when it is done, 1 if training or data failed, 2 for bad input.
+    """
     parser = argparse.ArgumentParser(
         prog="compt", description="Pre-train families of models, small to large."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    train = commands.add_parser("train", help="train a chain")
-    add_train_arguments(train)
-    _add_others(commands)
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.help))
     return run(parser.parse_args(arguments))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run a parsed command; errors become one message on stderr."""
-    handlers = {
-        "train": _train,
-        "plan": _plan,
-        "grow": _grow,
-        "list": _list,
-        "check": _check,
-        "report": _report,
-        "new-plugin": _new_plugin,
-    }
+    """Run a parsed command, with errors as one message on stderr."""
     try:
-        return handlers[arguments.command](arguments)
+        return COMMANDS[arguments.command].run(arguments)
     except ComptError as error:
         print(f"compt: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("compt: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
         return 1
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read the output has seen enough of it
         return 1
 
 
 def train_main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``tools/train.py``, which mim calls: the train command without its name."""
+    """Run the train command without its name, as mim calls ``tools/train.py``."""
     parser = argparse.ArgumentParser(description="Train a chain of models, small to large.")
     add_train_arguments(parser)
     parsed = parser.parse_args(arguments)
@@ -84,6 +83,64 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     _add_options(parser)
 
 
+def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config")
+    parser.add_argument("--individual", action="store_true", help="plan every member alone")
+    parser.add_argument(
+        "--pilot",
+        nargs="+",
+        metavar="WORK_DIR",
+        help="predict the chain's budgets from runs of --individual, one a seed",
+    )
+    _add_options(parser)
+    _add_json(parser)
+
+
+def _add_grow_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="CKPT",
+        help="in a paradigm's own format, or a stage's folder",
+    )
+    parser.add_argument(
+        "--to",
+        dest="target",
+        required=True,
+        metavar="CONFIG_OR_DIR",
+        help="JSON config, model name or folder",
+    )
+    parser.add_argument("--grower", default="compt:lossless")
+    parser.add_argument(
+        "--paradigm", help="which reads the formats; found from the checkpoint by default"
+    )
+    parser.add_argument(
+        "--source-model", help="what the checkpoint is of, as --to, where it holds weights alone"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--out", required=True, help="folder to write")
+    _add_json(parser)
+
+
+def _add_report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
+    parser.add_argument(
+        "-o", "--out", help="folder for plots and report.json (default: the first work folder)"
+    )
+    _add_json(parser)
+
+
+def _add_new_plugin_arguments(parser: argparse.ArgumentParser) -> None:
+    from compt.scaffold import KINDS
+
+    parser.add_argument("name", help="of the package, for example compt-mean-fill")
+    parser.add_argument("--kind", required=True, choices=list(KINDS))
+    parser.add_argument(
+        "-o", "--out", metavar="FOLDER", help="folder to write (default: the package's name)"
+    )
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
@@ -94,74 +151,21 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_others(commands: Any) -> None:
-    plan = commands.add_parser("plan", help="show sizes and compute of a chain; trains nothing")
-    plan.add_argument("config")
-    plan.add_argument("--individual", action="store_true", help="plan every member alone")
-    plan.add_argument(
-        "--pilot",
-        nargs="+",
-        metavar="WORK_DIR",
-        help="predict the chain's budgets from runs of --individual, one a seed",
-    )
-    _add_options(plan)
-    grow = commands.add_parser("grow", help="grow one checkpoint, outside any chain")
-    grow.add_argument(
-        "--from",
-        dest="source",
-        required=True,
-        metavar="CKPT",
-        help="in a paradigm's own format, or a stage's folder",
-    )
-    grow.add_argument(
-        "--to",
-        dest="target",
-        required=True,
-        metavar="CONFIG_OR_DIR",
-        help="JSON config, model name or folder",
-    )
-    grow.add_argument("--grower", default="lossless")
-    grow.add_argument(
-        "--paradigm", help="which reads the formats; found from the checkpoint by default"
-    )
-    grow.add_argument(
-        "--source-model", help="what the checkpoint is of, as --to, where it holds weights alone"
-    )
-    grow.add_argument("--seed", type=int, default=0)
-    grow.add_argument("-o", "--out", required=True, help="folder to write")
-    names = commands.add_parser("list", help="plug-ins by registry; imports nothing")
-    check = commands.add_parser("check", help="load every plug-in and say ok or why not")
-    report = commands.add_parser("report", help="table and pictures of finished stages")
-    report.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
-    report.add_argument(
-        "-o", "--out", help="folder for pictures and report.json (default: the first work folder)"
-    )
-    plugin = commands.add_parser(
-        "new-plugin", help="write a package with a plug-in of your own, tests included"
-    )
-    plugin.add_argument("name", help="of the package, for example compt-mean-fill")
-    plugin.add_argument(
-        "--kind", required=True, choices=["grower", "transfer", "paradigm", "layout"]
-    )
-    plugin.add_argument(
-        "-o", "--out", metavar="FOLDER", help="folder to write (default: the package's name)"
-    )
-    for command in (plan, grow, names, check, report):
-        command.add_argument("--json", action="store_true", help="machine-readable output")
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def find_config(name: str) -> Path:
-    """A config by path, or by name among those that compt ships, as mim finds them."""
+    """Return a config's path, given as one or as a name among those that compt ships."""
     path = Path(name)
     if path.exists():
         return path
-    root, wanted = Path(__file__).parent, path if path.suffix else path.with_suffix(".py")
-    for folder in (root / ".mim" / "configs", root.parent / "configs"):
-        found = sorted(
-            p for p in folder.rglob(wanted.name) if p.parts[-len(wanted.parts) :] == wanted.parts
-        )
-        if found:
-            return found[0]
+    wanted = path if path.suffix else path.with_suffix(".py")
+    root = Path(__file__).parent
+    for folder in (root / ".mim" / "configs", root.parent / "configs"):  # as mim finds them
+        for candidate in sorted(folder.rglob(wanted.name)):
+            if candidate.parts[-len(wanted.parts) :] == wanted.parts:
+                return candidate
     raise ConfigError(
         f"There is no config '{name}', neither here nor among those that compt ships.",
         do="Check the path.",
@@ -169,7 +173,7 @@ def find_config(name: str) -> Path:
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE arguments as mmengine reads them."""
+    """Return KEY=VALUE arguments as mmengine reads them."""
     from mmengine.config import DictAction
 
     parser = argparse.ArgumentParser()
@@ -183,7 +187,7 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _what_to_train(arguments: argparse.Namespace) -> tuple[str, str | None]:
-    """The config and the work folder, wherever on the command line they were given."""
+    """Return the config and the work folder, wherever on the command line they were given."""
     config, folder, resume = arguments.config, arguments.work_dir, arguments.resume
     if config is None and isinstance(resume, str):  # 'train --resume CONFIG'
         config, resume = resume, True
@@ -199,73 +203,75 @@ def _what_to_train(arguments: argparse.Namespace) -> tuple[str, str | None]:
     return config, resume if isinstance(resume, str) else folder
 
 
+def _load(name: str, options: Sequence[str]) -> ChainConfig:
+    from compt.config import load_config
+
+    return load_config(find_config(name), parse_options(options))
+
+
 def _train(arguments: argparse.Namespace) -> int:
     from mmengine.dist import is_main_process
 
     from compt.chain import train
-    from compt.config import load_config
     from compt.report.progress import Silent, Terminal
     from compt.training.distributed import start, stop
+    from compt.workdir import individual_dir
 
     name, work_dir = _what_to_train(arguments)
-    config = load_config(find_config(name), parse_options(arguments.cfg_options))
+    config = _load(name, arguments.cfg_options)
     if arguments.launcher != "none":
         start(arguments.launcher)
-    folders: list[Path] = []
-    for individual in (
-        (False, True) if config.compare and not arguments.individual else (arguments.individual,)
-    ):
-        if folders:
-            work_dir = f"{folders[0]}_individual"
-        with Terminal() if is_main_process() else Silent() as progress:
-            folder = train(
-                config,
-                work_dir=work_dir,
-                resume=bool(arguments.resume),
-                individual=individual,
-                launcher=arguments.launcher,
-                progress=progress,
-                beside=folders[0] if folders else None,
-            )
-        folders.append(folder)
-    main = is_main_process()
+    is_main = is_main_process()
+    with Terminal() if is_main else Silent() as progress:
+        folder = train(
+            config,
+            work_dir=work_dir,
+            resume=bool(arguments.resume),
+            individual=arguments.individual,
+            launcher=arguments.launcher,
+            progress=progress,
+        )
     if arguments.launcher != "none":
         stop()
-    if not main:
+    if not is_main:
         return 0
     from compt.report.build import report_command
 
-    return report_command([str(folder) for folder in folders], json=False, out=None)
+    compared = config.compare and not arguments.individual
+    folders = [folder, individual_dir(folder)] if compared else [folder]
+    return report_command(list(map(str, folders)), json=False, out=None)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from compt.config import load_config
     from compt.planning.planner import plan
 
-    config = load_config(find_config(arguments.config), parse_options(arguments.cfg_options))
+    config = _load(arguments.config, arguments.cfg_options)
     result = plan(config, individual=arguments.individual)
-    predicted = None
+    prediction = None
     if arguments.pilot:
         from compt.report.prediction import predict, read_pilots
 
-        predicted = predict(read_pilots([Path(folder) for folder in arguments.pilot]))
+        prediction = predict(read_pilots(list(map(Path, arguments.pilot))))
     if arguments.json:
-        prediction = {} if predicted is None else {"prediction": asdict(predicted)}
-        print(json.dumps({**result.to_dict(), **prediction}, indent=1))
+        extra = {} if prediction is None else {"prediction": asdict(prediction)}
+        print(json.dumps({**result.to_dict(), **extra}, indent=1))
         return 0
-    from compt.report.format import plain_console, plan_table, plan_text, prediction_text
+    from compt.report.format import plain_console
+    from compt.report.plan_table import plan_table, plan_text, prediction_text
 
     console = plain_console()
     console.print(plan_table(result))
     console.print(plan_text(result))
-    if predicted is not None:
-        console.print(prediction_text(predicted))
+    if prediction is not None:
+        console.print(prediction_text(prediction))
     return 0
 
 
 def _grow(arguments: argparse.Namespace) -> int:
     from compt.growth.convert import grow_checkpoint
+    from compt.registry.registry import short_name
     from compt.report.format import growth_text
+    from compt.report.growth import GrowthReport
 
     growth = grow_checkpoint(
         Path(arguments.source),
@@ -276,11 +282,12 @@ def _grow(arguments: argparse.Namespace) -> int:
         source_model=arguments.source_model,
         seed=arguments.seed,
     )
+    growth["grower"] = short_name(arguments.grower)
     if arguments.json:
         print(json.dumps(growth, indent=1))
         return 0
     counts = ", ".join(f"{number} {status}" for status, number in growth["counts"].items())
-    print(f"{arguments.out}: {counts}; growth {growth_text(growth)}")
+    print(f"{arguments.out}: {counts}; growth {growth_text(GrowthReport.from_json(growth))}")
     return 0
 
 
@@ -305,8 +312,33 @@ def _report(arguments: argparse.Namespace) -> int:
 def _new_plugin(arguments: argparse.Namespace) -> int:
     from compt.scaffold import new_plugin, next_steps
 
-    folder = new_plugin(
-        arguments.name, arguments.kind, Path(arguments.out) if arguments.out else None
-    )
+    out = Path(arguments.out) if arguments.out else None
+    folder = new_plugin(arguments.name, arguments.kind, out)
     print(next_steps(folder, arguments.kind))
     return 0
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command's purpose, the arguments it takes, and what it does."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS: Mapping[str, _Command] = {
+    "train": _Command("train a chain", add_train_arguments, _train),
+    "plan": _Command(
+        "show sizes and compute of a chain; trains nothing", _add_plan_arguments, _plan
+    ),
+    "grow": _Command("grow one checkpoint, outside any chain", _add_grow_arguments, _grow),
+    "list": _Command("plug-ins by registry; imports nothing", _add_json, _list),
+    "check": _Command("load every plug-in and say ok or why not", _add_json, _check),
+    "report": _Command("table and plots of finished stages", _add_report_arguments, _report),
+    "new-plugin": _Command(
+        "write a package with a plug-in of your own, tests included",
+        _add_new_plugin_arguments,
+        _new_plugin,
+    ),
+}

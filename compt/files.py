@@ -1,5 +1,6 @@
-"""The files of a run: their names, and how they are written: whole or not at all. Imports nothing
-heavy.
+"""The files of a run by name, each written whole or not at all.
+
+Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -9,31 +10,34 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from compt.errors import TrainingError, WorkDirError
 
 FORMAT = 1
-STATE, LOCK = "chain.json", ".chain.lock"
-MANIFEST, WEIGHTS, GROWN, GROWTH = (
-    "manifest.json",
-    "weights.safetensors",
-    "grown.safetensors",
-    "growth.json",
-)
-NEW, OPTIMIZER, GROWN_OPTIMIZER = (
-    "new.safetensors",
-    "optimizer.safetensors",
-    "grown_optimizer.safetensors",
-)
-CONFIG, EXPORT, CHECKPOINTS = "config.py", "export", "checkpoints"
+"""Of every JSON file of a run; it rises when an older compt can no longer read one."""
+
+STATE = "chain.json"
+LOCK = ".chain.lock"
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+GROWN = "grown.safetensors"
+GROWTH = "growth.json"
+NEW = "new.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+GROWN_OPTIMIZER = "grown_optimizer.safetensors"
+CONFIG = "config.py"
+EXPORT = "export"
+CHECKPOINTS = "checkpoints"
+
+Record = TypeVar("Record")
 
 
 def stage_name(index: int, member: str) -> str:
-    """The folder of a stage in the work folder: '02_vit-s' for the second."""
+    """Return the name of a stage's folder, '02_vit-s' for the second."""
     return f"{index + 1:02d}_{member}"
 
 
@@ -45,6 +49,8 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield beside
         share(beside)
+        # A rename may reach the disk before the content it names: after a power cut the
+        # file would be there, empty, and --resume would take the stage for finished.
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -54,9 +60,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def share(path: Path) -> None:
-    """Give a file, or all files in a folder, the permissions of any new one: safetensors writes for
-    its owner alone.
-    """
+    """Give a file, or all files in a folder, the permissions of any new one."""
+    # safetensors writes files that their owner alone may read, whatever the umask is. To
+    # read the umask is to set it.
     mask = os.umask(0)
     os.umask(mask)
     for file in path.rglob("*") if path.is_dir() else (path,):
@@ -66,7 +72,7 @@ def share(path: Path) -> None:
 
 def _sync(folder: Path) -> None:
     """Make a rename in this folder durable, where the system allows it."""
-    if hasattr(os, "O_DIRECTORY"):
+    if hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -75,13 +81,19 @@ def _sync(folder: Path) -> None:
 
 
 def not_written(path: Path, error: Exception) -> TrainingError:
-    """The error for a file of a run that could not be written."""
+    """Return the error for a file of a run that could not be written."""
     free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0
     return TrainingError(
         f"Could not write '{path.name}': {error}.",
         where=f"{path.parent} ({free:.0f} MiB free)",
-        do="Make room or choose another --work-dir; what was written before is kept, and --resume goes on from it.",
+        do="Make room or choose another --work-dir; what was written before is kept, "
+        "and --resume goes on from it.",
     )
+
+
+def damaged(path: Path, fault: str, do: str) -> WorkDirError:
+    """Return the error for a file of a run whose content cannot be used."""
+    return WorkDirError(f"'{path.name}' is damaged: {fault}.", where=str(path), do=do)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -112,17 +124,32 @@ def read_json(
             f"Cannot read '{path.name}': {error}.", where=str(path), do=do
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else "no format at all"
+        version = content.get("format") if isinstance(content, dict) else "no format at all"
         raise WorkDirError(
-            f"'{path.name}' is of format {found}; this compt reads {FORMAT}.",
+            f"'{path.name}' is of format {version}; this compt reads {FORMAT}.",
             where=str(path),
             do=do,
         )
     return content
 
 
+def read_record(path: Path, parse: Callable[[dict[str, Any]], Record], do: str) -> Record:
+    """Read a JSON file that compt wrote as what ``parse`` makes of its content.
+
+    Raises:
+        WorkDirError: the file is damaged or of another format; ``do`` is the advice it gives.
+    """
+    content = read_json(path, do)
+    try:
+        return parse(content)
+    except KeyError as error:
+        raise damaged(path, f"{error} is missing", do) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, str(error), do) from error
+
+
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

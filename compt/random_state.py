@@ -1,4 +1,4 @@
-"""The state of torch's, numpy's and Python's random number generators, taken and put back."""
+"""Take the state of all random number generators, and put it back."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """The state of torch's, numpy's and Python's random number generators, as plain types and
-    tensors.
+    """Return the state of torch's, numpy's and Python's random number generators.
+
+    It is of plain types and tensors, the only ones that a checkpoint may hold.
     """
     name, keys, position, has_gauss, gauss = np.random.get_state()
+    # The keys are uint32, of which torch supports little.
+    keys_tensor = torch.from_numpy(np.asarray(keys).astype(np.int64))
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": [
-            name,
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            position,
-            has_gauss,
-            gauss,
-        ],
+        "numpy": [name, keys_tensor, position, has_gauss, gauss],
         "python": random.getstate(),
     }
     if torch.cuda.is_available():

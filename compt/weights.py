@@ -1,6 +1,4 @@
-"""Weights as files: written as safetensors, read from what trainers write, loaded strictly or not
-at all.
-"""
+"""Write weights as safetensors, read what trainers write, and load it strictly or not at all."""
 
 from __future__ import annotations
 
@@ -34,17 +32,15 @@ def saving(path: Path) -> Iterator[Path]:
     try:
         with atomic(path) as file:
             yield file
-    except (
-        OSError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:  # torch raises RuntimeError
+    # torch raises RuntimeError where the disk is full.
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise not_written(path, error) from error
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
-    """Write a model's state dict as safetensors and return the file's SHA-256; tied tensors are
-    kept once.
+    """Write a model's state dict as safetensors, and return the file's SHA-256.
+
+    Tied tensors are written once, under one of their names.
     """
     with saving(path) as file:
         safetensors.torch.save_model(model, str(file))
@@ -69,7 +65,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Read a file of torch.save on the CPU; of objects, it may hold only tensors and plain types.
+    """Read a file of torch.save on the CPU, if it holds only tensors and plain types.
 
     Raises:
         ConfigError: the file is missing or damaged, or holds other objects.
@@ -79,15 +75,17 @@ def read_checkpoint(path: Path) -> Any:
     except Exception as error:  # a damaged file raises what it likes
         if foreign := re.search(r"GLOBAL (\w+(\.\w+)*)", str(error)):
             raise ConfigError(
-                f"'{path}' holds objects that are no tensors ({foreign[1]}), and reading those could run code.",
+                f"'{path}' holds objects that are no tensors ({foreign[1]}), "
+                "and reading those could run code.",
                 do="Save its state dict alone: torch.save(checkpoint['state_dict'], 'weights.pt').",
             ) from error
         raise _unreadable(path, error) from error
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from safetensors, or from a torch file of a state dict or a trainer's
-    checkpoint.
+    """Read a state dict from safetensors, or from a file of torch.save.
+
+    The latter holds it alone, or in a trainer's checkpoint.
 
     Raises:
         ConfigError: the file is missing or damaged, or holds no state dict.
@@ -106,14 +104,14 @@ def plain_state(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    if not isinstance(content, Mapping) or not any(
-        isinstance(value, Tensor) for value in content.values()
-    ):
+    entries = content if isinstance(content, Mapping) else {}
+    state = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}
+    if not state:
         raise ConfigError(
             f"'{path}' holds no state dict.",
             do=f"Give a state dict, alone or under one of {HOLDERS}.",
         )
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    # As often as there is one: training may be compiled and distributed, in either order.
     while prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in state)), ""):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
@@ -121,25 +119,15 @@ def plain_state(content: Any, path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copy a state dict into a model; of tied tensors it may name any one.
+    """Copy a state dict into a model.
+
+    Of tied tensors it may name any one: safetensors keeps one, torch.save all of them.
 
     Raises:
         ConfigError: names or shapes differ; the model is then as it was.
     """
-    own = model.state_dict(keep_vars=True)
-    filled = {id(tensor) for name, tensor in own.items() if name in state}
-    faults = [f"it lacks '{name}'" for name, tensor in own.items() if id(tensor) not in filled]
-    faults += [f"'{name}' is unknown to the model" for name in state if name not in own]
-    faults += [
-        f"'{name}' is {list(state[name].shape)} in it and {list(tensor.shape)} in the model"
-        for name, tensor in own.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    first: dict[int, str] = {}
-    for name in (name for name in own if name in state):
-        other = first.setdefault(id(own[name]), name)
-        if other != name and not torch.equal(state[name], state[other]):
-            faults.append(f"'{name}' and '{other}' differ in it, and are one tensor in the model")
+    own = model.state_dict(keep_vars=True)  # the parameters themselves, so that tied ones are one
+    faults = [*_name_faults(own, state), *_shape_faults(own, state), *_tie_faults(own, state)]
     if faults:
         raise ConfigError(
             f"The weights '{path}' are not of this model: {some(faults)}.",
@@ -147,6 +135,39 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         )
     for name, value in state.items():
         own[name].detach().copy_(value)
+
+
+def _name_faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Name the tensors that no name of the state fills, and the names that the model lacks."""
+    filled = {id(tensor) for name, tensor in own.items() if name in state}
+    for name, tensor in own.items():
+        if id(tensor) not in filled:
+            yield f"it lacks '{name}'"
+    for name in state:
+        if name not in own:
+            yield f"'{name}' is unknown to the model"
+
+
+def _shape_faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Name the tensors of other shapes, which copying might broadcast."""
+    for name, tensor in own.items():
+        if name in state and state[name].shape != tensor.shape:
+            shapes = f"{list(state[name].shape)} in it and {list(tensor.shape)} in the model"
+            yield f"'{name}' is {shapes}"
+
+
+def _tie_faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Name the tensors that are one in the model and differ in the state.
+
+    The last one copied would win, and the model would compute what the file's does not.
+    """
+    first_names: dict[int, str] = {}
+    for name, tensor in own.items():
+        if name not in state:
+            continue
+        first = first_names.setdefault(id(tensor), name)
+        if first != name and not torch.equal(state[name], state[first]):
+            yield f"'{name}' and '{first}' differ in it, and are one tensor in the model"
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:

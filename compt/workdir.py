@@ -1,23 +1,23 @@
-"""The work folder of a chain: who may use it, which config it belongs to, which stages are done."""
+"""Keep the work folder of a run, its files and who may use it."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from compt.config import ChainConfig
+from compt.config import ChainConfig, resumable_keys
 from compt.errors import ComptError, WorkDirError
 from compt.files import (
     CHECKPOINTS,
     CONFIG,
     EXPORT,
-    FORMAT,
     GROWN,
     GROWN_OPTIMIZER,
     GROWTH,
@@ -27,26 +27,20 @@ from compt.files import (
     OPTIMIZER,
     STATE,
     WEIGHTS,
-    read_json,
     share,
     stage_name,
     sweep,
-    write_json,
 )
+from compt.report.growth import GrowthRecord
+from compt.report.record import StageRecord
+from compt.report.state import ChainState, Mode
 
-FREE_KEYS = (
-    "compare",
-    "published",
-    "work_dir",
-    "launcher",
-    "visualizer",
-    "log_processor",
-    "env_cfg",
-    "default_hooks",
-    "checkpoint",
-    "val_dataloader",
-)
-"""Keys that may change between a run and its resumption: they do not touch what is trained."""
+_MISSING = object()
+
+
+def individual_dir(chain: Path) -> Path:
+    """Return the folder of members trained alone that belongs to a chain's folder."""
+    return Path(f"{chain}_individual")
 
 
 class StageFolder:
@@ -54,18 +48,20 @@ class StageFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest, self.weights, self.grown = path / MANIFEST, path / WEIGHTS, path / GROWN
-        self.new, self.optimizer, self.grown_optimizer = (
-            path / NEW,
-            path / OPTIMIZER,
-            path / GROWN_OPTIMIZER,
-        )
-        self.growth, self.config = path / GROWTH, path / CONFIG
-        self.export, self.checkpoints = path / EXPORT, path / CHECKPOINTS
+        self.config = path / CONFIG
+        self.growth = path / GROWTH
+        self.grown = path / GROWN
+        self.new = path / NEW
+        self.grown_optimizer = path / GROWN_OPTIMIZER
+        self.checkpoints = path / CHECKPOINTS
+        self.weights = path / WEIGHTS
+        self.optimizer = path / OPTIMIZER
+        self.export = path / EXPORT
+        self.manifest = path / MANIFEST
 
     @property
     def done(self) -> bool:
-        """Whether the stage is finished: its manifest is written last."""
+        """Whether the stage is finished, as its manifest is written last."""
         return self.manifest.is_file()
 
     @contextmanager
@@ -81,7 +77,7 @@ class StageFolder:
 
 
 class WorkDir:
-    """One chain's folder, locked while it is in use.
+    """One run's folder, locked while it is in use.
 
     Args:
         path: of the folder.
@@ -89,7 +85,7 @@ class WorkDir:
         mode: 'chain' or 'individual'.
     """
 
-    def __init__(self, path: Path, config: ChainConfig, mode: str) -> None:
+    def __init__(self, path: Path, config: ChainConfig, mode: Mode) -> None:
         self.path, self.config, self.mode = path, config, mode
         self.stages = tuple(
             StageFolder(path / stage_name(i, s.member.name)) for i, s in enumerate(config.stages)
@@ -103,6 +99,15 @@ class WorkDir:
             WorkDirError: it cannot be written, is in use, holds something else, or another config's
                 chain.
         """
+        lock, existing = self._lock()
+        try:
+            self._claim(existing, resume)
+            yield
+        finally:
+            lock.release()
+
+    def _lock(self) -> tuple[FileLock, list[Path]]:
+        """Make and lock the folder, and return the lock and what was there before."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / LOCK, timeout=0)
@@ -120,40 +125,35 @@ class WorkDir:
                 where=str(self.path),
                 do="Choose another with --work-dir.",
             ) from error
-        try:
-            self._claim(existing, resume)
-            yield
-        finally:
-            lock.release()
+        return lock, existing
 
-    def take_over(self, other: Path, iters: int) -> None:
-        """Copy the first stage from another folder of the same config, where it was trained alike:
-        from scratch.
+    def take_over(self, chain: Path, iters: int) -> None:
+        """Copy the first stage from a chain's folder, if it was trained as it is to be here.
+
+        That is from scratch, by the same config, for as many iterations.
+
+        Raises:
+            WorkDirError: a file of the chain's folder is damaged.
         """
         here = self.stages[0]
-        there = StageFolder(other / here.path.name)
-        if here.done or not there.done or not (other / STATE).is_file():
+        there = StageFolder(chain / here.path.name)
+        if here.done or not there.done or not (chain / STATE).is_file():
             return
-        manifest, state = read_json(there.manifest), read_json(other / STATE)
-        fresh = (
-            manifest["iters"] == iters
-            and not read_json(there.growth)["growth"]
-            and not there.grown.is_file()
-        )
-        if not fresh or differences(state["config"], plain(self.config.raw)):
+        record = StageRecord.read(there.manifest)
+        was_grown = GrowthRecord.read(there.growth).report is not None or there.grown.is_file()
+        if record.iters != iters or was_grown:
+            return
+        if differences(ChainState.read(chain / STATE).config, plain(self.config.raw)):
             return
         shutil.rmtree(here.path, ignore_errors=True)
-        shutil.copytree(
-            there.path,
-            here.path,
-            ignore=lambda folder, names: [MANIFEST] if MANIFEST in names else [],
-        )
-        write_json(here.manifest, {**manifest, "mode": self.mode})
+        # The manifest is written last: a copy that was interrupted is no finished stage.
+        shutil.copytree(there.path, here.path, ignore=shutil.ignore_patterns(MANIFEST))
+        replace(record, mode=self.mode).write(here.manifest)
 
     def _claim(self, existing: list[Path], resume: bool) -> None:
         state = self.path / STATE
         if state.is_file():
-            self._compare(read_json(state), resume)
+            self._compare(ChainState.read(state), resume)
             sweep(self.path)
             return
         if any(not p.name.startswith(".") for p in existing):
@@ -162,35 +162,28 @@ class WorkDir:
                 where=str(self.path),
                 do="Choose a new or empty folder with --work-dir.",
             )
+        members = tuple(stage.member.name for stage in self.config.stages)
         try:
-            write_json(state, self._state())
+            ChainState(self.mode, members, plain(self.config.raw)).write(state)
         except ComptError as error:
             raise WorkDirError(
                 error.what, where=error.where, do="Choose another with --work-dir."
             ) from error
 
-    def _state(self) -> dict[str, Any]:
-        members = [s.member.name for s in self.config.stages]
-        return {
-            "format": FORMAT,
-            "mode": self.mode,
-            "members": members,
-            "config": plain(self.config.raw),
-        }
-
-    def _compare(self, state: Mapping[str, Any], resume: bool) -> None:
+    def _compare(self, state: ChainState, resume: bool) -> None:
+        """Raise WorkDirError unless this run may go on with the one in the folder."""
         if not resume:
             raise WorkDirError(
                 "The work folder already holds a chain.",
                 where=str(self.path),
                 do="Add --resume to go on with it, or choose another folder with --work-dir.",
             )
-        if state["mode"] != self.mode:
+        if state.mode != self.mode:
             raise WorkDirError(
-                f"The work folder holds a run in mode '{state['mode']}', not '{self.mode}'.",
+                f"The work folder holds a run in mode '{state.mode}', not '{self.mode}'.",
                 where=str(self.path),
             )
-        changes = differences(state["config"], plain(self.config.raw))
+        changes = differences(state.config, plain(self.config.raw))
         if changes:
             lines = "\n".join(f"  - {change}" for change in changes)
             raise WorkDirError(
@@ -201,36 +194,36 @@ class WorkDir:
 
 
 def plain(value: Any) -> Any:
-    """A config as JSON types, for comparison."""
+    """Return a config as JSON types, for comparison."""
     return json.loads(json.dumps(value, default=str, sort_keys=True))
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Name every key that differs between two configs, as 'key: old -> new'."""
-    old, new = dict(_leaves(before)), dict(_leaves(after))
-    keys = sorted({*old, *new}, key=lambda k: (k.partition(".")[0], k))
-    missing = object()
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Name every key that differs between two configs, with its old and its new value."""
+    old_values, new_values = dict(_leaves(old)), dict(_leaves(new))
+    free = resumable_keys()
+    keys = [
+        key
+        for key in {*old_values, *new_values}
+        if old_values.get(key, _MISSING) != new_values.get(key, _MISSING)
+        and key.partition(".")[0] not in free
+    ]
     return [
-        f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
-        for key in keys
-        if old.get(key, missing) != new.get(key, missing) and key.partition(".")[0] not in FREE_KEYS
+        f"{key}: {old_values.get(key, 'not set')} -> {new_values.get(key, 'not set')}"
+        for key in sorted(keys, key=lambda key: (key.partition(".")[0], key))
     ]
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    items = (
-        value.items()
-        if isinstance(value, Mapping)
-        else enumerate(value)
-        if isinstance(value, list)
-        else None
-    )
-    if items is None:
-        yield key, value
-        return
-    empty = True
+    """Yield what is no mapping or list, or is an empty one, by its dotted key."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    leaf = True
     for name, inner in items:
-        empty = False
+        leaf = False
         yield from _leaves(inner, f"{key}.{name}" if key else str(name))
-    if empty:
+    if leaf:
         yield key, value

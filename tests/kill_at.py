@@ -15,6 +15,7 @@ import torch
 
 import compt
 from compt import chain, files
+from compt.report.record import StageRecord
 from compt.training import initial_weights, loops
 from tests.conftest import TOY
 
@@ -45,21 +46,21 @@ def arm(point: str) -> None:
 
         torch.save = dying_save
     elif point == "between two stages":
-        done = files.write_json
+        write = StageRecord.write
 
-        def dying_write(path, content):
-            done(path, content)
-            if path.parent.name == "01_a" and path.name == "manifest.json":
+        def dying_write(self, path):
+            write(self, path)
+            if path.parent.name == "01_a":
                 die()
 
-        chain.write_json = dying_write
+        StageRecord.write = dying_write
     elif point == "after growth":
         run = chain.run_stage
         chain.run_stage = lambda config, report: (
             die() if config.work_dir.endswith("02_b") else run(config, report)
         )
     elif point == "before the manifest":
-        chain.manifest = die
+        StageRecord.of_stage = die
     elif point == "after growing, before the weights are written":
         initial_weights.save_weights = die
     elif point == "while weights are written":

@@ -1,6 +1,4 @@
-"""compt report: the results of one or several work folders, compared, as report.json, tables and
-pictures.
-"""
+"""Compare the results of work folders, as report.json, tables and plots."""
 
 from __future__ import annotations
 
@@ -11,19 +9,23 @@ from pathlib import Path
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
 from compt.report.comparison import Comparison, Report, compare
-from compt.report.plots import pictures
-from compt.report.results import read_run, read_state
+from compt.report.plots import draw_plots
+from compt.report.results import RunResult, read_run, read_state, start_note
+from compt.report.state import ChainState
 from compt.report.terminal import show
 
 REPORT = "report.json"
-PICTURES = {
+PLOTS = {
     f"{stem}.{kind}" for stem in ("quality_vs_compute", "acceleration") for kind in ("png", "svg")
 }
 
 
 def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
-    """Read the manifests of one or several work folders; also write the report into ``out`` if
-    given.
+    """Read the records of one or several work folders.
+
+    Args:
+        work_dirs: a folder named twice is read once.
+        out: folder to write the report into too.
 
     Raises:
         WorkDirError: a folder is not compt's, or a file in it is damaged.
@@ -31,55 +33,69 @@ def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
     folders = list(dict.fromkeys(Path(folder).absolute() for folder in work_dirs))
     if not folders:
         raise ConfigError("There is no work folder to report on.", do="Name at least one.")
-    notes: list[str] = []
     states = [read_state(folder) for folder in folders]
-    words = ["chain" if state["mode"] == "chain" else "alone" for state in states]
-    labels = [
-        f"{w} {words[: i + 1].count(w)}" if words.count(w) > 1 else w for i, w in enumerate(words)
-    ]
-    runs = tuple(read_run(*one, notes) for one in zip(folders, states, labels, strict=True))
-    individual = [run for run in runs if run.mode == "individual"]
-    comparisons: tuple[Comparison, ...] = ()
-    if len(individual) == 1:
-        comparisons = tuple(compare(run, individual[0]) for run in runs if run.mode == "chain")
-    elif len(individual) > 1 and len(runs) > len(individual):
-        notes.append(
-            "Several individual runs: give exactly one of them to compare a chain with it."
-        )
-    result = Report(runs, comparisons, tuple(notes))
+    labels = _labels(states)
+    runs = tuple(map(read_run, folders, states, labels))
+    notes = [note for note in map(start_note, states, labels) if note]
+    comparisons, why_none = _comparisons(runs)
+    result = Report(runs, comparisons, (*notes, why_none) if why_none else tuple(notes))
     if out is not None:
         write(result, out)
     return result
 
 
+def _labels(states: Sequence[ChainState]) -> list[str]:
+    """Return what each run is called, numbered where several are of one mode."""
+    words = ["chain" if state.mode == "chain" else "alone" for state in states]
+    return [
+        f"{word} {words[: i + 1].count(word)}" if words.count(word) > 1 else word
+        for i, word in enumerate(words)
+    ]
+
+
+def _comparisons(runs: Sequence[RunResult]) -> tuple[tuple[Comparison, ...], str]:
+    """Compare every chain with the individual run, or return why that is left out."""
+    chains = [run for run in runs if run.mode == "chain"]
+    individual = [run for run in runs if run.mode == "individual"]
+    if len(individual) == 1:
+        return tuple(compare(run, individual[0]) for run in chains), ""
+    if individual and chains:
+        advice = "Several individual runs: give exactly one of them to compare a chain with it."
+        return (), advice
+    return (), ""
+
+
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.json and the pictures into a folder, each file atomically; return their paths.
+    """Write report.json and the plots into a folder, and return their paths.
+
+    Each file is written atomically.
 
     Raises:
         WorkDirError: the folder cannot be written.
     """
     text = json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n"
-    files = {REPORT: text.encode(), **pictures(report)}
+    files = {REPORT: text.encode(), **draw_plots(report)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / REPORT).is_file():  # pictures of an earlier report would contradict this one
-            for name in PICTURES - files.keys():
+        # Plots of an earlier report would contradict this one. Without a report.json the
+        # files of these names are somebody else's.
+        if (folder / REPORT).is_file():
+            for name in PLOTS - files.keys():
                 (folder / name).unlink(missing_ok=True)
         for name, content in files.items():
             with atomic(folder / name) as file:
                 file.write_bytes(content)
     except OSError as error:
-        what = f"The report cannot be written: {error.strerror or error}."
         raise WorkDirError(
-            what, where=str(folder), do="Choose another folder with --out."
+            f"The report cannot be written: {error.strerror or error}.",
+            where=str(folder),
+            do="Choose another folder with --out.",
         ) from error
     return [folder / name for name in files]
 
 
 def report_command(work_dirs: list[str], json: bool, out: str | None) -> int:
-    """Report on work folders: tables, or JSON, on stdout; files into ``out`` or the first
-    folder.
-    """
+    """Report on work folders in the terminal, and in files in ``out`` or the first folder."""
     folders = [Path(folder) for folder in work_dirs]
     result = report(folders)
     paths = write(result, Path(out) if out is not None else folders[0])

@@ -1,23 +1,24 @@
-"""A chain held against individual training: who reached whom, and for how much compute."""
+"""Hold a chain against individual training, by who reached whom and for how much compute."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from compt.files import FORMAT
-from compt.report.results import MemberResult, Point, RunResult
+from compt.report.metrics import MetricValue
+from compt.report.record import StageRecord
+from compt.report.results import MemberResult, RunResult
 
 
 @dataclass(frozen=True)
 class MemberComparison:
     """One member of a chain against the same member trained individually.
 
-    ``status`` tells whether the chain reached the individual member's final main figure. The
+    ``status`` tells whether the chain reached the individual member's final main metric. The
     individual member is charged its whole budget (``individual_first_flops``: when it first
-    measured that figure itself), the chain's stage the FLOPs to its first measurement at or beyond
+    measured that value itself), the chain's stage the FLOPs to its first measurement at or beyond
     it. An acceleration is None unless reached, or where no FLOPs were needed.
     """
 
@@ -39,10 +40,11 @@ class MemberComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A chain against individual training; the accelerations are None unless every member reached.
+    """A chain against individual training.
 
-    ``reached_flops`` charges every stage only until it reached, ``chain_flops`` (and the full
-    acceleration) to its end, as it really ran before the next stage inherited from it.
+    The accelerations are None unless every member reached. ``reached_flops`` charges every stage
+    only until it reached, ``chain_flops`` (and the full acceleration) to its end, as it really ran
+    before the next stage inherited from it.
     """
 
     chain: str
@@ -65,8 +67,14 @@ class Report:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
-        return json.loads(json.dumps({"format": FORMAT, **asdict(self)}, allow_nan=False))
+        """Return the report as JSON types."""
+        content = {
+            "format": FORMAT,
+            "runs": [run.to_json() for run in self.runs],
+            "comparisons": [asdict(comparison) for comparison in self.comparisons],
+            "notes": self.notes,
+        }
+        return json.loads(json.dumps(content, allow_nan=False))
 
 
 def compare(chain: RunResult, individual: RunResult) -> Comparison:
@@ -75,8 +83,8 @@ def compare(chain: RunResult, individual: RunResult) -> Comparison:
     names |= dict.fromkeys([*(m.name for m in chain.members), *chain.unfinished])
     members = tuple(_compare_member(name, chain, individual) for name in names)
     costs = [m.reached_flops for m in members if m.reached_flops is not None]
-    everyone = len(costs) == len(members)
-    reached = sum(costs) if everyone else None
+    all_reached = len(costs) == len(members)
+    reached = sum(costs) if all_reached else None
     return Comparison(
         chain=chain.label,
         individual=individual.label,
@@ -86,7 +94,7 @@ def compare(chain: RunResult, individual: RunResult) -> Comparison:
         chain_flops=chain.flops,
         reached_flops=reached,
         acceleration=_ratio(individual.flops, reached),
-        acceleration_full=_ratio(individual.flops, chain.flops if everyone else None),
+        acceleration_full=_ratio(individual.flops, chain.flops if all_reached else None),
     )
 
 
@@ -94,51 +102,66 @@ def _compare_member(name: str, chain: RunResult, individual: RunResult) -> Membe
     for run in (individual, chain):
         if name in run.unfinished:
             return MemberComparison(name, "unfinished", f"not finished in '{run.label}'")
-    alone, student = _find(individual, name), _find(chain, name)
+    alone, student = individual.find(name), chain.find(name)
     if alone is None or student is None:
         only = individual.label if student is None else chain.label
         return MemberComparison(name, "incomparable", f"only in '{only}'")
-    goal, final = alone.main, student.main
-    if goal is None or final is None or alone.main_metric is None:
-        return MemberComparison(name, "incomparable", "without a finite main figure")
-    if alone.main_metric != student.main_metric:
-        reason = f"main figures {alone.main_metric} and {student.main_metric}"
+    if reason := _why_incomparable(alone.record, student.record):
         return MemberComparison(name, "incomparable", reason)
+    return _compare_results(alone, student)
+
+
+def _why_incomparable(alone: StageRecord, student: StageRecord) -> str:
+    """Return why two records are not of one member measured alike, '' where they are."""
+    if alone.main is None or student.main is None:
+        return "without a finite main metric"
+    if alone.main_metric != student.main_metric:
+        return f"main metrics {alone.main_metric} and {student.main_metric}"
     if alone.params != student.params:
-        return MemberComparison(
-            name, "incomparable", f"{alone.params:,} and {student.params:,} parameters"
-        )
-    higher = bool(goal["higher_is_better"])
-    reached = _first(student.curve, alone.main_metric, goal["value"], higher)
-    difference = final["value"] - goal["value"]
-    gain = difference if higher else -difference
-    total = None if reached is None else reached + student.ancestor_flops
+        return f"{alone.params:,} and {student.params:,} parameters"
+    return ""
+
+
+def _compare_results(alone: MemberResult, student: MemberResult) -> MemberComparison:
+    """Hold a member of a chain against the same member alone, both with a main metric."""
+    goal, final = alone.record.main, student.record.main
+    assert goal is not None and goal.value is not None
+    assert final is not None and final.value is not None
+    name = alone.record.main_metric or ""
+    reached = _first_flops(student.record, name, goal)
+    difference = final.value - goal.value
     return MemberComparison(
-        name=name,
+        name=alone.name,
         status="missed" if reached is None else "reached",
-        chance=goal["chance"],
-        individual=goal["value"],
-        chain=final["value"],
+        chance=goal.chance,
+        individual=goal.value,
+        chain=final.value,
         difference=difference,
-        verdict="better" if gain > 0 else "worse" if gain < 0 else "equal",
+        verdict=_verdict(goal, difference),
         individual_flops=alone.flops,
-        individual_first_flops=_first(alone.curve, alone.main_metric, goal["value"], higher),
+        individual_first_flops=_first_flops(alone.record, name, goal),
         reached_flops=reached,
         ancestor_flops=student.ancestor_flops,
         acceleration=_ratio(alone.flops, reached),
-        acceleration_with_ancestors=_ratio(alone.flops, total),
+        acceleration_with_ancestors=_ratio(
+            alone.flops, None if reached is None else reached + student.ancestor_flops
+        ),
     )
 
 
-def _find(run: RunResult, name: str) -> MemberResult | None:
-    return next((member for member in run.members if member.name == name), None)
+def _verdict(metric: MetricValue, difference: float) -> Literal["better", "equal", "worse"]:
+    if not difference:
+        return "equal"
+    return "better" if metric.sign * difference > 0 else "worse"
 
 
-def _first(curve: Iterable[Point], metric: str, goal: float, higher: bool) -> float | None:
-    """FLOPs of the first measured point at or beyond the goal; nothing is interpolated."""
-    for point in curve:
-        value = point.metrics.get(metric)
-        if value is not None and (value >= goal if higher else value <= goal):
+def _first_flops(record: StageRecord, metric: str, goal: MetricValue) -> float | None:
+    """Return the FLOPs of the first measured point at or beyond the goal.
+
+    Nothing is interpolated: a chain is charged for what it had to compute to be seen there.
+    """
+    for point in record.curve:
+        if goal.reached_by(point.value(metric)):
             return point.flops
     return None
 

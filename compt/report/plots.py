@@ -1,4 +1,4 @@
-"""What a report looks like: quality against compute, acceleration at equal quality."""
+"""Draw a report as plots of quality against compute, and acceleration at equal quality."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from compt.report.format import UNITS, is_share, times
+from compt.report.metrics import MetricValue
 from compt.report.terminal import family_text
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     from compt.report.results import MemberResult
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#333333")
-"""Okabe and Ito's colours, told apart with every kind of colour vision; yellow is left out on
-white.
-"""
+"""Okabe and Ito's, told apart with every kind of colour vision; their yellow is lost on white."""
 
 STYLES = ("-", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
@@ -45,71 +44,103 @@ SETTINGS: Any = {
 }
 
 
-def pictures(report: Report) -> dict[str, bytes]:
-    """Draw what can be drawn; file name -> content. The same report gives the same bytes."""
+def draw_plots(report: Report) -> dict[str, bytes]:
+    """Draw what can be drawn, and return the content of each file by its name.
+
+    The same report gives the same bytes.
+    """
     import matplotlib
 
-    drawn: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's matplotlibrc does not change the pictures
+        # A user's matplotlibrc would change the plots: what was read of it when matplotlib
+        # was imported has to go first.
+        matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
         for name, figure in (
             ("quality_vs_compute", quality(report)),
             ("acceleration", acceleration(report)),
         ):
             if figure is not None:
-                for kind in ("png", "svg"):
-                    buffer = BytesIO()
-                    figure.savefig(
-                        buffer, format=kind, metadata={"Date": None} if kind == "svg" else None
-                    )
-                    drawn[f"{name}.{kind}"] = buffer.getvalue()
-    return drawn
+                files |= {f"{name}.{kind}": _content(figure, kind) for kind in ("png", "svg")}
+    return files
+
+
+def _content(figure: Figure, kind: str) -> bytes:
+    buffer = BytesIO()
+    # matplotlib writes the time into an SVG, and no two reports would be the same.
+    metadata = {"Date": None} if kind == "svg" else None
+    figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
 
 
 def quality(report: Report) -> Figure | None:
-    """Main figure against training FLOPs: colour by member, line style by run, chance as a dotted
-    line.
+    """Draw the main metric against training FLOPs, None where nothing was measured.
+
+    Colour tells the member, line style the run; chance is a dotted line.
     """
     from matplotlib.figure import Figure
 
-    measured = [
-        m for run in report.runs for m in run.members if m.main is not None and m.main_metric
-    ]
-    if not measured:
+    measured = _first_measured(report)
+    if measured is None:
         return None
-    name, metric = str(measured[0].main_metric), measured[0].main or {}
+    name, metric = measured
     scale = 100 if is_share(metric) else 1
     figure = Figure(figsize=(9, 5.2), dpi=200, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title("Quality against training compute")
-    direction = "" if metric["higher_is_better"] else ", lower is better"
-    axes.set_ylabel(f"{name}, held out{' (%)' if scale == 100 else ''}{direction}")
-    factor = _compute_axis(axes, [x for m in measured for x, _ in _line(m, name)])
+    axes.set_ylabel(_quality_label(name, metric))
+    lines = [
+        (run.label, member.name, _line(member, name))
+        for run in report.runs
+        for member in run.members
+    ]
+    factor = _compute_axis(axes, [flops for _, _, points in lines for flops, _ in points])
     colours, styles = _colours(report), _styles(report)
-    for run in report.runs:
-        for member in run.members:
-            if points := _line(member, name):
-                x, y = [p[0] / factor for p in points], [p[1] * scale for p in points]
-                line = {"color": colours[member.name], **styles[run.label]}
-                axes.plot(
-                    x, y, lw=1.8, **line | {"marker": ".", "mfc": line["color"], "ms": 6, "mew": 0}
-                )
-                axes.plot(x[-1:], y[-1:], **line)
-    if metric["chance"] is not None:
-        axes.axhline(scale * metric["chance"], color="#666666", ls=":", lw=1.5)
-    _legend(figure, colours, styles, metric["chance"] is not None)
+    for label, member_name, points in lines:
+        scaled = [(flops / factor, value * scale) for flops, value in points]
+        _draw_line(axes, scaled, colours[member_name], styles[label])
+    if metric.chance is not None:
+        axes.axhline(scale * metric.chance, color="#666666", ls=":", lw=1.5)
+    _legend(figure, colours, styles, metric.chance is not None)
     return figure
 
 
+def _first_measured(report: Report) -> tuple[str, MetricValue] | None:
+    """Return the name and the value of the first member's main metric that is finite."""
+    for run in report.runs:
+        for member in run.members:
+            if member.record.main is not None:
+                return str(member.record.main_metric), member.record.main
+    return None
+
+
+def _quality_label(name: str, metric: MetricValue) -> str:
+    unit = " (%)" if is_share(metric) else ""
+    direction = "" if metric.higher_is_better else ", lower is better"
+    return f"{name}, held out{unit}{direction}"
+
+
+def _draw_line(
+    axes: Axes, points: Sequence[tuple[float, float]], colour: Any, style: Mapping[str, Any]
+) -> None:
+    """Draw a curve with small dots, and the mark of its run on the last one."""
+    if not points:
+        return
+    x, y = [point[0] for point in points], [point[1] for point in points]
+    line = {"color": colour, **style}
+    axes.plot(x, y, lw=1.8, **line | {"marker": ".", "mfc": colour, "ms": 6, "mew": 0})
+    axes.plot(x[-1:], y[-1:], **line)
+
+
 def _line(member: MemberResult, metric: str) -> list[tuple[float, float]]:
-    """The measured points of a member: FLOPs with its ancestors charged, figure."""
-    points = ((member.ancestor_flops + p.flops, p.metrics.get(metric)) for p in member.curve)
+    """Return the measured points of a member, with the FLOPs of its ancestors charged."""
+    points = ((member.ancestor_flops + p.flops, p.value(metric)) for p in member.record.curve)
     return [(flops, value) for flops, value in points if value is not None]
 
 
 def _compute_axis(axes: Axes, flops: Sequence[float]) -> float:
-    """Label and scale the x axis; return the FLOPs of one unit on it."""
+    """Label and scale the x axis, and return the FLOPs of one unit on it."""
     positive = [x for x in flops if x > 0]
     largest = max(positive, default=1.0)
     factor, prefix = next((unit for unit in UNITS if largest >= unit[0]), (1.0, ""))
@@ -128,7 +159,7 @@ def _compute_axis(axes: Axes, flops: Sequence[float]) -> float:
 
 
 def _colours(report: Report) -> dict[str, Any]:
-    """A colour for every member's name, the same in all runs."""
+    """Return a colour for every member's name, the same in all runs."""
     import matplotlib
 
     names = list(dict.fromkeys(m.name for run in report.runs for m in run.members))
@@ -138,7 +169,10 @@ def _colours(report: Report) -> dict[str, Any]:
 
 
 def _styles(report: Report) -> dict[str, dict[str, Any]]:
-    """Line and marker of every run: chains filled, individual runs dashed with open markers."""
+    """Return line and marker of every run.
+
+    Chains are filled, individual runs dashed with open markers.
+    """
     styles: dict[str, dict[str, Any]] = {}
     chains = 0
     for run in report.runs:
@@ -154,7 +188,7 @@ def _styles(report: Report) -> dict[str, dict[str, Any]]:
 def _legend(
     figure: Figure, colours: Mapping[str, Any], styles: Mapping[str, Any], chance: bool
 ) -> None:
-    """Members by colour, runs by line style, beside the axes."""
+    """Name members by colour and runs by line style, beside the axes."""
     from matplotlib.lines import Line2D
 
     lines: dict[str, Any] = {name: {"color": colour, "lw": 5} for name, colour in colours.items()}
@@ -170,7 +204,10 @@ def _legend(
 
 
 def acceleration(report: Report) -> Figure | None:
-    """Bars by member: how much cheaper the chain reached the individual member's final figure."""
+    """Draw by how much each member of a chain was cheaper, None without a comparison.
+
+    Counted until it reached the individual member's final metric.
+    """
     from matplotlib.figure import Figure
 
     if not report.comparisons:
@@ -190,24 +227,30 @@ def _bars(axes: Axes, comparison: Comparison) -> None:
     axes.set_ylabel("FLOPs alone / FLOPs in the chain")
     axes.grid(axis="x", visible=False)
     members = comparison.members
-    for shift, label, colour, field in (
-        (-0.2, "its own stage only", COLOURS[0], "acceleration"),
-        (0.2, "with all members before it", COLOURS[5], "acceleration_with_ancestors"),
-    ):
-        factors = [getattr(m, field) for m in members]
-        x = [i + shift for i in range(len(members))]
-        bars = axes.bar(x, [f or 0 for f in factors], 0.36, color=colour, label=label)
-        axes.bar_label(bars, [times(f) if f else "" for f in factors], padding=2, fontsize=10)
+    own = [member.acceleration for member in members]
+    whole = [member.acceleration_with_ancestors for member in members]
+    _bar_row(axes, -0.2, own, label="its own stage only", color=COLOURS[0])
+    _bar_row(axes, 0.2, whole, label="with all members before it", color=COLOURS[5])
     for i, member in enumerate(members):
         if member.status != "reached":
             place: Any = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
             axes.annotate(member.status, (i, 0), color="#777777", **place)
     axes.axhline(1, color="#666666", ls=":", lw=1.5, label="same compute")
-    names = [m.name for m in members]
-    long = sum(map(len, names)) > 70
-    axes.set_xticks(
-        range(len(members)), names, rotation=20 if long else 0, ha="right" if long else "center"
-    )
-    spare = max(0.1, (4 - len(members)) / 2)  # few bars stay slim
-    axes.set_xlim(-0.5 - spare, len(members) - 0.5 + spare)
+    _name_bars(axes, [member.name for member in members])
     axes.set_ylim(0, 1.12 * max(1.2, axes.get_ylim()[1]))
+
+
+def _bar_row(axes: Axes, shift: float, factors: Sequence[float | None], **options: Any) -> None:
+    """Draw one bar a member beside its tick, with its factor above."""
+    x = [i + shift for i in range(len(factors))]
+    bars = axes.bar(x, [factor or 0 for factor in factors], 0.36, **options)
+    labels = [times(factor) if factor else "" for factor in factors]
+    axes.bar_label(bars, labels, padding=2, fontsize=10)
+
+
+def _name_bars(axes: Axes, names: Sequence[str]) -> None:
+    """Name the members below their bars, aslant where the names are too long to stand."""
+    aslant: Any = {"rotation": 20, "ha": "right"} if sum(map(len, names)) > 70 else {}
+    axes.set_xticks(range(len(names)), names, **aslant)
+    spare = max(0.1, (4 - len(names)) / 2)  # few bars stay slim
+    axes.set_xlim(-0.5 - spare, len(names) - 0.5 + spare)

@@ -1,5 +1,6 @@
-"""What a chain should cost, from members that were trained alone: the planner's estimate before
-anything is grown.
+"""Predict what a chain should cost from members that were trained alone.
+
+This is the planner's estimate before anything is grown.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from compt.errors import ConfigError
-from compt.report.results import MemberResult, RunResult, read_run, read_state
+from compt.report.record import StageRecord
+from compt.report.results import RunResult, read_run, read_state
 
 RESTART = 0.17
-"""What a grown member needs beside what is left to learn, as a share of its budget alone: its
-source's rate had come down, and its own goes up and comes down once more. From the hops of
+"""What a grown member needs beside what is left to learn, as a share of its budget alone.
+
+Its source's rate had come down, and its own goes up and comes down once more. From the hops of
 docs/study.md."""
 
 RESTART_DEVIATION = 0.1
@@ -25,8 +28,9 @@ RESTART_DEVIATION = 0.1
 
 @dataclass(frozen=True)
 class MemberPrediction:
-    """What one member should need once it is grown, as a share of its budget alone; the first needs
-    all of it.
+    """What one member should need once it is grown, as a share of its budget alone.
+
+    The first member needs all of it.
     """
 
     name: str
@@ -65,7 +69,7 @@ def read_pilots(folders: Sequence[Path]) -> list[RunResult]:
         ConfigError: one is a chain's, or its members are not those of the others, or not finished.
         WorkDirError: one is no work folder, or damaged.
     """
-    runs = [read_run(folder, read_state(folder), folder.name, []) for folder in folders]
+    runs = [read_run(folder, read_state(folder), folder.name) for folder in folders]
     names = [member.name for member in runs[0].members]
     for folder, run in zip(folders, runs, strict=True):
         if run.mode != "individual":
@@ -74,9 +78,10 @@ def read_pilots(folders: Sequence[Path]) -> list[RunResult]:
                 where=str(folder),
                 do="Give work folders of compt train CONFIG --individual.",
             )
-        if run.unfinished or [member.name for member in run.members] != names:
+        own_names = [member.name for member in run.members]
+        if run.unfinished or own_names != names:
             raise ConfigError(
-                f"Pilot runs need the same members, all finished: {names} and {[m.name for m in run.members]}, "
+                f"Pilot runs need the same members, all finished: {names} and {own_names}, "
                 f"unfinished {list(run.unfinished)}.",
                 where=str(folder),
                 do="Finish it with --resume, or leave it out.",
@@ -88,66 +93,84 @@ def predict(runs: Sequence[RunResult]) -> Prediction:
     """Predict a chain of the members of runs alone, one run a seed.
 
     A grown member begins where its source ended, so it should need what is left of its own curve
-    alone once that has crossed the source's figure, and ``RESTART``.
+    alone once that has crossed the source's metric, and ``RESTART``.
     """
-    return predict_members([run.members for run in runs])
+    return predict_members([[member.record for member in run.members] for run in runs])
 
 
-def predict_members(
-    runs: Sequence[Sequence[MemberResult]], metric: str | None = None
-) -> Prediction:
-    """The same for members alone, small to large, by seed; ``metric`` is 'split/name', None for the
-    main one.
+def predict_members(runs: Sequence[Sequence[StageRecord]], metric: str | None = None) -> Prediction:
+    """Predict a chain of members alone, by seed and from small to large.
+
+    ``metric`` is 'split/name', None for the main one.
     """
     columns = list(zip(*runs, strict=True))
-    flops = [statistics.mean(member.flops for member in column) for column in columns]
-    needs = [[1.0] * len(runs)] + [
-        [
-            min(1.0, RESTART + fraction_left(*pair, metric))
-            for pair in zip(before, after, strict=True)
-        ]
-        for before, after in pairwise(columns)
-    ]
+    costs = [statistics.mean(record.flops.total for record in column) for column in columns]
+    needs = [[1.0] * len(runs)]
+    needs += [_needs(sources, targets, metric) for sources, targets in pairwise(columns)]
     rule = [0.0] + [RESTART_DEVIATION] * (len(columns) - 1)
-    totals = [
-        sum(share * cost for share, cost in zip(row, flops, strict=True))
-        for row in zip(*needs, strict=True)
-    ]
     members = tuple(
         MemberPrediction(
-            column[0].name, statistics.mean(shares), math.hypot(_deviation(shares), error), cost
+            name=column[0].name,
+            fraction=statistics.mean(shares),
+            deviation=math.hypot(_deviation(shares), error),
+            flops=cost,
         )
-        for column, shares, error, cost in zip(columns, needs, rule, flops, strict=True)
+        for column, shares, error, cost in zip(columns, needs, rule, costs, strict=True)
     )
-    error = sum(part * cost for part, cost in zip(rule, flops, strict=True))
+    totals = [_weighted(shares, costs) for shares in zip(*needs, strict=True)]
     return Prediction(
-        members, statistics.mean(totals), math.hypot(_deviation(totals), error), sum(flops)
+        members=members,
+        flops=statistics.mean(totals),
+        deviation=math.hypot(_deviation(totals), _weighted(rule, costs)),
+        alone_flops=sum(costs),
     )
 
 
-def fraction_left(source: MemberResult, member: MemberResult, metric: str | None = None) -> float:
-    """The part of a member's curve alone that lies beyond its source's final figure; 0 where it
-    never gets there.
+def _needs(
+    sources: Sequence[StageRecord], targets: Sequence[StageRecord], metric: str | None
+) -> list[float]:
+    """Return the share of its budget alone that a member should need, by seed."""
+    pairs = zip(sources, targets, strict=True)
+    return [min(1.0, RESTART + fraction_left(source, target, metric)) for source, target in pairs]
 
-    ``metric`` is 'split/name', None for the main one. Linear between the two evaluations around the
-    crossing; a curve that begins beyond it has crossed at its first. 1 where there is nothing to
-    compare.
+
+def fraction_left(source: StageRecord, target: StageRecord, metric: str | None = None) -> float:
+    """Return the share of a member's curve alone that lies beyond its source's final metric.
+
+    Linear between the two evaluations around the crossing; a curve that begins beyond it has
+    crossed at its first. 0 where it never gets there, 1 where there is nothing to compare.
+
+    Args:
+        source: the member that it would be grown from.
+        target: the member, trained alone.
+        metric: 'split/name', None for the source's main one.
     """
     name = metric or source.main_metric or ""
-    reached = source.metrics.get(name)
-    if reached is None or reached["value"] is None or not member.curve:
+    goal = source.metrics.get(name)
+    if goal is None or goal.value is None or not target.curve:
         return 1.0
-    sign = -1 if reached["higher_is_better"] else 1
-    goal, total = sign * reached["value"], member.curve[-1].iteration
-    before, last = 0, math.inf
-    for point in member.curve:
-        given = point.metrics.get(name)
-        value = math.inf if given is None else sign * given
-        if value <= goal:
-            part = (last - goal) / (last - value) if math.isfinite(last) and last > value else 1.0
-            return 1 - (before + part * (point.iteration - before)) / total
-        before, last = point.iteration, value
-    return 0.0 if math.isfinite(last) else 1.0
+    total = target.curve[-1].iteration
+    previous = (0, -math.inf)
+    for point in target.curve:
+        value = point.value(name)
+        quality = -math.inf if value is None else goal.sign * value
+        if quality >= goal.sign * goal.value:
+            crossing = _crossing(previous, (point.iteration, quality), goal.sign * goal.value)
+            return 1 - crossing / total
+        previous = (point.iteration, quality)
+    return 0.0 if math.isfinite(previous[1]) else 1.0
+
+
+def _crossing(low: tuple[int, float], high: tuple[int, float], goal: float) -> float:
+    """Return the iteration at which a line between two evaluations is at the goal."""
+    (start, below), (end, above) = low, high
+    if not (math.isfinite(below) and below < above):
+        return end
+    return start + (goal - below) / (above - below) * (end - start)
+
+
+def _weighted(shares: Sequence[float], costs: Sequence[float]) -> float:
+    return sum(share * cost for share, cost in zip(shares, costs, strict=True))
 
 
 def _deviation(values: Sequence[float]) -> float:

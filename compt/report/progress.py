@@ -1,35 +1,48 @@
-"""What a run shows: bars on a terminal, lines where the output is a file, nothing by default."""
+"""Show a run as bars on a terminal, as lines in a file, or not at all."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from compt.planning.planner import ChainPlan, StagePlan
+from compt.planning.plans import ChainPlan, StagePlan
+from compt.registry.registry import short_name
+from compt.report.format import growth_text, metric_text, plain_console
+from compt.report.growth import GrowthReport
+from compt.report.plan_table import plan_table, plan_text
+from compt.report.record import StageRecord
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+SHOWN_METRICS = 3
+"""How many of a stage's metrics are printed when it is done."""
 
 
 class Progress(Protocol):
-    """Told of every step of a chain."""
+    """Told of every step of a run."""
 
     def plan(self, plan: ChainPlan) -> None:
-        """The plan, before anything is trained."""
+        """Take the plan, before anything is trained.
+
+        A second plan begins another run.
+        """
 
     def stage_start(self, plan: StagePlan) -> None:
-        """A stage begins or goes on."""
+        """Take the stage that begins or goes on."""
 
     def learning(self, calls: int, loss: float) -> None:
-        """A grower that learns has asked for the loss so many times."""
+        """Take how often a grower that learns has asked for the loss, and the loss."""
 
-    def grown(self, growth: Mapping[str, Any]) -> None:
-        """The stage's first weights were grown, now or before it was interrupted."""
+    def grown(self, growth: GrowthReport) -> None:
+        """Take how the stage's first weights were grown, now or before it was interrupted."""
 
     def report(self, iteration: int, iters: int, loss: float) -> None:
-        """The iteration that is done; the loss is NaN where there is none yet."""
+        """Take the iteration that is done, with a loss of NaN where there is none yet."""
 
-    def stage_done(self, manifest: Mapping[str, Any]) -> None:
-        """A stage is finished, now or in an earlier run."""
+    def stage_done(self, record: StageRecord) -> None:
+        """Take the record of a finished stage, of this run or an earlier one."""
 
 
 class Silent:
@@ -50,28 +63,40 @@ class Silent:
     def learning(self, calls: int, loss: float) -> None:
         """Ignore."""
 
-    def grown(self, growth: Mapping[str, Any]) -> None:
+    def grown(self, growth: GrowthReport) -> None:
         """Ignore."""
 
     def report(self, iteration: int, iters: int, loss: float) -> None:
         """Ignore."""
 
-    def stage_done(self, manifest: Mapping[str, Any]) -> None:
+    def stage_done(self, record: StageRecord) -> None:
         """Ignore."""
 
 
 class Terminal:
-    """Bars for the chain (in FLOPs) and the stage on a terminal, about ten lines a stage
-    elsewhere.
-    """
+    """Bars for the chain (in FLOPs) and the stage, or ten lines a stage where no terminal is."""
 
     def __init__(self) -> None:
+        self.console = plain_console()
+        self.bars = self._new_bars()
+        self.tasks: dict[str, Any] = {}
+        self.chain: ChainPlan | None = None
+        self.stage: StagePlan | None = None
+        self.first = (0.0, 0)
+        """When the stage began or went on, and at which iteration."""
+        self.tenths = -1
+        """How many tenths of the stage have a line."""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.bars.stop()
+
+    def _new_bars(self) -> Bars:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from compt.report.format import plain_console
-
-        self.console = plain_console()
-        self.bars = Progress(
+        return Progress(
             TextColumn("{task.description:<12}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
@@ -81,22 +106,11 @@ class Terminal:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.tasks: dict[str, Any] = {}
-        self.chain: ChainPlan | None = None
-        self.stage: StagePlan | None = None
-        self.begun = (0.0, 0)
-        self.shown = -1
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.bars.stop()
 
     def plan(self, plan: ChainPlan) -> None:
-        """Print the table of the plan."""
-        from compt.report.format import plan_table, plan_text
-
+        """Print the table of the plan, below whatever an earlier run has left."""
+        self.bars.stop()
+        self.bars, self.tasks = self._new_bars(), {}
         self.chain = plan
         self.console.print(plan_table(plan))
         self.console.print(plan_text(plan))
@@ -104,34 +118,28 @@ class Terminal:
     def stage_start(self, plan: StagePlan) -> None:
         """Add or reset the bars."""
         assert self.chain is not None
-        self.stage, self.shown = plan, -1
+        self.stage, self.tenths = plan, -1
         if not self.tasks:
             self.tasks["chain"] = self.bars.add_task("chain", total=self.chain.flops, detail="")
             self.tasks["stage"] = self.bars.add_task("stage", total=plan.iters, detail="")
             self.bars.start()
         self.bars.reset(self.tasks["stage"], total=plan.iters, description=plan.name, detail="")
-        grown = (
-            f"grown by {plan.grower}, transfer {plan.transfer or 'none'}"
-            if plan.grower
-            else "from scratch"
-        )
-        self.console.print(
-            f"[bold]{plan.name}[/bold]: {plan.iters:,} iterations of {plan.batch_size}, {grown}"
-        )
+        start = f"{plan.iters:,} iterations of {plan.batch_size}, {_origin(plan)}"
+        self.console.print(f"[bold]{plan.name}[/bold]: {start}")
 
     def report(self, iteration: int, iters: int, loss: float) -> None:
         """Move the bars, or print a line at every tenth of the stage."""
         assert self.chain is not None and self.stage is not None
         detail = _detail(iteration, iters, loss)
-        before = sum(s.flops for s in self.chain.stages[: self.stage.index])
+        done = sum(stage.flops for stage in self.chain.stages[: self.stage.index])
         self.bars.update(self.tasks["stage"], completed=iteration, detail=detail)
         self.bars.update(
             self.tasks["chain"],
-            completed=before + self.stage.flops_until(iteration),
+            completed=done + self.stage.flops_until(iteration),
             detail=f"stage {self.stage.index + 1}/{len(self.chain.stages)}",
         )
         if math.isnan(loss):
-            self.begun = (time.perf_counter(), iteration)
+            self.first = (time.perf_counter(), iteration)
         if self._tenth(iteration, iters):
             self.console.print(f"  {detail}{self._left(iteration, iters)}")
 
@@ -145,41 +153,43 @@ class Terminal:
             self.console.print(f"  {detail}")
 
     def _tenth(self, done: int, total: int) -> bool:
-        """Whether another tenth is done, for outputs that are no terminal."""
+        """Return whether another tenth is done, for outputs that are no terminal."""
         tenth = 10 * done // max(1, total)
-        if self.console.is_terminal or tenth <= self.shown:
+        if self.console.is_terminal or tenth <= self.tenths:
             return False
-        self.shown = tenth
+        self.tenths = tenth
         return True
 
     def _left(self, iteration: int, iters: int) -> str:
-        start, first = self.begun
+        start, first = self.first
         if iteration <= first or iteration == iters:
             return ""
         seconds = (time.perf_counter() - start) / (iteration - first) * (iters - iteration)
         return f"  {int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
-    def grown(self, growth: Mapping[str, Any]) -> None:
-        """Print what growing kept."""
-        from compt.report.format import growth_text
-
-        self.shown = -1
+    def grown(self, growth: GrowthReport) -> None:
+        """Print whether growing kept the function."""
+        self.tenths = -1
         self.console.print(f"  growth {growth_text(growth)}")
 
-    def stage_done(self, manifest: Mapping[str, Any]) -> None:
-        """Print the stage's first held-out figures."""
-        from compt.report.format import figure_text
-
-        if broken := manifest.get("broken_samples"):
+    def stage_done(self, record: StageRecord) -> None:
+        """Print the stage's first held-out metrics."""
+        if record.broken_samples:
             self.console.print(
-                f"  training samples that could not be read: {broken}; others took their place"
+                f"  training samples that could not be read: {record.broken_samples}; "
+                "others took their place"
             )
-        if stopped := manifest.get("stopped"):
-            self.console.print(f"  {stopped}")
-        figures = ", ".join(
-            f"{k} {figure_text(v)}" for k, v in list(manifest["metrics"].items())[:3]
-        )
-        self.console.print(f"  {manifest['name']} done in {manifest['seconds']:.0f} s: {figures}")
+        if record.stopped:
+            self.console.print(f"  {record.stopped}")
+        shown = list(record.metrics.items())[:SHOWN_METRICS]
+        metrics = ", ".join(f"{name} {metric_text(metric)}" for name, metric in shown)
+        self.console.print(f"  {record.name} done in {record.seconds:.0f} s: {metrics}")
+
+
+def _origin(plan: StagePlan) -> str:
+    if not plan.grower:
+        return "from scratch"
+    return f"grown by {short_name(plan.grower)}, transfer {short_name(plan.transfer or 'none')}"
 
 
 def _detail(done: int, total: int, loss: float) -> str:

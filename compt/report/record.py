@@ -1,75 +1,209 @@
-"""The record of a finished stage, from which reports are made."""
+"""The record of a finished stage, manifest.json, from which reports are made."""
 
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+from compt.files import FORMAT, read_record, write_json
+from compt.registry.registry import short_name
+from compt.report.growth import GrowthRecord, GrowthReport
+from compt.report.metrics import CurvePoint, Metrics, MetricValue, read_metrics
+from compt.report.state import Mode
 
-from compt.files import FORMAT, read_json
-from compt.planning.plans import StagePlan
-from compt.training.runner import StageResult
-from compt.workdir import WorkDir
+if TYPE_CHECKING:
+    from compt.planning.plans import StagePlan
+
+ADVICE = "Restore the file from a copy, or remove it and train the stage again with --resume."
 
 
-def manifest(work: WorkDir, plan: StagePlan, result: StageResult, digest: str) -> dict[str, Any]:
-    """What is known of a finished stage: what it was, cost and reached, as JSON types."""
-    folder = work.stages[plan.index]
-    grown = read_json(folder.growth)
-    seconds = grown.get("seconds", 0.0)
-    learned = ((grown["growth"] or {}).get("objective") or {"calls": 0})["calls"]
-    plan = replace(
-        plan,
-        growth_iters=learned,
-        iters=result.iters,
-        samples=result.iters * plan.batch_size,
-        teacher_iters=min(plan.teacher_iters, result.iters),
-    )
-    curve = [
-        {
-            **point,
-            "samples": point["iter"] * plan.batch_size,
-            "flops": plan.flops_until(point["iter"]),
-            "seconds": seconds + point["seconds"],
+@dataclass(frozen=True)
+class Flops:
+    """What a stage computed, where a multiply-add counts as 2."""
+
+    total: float
+    """Of the stage, with learned growth and the teacher passes that ran."""
+    student_per_sample: float = 0.0
+    """Forward and backward."""
+    teacher_per_sample: float = 0.0
+    """Forward; 0 without a teacher."""
+    growth: float = 0.0
+    """Of learned growth."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The file of a stage's weights, which the next stage grows from."""
+
+    file: str
+    """Its name in the stage's folder."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a finished stage was, cost and reached."""
+
+    name: str
+    """Of the member."""
+    index: int
+    mode: Mode
+    paradigm: str
+    """Its short name, as those of grower and transfer."""
+    grower: str | None
+    """None where nothing is grown."""
+    transfer: str | None
+    """None where no teacher is run."""
+    params: int
+    samples: int
+    """That were trained on, over all processes."""
+    iters: int
+    batch_size: int
+    """Samples an iteration, over all processes."""
+    flops: Flops
+    seconds: float
+    """Of growth and training; evaluations are not counted."""
+    growth_seconds: float = 0.0
+    broken_samples: int = 0
+    """Training samples that could not be read, and were replaced by others."""
+    stopped: str = ""
+    """Why the stage ended before its budget was spent, '' where it did not."""
+    metrics: Metrics = field(default_factory=dict)
+    """At the end of the stage."""
+    main_metric: str | None = None
+    """The one that reports compare, None where nothing was measured."""
+    curve: tuple[CurvePoint, ...] = ()
+    """By iteration, the last point at the end of the stage."""
+    growth: GrowthReport | None = None
+    weights: WeightsFile | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """See :func:`environment`."""
+
+    @property
+    def main(self) -> MetricValue | None:
+        """The main metric, None where nothing finite was measured."""
+        metric = self.metrics.get(self.main_metric or "")
+        return metric if metric and metric.value is not None else None
+
+    @classmethod
+    def of_stage(
+        cls,
+        plan: StagePlan,
+        *,
+        mode: Mode,
+        paradigm: str,
+        iters: int,
+        seconds: float,
+        curve: Iterable[Mapping[str, Any]],
+        broken_samples: int,
+        stopped: str,
+        growth: GrowthRecord,
+        weights: WeightsFile,
+    ) -> StageRecord:
+        """Return the record of a stage that has just been trained.
+
+        Args:
+            plan: of the stage, which may have ended sooner.
+            paradigm: its name in the config.
+            iters: that were trained.
+            curve: evaluations in order, as ``iter``, ``seconds`` and ``metrics``; each metric is a
+                dict with ``value``, ``chance`` and ``higher_is_better``.
+            stopped: why the stage ended before its budget was spent, '' where it did not.
+        """
+        ran = _as_it_ran(plan, iters, growth.calls)
+        points = tuple(_point(ran, evaluation, growth.seconds) for evaluation in curve)
+        metrics = points[-1].metrics if points else {}
+        return cls(
+            name=ran.name,
+            index=ran.index,
+            mode=mode,
+            paradigm=short_name(paradigm),
+            grower=_short(ran.grower),
+            transfer=_short(ran.transfer),
+            params=ran.params,
+            samples=ran.samples,
+            iters=ran.iters,
+            batch_size=ran.batch_size,
+            flops=Flops(ran.flops, ran.student_flops, ran.teacher_flops, ran.growth_flops),
+            seconds=growth.seconds + seconds,
+            growth_seconds=growth.seconds,
+            broken_samples=broken_samples,
+            stopped=stopped,
+            metrics=metrics,
+            main_metric=next(iter(metrics), None),
+            curve=points,
+            growth=growth.report,
+            weights=weights,
+            environment=environment(),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON types."""
+        return {
+            "format": FORMAT,
+            **asdict(self),
+            "curve": [point.to_json() for point in self.curve],
+            "growth": None if self.growth is None else self.growth.to_json(),
         }
-        for point in result.curve
-    ]
-    metrics = curve[-1]["metrics"] if curve else {}
-    return {
-        "format": FORMAT,
-        "name": plan.name,
-        "index": plan.index,
-        "mode": work.mode,
-        "paradigm": work.config.paradigm["type"],
-        "grower": plan.grower,
-        "transfer": plan.transfer,
-        "params": plan.params,
-        "samples": plan.samples,
-        "iters": plan.iters,
-        "batch_size": plan.batch_size,
-        "flops": {
-            "student_per_sample": plan.student_flops,
-            "teacher_per_sample": plan.teacher_flops,
-            "growth": plan.growth_flops,
-            "total": plan.flops,
-        },
-        "seconds": seconds + result.seconds,
-        "growth_seconds": seconds,
-        "broken_samples": result.broken,
-        "stopped": result.stopped,
-        "metrics": metrics,
-        "main_metric": next(iter(metrics), None),
-        "curve": curve,
-        "growth": grown["growth"],
-        "weights": {"file": folder.weights.name, "sha256": digest},
-        "environment": environment(),
-    }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> StageRecord:
+        """Read a record from JSON types, of this compt or an older one.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing or of another type.
+        """
+        metrics, weights = read_metrics(content["metrics"]), content.get("weights")
+        growth, flops = content.get("growth"), content["flops"]
+        return cls(
+            name=str(content["name"]),
+            index=int(content["index"]),
+            mode=content["mode"],
+            paradigm=content["paradigm"],
+            grower=content.get("grower"),
+            transfer=content.get("transfer"),
+            params=int(content["params"]),
+            samples=int(content["samples"]),
+            iters=int(content["iters"]),
+            batch_size=int(content["batch_size"]),
+            flops=Flops(**{name: float(value) for name, value in flops.items()}),
+            seconds=float(content["seconds"]),
+            growth_seconds=float(content.get("growth_seconds", 0.0)),
+            broken_samples=int(content.get("broken_samples", 0)),
+            stopped=content.get("stopped", ""),
+            metrics=metrics,
+            main_metric=content.get("main_metric") or next(iter(metrics), None),
+            curve=_curve(content),
+            growth=None if growth is None else GrowthReport.from_json(growth),
+            weights=None if weights is None else WeightsFile(**weights),
+            environment=dict(content.get("environment") or {}),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write manifest.json, atomically.
+
+        Raises:
+            TrainingError: the file cannot be written.
+        """
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> StageRecord:
+        """Read manifest.json.
+
+        Raises:
+            WorkDirError: the file is damaged or of another format.
+        """
+        return read_record(path, cls.from_json, ADVICE)
 
 
 def environment() -> dict[str, str]:
-    """What a figure was measured on."""
+    """Return what a metric was measured on, as versions, machine and device."""
+    import torch  # not above: a report opens without it
+
     device = (
         torch.cuda.get_device_name()
         if torch.cuda.is_available()
@@ -81,3 +215,40 @@ def environment() -> dict[str, str]:
         "machine": platform.machine(),
         "device": device,
     }
+
+
+def _short(name: str | None) -> str | None:
+    return None if name is None else short_name(name)
+
+
+def _as_it_ran(plan: StagePlan, iters: int, growth_calls: int) -> StagePlan:
+    """Return the plan with the iterations, teacher passes and growth that really were."""
+    return replace(
+        plan,
+        growth_iters=growth_calls,
+        iters=iters,
+        samples=iters * plan.batch_size,
+        teacher_iters=min(plan.teacher_iters, iters),
+    )
+
+
+def _point(plan: StagePlan, evaluation: Mapping[str, Any], growth_seconds: float) -> CurvePoint:
+    """Return an evaluation with what the stage had cost until then."""
+    iteration = evaluation["iter"]
+    return CurvePoint(
+        iteration=iteration,
+        samples=iteration * plan.batch_size,
+        flops=plan.flops_until(iteration),
+        seconds=growth_seconds + evaluation["seconds"],
+        metrics=read_metrics(evaluation["metrics"]),
+    )
+
+
+def _curve(content: Mapping[str, Any]) -> tuple[CurvePoint, ...]:
+    """Return a record's points in order, the end alone where no others were measured."""
+    if points := content.get("curve"):
+        return tuple(sorted(map(CurvePoint.from_json, points), key=lambda p: p.iteration))
+    if not content["metrics"]:
+        return ()
+    end = {**content, "iter": content["iters"], "flops": content["flops"]["total"]}
+    return (CurvePoint.from_json(end),)

@@ -1,13 +1,14 @@
-"""What a report says in the terminal: tables, then sentences on what they leave open."""
+"""Show a report in the terminal, as tables and sentences on what they leave open."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from compt.report.format import duration, figure_text, quantity, times
+from compt.report.format import duration, metric_text, quantity, times
+from compt.report.metrics import MetricValue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,60 +19,128 @@ if TYPE_CHECKING:
     from compt.report.results import MemberResult, RunResult
 
 CHARGES = (
-    "FLOP alone: the whole budget of the member trained alone. Equal after: the chain's own stage up to",
-    "its first measurement at or beyond that member's final figure. Before it: all stages it builds on.",
+    "FLOP alone: the whole budget of the member trained alone. "
+    "Equal after: the chain's own stage up to",
+    "its first measurement at or beyond that member's final metric. "
+    "Before it: all stages it builds on.",
     "Saved: how many times less the own stage took; in all: with the stages before it charged too.",
-    "Each figure is of one run: no spread is known.",
+    "Each metric is of one run: no spread is known.",
 )
 """How the table of a comparison counts."""
 
 
+@dataclass(frozen=True)
+class _Column:
+    header: str
+    cells: tuple[str, ...]
+    is_text: bool = False
+    """Text stands left, numbers right."""
+
+    @property
+    def width(self) -> int:
+        return max(map(len, (self.header, *self.cells))) + 2
+
+
+@dataclass(frozen=True)
+class _CostRow:
+    """One member of a run, finished or not."""
+
+    run: RunResult
+    name: str
+    member: MemberResult | None
+    """None while it is not finished."""
+
+
 def tables(report: Report, width: int = 100) -> list[Table]:
-    """One row a member with its costs and main figure; then, for each run, one row a figure."""
-    return [
-        _cost_table(report),
-        *(table for run in report.runs for table in _figure_tables(run, width)),
-    ]
+    """Return the costs of all runs, one row a member, then each run's metrics, one row a metric."""
+    result = [_cost_table(report)]
+    for run in report.runs:
+        result += _metric_tables(run, width)
+    return result
 
 
 def _cost_table(report: Report) -> Table:
-    rows: list[tuple[RunResult, MemberResult | str]] = []
-    for run in report.runs:
-        rows += [(run, member) for member in run.members]
-        rows += [(run, name) for name in run.unfinished]
-    columns = [_Column("member", tuple(m if isinstance(m, str) else m.name for _, m in rows))]
+    rows = [row for run in report.runs for row in _cost_rows(run)]
+    columns = [
+        _column("member", (row.name for row in rows), is_text=True),
+        _column("params", (_params(row) for row in rows)),
+        _column("samples", (_samples(row) for row in rows)),
+        _column("compute", (_compute(row) for row in rows)),
+        _column("share", (_share(row) for row in rows)),
+        _column("time", (_time(row) for row in rows)),
+        _column("grower (exact)", (_grower(row) for row in rows), is_text=True),
+        *_main_metric_columns(rows),
+    ]
     if len(report.runs) > 1:
-        columns.insert(0, _Column("run", tuple(run.label for run, _ in rows)))
-    facts = [_cost_cells(run, member) for run, member in rows]
-    columns += [_Column(header, tuple(row[header] for row in facts)) for header in facts[0]]
-    for name in dict.fromkeys(
-        m.main_metric for _, m in rows if not isinstance(m, str) and m.main_metric
-    ):
-        cells = tuple(
-            "" if isinstance(m, str) else figure_text(m.metrics.get(name)) for _, m in rows
-        )
-        columns.append(_Column(name, cells))
-    ends = [i for i in range(1, len(rows)) if rows[i][0] is not rows[i - 1][0]]
+        columns.insert(0, _column("run", (row.run.label for row in rows), is_text=True))
+    ends = [i for i in range(1, len(rows)) if rows[i].run is not rows[i - 1].run]
     return _table(columns, ends)
 
 
-def _figure_tables(run: RunResult, width: int) -> list[Table]:
-    """All held-out figures of a run: one row a figure, chance beside it, as many members as fit
-    into ``width``.
+def _cost_rows(run: RunResult) -> list[_CostRow]:
+    finished = [_CostRow(run, member.name, member) for member in run.members]
+    return finished + [_CostRow(run, name, None) for name in run.unfinished]
+
+
+def _params(row: _CostRow) -> str:
+    return "" if row.member is None else quantity(row.member.record.params)
+
+
+def _samples(row: _CostRow) -> str:
+    return "" if row.member is None else quantity(row.member.record.samples)
+
+
+def _compute(row: _CostRow) -> str:
+    return "" if row.member is None else quantity(row.member.flops, "FLOP")
+
+
+def _share(row: _CostRow) -> str:
+    if row.member is None:
+        return ""
+    return f"{100 * row.member.flops / (row.run.flops or 1):.0f} %"
+
+
+def _time(row: _CostRow) -> str:
+    """Write the time, in whose place an unfinished member says so."""
+    if row.member is None:
+        return row.run.unfinished[row.name]
+    return duration(row.member.record.seconds)
+
+
+def _grower(row: _CostRow) -> str:
+    if row.member is None:
+        return ""
+    if not row.member.grower:
+        return "-"
+    return f"{row.member.grower} ({'yes' if row.member.exact else 'no'})"
+
+
+def _main_metric_columns(rows: Sequence[_CostRow]) -> list[_Column]:
+    """Return one column for every metric that is some member's main one."""
+    members = [row.member for row in rows if row.member is not None]
+    names = dict.fromkeys(m.record.main_metric for m in members if m.record.main_metric)
+    return [_column(name, (_metric(row, name) for row in rows)) for name in names]
+
+
+def _metric(row: _CostRow, name: str) -> str:
+    return "" if row.member is None else metric_text(row.member.record.metrics.get(name))
+
+
+def _metric_tables(run: RunResult, width: int) -> list[Table]:
+    """Return all held-out metrics of a run, one row a metric, chance beside it.
+
+    Each table has as many members as fit into ``width``.
     """
-    first = {
-        name: metric for member in reversed(run.members) for name, metric in member.metrics.items()
-    }
-    names = list(dict.fromkeys(name for member in run.members for name in member.metrics))
+    names = list(dict.fromkeys(name for member in run.members for name in member.record.metrics))
     if len(names) < 2:  # the costs have it
         return []
-    chances = tuple(_short(first[name]["chance"], first[name]["chance"]) for name in names)
-    key = [_Column(f"held out, {run.label}", tuple(names)), _Column("chance", chances)]
+    key = [
+        _column(f"held out, {run.label}", names, is_text=True),
+        _column("chance", (_chance(run, name) for name in names)),
+    ]
     packed = [list(key)]
     for member in run.members:
-        column = _Column(
-            member.name, tuple(_short_figure(member.metrics.get(name)) for name in names)
-        )
+        column = _column(member.name, (_value(member, name) for name in names))
         if len(packed[-1]) > len(key) and sum(c.width for c in (*packed[-1], column)) > width:
             packed.append(list(key))
         packed[-1].append(column)
@@ -80,61 +149,99 @@ def _figure_tables(run: RunResult, width: int) -> list[Table]:
     return [_table(columns, ends) for columns in packed]
 
 
+def _chance(run: RunResult, name: str) -> str:
+    """Write a metric's chance level as its values are written."""
+    metric = next(m.record.metrics[name] for m in run.members if name in m.record.metrics)
+    return _number(metric.chance, metric.chance)
+
+
+def _value(member: MemberResult, name: str) -> str:
+    return metric_text(member.record.metrics.get(name), with_chance=False)
+
+
+def _number(value: float | None, chance: float | None) -> str:
+    metric = None if value is None else MetricValue(value, chance)
+    return metric_text(metric, with_chance=False)
+
+
 def comparison_table(comparison: Comparison) -> Table:
-    """One row a member: the chain's final figure against individual training, and the compute to
-    equal it.
-    """
+    """Return one row a member, its final metrics beside the compute to equal training alone."""
+    rows = [_comparison_cells(member) for member in comparison.members]
     costs = ("FLOP alone", "equal after", "before it", "saved", "in all")
     headers = ("member", comparison.individual, comparison.chain, "verdict", *costs)
-    rows: list[tuple[str, ...]] = []
-    for m in comparison.members:
-        if m.individual is None or m.chain is None or m.individual_flops is None:
-            rows.append((m.name, "", "", "", "", m.status, "", "", ""))
-            continue
-        figures = (_short(value, m.chance) for value in (m.individual, m.chain))
-        reached = m.status if m.reached_flops is None else quantity(m.reached_flops)
-        spent = (quantity(m.individual_flops), reached, quantity(m.ancestor_flops or 0))
-        saved = (times(m.acceleration), times(m.acceleration_with_ancestors))
-        rows.append((m.name, *figures, m.verdict or "", *spent, *saved))
-    return _table([_Column(h, tuple(row[i] for row in rows)) for i, h in enumerate(headers)], [])
+    columns = [
+        _column(header, (row[i] for row in rows), is_text=header in ("member", "verdict"))
+        for i, header in enumerate(headers)
+    ]
+    return _table(columns, [])
+
+
+def _comparison_cells(m: MemberComparison) -> tuple[str, ...]:
+    if m.individual is None or m.chain is None or m.individual_flops is None:
+        return (m.name, "", "", "", "", m.status, "", "", "")
+    return (
+        m.name,
+        _number(m.individual, m.chance),
+        _number(m.chain, m.chance),
+        m.verdict or "",
+        quantity(m.individual_flops),
+        m.status if m.reached_flops is None else quantity(m.reached_flops),
+        quantity(m.ancestor_flops or 0),
+        times(m.acceleration),
+        times(m.acceleration_with_ancestors),
+    )
 
 
 def sentences(report: Report) -> Iterator[str]:
-    """What the tables leave open: where the runs are, how compute is charged, what is not
-    compared.
+    """Yield what the tables leave open.
+
+    Where the runs are, how compute is charged, and what is not compared.
     """
     for run in report.runs:
-        yield f"{run.label}: {run.path} ({quantity(run.flops, 'FLOP')}, {duration(run.seconds)} of training)"
-    for c in report.comparisons:
-        yield family_text(c)
-        yield from (f"'{m.name}' is not compared: {m.reason}." for m in c.members if m.reason)
-        early = {
-            m.name: m
-            for m in c.members
-            if (m.individual_first_flops or 0) < (m.individual_flops or 0)
-        }
-        fair = [
-            f"{n} {times(_charged_alike(m))}" for n, m in early.items() if m.individual_first_flops
-        ]
-        if fair:
-            yield f"Had their final figure alone before the end; saved up to there: {', '.join(fair)}."
+        costs = f"{quantity(run.flops, 'FLOP')}, {duration(run.seconds)} of training"
+        yield f"{run.label}: {run.path} ({costs})"
+    for comparison in report.comparisons:
+        yield family_text(comparison)
+        for member in comparison.members:
+            if member.reason:
+                yield f"'{member.name}' is not compared: {member.reason}."
+        if early := _charged_alike(comparison):
+            names = ", ".join(early)
+            yield f"Had their final metric alone before the end; saved up to there: {names}."
     if report.comparisons:
         yield from CHARGES
     yield from report.notes
 
 
-def family_text(c: Comparison) -> str:
-    """The acceleration of the whole family in one sentence."""
-    if c.acceleration is not None:
-        full, first = times(c.acceleration_full), times(c.acceleration)
-        what = (
-            f"acceleration of the family {full} as it ran, {first} with each stage only until then"
+def family_text(comparison: Comparison) -> str:
+    """Return the acceleration of the whole family in one sentence."""
+    label = comparison.chain
+    if comparison.acceleration is not None:
+        full, first = times(comparison.acceleration_full), times(comparison.acceleration)
+        return (
+            f"{label}: every member reaches the one trained alone; acceleration of the family "
+            f"{full} as it ran, {first} with each stage only until then."
         )
-        return f"{c.chain}: every member reaches the one trained alone; {what}."
-    unknown = tuple(m.name for m in c.members if m.status not in ("reached", "missed"))
-    causes = {"missed": c.missed, "unknown": unknown}
+    members = comparison.members
+    unknown = tuple(m.name for m in members if m.status not in ("reached", "missed"))
+    causes = {"missed": comparison.missed, "unknown": unknown}
     why = "; ".join(f"{cause}: {', '.join(names)}" for cause, names in causes.items() if names)
-    return f"{c.chain}: no figure for the whole family ({why or 'no compute was needed'})."
+    return f"{label}: no acceleration of the whole family ({why or 'no compute was needed'})."
+
+
+def _charged_alike(comparison: Comparison) -> list[str]:
+    """Return the members that were as good alone before their end, with what is saved up to there.
+
+    Both sides are charged to their first measurement of the metric, so that a plateau alone does
+    not pass for an acceleration.
+    """
+    saved = []
+    for member in comparison.members:
+        first, whole = member.individual_first_flops, member.individual_flops
+        if first and whole and first < whole:
+            reached = member.reached_flops
+            saved.append(f"{member.name} {times(first / reached if reached else None)}")
+    return saved
 
 
 def show(report: Report, paths: Sequence[Path], *, as_json: bool) -> None:
@@ -146,9 +253,9 @@ def show(report: Report, paths: Sequence[Path], *, as_json: bool) -> None:
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     width = console.width if console.is_terminal else 100
-    console.width = (
-        1000  # a table is as wide as its columns; a narrower terminal wraps rather than cuts
-    )
+    # rich cuts the cells of a table that is wider than the console; a narrow terminal that
+    # wraps the lines loses nothing.
+    console.width = 1000
     for table in (*tables(report, max(80, width)), *map(comparison_table, report.comparisons)):
         console.print(table)
         console.print()
@@ -156,68 +263,19 @@ def show(report: Report, paths: Sequence[Path], *, as_json: bool) -> None:
         console.print(line)
 
 
-@dataclass(frozen=True)
-class _Column:
-    header: str
-    cells: tuple[str, ...]
-
-    @property
-    def width(self) -> int:
-        return max(map(len, (self.header, *self.cells))) + 2
-
-    @property
-    def left(self) -> bool:
-        """Whether it is text, which stands left."""
-        return self.header.startswith(("run", "member", "grower", "verdict", "held out"))
-
-
-def _cost_cells(run: RunResult, member: MemberResult | str) -> dict[str, str]:
-    """What a stage is and costs, by column; an unfinished one says so in the place of its time."""
-    if isinstance(member, str):
-        state = run.unfinished[member]
-        return {
-            "params": "",
-            "samples": "",
-            "compute": "",
-            "share": "",
-            "time": state,
-            "grower (exact)": "",
-        }
-    return {
-        "params": quantity(member.params),
-        "samples": quantity(member.samples),
-        "compute": quantity(member.flops, "FLOP"),
-        "share": f"{100 * member.flops / (run.flops or 1):.0f} %",
-        "time": duration(member.seconds),
-        "grower (exact)": f"{member.grower} ({'yes' if member.exact else 'no'})"
-        if member.grower
-        else "-",
-    }
-
-
-def _short(value: float | None, chance: float | None) -> str:
-    return _short_figure({"value": value, "chance": chance} if value is not None else None)
-
-
-def _short_figure(metric: Mapping[str, Any] | None) -> str:
-    """A figure without its chance level."""
-    return figure_text(metric).partition(" (")[0]
+def _column(header: str, cells: Iterable[str], *, is_text: bool = False) -> _Column:
+    return _Column(header, tuple(cells), is_text)
 
 
 def _table(columns: Sequence[_Column], section_ends: Sequence[int]) -> Table:
-    """A rich table whose first text columns stand left, numbers right; a rule after each run."""
+    """Return a rich table with a rule after each of some rows, counted from 1."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
-        table.add_column(column.header, justify="left" if column.left else "right", no_wrap=True)
+        justify = "left" if column.is_text else "right"
+        table.add_column(column.header, justify=justify, no_wrap=True)
     for index, row in enumerate(zip(*(column.cells for column in columns), strict=True)):
         table.add_row(*row, end_section=index + 1 in section_ends)
     return table
-
-
-def _charged_alike(m: MemberComparison) -> float | None:
-    """What the own stage saved with both sides charged to their first measurement of the figure."""
-    first, reached = m.individual_first_flops, m.reached_flops
-    return first / reached if first and reached else None

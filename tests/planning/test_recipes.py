@@ -17,7 +17,7 @@ import compt
 from compt.config import load_config
 from compt.errors import ConfigError
 from compt.registry import PARADIGMS
-from compt.report.format import plan_table, plan_text
+from compt.report.plan_table import plan_table, plan_text
 from tests.planning.conftest import BOTH, FORWARD, little_memory
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper"

@@ -1,5 +1,6 @@
-"""Chains whose grown members have learning rates of their own and go on from their source's
-optimizer state.
+"""Train chains whose grown members have learning rates of their own.
+
+They also go on from their source's optimizer state.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def until(stage: str, folder: Path, config: Mapping[str, Any], **options: Any) -
         patch.setattr(
             chain,
             "run_stage",
-            lambda c, report: die() if c.work_dir.endswith(stage) else run(c, report),
+            lambda c, on_progress: die() if c.work_dir.endswith(stage) else run(c, on_progress),
         )
         with pytest.raises(Died):
             train(folder, config, **options)
@@ -83,10 +84,10 @@ def hooks(work: Path) -> list[list[str]]:
     ]
 
 
-def same(one: Path, other: Path, stage: str, *names: str) -> bool:
+def same(work: Path, other: Path, stage: str, *names: str) -> bool:
     """Whether a stage has the same bytes in both: of its weights, or of these files."""
     return all(
-        (one / stage / name).read_bytes() == (other / stage / name).read_bytes()
+        (work / stage / name).read_bytes() == (other / stage / name).read_bytes()
         for name in names or ("weights.safetensors",)
     )
 
@@ -126,18 +127,16 @@ def test_only_grown_members_have_another_rate(grown, plain):
 
 
 def test_the_files_are_those_that_are_needed(grown, plain):
-    new, after, before = "new.safetensors", "optimizer.safetensors", "grown_optimizer.safetensors"
-    assert files(grown) == [{after}, {new, after, before}, {new, before}]
+    new, ended, began = "new.safetensors", "optimizer.safetensors", "grown_optimizer.safetensors"
+    assert files(grown) == [{ended}, {new, ended, began}, {new, began}]
     assert files(plain) == [set()] * 3
 
 
 def test_alone_a_member_is_trained_as_without_the_options(plain, tmp_path):
     work = train(tmp_path, GROWN, individual=True)
     assert rates(work) == [1e-3] * 3
-    assert hooks(work) == files(work) == [[]] * 3 or (hooks(work), files(work)) == (
-        [[]] * 3,
-        [set()] * 3,
-    )
+    assert hooks(work) == [[]] * 3
+    assert files(work) == [set()] * 3
     assert (work / "01_a" / "weights.safetensors").read_bytes() == (
         plain / "01_a" / "weights.safetensors"
     ).read_bytes()
@@ -149,17 +148,18 @@ def test_the_first_member_is_trained_as_ever_and_the_others_are_not(grown, plain
 
 
 def test_a_relative_rate_is_the_rate(toy, tmp_path):
-    """As if the member had been given it, to the bit; new_lr_mult is none of its own where it is
-    the same.
+    """As if the member had been given it, to the bit.
+
+    A new_lr_mult that is the same is no rate of its own.
     """
     del toy["chain"][2]
     toy["chain"][1]["optim_wrapper"] = dict(optimizer=dict(lr=5e-4))
-    given = train(tmp_path / "given", toy)
+    absolute = train(tmp_path / "absolute", toy)
     del toy["chain"][1]["optim_wrapper"]
     toy["chain"][1]["grown"] = dict(lr_mult=0.5, new_lr_mult=0.5)
     relative = train(tmp_path / "relative", toy)
-    assert rates(relative) == rates(given) == [1e-3, 5e-4]
-    assert same(given, relative, "02_b")
+    assert rates(relative) == rates(absolute) == [1e-3, 5e-4]
+    assert same(absolute, relative, "02_b")
     assert files(relative) == [set()] * 2
 
 
@@ -172,35 +172,34 @@ def test_new_entries_are_those_of_the_stages_grower_and_learn_apart(plain, toy, 
     assert masks.keys() == expected.keys()
     assert all(torch.equal(masks[name], expected[name]) for name in masks)
     assert files(work) == [set(), {"new.safetensors"}]
-    before, after, usual = (
-        weights(work, "02_b", "grown"),
-        weights(work, "02_b"),
-        weights(plain, "02_b"),
-    )
+    began, ended = weights(work, "02_b", "grown"), weights(work, "02_b")
+    usual = weights(plain, "02_b")
     for name, mask in masks.items():
-        assert torch.allclose(after[name][mask], before[name][mask], rtol=0, atol=1e-7), name
-        assert not mask.any() or not torch.allclose(
-            usual[name][mask], before[name][mask], rtol=0, atol=1e-5
-        ), name
-        assert mask.all() or not torch.allclose(
-            after[name][~mask], before[name][~mask], rtol=0, atol=1e-5
-        ), name
+        new_began, old_began = began[name][mask], began[name][~mask]
+        new_ended, old_ended = ended[name][mask], ended[name][~mask]
+        assert torch.allclose(new_ended, new_began, rtol=0, atol=1e-7), name
+        if mask.any():
+            usual_ended = usual[name][mask]
+            assert not torch.allclose(usual_ended, new_began, rtol=0, atol=1e-5), name
+        if not mask.all():
+            assert not torch.allclose(old_ended, old_began, rtol=0, atol=1e-5), name
     assert sum(mask.sum() for mask in masks.values()) > 100
 
 
 def test_the_state_is_grown_with_the_weights_and_goes_on(grown):
-    """AdamW has taken 8 steps with the first member, and 8 more with the second, whose new block
-    began anew.
+    """AdamW has taken 8 steps with the first member, and 8 more with the second.
+
+    The second member's new block began anew.
     """
     first, second = weights(grown, "01_a", "optimizer"), weights(grown, "02_b", "optimizer")
-    begun = weights(grown, "02_b", "grown_optimizer")
+    began = weights(grown, "02_b", "grown_optimizer")
     expected = grow_state(*pair(grown, seed=1), "lossless", first, seed=1)
-    assert initial_weights.keys() == expected.keys()
-    assert all(torch.equal(begun[key], expected[key]) for key in begun)
+    assert began.keys() == expected.keys()
+    assert all(torch.equal(began[key], expected[key]) for key in began)
     third = weights(grown, "03_c", "grown_optimizer")
     for state, taken in (
         (first, {"0": 8}),
-        (initial_weights, {"0": 8}),
+        (began, {"0": 8}),
         (second, {"0": 16, "1": 8}),
         (third, {"0": 16, "2": 8}),  # block 1 is a new copy of block 0, and block 2 was block 1
     ):
@@ -216,8 +215,9 @@ def test_the_state_is_grown_with_the_weights_and_goes_on(grown):
 
 
 def test_the_first_step_already_knows_the_momentum(toy, tmp_path):
-    """At a rate of nearly zero the gradients are those of a run without it: what is left of it is
-    0.9^n of it.
+    """At a rate of nearly zero the gradients are those of a run without it.
+
+    After n steps 0.9^n of the momentum is left.
     """
     toy["optim_wrapper"] = dict(optimizer=dict(type="SGD", lr=1e-9, momentum=0.9, fused=False))
     toy["chain"][1]["iters"] = 4
@@ -225,13 +225,11 @@ def test_the_first_step_already_knows_the_momentum(toy, tmp_path):
     without = until("03_c", tmp_path / "without", toy)
     toy["chain"][1]["grown"] = dict(optimizer_state=True)
     work = until("03_c", tmp_path / "with", toy)
-    after, before = "optimizer.safetensors", "grown_optimizer.safetensors"
-    assert files(without) == [set(), {after}, {before}]
-    assert files(work) == [{after}, {before, after}, {before}]
-    began, ended, other = (
-        weights(folder, "02_b", name)
-        for folder, name in ((work, "grown_optimizer"), (work, "optimizer"), (without, "optimizer"))
-    )
+    end_file, begin_file = "optimizer.safetensors", "grown_optimizer.safetensors"
+    assert files(without) == [set(), {end_file}, {begin_file}]
+    assert files(work) == [{end_file}, {begin_file, end_file}, {begin_file}]
+    began, ended = weights(work, "02_b", "grown_optimizer"), weights(work, "02_b", "optimizer")
+    other = weights(without, "02_b", "optimizer")
     assert (
         ended.keys()
         == other.keys()
@@ -257,12 +255,14 @@ def test_other_hooks_are_kept(toy, tmp_path):
     toy |= dict(custom_hooks=[dict(type="EMAHook")], grown=dict(new_lr_mult=2.0))
     config = compt.config.load_config(toy)
     plan = compt.plan(config).stages[1]
-    given = chain.stage_config(
-        config, config.stages[1], plan, tmp_path, init=None, teacher=None, grown=True
+    grown, fresh = (
+        chain.stage_config(
+            config, config.stages[1], plan, tmp_path, init=None, teacher=None, grown=is_grown
+        )
+        for is_grown in (True, False)
     )
-    assert [hook["type"] for hook in given.custom_hooks] == ["EMAHook", "ComptGrownHook"]
-    given = chain.stage_config(config, config.stages[1], plan, tmp_path, init=None, teacher=None)
-    assert [hook["type"] for hook in given.custom_hooks] == ["EMAHook"]
+    assert [hook["type"] for hook in grown.custom_hooks] == ["EMAHook", "ComptGrownHook"]
+    assert [hook["type"] for hook in fresh.custom_hooks] == ["EMAHook"]
 
 
 def test_a_member_that_is_given_is_not_grown(plain, toy, tmp_path):
@@ -330,7 +330,9 @@ def calling(module: ModuleType, name: str) -> Callable[[pytest.MonkeyPatch], Non
         pytest.param(calling(initial_weights, "grow_state"), id="between masks and state"),
         pytest.param(calling(initial_weights, "save_weights"), id="between state and weights"),
         pytest.param(calling(chain, "save_tensors"), id="before the first stage's state"),
-        pytest.param(calling(chain, "manifest"), id="before the first stage's manifest"),
+        pytest.param(
+            calling(chain.StageRecord, "of_stage"), id="before the first stage's manifest"
+        ),
     ],
 )
 def test_an_interrupted_chain_goes_on_alike(arm, grown, tmp_path, monkeypatch):
@@ -348,8 +350,9 @@ def test_an_interrupted_chain_goes_on_alike(arm, grown, tmp_path, monkeypatch):
 
 
 def test_a_killed_chain_ends_the_same(tmp_path):
-    """All in processes of their own: how many threads this one has differs by machine, and with it
-    the last bit.
+    """All in processes of their own.
+
+    How many threads this one has differs by machine, and with it the last bit.
     """
     whole, work = tmp_path / "whole", tmp_path / "work"
     for point, folder, code, *options in (

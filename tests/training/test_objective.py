@@ -1,5 +1,6 @@
-"""Growers that learn: the objective is the stage's own loss, changes nothing, and its cost is
-planned and charged.
+"""Give growers an objective to learn from.
+
+It is the stage's own loss, changes nothing, and its cost is planned and charged.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from compt.errors import GrowthError
 from compt.interfaces import Member
 from compt.planning.planner import plan
 from compt.registry import PARADIGMS
-from compt.report.format import plan_text
+from compt.report.plan_table import plan_text
 from compt.testing.toy import Toy, ToyNet
 from compt.training.objective import StageObjective
 from compt.training.runner import stage_config
@@ -52,14 +53,14 @@ def test_it_is_the_loss_and_the_gradients_of_the_stage(toy, performance):
     toy["chain"][1]["model"]["dropout"] = 0.0
     config = runner_config(toy, **performance)
     model = target(config)
-    given = parameters(model)
-    objective = StageObjective(config, model, calls=3)
+    params = parameters(model)
+    objective = StageObjective(config, model, num_calls=3)
     batches = iter(objective._loader(objective._build()))
     stage = StageModel(**{k: v for k, v in config.model.items() if k != "type"})
     stage.student.load_state_dict(model.state_dict())
     for step in range(3):
-        loss = objective(given)
-        gradients = torch.autograd.grad(loss, list(given.values()))
+        loss = objective(params)
+        gradients = torch.autograd.grad(loss, list(params.values()))
         stage.iteration = step
         stage.zero_grad()
         expected = stage(**stage.data_preprocessor(next(batches), True), mode="loss")["loss"]
@@ -77,10 +78,10 @@ def test_parameters_that_are_not_given_keep_their_values(toy):
     toy["chain"][1]["model"]["dropout"] = 0.0
     config = runner_config(toy)
     model = target(config)
-    one, other = StageObjective(config, model, calls=1), StageObjective(config, model, calls=1)
-    assert one({}).item() == other(parameters(model)).item()
+    objective, other = (StageObjective(config, model, num_calls=1) for _ in range(2))
+    assert objective({}).item() == other(parameters(model)).item()
     with pytest.raises(GrowthError, match=r"lacks: \['head.nothing'\]"):
-        one({"head.nothing": torch.zeros(1)})
+        objective({"head.nothing": torch.zeros(1)})
 
 
 class Counting(nn.Module):
@@ -99,11 +100,11 @@ def test_the_target_and_its_buffers_stay_as_they_are(toy, monkeypatch):
     monkeypatch.setattr(Toy, "build_model", lambda self, member: Counting(**member.model))
     config = runner_config_without_layout(toy)
     model = target(config)
-    before = copy.deepcopy(model.state_dict())
-    objective = StageObjective(config, model, calls=2)
+    unchanged = copy.deepcopy(model.state_dict())
+    objective = StageObjective(config, model, num_calls=2)
     losses = {objective({}).item() for _ in range(2)}
     assert len(losses) == 2, "each call has a batch of its own"
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(torch.equal(unchanged[name], value) for name, value in model.state_dict().items())
 
 
 def runner_config_without_layout(toy) -> Config:
@@ -154,21 +155,20 @@ def test_the_same_seed_learns_the_same_weights_with_dropout(learned, tmp_path):
 
 
 def test_the_plan_charges_what_a_grower_announces(toy):
-    before = plan({**toy, "grower": dict(type="leading_block")})
-    after = plan({**toy, "grower": dict(type="learner", steps=5)})
-    for one, other in zip(before.stages, after.stages, strict=True):
-        assert other.flops - one.flops == pytest.approx(
-            5 * 32 * one.student_flops if one.index else 0
-        )
-    assert after.flops == sum(stage.flops for stage in after.stages)
-    assert "growing 'b' with learner learns on 5 batches" in plan_text(after)
-    assert "learns on" not in plan_text(before)
+    free = plan({**toy, "grower": dict(type="leading_block")})
+    learning = plan({**toy, "grower": dict(type="learner", steps=5)})
+    for free_stage, stage in zip(free.stages, learning.stages, strict=True):
+        growth_flops = 5 * 32 * stage.student_flops if stage.index else 0
+        assert stage.flops - free_stage.flops == pytest.approx(growth_flops)
+    assert learning.flops == sum(stage.flops for stage in learning.stages)
+    assert "growing 'b' with learner learns on 5 batches" in plan_text(learning)
+    assert "learns on" not in plan_text(free)
     alone = plan({**toy, "grower": dict(type="learner", steps=5)}, individual=True)
     assert all(stage.growth_iters == 0 for stage in alone.stages)
 
 
 SCRIPT = '''
-"""Loss and gradients of an objective, of a whole batch in one process or of its half in each of two."""
+"""Save an objective's loss and gradients, of a whole batch or of each process's half of it."""
 import os
 import sys
 
@@ -190,11 +190,12 @@ torch.manual_seed(0)
 model = ToyNet(16, 2, dropout=0.0)
 params = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
 if sys.argv[1] == "silent":
-    StageObjective(config, model, calls=0)(params)
-loss = StageObjective(config, model, calls=1)(params)
+    StageObjective(config, model, num_calls=0)(params)
+loss = StageObjective(config, model, num_calls=1)(params)
 loss.backward()
 gradients = {name: p.grad for name, p in params.items()}
-torch.save({"loss": loss.detach(), "gradients": gradients}, f"{sys.argv[1]}_{os.environ.get('RANK', 'alone')}.pt")
+process = os.environ.get("RANK", "alone")
+torch.save({"loss": loss.detach(), "gradients": gradients}, f"{sys.argv[1]}_{process}.pt")
 if world > 1:  # else a thread of gloo may abort the exit
     torch.distributed.destroy_process_group()
 '''
@@ -204,8 +205,8 @@ def test_two_processes_learn_from_both_batches_alike(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     alone = python("script.py", "step", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
-    both = two_processes("script.py", "step", cwd=tmp_path)
-    assert both.returncode == 0, both.stderr
+    shared = two_processes("script.py", "step", cwd=tmp_path)
+    assert shared.returncode == 0, shared.stderr
     whole, first, second = (
         torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1")
     )
@@ -220,7 +221,7 @@ def test_two_processes_learn_from_both_batches_alike(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_grower_that_announces_nothing_is_told_to_where_there_are_two_processes(tmp_path):
+def test_a_grower_that_announces_nothing_is_refused_where_there_are_two_processes(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     result = two_processes("script.py", "silent", cwd=tmp_path)
     assert "Set `objective_calls` in the grower" in result.stderr
@@ -236,9 +237,5 @@ def test_a_chain_over_two_processes_grows_once_from_both(tmp_path):
     result = two_processes(*command, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     for stage in ("02_b", "03_c"):
-        assert (
-            json.loads((tmp_path / "work" / stage / "manifest.json").read_text())["growth"][
-                "objective"
-            ]["calls"]
-            == 4
-        )
+        manifest = json.loads((tmp_path / "work" / stage / "manifest.json").read_text())
+        assert manifest["growth"]["objective"]["calls"] == 4

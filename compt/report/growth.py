@@ -1,0 +1,105 @@
+"""The record of how a stage got its first weights, growth.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compt.files import FORMAT, read_record, write_json
+
+ADVICE = "Restore the file from a copy, or use another --work-dir."
+
+
+@dataclass(frozen=True)
+class LearnedGrowth:
+    """What a grower that learns asked of its objective, and the loss it had for it."""
+
+    calls: int
+    first_loss: float
+    """Mean of the first tenth of the calls."""
+    last_loss: float
+    """Mean of the last tenth."""
+
+
+@dataclass(frozen=True)
+class GrowthReport:
+    """What a grower made of a source and a target, without the tensors."""
+
+    grower: str
+    function_preserving: bool
+    reason: str = ""
+    """Why the function was not kept, '' where it was."""
+    error: float | None = None
+    """Largest relative difference of the outputs, None where it was not measured."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many tensors of the target have each status."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """The status of every tensor of the target, by name."""
+    dropped: tuple[str, ...] = ()
+    """Tensors of the source that were not used."""
+    objective: LearnedGrowth | None = None
+    """None for a grower that did not ask for the loss."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON types."""
+        content = asdict(self)
+        if self.objective is None:
+            del content["objective"]
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> GrowthReport:
+        """Read a report from JSON types, or from ``Growth.to_dict()`` and the grower's name."""
+        objective = content.get("objective")
+        return cls(
+            grower=str(content.get("grower", "")),
+            function_preserving=bool(content["function_preserving"]),
+            reason=content.get("reason", ""),
+            error=content.get("error"),
+            counts=dict(content.get("counts", {})),
+            params=dict(content.get("params", {})),
+            dropped=tuple(content.get("dropped", ())),
+            objective=None if objective is None else LearnedGrowth(**objective),
+        )
+
+
+@dataclass(frozen=True)
+class GrowthRecord:
+    """The content of growth.json, which is written once a stage has its first weights."""
+
+    report: GrowthReport | None
+    """None where nothing was grown."""
+    seconds: float = 0.0
+    """How long it took to make the weights."""
+
+    @property
+    def calls(self) -> int:
+        """How often the grower asked for the loss, each time at the cost of a training step."""
+        learned = self.report and self.report.objective
+        return learned.calls if learned else 0
+
+    def write(self, path: Path) -> None:
+        """Write growth.json, atomically.
+
+        Raises:
+            TrainingError: the file cannot be written.
+        """
+        growth = None if self.report is None else self.report.to_json()
+        write_json(path, {"format": FORMAT, "growth": growth, "seconds": self.seconds})
+
+    @classmethod
+    def read(cls, path: Path) -> GrowthRecord:
+        """Read growth.json.
+
+        Raises:
+            WorkDirError: the file is damaged or of another format.
+        """
+        return read_record(path, cls._from_json, ADVICE)
+
+    @classmethod
+    def _from_json(cls, content: Mapping[str, Any]) -> GrowthRecord:
+        growth = content["growth"]
+        report = None if growth is None else GrowthReport.from_json(growth)
+        return cls(report, float(content.get("seconds", 0.0)))
