@@ -1,4 +1,4 @@
-"""Errors of compt: every message says what is wrong, where, and what to do."""
+"""Say in every error what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ class ComptError(Exception):
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
         self.what, self.where, self.do = what, where, do
-        super().__init__(
-            "\n".join(
-                part for part in (what, where and f"  where: {where}", do and f"  do: {do}") if part
-            )
-        )
+        lines = [what, where and f"  where: {where}", do and f"  do: {do}"]
+        super().__init__("\n".join(filter(None, lines)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Go from one process to another."""
+        """Return how the error goes from one process to another."""
+        # An exception is pickled with what its own constructor had, which is the message, and
+        # would lose where and do.
         return partial(type(self), where=self.where, do=self.do), (self.what,)
 
     @property
@@ -43,14 +42,14 @@ class ComptError(Exception):
 
 
 def some(faults: Sequence[str], most: int = 4) -> str:
-    """The first few of many faults, in one clause."""
+    """Return the first few of many faults, in one clause."""
     more = f", and {len(faults) - most} more" if len(faults) > most else ""
     return f"{'; '.join(faults[:most])}{more}"
 
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Say where, in errors that do not say it themselves."""
+    """Say where in errors that do not say it themselves."""
     try:
         yield
     except ComptError as error:
@@ -89,7 +88,7 @@ class DataError(ComptError):
 
 
 class TrainingError(ComptError):
-    """A stage that had to stop: a loss that is not finite, an interruption."""
+    """A stage that had to stop, as over a loss that is not finite or an interruption."""
 
 
 class DivergedError(TrainingError):
@@ -124,10 +123,11 @@ class Faults:
 
 
 def did_you_mean(name: Any, options: Iterable[str], cutoff: float = 0.6) -> str:
-    """A sentence with the nearest of some names, after a space; nothing where none is near."""
+    """Return a sentence with the nearest of some names, '' where none is near.
+
+    It begins with a space, to stand behind another.
+    """
     folded = {str(option).lower(): option for option in options}
-    near = [
-        f"'{folded[match]}'"
-        for match in get_close_matches(str(name).lower(), folded, cutoff=cutoff)
-    ]
+    matches = get_close_matches(str(name).lower(), folded, cutoff=cutoff)
+    near = [f"'{folded[match]}'" for match in matches]
     return f" Did you mean {' or '.join(near)}?" if near else ""

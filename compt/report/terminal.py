@@ -274,8 +274,7 @@ def _table(columns: Sequence[_Column], section_ends: Sequence[int]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
-        justify = "left" if column.is_text else "right"
-        table.add_column(column.header, justify=justify, no_wrap=True)
+        table.add_column(column.header, justify="left" if column.is_text else "right", no_wrap=True)
     for index, row in enumerate(zip(*(column.cells for column in columns), strict=True)):
         table.add_row(*row, end_section=index + 1 in section_ends)
     return table
