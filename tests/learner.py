@@ -1,4 +1,4 @@
-"""A grower that learns, for tests: the leading block, then a few steps on the stage's own data."""
+"""A grower that learns, for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from compt.growers.leading_block import LeadingBlock
 
 @compt.GROWERS.register_module(name="learner", force=True)
 class Learner(LeadingBlock):
-    """``steps`` steps of AdamW on every grown tensor; ``announced`` is what it says of it."""
+    """Grows the leading block, then learns every tensor on the stage's own data.
+
+    ``steps`` steps of AdamW; ``announced`` is how many it announces, None the truth.
+    """
 
     def __init__(self, *, steps: int = 4, announced: int | None = None) -> None:
         super().__init__()

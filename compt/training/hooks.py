@@ -1,6 +1,4 @@
-"""mmengine hooks of a stage: logging that does not wait for the device, and progress for whoever
-watches.
-"""
+"""mmengine hooks of a stage: logs that do not wait for the device, and progress."""
 
 from __future__ import annotations
 
@@ -12,14 +10,20 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-HISTORY = 1000
-Report = Callable[[int, int, float], None]
+MAX_HISTORY = 1000
+"""Values that a log keeps of what is noted every iteration."""
+ProgressCallback = Callable[[int, int, float], None]
+"""Called with the iterations that are done, those of the stage, and the loss.
+
+The loss is NaN where there is none yet.
+"""
 
 
 @HOOKS.register_module(name="ComptRuntimeInfoHook")
 class IntervalRuntimeInfoHook(RuntimeInfoHook):
-    """mmengine's RuntimeInfoHook, reading losses from the device only every ``interval``
-    iterations.
+    """mmengine's RuntimeInfoHook, reading losses only every ``interval`` iterations.
+
+    Reading one waits until the device has finished the iteration.
     """
 
     def __init__(self, interval: int = 10) -> None:
@@ -27,12 +31,13 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        """Keep short histories of what is noted every iteration: each note copies all of its
-        history.
-        """
+        """Keep short histories of what is noted every iteration."""
         super().before_train(runner)
+        # A note copies the whole history. At mmengine's own length, a million values, a
+        # long stage would spend ever more time on them.
         for name in (*runner.optim_wrapper.get_lr(), "time", "data_time"):
-            runner.message_hub.log_scalars[f"train/{name}"] = HistoryBuffer(max_length=HISTORY)
+            history = HistoryBuffer(max_length=MAX_HISTORY)
+            runner.message_hub.log_scalars[f"train/{name}"] = history
 
     def after_train_iter(
         self,
@@ -41,20 +46,21 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Pass the losses on at the interval."""
-        if (runner.iter + 1) % self.interval == 0 or runner.iter + 1 == runner.max_iters:
+        """Pass the losses on at the interval, and at the last iteration."""
+        num_done = runner.iter + 1
+        if num_done % self.interval == 0 or num_done == runner.max_iters:
             super().after_train_iter(runner, batch_idx, data_batch, outputs)
 
 
 class ProgressHook(Hook):
-    """Tell a callback (iteration, iterations, loss) at intervals."""
+    """Calls back at intervals, with how far the stage is and its loss."""
 
-    def __init__(self, report: Report, interval: int) -> None:
-        self.report, self.interval = report, interval
+    def __init__(self, on_progress: ProgressCallback, interval: int) -> None:
+        self.on_progress, self.interval = on_progress, interval
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Tell where a resumed stage starts."""
-        self.report(runner.iter, runner.max_iters, float("nan"))
+        """Call back with where the stage starts, which is not 0 where it is resumed."""
+        self.on_progress(runner.iter, runner.max_iters, float("nan"))
 
     def after_train_iter(
         self,
@@ -63,7 +69,8 @@ class ProgressHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Report every interval, and the last iteration."""
-        done = runner.iter + 1
-        if outputs is not None and (done % self.interval == 0 or done == runner.max_iters):
-            self.report(done, runner.max_iters, float(outputs["loss"]))
+        """Call back at the interval, and at the last iteration."""
+        num_done = runner.iter + 1
+        due = num_done % self.interval == 0 or num_done == runner.max_iters
+        if due and outputs is not None:
+            self.on_progress(num_done, runner.max_iters, float(outputs["loss"]))

@@ -1,5 +1,6 @@
-"""Batches that depend on the seed and the iteration alone, so that a resumed stage sees the same
-ones.
+"""Batches that depend on the seed and the iteration alone.
+
+A resumed stage sees the batches that it would have seen.
 """
 
 from __future__ import annotations
@@ -10,26 +11,45 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.registry import DATASETS
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler
 
 from compt.errors import ConfigError
-from compt.interfaces import Batch
+from compt.interfaces import Batch, Paradigm
 
 Collate = Callable[[Sequence[Any]], Batch]
-OURS = ("dataset", "sampler", "collate_fn")
+OWN_KEYS = ("dataset", "sampler", "collate_fn")
 """Keys of an mmengine dataloader config that compt fills itself."""
 
 
-def loader_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a dataloader config goes to torch's DataLoader."""
-    return {key: value for key, value in given.items() if key not in OURS}
+def loader_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a dataloader config goes to torch's DataLoader."""
+    return {key: value for key, value in config.items() if key not in OWN_KEYS}
+
+
+def open_dataset(paradigm: Paradigm, config: Mapping[str, Any], split: str) -> Dataset:
+    """Open the data set that a dataloader config names, else the paradigm's own."""
+    dataset = config.get("dataset")
+    return DATASETS.build(dataset) if dataset is not None else paradigm.build_dataset(split)
 
 
 class EndlessBatches(Sampler[list[Any]]):
-    """Index batches of iterations ``start``, ``start + 1``, ...: each epoch a new permutation, no
-    short batch.
+    """Index batches of iterations ``start``, ``start + 1``, ... for ever.
 
-    The first entry of each batch is a seed for the samples' own randomness.
+    Each epoch is a new permutation, and its last batch is dropped if it is short. The first
+    entry of each batch is a seed for the samples' own randomness: it travels with the indices
+    because the worker that reads the batch does not know the iteration.
+
+    Args:
+        length: samples in the data set.
+        batch_size: samples a process and iteration.
+        seed: of the order and the samples' randomness.
+        start: the first iteration, 0-based.
+        rank: the process, of ``world_size``; each gets batches of its own.
+        world_size: number of processes.
+
+    Raises:
+        ConfigError: an epoch has not one batch.
     """
 
     def __init__(
@@ -54,35 +74,33 @@ class EndlessBatches(Sampler[list[Any]]):
         self.seed, self.start, self.rank = seed, start, rank
         if len(self.batches) == 0:
             raise ConfigError(
-                f"A batch of {batch_size} x {world_size} process(es) does not fit the {length} training samples.",
+                f"A batch of {batch_size} x {world_size} process(es) does not fit the {length} "
+                "training samples.",
                 where="train_dataloader.batch_size",
                 do=f"Use at most {length // world_size}.",
             )
 
     def __len__(self) -> int:
-        """Batches in one epoch."""
+        """Return the number of batches in one epoch."""
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        """Yield for ever."""
-        epoch, skip = divmod(self.start, len(self.batches))
+        """Yield batches for ever."""
+        epoch, num_to_skip = divmod(self.start, len(self.batches))
         iteration = self.start
         while True:
             self.order.set_epoch(epoch)
-            for i, indices in enumerate(self.batches):
-                if i >= skip:
-                    yield [step_seed(self.seed, iteration, self.rank), *indices]
+            for index, batch in enumerate(self.batches):
+                if index >= num_to_skip:
+                    yield [step_seed(self.seed, iteration, self.rank), *batch]
                     iteration += 1
-            epoch, skip = epoch + 1, 0
+            epoch, num_to_skip = epoch + 1, 0
 
 
 class SeededFetch(Dataset):
-    """A data set that is read a batch at a time, with the random generators seeded for that batch
-    alone.
+    """A data set that is read a batch at a time, with random generators seeded for that batch.
 
-    The CPU's generators only: samples are made there, and a worker process may not touch the GPU.
-    ``torch.manual_seed`` would seed every kind of device, at a tenth of a millisecond and more each
-    time.
+    The generators are put back afterwards.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -92,14 +110,17 @@ class SeededFetch(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Fetch the samples of a batch; the first index is the seed."""
-        seed, *rest = indices
+        """Fetch the samples of a batch, whose first index is the seed."""
+        seed, *sample_indices = indices
         python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
         random.seed(seed)
         np.random.seed(seed % 2**32)
+        # Not torch.manual_seed, which seeds every kind of device, at a tenth of a millisecond
+        # and more each time. Samples are made on the CPU, and a worker process may not touch
+        # the GPU.
         torch.default_generator.manual_seed(seed)
         try:
-            return [self.dataset[i] for i in rest]
+            return [self.dataset[index] for index in sample_indices]
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
@@ -107,8 +128,9 @@ class SeededFetch(Dataset):
 
 
 def step_seed(seed: int, iteration: int, rank: int = 0) -> int:
-    """One seed per run, iteration and process, well apart from its neighbours."""
-    return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(2, np.uint64)[0] >> 1)
+    """Return a seed of its own for a run, iteration and process, well apart from its neighbours."""
+    state = np.random.SeedSequence([seed, iteration, rank]).generate_state(2, np.uint64)
+    return int(state[0] >> 1)
 
 
 def train_loader(
@@ -122,8 +144,9 @@ def train_loader(
     world_size: int,
     **options: Any,
 ) -> DataLoader:
-    """An endless loader that begins at iteration ``start``; ``options`` go to torch's
-    DataLoader.
+    """Build an endless loader that begins at iteration ``start``.
+
+    ``options`` go to torch's DataLoader.
     """
     batches = EndlessBatches(
         len(dataset),  # type: ignore[arg-type]
@@ -139,14 +162,16 @@ def train_loader(
 def eval_loader(
     dataset: Dataset, collate: Collate, *, batch_size: int, **options: Any
 ) -> DataLoader:
-    """A loader over the whole data set, in order."""
+    """Build a loader over the whole data set, in order."""
     return _loader(dataset, collate, batch_size=batch_size, **options)
 
 
 def _loader(
     dataset: Dataset, collate: Collate, *, num_workers: int = 0, **options: Any
 ) -> DataLoader:
-    generator = torch.Generator().manual_seed(0)  # keeps the loader off the global random state
+    # Without a generator of its own the loader would draw from the global random state
+    # whenever it is iterated.
+    generator = torch.Generator().manual_seed(0)
     options.setdefault("pin_memory", torch.cuda.is_available())
     return DataLoader(
         dataset, collate_fn=collate, num_workers=num_workers, generator=generator, **options

@@ -1,6 +1,4 @@
-"""The loss of a stage's model as a function of its parameters, batch after batch: what growers
-learn from.
-"""
+"""The loss of a stage's model as a function of its parameters, which growers learn from."""
 
 from __future__ import annotations
 
@@ -13,30 +11,34 @@ from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.data import DataLoader
 
 from compt.errors import GrowthError
 from compt.growth.operators import tensors_of
 from compt.interfaces import Batch
-from compt.training.loader import loader_options, step_seed, train_loader
-from compt.training.loops import open_dataset
+from compt.training.loader import loader_options, open_dataset, step_seed, train_loader
 from compt.training.stage import StageModel
 
 ALWAYS_OFF = {"grad_checkpointing": False, "compile": False}
-"""Performance that recompute or trace a model's own parameters, which are not those given here."""
+"""Performance options that recompute or trace a model's own parameters.
+
+Those of an objective are the caller's.
+"""
 
 
 class StageObjective:
-    """The task's loss of a stage with given parameters, on the stage's next training batch.
+    """The task's loss of a stage with any parameters, on the stage's next training batch.
 
-    It has what the stage itself has: data, batch size, masks, precision, number of processes. The
-    order of the samples is another one than the stage will see. The data is opened at the first
-    call.
+    It has what the stage itself has: data, batch size, masks, precision, number of processes.
+    The order of the samples is another one than the stage will see. The data is opened at the
+    first call.
 
     Args:
         config: the stage's Runner config.
-        target: the model whose parameters are given; on the device to run on, and not changed.
-        calls: how many calls the grower has announced.
-        report: called with the number of calls so far and the loss.
+        target: the model whose parameters are replaced; on the device to run on, and not
+            changed.
+        num_calls: how many calls the grower has announced.
+        on_progress: called with the number of calls so far and the loss.
     """
 
     def __init__(
@@ -44,21 +46,24 @@ class StageObjective:
         config: Config,
         target: nn.Module,
         *,
-        calls: int,
-        report: Callable[[int, float], None] | None = None,
+        num_calls: int,
+        on_progress: Callable[[int, float], None] | None = None,
     ) -> None:
-        self.config, self.target, self.announced = config, target, calls
-        self.report = report
+        self.config, self.target, self.num_announced = config, target, num_calls
+        self.on_progress = on_progress
         self.losses: list[float] = []
         self._stage: StageModel | None = None
         self._batches: Iterator[Batch] = iter(())
 
     def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
-        """The loss [], with gradients for ``params``; over several processes the mean of both.
+        """Return the loss [], with gradients for ``params``.
+
+        Over several processes both are the mean. Parameters that are not in ``params`` are
+        the target's.
 
         Raises:
-            GrowthError: unknown names, or calls that were not announced where there are several
-                processes.
+            GrowthError: unknown names, or calls that were not announced where there are
+                several processes.
         """
         stage = self._opened()
         unknown = sorted(set(params) - tensors_of(self.target).keys())
@@ -67,33 +72,37 @@ class StageObjective:
                 f"The grower asked for the loss with tensors that the target lacks: {unknown[:3]}."
             )
         batch = stage.data_preprocessor(next(self._batches), True)
-        buffers = {
-            name: buffer.clone() for name, buffer in self.target.named_buffers()
-        }  # batch norms write theirs
-        given = {
-            f"student.{name}": value for name, value in {**buffers, **_averaged(params)}.items()
-        }
-        loss = functional_call(stage, given, kwargs={**batch, "mode": "loss"})["loss"]
+        # Copies, as batch norms write their buffers while they train.
+        buffers = {name: buffer.clone() for name, buffer in self.target.named_buffers()}
+        tensors = {**buffers, **_averaging_gradients(params)}
+        student_tensors = {f"student.{name}": tensor for name, tensor in tensors.items()}
+        outputs = functional_call(stage, student_tensors, kwargs={**batch, "mode": "loss"})
+        loss = outputs["loss"]
+        # The value is the mean over the processes. The gradient is this process's own: the
+        # parameters average it on its way back.
         loss = _mean(loss.detach()) + (loss - loss.detach())
         stage.iteration += 1
         self.losses.append(loss.item())
-        if self.report is not None:
-            self.report(len(self.losses), self.losses[-1])
+        if self.on_progress is not None:
+            self.on_progress(len(self.losses), self.losses[-1])
         return loss
 
     def summary(self) -> dict[str, Any]:
-        """What was asked of it: calls, and the mean loss of the first and the last tenth of
-        them.
-        """
+        """Return the number of calls, and the mean loss of their first and last tenth."""
         tenth = max(1, len(self.losses) // 10)
-        first, last = (sum(part) / tenth for part in (self.losses[:tenth], self.losses[-tenth:]))
-        return {"calls": len(self.losses), "first_loss": first, "last_loss": last}
+        first, last = self.losses[:tenth], self.losses[-tenth:]
+        return {
+            "calls": len(self.losses),
+            "first_loss": sum(first) / tenth,
+            "last_loss": sum(last) / tenth,
+        }
 
     def _opened(self) -> StageModel:
         if self._stage is None:
-            if get_world_size() > 1 and not self.announced:
+            if get_world_size() > 1 and not self.num_announced:
                 raise GrowthError(
-                    "The grower asks for the loss, and has not announced it, so only one process runs it.",
+                    "The grower asks for the loss, and has not announced it, so only one process "
+                    "runs it.",
                     do="Set `objective_calls` in the grower to how often it asks at most.",
                 )
             self._stage = self._build()
@@ -101,20 +110,18 @@ class StageObjective:
         return self._stage
 
     def _build(self) -> StageModel:
-        """The stage's model around the target, with no second copy of its weights."""
-        options = {
-            k: v
-            for k, v in self.config.model.to_dict().items()
-            if k not in ("type", "init", "teacher")
-        }
+        """Build the stage's model around the target, with no second copy of its weights."""
+        left_out = ("type", "init", "teacher")
+        config = self.config.model.to_dict()
+        options = {key: value for key, value in config.items() if key not in left_out}
         options["performance"] = {**(options.get("performance") or {}), **ALWAYS_OFF}
         with torch.device("meta"):
             stage = StageModel(**options)
         stage.student = self.target
-        stage.max_iters = max(1, self.announced)
+        stage.max_iters = max(1, self.num_announced)
         return stage.to(next(self.target.parameters()).device)
 
-    def _loader(self, stage: StageModel) -> Any:
+    def _loader(self, stage: StageModel) -> DataLoader:
         options = self.config.train_dataloader.to_dict()
         with DefaultScope.overwrite_default_scope(self.config.default_scope):
             dataset = open_dataset(stage.paradigm, options, "train")
@@ -130,7 +137,7 @@ class StageObjective:
 
 
 def _mean(value: Tensor) -> Tensor:
-    """The mean over all processes."""
+    """Return the mean over all processes."""
     value = value.clone()
     if get_world_size() > 1:
         all_reduce(value, op="mean")
@@ -138,7 +145,11 @@ def _mean(value: Tensor) -> Tensor:
 
 
 class _MeanGradients(torch.autograd.Function):
-    """Pass tensors on; give each the mean of all processes' gradients, in one order everywhere."""
+    """Passes tensors on, and gives each the mean of all processes' gradients.
+
+    As one function of all tensors: the processes have to average them in one order, which
+    autograd alone does not promise.
+    """
 
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -149,7 +160,7 @@ class _MeanGradients(torch.autograd.Function):
         return tuple(map(_mean, gradients))
 
 
-def _averaged(params: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _averaging_gradients(params: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if get_world_size() == 1 or not params:
         return params
     return dict(zip(params, _MeanGradients.apply(*params.values()), strict=True))

@@ -1,6 +1,4 @@
-"""The optimizer of a stage: two parameter groups, as the field trains transformers; and what it
-takes over.
-"""
+"""The optimizer of a stage, and what a grown member's takes over from its source's."""
 
 from __future__ import annotations
 
@@ -11,22 +9,25 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from compt.training.stage import stage_model
 from compt.weights import read_state
+
+IMPLEMENTATIONS = {"fused", "foreach", "differentiable"}
+"""Options by which a config chooses how an optimizer of torch computes."""
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name="ComptOptimWrapperConstructor")
 class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Weight decay for matrices, none for gains, biases and scalars: two groups, not one a
-    parameter.
+    """Weight decay for matrices, none for gains, biases and scalars, as is usual.
 
-    With a ``paramwise_cfg`` it is mmengine's own constructor.
+    In two groups, not one a parameter as mmengine builds them. With a ``paramwise_cfg`` it is
+    mmengine's own constructor.
     """
 
     def __call__(self, model: nn.Module) -> Any:
@@ -35,37 +36,38 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return super().__call__(model)
         model = getattr(model, "module", model)
         params = [p for p in model.parameters() if p.requires_grad]
+        matrices = [p for p in params if p.ndim >= 2]
+        vectors = [p for p in params if p.ndim < 2]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in params if p.ndim >= 2]},
-            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+            {"params": matrices},
+            {"params": vectors, "weight_decay": 0.0},
         ]
+        groups = [group for group in groups if group["params"]]
         optimizer = OPTIMIZERS.build(
-            {
-                **_fused(self.optimizer_cfg),
-                **self.optimizer_cfg,
-                "params": [g for g in groups if g["params"]],
-            }
+            {**_fused(self.optimizer_cfg), **self.optimizer_cfg, "params": groups}
         )
         wrapper = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
         return OPTIM_WRAPPERS.build(wrapper, default_args={"optimizer": optimizer})
 
 
 def _fused(config: Mapping[str, Any]) -> dict[str, bool]:
-    """``fused=True`` for an optimizer of torch that has it, if the config does not choose for
-    itself.
+    """Return ``fused=True`` for an optimizer that has it, unless the config chooses for itself.
 
     torch's own default is a loop over the parameters on CPU, several times slower.
     """
-    known = inspect.signature(OPTIMIZERS.get(config["type"])).parameters
-    return (
-        {"fused": True}
-        if "fused" in known and not {"fused", "foreach", "differentiable"} & {*config}
-        else {}
-    )
+    options = inspect.signature(OPTIMIZERS.get(config["type"])).parameters
+    is_default = "fused" in options and not IMPLEMENTATIONS & {*config}
+    return {"fused": True} if is_default else {}
 
 
 def named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """What an optimizer remembers of a model's parameters, by 'key:parameter'."""
+    """Return what an optimizer remembers of a model's parameters, by 'key:parameter'.
+
+    The optimizer may have other parameters too, as a transferer's. torch has the like in
+    :mod:`torch.distributed.checkpoint.state_dict`, but that takes a step with zero gradients
+    where there is no state yet: a member that is not trained would hand on one that counts a
+    step, and to load a state would run the optimizer and its hooks.
+    """
     return {
         f"{key}:{name}": value
         for name, param in model.named_parameters()
@@ -75,31 +77,38 @@ def named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def load_named_state(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Let an optimizer go on from :func:`named_state`; parameters without an entry start anew."""
-    known: dict[str, dict[str, Tensor]] = {}
+    """Let an optimizer go on from :func:`named_state`.
+
+    Parameters without an entry start anew. Learning rates and other options stay the
+    optimizer's own.
+    """
+    by_name: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         kind, _, name = key.partition(":")
-        known.setdefault(name, {})[kind] = value
+        by_name.setdefault(name, {})[kind] = value
     names = {param: name for name, param in model.named_parameters()}
-    content = optimizer.state_dict()
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    found = {i: known[names[p]] for i, p in enumerate(params) if names.get(p) in known}
-    if any("momentum_buffer" in own for own in found.values()):
-        found = {
-            i: found.get(i) or {"momentum_buffer": torch.zeros_like(p)}
-            for i, p in enumerate(params)
+    by_index = {
+        index: by_name[names[param]]
+        for index, param in enumerate(params)
+        if names.get(param) in by_name
+    }
+    # A fused SGD wants momentum for all of its parameters or for none: a projection of the
+    # transferer, which is in no member, has none yet. Zeros give the same steps, dampening aside.
+    if any("momentum_buffer" in own for own in by_index.values()):
+        by_index = {
+            index: by_index.get(index) or {"momentum_buffer": torch.zeros_like(param)}
+            for index, param in enumerate(params)
         }
-    content["state"] = found
-    optimizer.load_state_dict(content)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": by_index})
 
 
 @HOOKS.register_module(name="ComptGrownHook")
 class GrownHook(Hook):
-    """Let a grown member start with its source's optimizer state, and train its new entries at a
-    rate of their own.
+    """Gives a grown member its source's optimizer state, and new entries a rate of their own.
 
-    The step of a new entry, weight decay included, is scaled: for optimizers that work entry by
-    entry this is another learning rate.
+    The step of a new entry, weight decay included, is scaled: for optimizers that work entry
+    by entry this is another learning rate.
 
     Args:
         state: file of the grown optimizer state; a checkpoint of the stage itself replaces it.
@@ -114,32 +123,33 @@ class GrownHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Load the state, and hook into the optimizer's steps."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        student = stage_model(runner).student
         optimizer = runner.optim_wrapper.optimizer
         if self.state is not None:
-            load_named_state(model.student, optimizer, read_state(Path(self.state)))
+            load_named_state(student, optimizer, read_state(Path(self.state)))
         if self.new is not None:
-            params = dict(model.student.named_parameters())
+            params = dict(student.named_parameters())
             masks = {
-                params[name]: mask
+                params[name]: mask.to(params[name].device)
                 for name, mask in read_state(Path(self.new)).items()
                 if mask.any()
             }
-            scale_steps(optimizer, {p: mask.to(p.device) for p, mask in masks.items()}, self.ratio)
+            scale_steps(optimizer, masks, self.ratio)
 
 
 def scale_steps(optimizer: Optimizer, masks: Mapping[nn.Parameter, Tensor], ratio: float) -> None:
     """Scale every step that an optimizer takes with the entries of these masks."""
-    before: dict[nn.Parameter, Tensor] = {}
+    previous: dict[nn.Parameter, Tensor] = {}
 
     def remember(*_: Any) -> None:
-        before.update({param: param.detach().clone() for param in masks})
+        previous.update({param: param.detach().clone() for param in masks})
 
     def scale(*_: Any) -> None:
         with torch.no_grad():
             for param, mask in masks.items():
-                param.copy_(torch.where(mask, torch.lerp(before[param], param, ratio), param))
-        before.clear()
+                scaled = torch.lerp(previous[param], param, ratio)
+                param.copy_(torch.where(mask, scaled, param))
+        previous.clear()
 
     optimizer.register_step_pre_hook(remember)
     optimizer.register_step_post_hook(scale)

@@ -1,5 +1,6 @@
-"""What makes training cheaper without changing what is trained; works for every paradigm that has
-layouts.
+"""What makes training cheaper without changing what is trained.
+
+It works for every paradigm that has layouts.
 """
 
 from __future__ import annotations
@@ -7,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from types import MethodType
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from compt.config.options import PerformanceOptions
 from compt.growth.axes import describe
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
@@ -29,40 +30,34 @@ ATTENTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Performance:
-    """The performance options of one stage.
+class Performance(PerformanceOptions):
+    """The performance options of one stage, at work.
 
-    ``precision`` 'bf16' runs student, teacher and losses under autocast; weights and optimizer stay
-    float32. ``attention`` is the kernel that scaled_dot_product_attention takes; 'auto' lets torch
-    choose. ``grad_checkpointing`` recomputes each block's activations in the backward pass.
-    ``compile`` is True, or options of torch.compile.
+    Weights and optimizer stay float32 under every precision.
     """
-
-    precision: str = "fp32"
-    attention: str = "auto"
-    grad_checkpointing: bool = False
-    compile: bool | Mapping[str, Any] = False
 
     @contextmanager
     def context(self, device: str) -> Iterator[None]:
-        """Autocast and the attention kernel, on a type of device; what is not switched stays as it
-        is.
+        """Enter autocast and the attention kernel, on a type of device.
+
+        Where an option is at its default nothing is entered: autocast from outside, as by
+        mmengine's AmpOptimWrapper, stays as it is.
         """
         with _autocast(device, PRECISIONS[self.precision]), _kernel(ATTENTIONS[self.attention]):
             yield
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function through torch.compile, where it is on."""
+        """Return the function through torch.compile, where that is on."""
         if self.compile is False:
             return function
-        return torch.compile(
-            function, **(self.compile if isinstance(self.compile, Mapping) else {})
-        )
+        options = self.compile if isinstance(self.compile, Mapping) else {}
+        return torch.compile(function, **options)
 
-    def check(self, device: str) -> None:
-        """Try the attention kernel and the compiler's options, whatever they raise, on a type of
-        device.
+    def try_on(self, device: str) -> None:
+        """Try the compiler's options and the attention kernel on a type of device.
+
+        Raises:
+            Exception: whatever torch raises of them.
         """
         self.compiled(abs)
         if ATTENTIONS[self.attention] is not None:
@@ -71,18 +66,18 @@ class Performance:
                 F.scaled_dot_product_attention(heads, heads, heads)
 
     def prepare(self, model: nn.Module) -> None:
-        """Get ready to train a model: its blocks recompute their activations, and compile as if it
-        were the first.
-        """
+        """Let a model's blocks recompute their activations, and the compiler begin anew."""
         if self.grad_checkpointing:
             for scope in describe(model).depths:
                 for block in model.get_submodule(scope).children():
                     forward = _recomputed(type(block).forward, ATTENTIONS[self.attention])
-                    block.forward = MethodType(
-                        forward, block
-                    )  # a method: copies of the model have their own
+                    # A method, not a closure over the block: a deep copy of the model, as an
+                    # average of weights keeps one, then runs its own blocks.
+                    block.forward = MethodType(forward, block)
         if self.compile is not False:
-            torch.compiler.reset()  # torch compiles a function for eight models, then no more
+            # torch compiles a function for eight models, then no more: the ninth member of a
+            # chain would run uncompiled.
+            torch.compiler.reset()
 
 
 def _autocast(device: str, dtype: torch.dtype | None) -> AbstractContextManager[None]:
@@ -94,11 +89,11 @@ def _kernel(kernel: SDPBackend | None) -> AbstractContextManager[None]:
 
 
 def _recomputed(forward: Callable[..., Any], kernel: SDPBackend | None) -> Callable[..., Any]:
-    """A block's forward that keeps only its input for the backward pass, which knows of no
-    attention kernel.
-    """
+    """Return a block's forward that keeps only its input for the backward pass."""
 
-    def within(*args: Any, **kwargs: Any) -> Any:
+    def with_kernel(*args: Any, **kwargs: Any) -> Any:
+        # The backward pass runs outside of the stage's context. checkpoint() enters autocast
+        # again, but knows of no attention kernel.
         with _kernel(kernel):
             return forward(*args, **kwargs)
 
@@ -106,6 +101,6 @@ def _recomputed(forward: Callable[..., Any], kernel: SDPBackend | None) -> Calla
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(within, *args, use_reentrant=False, **kwargs)
+        return checkpoint(with_kernel, *args, use_reentrant=False, **kwargs)
 
     return run

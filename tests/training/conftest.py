@@ -1,4 +1,4 @@
-"""A stage with a student, a teacher and eight points."""
+"""Build a stage with a student, a teacher and eight points."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ def net(width: int, depth: int, *, dropout: float = 0.0) -> ToyNet:
 
 @pytest.fixture
 def make(tmp_path: Path):
-    """Build a stage: a student of one size, a teacher of another with weights of its own, eight
-    points.
-    """
+    """Build a stage of a student, and of a teacher of another size with its own weights."""
 
     def build(
         student=(16, 1),
@@ -87,7 +85,7 @@ def recorded(stage: StageModel) -> SimpleNamespace:
         seen.outputs.append((model, model.training, outputs))
         return outputs
 
-    stage._run = stage._teach = spy
+    stage._student_forward = stage._teacher_forward = spy
     return seen
 
 

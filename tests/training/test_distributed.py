@@ -1,5 +1,6 @@
-"""Two processes on one machine: the same weights on both, one work folder, and CLIP's loss over
-both batches.
+"""Train over two processes on one machine.
+
+Both end with the same weights and share one work folder, and CLIP's loss is that of both batches.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 STAGES = ("01_a", "02_b", "03_c")
 
 HOOKS = '''
-"""For each process: keep the weights it ends with; get a signal in the middle of a stage if told to."""
+"""Save the weights that each process ends with, and send it a signal if it is the receiver."""
 import os
 import signal
 
@@ -28,7 +29,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from safetensors.torch import save_file
 
-from compt.training.loops import stage_model
+from compt.training.stage import stage_model
 
 
 @HOOKS.register_module(force=True)
@@ -37,16 +38,18 @@ class EachProcess(Hook):
         self.folder = folder
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if os.environ.get("RECEIVER") == str(runner.rank) and runner.work_dir.endswith("02_b") and batch_idx == 4:
+        is_receiver = os.environ.get("RECEIVER") == str(runner.rank)
+        if is_receiver and runner.work_dir.endswith("02_b") and batch_idx == 4:
             os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
 
     def after_train(self, runner):
         stage = os.path.basename(runner.work_dir)
-        save_file(stage_model(runner).student.state_dict(), f"{self.folder}/{stage}_{runner.rank}.safetensors")
+        path = f"{self.folder}/{stage}_{runner.rank}.safetensors"
+        save_file(stage_model(runner).student.state_dict(), path)
 '''
 
 CLIP = '''
-"""One step's loss and gradients, of a whole batch in one process or of its half in each of two."""
+"""Save one step's loss and gradients, of a whole batch or of each process's half of it."""
 import os
 import sys
 
@@ -67,7 +70,7 @@ batch = {
     "image": torch.randint(0, 256, (8, 3, 16, 16), generator=generator, dtype=torch.uint8),
     "text": torch.randint(1, 64, (8, 6), generator=generator),
 }
-model = stage
+model, process = stage, os.environ.get("RANK", "alone")
 if "RANK" in os.environ:
     start("pytorch")
     options = wrapper()["model_wrapper_cfg"]
@@ -78,7 +81,7 @@ if "RANK" in os.environ:
 loss = model(mode="loss", **batch)["loss"]
 loss.backward()
 gradients = {name: p.grad for name, p in stage.student.named_parameters()}
-torch.save({"loss": loss.detach(), "gradients": gradients}, f"{sys.argv[1]}_{os.environ.get('RANK', 'alone')}.pt")
+torch.save({"loss": loss.detach(), "gradients": gradients}, f"{sys.argv[1]}_{process}.pt")
 '''
 
 
@@ -157,13 +160,13 @@ def run(tmp_path_factory) -> Run:
 def test_both_processes_end_with_the_same_weights(run):
     for stage in STAGES:
         first, second = (load_file(run.ends / f"{stage}_{rank}.safetensors") for rank in (0, 1))
-        kept = load_file(run.work / stage / "weights.safetensors")
-        assert first.keys() == second.keys() == kept.keys()
-        for name in kept:
+        saved = load_file(run.work / stage / "weights.safetensors")
+        assert first.keys() == second.keys() == saved.keys()
+        for name in saved:
             assert torch.equal(first[name], second[name]), (
                 f"{stage}: {name} differs between the processes"
             )
-            assert torch.equal(first[name], kept[name]), f"{stage}: {name} is not what was kept"
+            assert torch.equal(first[name], saved[name]), f"{stage}: {name} is not what was saved"
 
 
 def test_both_processes_share_one_work_folder(run):
@@ -188,19 +191,17 @@ def test_only_the_first_process_speaks(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(("name", "kept"), [("SIGKILL", 3), ("SIGTERM", 5)])
+@pytest.mark.parametrize(("name", "saved_iteration"), [("SIGKILL", 3), ("SIGTERM", 5)])
 def test_a_signal_to_one_process_ends_both_and_resuming_gives_the_same_bytes(
-    name, kept, rank, run, tmp_path
+    name, saved_iteration, rank, run, tmp_path
 ):
-    """A process that is killed leaves the checkpoint before; one that is asked to stop makes both
-    save first.
-    """
+    """A killed process leaves the checkpoint before; one asked to stop makes both save first."""
     other = Run(tmp_path)
     ended = other.train(SIGNAL=name, RECEIVER=str(rank))
     assert ended.returncode != 0
     assert (other.work / "01_a" / "manifest.json").is_file()
     saved = sorted(path.name for path in (other.work / "02_b" / "checkpoints").glob("iter_*.pt"))
-    assert saved[-1:] == [f"iter_{kept:08d}.pt"], ended.stderr
+    assert saved[-1:] == [f"iter_{saved_iteration:08d}.pt"], ended.stderr
     resumed = other.train("--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     for stage in STAGES:
@@ -211,8 +212,8 @@ def test_clip_over_two_processes_has_the_loss_and_gradients_of_the_whole_batch(t
     (tmp_path / "clip.py").write_text(CLIP)
     alone = python("clip.py", "step", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
-    both = two_processes("clip.py", "step", cwd=tmp_path)
-    assert both.returncode == 0, both.stderr
+    shared = two_processes("clip.py", "step", cwd=tmp_path)
+    assert shared.returncode == 0, shared.stderr
     whole, first, second = (
         torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1")
     )

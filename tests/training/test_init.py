@@ -1,5 +1,6 @@
-"""``init``: a chain whose first member is given, as other libraries wrote it, and the second grown
-from it.
+"""Train chains with ``init``.
+
+The first member is given, as other libraries wrote it, and the second grown from it.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def weights(run: Path, stage: str, file: str = "weights.safetensors") -> dict[st
     return load_file(run / stage / file)
 
 
-def check_run(run: Path, given: dict[str, torch.Tensor]) -> None:
-    """The first member is what was given; the second began as it, learnt from it, and went on."""
-    kept = weights(run, "01_a")
-    assert kept and all(torch.equal(given[name], kept[name]) for name in kept)
+def check_run(run: Path, checkpoint: dict[str, torch.Tensor]) -> None:
+    """Check a run: the first member is the checkpoint, the second began as it and went on."""
+    saved = weights(run, "01_a")
+    assert saved and all(torch.equal(checkpoint[name], saved[name]) for name in saved)
     first, second = (read_json(run / stage / "manifest.json") for stage in ("01_a", "02_b"))
     assert (first["iters"], first["samples"], first["flops"]["total"], first["growth"]) == (
         0,
@@ -72,14 +73,14 @@ def clip_model(width: int, layers: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory) -> dict[str, Any]:
-    """A clip paradigm on twelve pictures of noise."""
+    """A clip paradigm on twelve images of noise."""
     folder = tmp_path_factory.mktemp("pairs")
     random, lines = np.random.default_rng(0), ["image,caption"]
     for i in range(12):
         Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(
             folder / f"{i}.png"
         )
-        lines.append(f"{i}.png,picture number {i}")
+        lines.append(f"{i}.png,image number {i}")
     (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
     file = str(folder / "pairs.csv")
     return dict(type="clip", data=dict(type="csv", train=file, val=file))
@@ -120,8 +121,8 @@ def test_a_clip_chain_starts_from_what_open_clip_wrote(clip, pairs, tmp_path, in
     with torch.no_grad():
         expected = source(image, text)
         for model in (first, second):
-            for one, other in zip(model(image, text), expected, strict=True):
-                torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+            for output, wanted in zip(model(image, text), expected, strict=True):
+                torch.testing.assert_close(output, wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,9 @@ LARGE = dict(LLAMA, hidden_size=64, intermediate_size=96, num_hidden_layers=2)
 
 @pytest.fixture
 def text(tmp_path, monkeypatch) -> dict[str, Any]:
-    """A causal_lm paradigm on the bytes of a short text; in its folder, as mmengine is slow to
-    print long paths.
+    """A causal_lm paradigm on the bytes of a short text.
+
+    In its folder, as mmengine is slow to print long paths.
     """
     pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""StageModel: the limit on the transfer loss."""
+"""Hold a StageModel's transfer loss below its limit."""
 
 from __future__ import annotations
 

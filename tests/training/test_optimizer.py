@@ -1,4 +1,4 @@
-"""StageModel: what is trained, and what checkpoint and export hold."""
+"""Train a StageModel, and look at what its optimizer, checkpoint and export hold."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_a_checkpoint_brings_the_heads_back(make, batch):
     stage.train_step(batch, optimizer(stage))
     other.load_state_dict(stage.state_dict())
     other.seed = stage.seed
-    one, two = (s.eval()(mode="loss", **batch) for s in (stage, other))
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[k], two[k]) for k in one)
+    losses, restored = (s.eval()(mode="loss", **batch) for s in (stage, other))
+    assert losses.keys() == restored.keys()
+    assert all(torch.equal(losses[name], restored[name]) for name in losses)
 
 
 def test_the_export_is_the_unmodified_student(make, batch, tmp_path):
@@ -49,41 +49,44 @@ def test_the_export_is_the_unmodified_student(make, batch, tmp_path):
 
 
 def test_the_optimizer_has_every_trainable_parameter_once(make):
-    """Matrices decay, gains and biases do not; the head is a matrix; the teacher and what is frozen
-    stay out.
+    """Matrices decay, and gains and biases do not.
+
+    The head is a matrix. The teacher and what is frozen stay out.
     """
     stage = make((16, 2), (8, 1))
     stage.student.embed.requires_grad_(False)
     decayed, plain = optimizer(stage).optimizer.param_groups
     names = {id(p): name for name, p in stage.named_parameters() if p.requires_grad}
-    given = [[names[id(p)] for p in group["params"]] for group in (decayed, plain)]
+    matrix_names, vector_names = (
+        [names[id(p)] for p in group["params"]] for group in (decayed, plain)
+    )
     matrices = {"student.head.weight", "transfer.heads.features.weight"}
     matrices |= {f"student.blocks.{i}.fc{j}.weight" for i in (0, 1) for j in (1, 2)}
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
-    assert sorted(given[0]) == sorted(matrices)
-    assert sorted(given[0] + given[1]) == sorted(names.values())
-    assert not any("embed" in name for name in given[0] + given[1])
+    assert sorted(matrix_names) == sorted(matrices)
+    assert sorted(matrix_names + vector_names) == sorted(names.values())
+    assert not any("embed" in name for name in matrix_names + vector_names)
 
 
 def test_tied_parameters_are_optimised_once(make):
     stage = make(teacher=None)
     stage.student.blocks[0].norm.weight = stage.student.norm.weight
-    given = [id(p) for group in optimizer(stage).optimizer.param_groups for p in group["params"]]
-    assert len(given) == len(set(given)) == len(list(stage.parameters()))
+    groups = optimizer(stage).optimizer.param_groups
+    optimised = [id(param) for group in groups for param in group["params"]]
+    assert len(optimised) == len(set(optimised)) == len(list(stage.parameters()))
 
 
 def test_weight_decay_shrinks_matrices_alone(make):
     """With zero gradients AdamW multiplies by 1 - lr * decay = 0.999."""
     stage = make()
-    before = {name: p.detach().clone() for name, p in stage.named_parameters()}
+    initial = {name: p.detach().clone() for name, p in stage.named_parameters()}
     wrapper = optimizer(stage)
     for p in stage.parameters():
         p.grad = torch.zeros_like(p)
     wrapper.step()
     for name, p in stage.named_parameters():
-        assert torch.allclose(
-            p, before[name] * (0.999 if p.ndim > 1 else 1.0), rtol=1e-6, atol=0
-        ), name
+        expected = initial[name] * (0.999 if p.ndim > 1 else 1.0)
+        assert torch.allclose(p, expected, rtol=1e-6, atol=0), name
 
 
 def test_a_paramwise_config_is_mmengines(make):
@@ -99,6 +102,6 @@ def test_a_paramwise_config_is_mmengines(make):
 
 def test_the_head_is_trained(make, batch):
     stage = make()
-    before = stage.transfer.heads["features"].weight.detach().clone()
+    initial = stage.transfer.heads["features"].weight.detach().clone()
     stage.train_step(batch, optimizer(stage))
-    assert not torch.equal(stage.transfer.heads["features"].weight, before)
+    assert not torch.equal(stage.transfer.heads["features"].weight, initial)

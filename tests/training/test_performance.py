@@ -1,5 +1,6 @@
-"""StageModel: number format, attention kernel and torch.compile change how it is computed, not what
-is kept.
+"""Run a StageModel with performance options.
+
+Number format, attention kernel and torch.compile change how it computes, not what is saved of it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ BF16 = dict(precision="bf16")
 
 
 class Counting:
-    """A backend of torch.compile that runs graphs as they are, and counts how many and how
-    often.
-    """
+    """A backend of torch.compile that runs graphs as they are, and counts them and their calls."""
 
     def __init__(self) -> None:
         self.graphs = self.calls = 0
@@ -91,15 +90,18 @@ def test_weights_gradients_and_optimizer_state_stay_float32(make, batch):
     stage = make(performance=BF16).train()
     wrapper = optimizer(stage)
     stage.train_step(batch, wrapper)
-    state = [value for one in wrapper.optimizer.state.values() for value in one.values()]
-    kept = [*stage.state_dict().values(), *teacher_of(stage).state_dict().values(), *state]
+    state = [value for own in wrapper.optimizer.state.values() for value in own.values()]
+    weights = [*stage.state_dict().values(), *teacher_of(stage).state_dict().values()]
     assert len(state) == 3 * len(list(stage.parameters()))
-    assert {tensor.dtype for tensor in kept} == {torch.float32}
+    assert {tensor.dtype for tensor in (*weights, *state)} == {torch.float32}
     assert {g.dtype for g in gradients(stage, batch).values()} == {torch.float32}
 
 
 def test_bfloat16_is_near_float32_and_not_equal(make, batch):
-    exact, rounded = (make(performance=s)(mode="loss", **batch)["loss"].item() for s in ({}, BF16))
+    exact, rounded = (
+        make(performance=performance)(mode="loss", **batch)["loss"].item()
+        for performance in ({}, BF16)
+    )
     assert rounded == pytest.approx(exact, rel=0.02)
     assert rounded != exact
 
@@ -145,13 +147,13 @@ def test_the_attention_kernel_is_set_for_both_models_and_for_recomputed_blocks(
     make, batch, attention, allowed, recompute
 ):
     stage = make(performance=dict(attention=attention, grad_checkpointing=recompute)).train()
-    found = []
+    seen_kernels = []
     for model in (stage.student, teacher_of(stage)):
-        model.blocks[0].fc1.register_forward_hook(lambda *_: found.append(kernels()))
-    before = kernels()
+        model.blocks[0].fc1.register_forward_hook(lambda *_: seen_kernels.append(kernels()))
+    default = kernels()
     stage(mode="loss", **batch)["loss"].backward()
-    assert found == [allowed or before] * (3 if recompute else 2)
-    assert kernels() == before
+    assert seen_kernels == [allowed or default] * (3 if recompute else 2)
+    assert kernels() == default
 
 
 # torch.compile
@@ -160,25 +162,26 @@ def test_the_attention_kernel_is_set_for_both_models_and_for_recomputed_blocks(
 def test_the_compiled_functions_are_those_that_are_run(make, batch):
     backend = Counting()
     plain, stage = (
-        make((16, 2), (8, 1), performance=s) for s in ({}, dict(compile=dict(backend=backend)))
+        make((16, 2), (8, 1), performance=performance)
+        for performance in ({}, dict(compile=dict(backend=backend)))
     )
     names = set(stage.state_dict())
     assert trained(stage, batch) == trained(plain, batch)
     assert (backend.graphs, backend.calls) == (2, 6), "student and teacher, three times each"
     assert set(stage.state_dict()) == names == set(plain.state_dict())
-    one, two = gradients(stage, batch), gradients(plain, batch)
-    assert all(torch.equal(one[name], two[name]) for name in two)
+    compiled, expected = gradients(stage, batch), gradients(plain, batch)
+    assert all(torch.equal(compiled[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(
-    ("given", "options"), [(True, {}), ({}, {}), (dict(mode="x"), dict(mode="x"))]
+    ("value", "options"), [(True, {}), ({}, {}), (dict(mode="x"), dict(mode="x"))]
 )
-def test_options_of_compile_are_torchs(monkeypatch, given, options):
+def test_options_of_compile_are_torchs(monkeypatch, value, options):
     calls = []
     monkeypatch.setattr(
         torch, "compile", lambda function, **more: calls.append((function, more)) or max
     )
-    assert Performance(compile=given).compiled(min) is max
+    assert Performance(compile=value).compiled(min) is max
     assert calls == [(min, options)]
     assert Performance(compile=False).compiled(min) is min
     assert len(calls) == 1
@@ -194,7 +197,7 @@ def test_every_stage_of_a_long_chain_is_compiled(make, batch):
     assert backend.graphs == 9
 
 
-def test_a_switched_student_exports_as_any_other(make, batch, tmp_path):
+def test_a_student_trained_with_all_options_exports_as_any_other(make, batch, tmp_path):
     performance = dict(
         BF16, grad_checkpointing=True, compile=dict(backend="aot_eager"), attention="math"
     )
@@ -213,6 +216,7 @@ def test_a_switched_student_exports_as_any_other(make, batch, tmp_path):
 def test_the_default_compiler_gives_nearly_the_same_losses(make, batch):
     performance = dict(compile=True, grad_checkpointing=True)
     plain, compiled = (
-        trained(make((16, 2), (8, 1), performance=s), batch, steps=5) for s in ({}, performance)
+        trained(make((16, 2), (8, 1), performance=options), batch, steps=5)
+        for options in ({}, performance)
     )
     assert compiled == pytest.approx(plain, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Recomputed activations: the same losses and gradients, with every block run once more."""
+"""Recompute activations, for the same losses and gradients with every block run once more."""
 
 from __future__ import annotations
 
@@ -96,9 +96,7 @@ def stage(kind: str, **performance: Any) -> StageModel:
 
 
 def blocks(kind: str) -> list[Any]:
-    """The classes of the blocks of a kind of model, found as the blocks whose forward is
-    replaced.
-    """
+    """Return the classes of a model's blocks, which are those whose forward is replaced."""
     return [type(m) for m in stage(kind, grad_checkpointing=True).modules() if "forward" in vars(m)]
 
 
@@ -155,14 +153,15 @@ def test_losses_and_gradients_are_the_same_bit_for_bit(kind, performance):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "clip"], indirect=True)
 def test_dropout_is_really_on(kind):
-    """Else the test above would not see a recomputation that drops other units; CLIP's blocks have
-    none.
+    """Else the test above would not see a recomputation that drops other units.
+
+    CLIP's blocks have no dropout.
     """
     batch = KINDS[kind][2]()
     torch.manual_seed(1)
     model = stage(kind, grad_checkpointing=True).train()
-    one, two = (model(mode="loss", **copy.deepcopy(batch))["loss"].item() for _ in range(2))
-    assert one != two
+    losses = {model(mode="loss", **copy.deepcopy(batch))["loss"].item() for _ in range(2)}
+    assert len(losses) == 2
 
 
 def test_blocks_run_twice_in_training_and_once_without_gradients(kind, calls):
@@ -195,7 +194,7 @@ def test_an_export_of_a_recomputed_model_loads(kind, tmp_path):
 
 
 def test_a_copy_runs_its_own_blocks():
-    """As an average of the weights is kept: a copy whose weights then go their own way."""
+    """An average of the weights is such a copy, whose weights then go their own way."""
     model = ToyNet(8, 2, dropout=0.0)
     Performance(grad_checkpointing=True).prepare(model)
     other = copy.deepcopy(model)
@@ -210,14 +209,14 @@ def test_a_copy_runs_its_own_blocks():
 def test_less_is_kept_for_the_backward_pass():
     """The hidden units, twice as wide as the stream, are not among what autograd saves."""
 
-    def saved(recompute: bool) -> int:
-        kept = []
+    def num_saved(recompute: bool) -> int:
+        sizes = []
         model = ToyNet(16, 4).train()
         Performance(grad_checkpointing=recompute).prepare(model)
         with torch.autograd.graph.saved_tensors_hooks(
-            lambda t: kept.append(t.numel()) or t, lambda t: t
+            lambda t: sizes.append(t.numel()) or t, lambda t: t
         ):
             model(torch.randn(64, 8))
-        return sum(kept)
+        return sum(sizes)
 
-    assert saved(True) < saved(False) / 2
+    assert num_saved(True) < num_saved(False) / 2

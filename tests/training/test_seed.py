@@ -1,4 +1,4 @@
-"""StageModel: what depends on the seed, and what is given."""
+"""Build a StageModel from a seed, or from weights."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def test_fresh_weights_depend_on_the_seed_alone():
     paradigm, member = PARADIGMS.build(dict(type="toy")), Member("a", dict(width=16, depth=2))
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = build_member(paradigm, member, seed=7)
+    model = build_member(paradigm, member, seed=7)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    two, other = (build_member(paradigm, member, seed=seed) for seed in (7, 8))
-    assert all(
-        torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values())
-    )
-    assert not torch.equal(one.embed.weight, other.embed.weight)
+    again, other = (build_member(paradigm, member, seed=seed) for seed in (7, 8))
+    weights, same_weights = model.state_dict(), again.state_dict()
+    assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+    assert not torch.equal(model.embed.weight, other.embed.weight)
 
 
 def test_a_stage_is_built_the_same_under_any_random_state(make):
-    """Student and projection heads; the dropout of trial runs may not disturb the global state
-    either.
+    """Both student and projection heads.
+
+    The dropout of trial runs may not disturb the global state either.
     """
     states = []
     for global_seed in (1, 2):
         torch.manual_seed(global_seed)
-        before = torch.get_rng_state()
+        random_state = torch.get_rng_state()
         states.append(make(dropout=0.5, seed=3).state_dict())
-        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.equal(torch.get_rng_state(), random_state)
     assert "transfer.heads.features.weight" in states[0]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
     other = make(dropout=0.5, seed=4).state_dict()
@@ -46,7 +46,7 @@ def test_a_stage_is_built_the_same_under_any_random_state(make):
     assert not torch.equal(states[0]["student.embed.weight"], other["student.embed.weight"])
 
 
-def test_given_weights_are_kept(make, tmp_path):
+def test_weights_of_init_stay_as_they_are(make, tmp_path):
     """Neither building the stage nor the Runner's init_weights changes them."""
     grown = net(16, 2)
     save_weights(grown, tmp_path / "grown.safetensors")

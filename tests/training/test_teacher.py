@@ -1,4 +1,4 @@
-"""StageModel: what the student learns from, and what the teacher is kept out of."""
+"""Let a StageModel's student learn from its teacher, which itself stays out of training."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def test_the_teacher_stays_in_eval_mode_and_has_its_own_weights(make, batch):
 
 def test_the_teacher_learns_nothing(make, batch):
     stage = make().train()
-    before = {k: v.clone() for k, v in teacher_of(stage).state_dict().items()}
+    teacher = {k: v.clone() for k, v in teacher_of(stage).state_dict().items()}
     student = {k: v.clone() for k, v in stage.student.state_dict().items()}
     wrapper = optimizer(stage)
     for _ in range(2):
         stage.train_step(batch, wrapper)
     assert all(p.grad is None and not p.requires_grad for p in teacher_of(stage).parameters())
-    assert all(torch.equal(v, before[k]) for k, v in teacher_of(stage).state_dict().items())
+    assert all(torch.equal(v, teacher[k]) for k, v in teacher_of(stage).state_dict().items())
     assert not any(torch.equal(v, student[k]) for k, v in stage.student.state_dict().items())
 
 
@@ -139,9 +139,7 @@ def test_a_transfer_may_fade_in(make, batch, toy, fading_in):
 
 
 def test_dropout_is_the_students_alone(make, batch, tmp_path):
-    """The same weights on both sides: equal in eval mode, apart in training by the student's
-    dropout.
-    """
+    """With the same weights on both sides, they are apart only in training, by dropout."""
     save_weights(net(16, 1), tmp_path / "same.safetensors")
     file = str(tmp_path / "same.safetensors")
     stage = make((16, 1), (16, 1), weights=file, init=file, dropout=0.5)
@@ -162,9 +160,9 @@ def test_features_named_in_the_config_are_compared(make, batch):
     assert not any("heads" in name for name in stage.state_dict())
 
 
-@pytest.mark.parametrize(("dtype", "least"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
 def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(
-    make, batch, tmp_path, dtype, least
+    make, batch, tmp_path, dtype, tolerance
 ):
     small, large = net(16, 1), net(16, 3)
     assert grow(small, large).function_preserving
@@ -174,14 +172,10 @@ def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(
     stage = make((16, 3), (16, 1), weights=files[0], init=str(files[1])).to(dtype).train()
     losses = stage(mode="loss", x=batch["x"].to(dtype), label=batch["label"])
     assert losses["loss"].dtype is dtype, "the teacher was left behind"
-    assert losses["transfer/feature_mse"].item() < least
+    assert losses["transfer/feature_mse"].item() < tolerance
     fresh = make((16, 3), (16, 1), weights=files[0]).to(dtype)
-    assert (
-        fresh(mode="loss", x=batch["x"].to(dtype), label=batch["label"])[
-            "transfer/feature_mse"
-        ].item()
-        > 0.01
-    )
+    losses = fresh(mode="loss", x=batch["x"].to(dtype), label=batch["label"])
+    assert losses["transfer/feature_mse"].item() > 0.01
 
 
 def test_the_plain_forward_runs_the_student_alone(make, batch):
