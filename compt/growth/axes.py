@@ -1,18 +1,18 @@
-"""Describes a module as an Architecture of named axes, from the layouts of its parts."""
+"""Describe a module as an Architecture of named axes, from the layouts of its parts."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from compt.errors import LayoutError
-from compt.growth.patterns import matcher, parse, relations
+from compt.growth.patterns import fixed_groups, matcher, parse, relations
 from compt.interfaces import Architecture, Layout, ParamAxes, Role
 from compt.registry import LAYOUTS
 
@@ -28,6 +28,10 @@ ROLES: Mapping[str, Role] = {
     "patch": "fixed",
     "classes": "fixed",
 }
+"""How an axis may grow by its name, also with a number behind it (``embed_2``)."""
+
+ParamTensor = tuple[ParamAxes, Tensor]
+"""What is known of a tensor's axes, and the tensor."""
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -44,13 +48,14 @@ def unwrap(module: nn.Module) -> nn.Module:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module in eval mode, and every submodule back as it was."""
-    modes = {m: m.training for m in module.modules()}
+    modes = {submodule: submodule.training for submodule in module.modules()}
     module.eval()
     try:
         yield
     finally:
-        for m, mode in modes.items():
-            m.training = mode
+        # Not module.train(): a frozen submodule may have been in eval mode, and stays so.
+        for submodule, mode in modes.items():
+            submodule.training = mode
 
 
 def describe(module: nn.Module) -> Architecture:
@@ -61,20 +66,20 @@ def describe(module: nn.Module) -> Architecture:
             layout does not fit the tensors it describes.
     """
     module = unwrap(module)
-    params, axes = _walk(module)
-    sizes = _solve(params, axes.sizes)
+    description = _walk(module)
+    sizes = _solve(description.params, description.sizes)
     return Architecture(
         module=class_path(type(module)),
         sizes=sizes,
-        roles=axes.roles,
-        depths=_depths(params),
-        params={p.name: p for p, _ in params},
-        whole=frozenset(axes.whole & sizes.keys()),  # a variant may lack one
+        roles=description.roles,
+        depths=_depths(description.params),
+        params={param.name: param for param, _ in description.params},
+        whole=frozenset(description.multiples_only & sizes.keys()),  # a variant may lack one
     )
 
 
 def class_path(cls: type) -> str:
-    """The name a layout for this class is registered under."""
+    """Return the name that a layout for this class is registered under."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -83,166 +88,233 @@ def find_layout(module: nn.Module) -> Layout:
     for cls in type(module).__mro__:
         if cls is nn.Module:
             break
-        found = LAYOUTS.find(class_path(cls))
-        if found is not None:
-            return found()
+        layout = LAYOUTS.find(class_path(cls))
+        if layout is not None:
+            return layout()
     name = class_path(type(module))
     raise LayoutError(
         f"No layout describes the module class '{name}', so its weights cannot be grown.",
-        do="Install a package that has a layout for it, or write one: subclass compt.Layout and register it with "
-        f"@compt.LAYOUTS.register_module(name='{name}') or as an entry point '{name}' in the group "
-        "'compt.layouts'. See docs/plugins.md.",
+        do="Install a package that has a layout for it, or write one: subclass compt.Layout and "
+        f"register it with @compt.LAYOUTS.register_module(name='{name}') or as an entry point "
+        f"'{name}' in the group 'compt.layouts'. See docs/plugins.md.",
     )
 
 
-class _Axes:
-    """What the layouts of one module tree say beyond patterns: given sizes and roles, by axis, and
-    whole axes.
+@dataclass
+class _Description:
+    """Everything that the layouts of one module tree say, in the names of the outermost module."""
+
+    params: list[ParamTensor] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Those that the layouts give, as shapes alone cannot tell them."""
+    roles: dict[str, Role] = field(default_factory=dict)
+    """By axis, for every axis that a tensor has."""
+    multiples_only: set[str] = field(default_factory=set)
+    """Axes that keep the function at whole multiples only, as ``Layout.whole`` says."""
+
+    def add_part(self, part: str, inner: _Description, aliases: Mapping[str, str]) -> None:
+        """Take over what is known of a child module, with its axes as this module names them."""
+        names = {
+            axis: f"{part}.{axis}" for axis in (*inner.sizes, *inner.multiples_only, *inner.roles)
+        }
+        # Only axes of tensors have aliases. A size that no tensor has, as the feature width of a
+        # tower without a projection, would otherwise be taken for that of this module's own axis.
+        names |= {axis: aliases.get(names[axis], names[axis]) for axis in inner.roles}
+        self.params += [(_renamed(param, part, names), tensor) for param, tensor in inner.params]
+        self.sizes |= {names[axis]: size for axis, size in inner.sizes.items()}
+        self.roles |= {names[axis]: role for axis, role in inner.roles.items()}
+        self.multiples_only |= {names[axis] for axis in inner.multiples_only}
+
+    def add_layout(self, module: nn.Module, layout: Layout, aliases: Mapping[str, str]) -> None:
+        """Add the sizes and the axes of whole multiples that the module's own layout names."""
+        sizes = layout.sizes(module)
+        self.sizes |= {aliases.get(axis, axis): size for axis, size in sizes.items()}
+        self.multiples_only |= {aliases.get(axis, axis) for axis in layout.whole}
+
+    def add_roles(self, layout: Layout) -> None:
+        """Give a role to every axis of a tensor; the outer layout's word is the last."""
+        for param, _ in self.params:
+            # In the order of the axes, as growers draw random maps in the order of the roles.
+            norm_axes = (param.norm_axis,) if param.norm_axis else ()
+            for axis in (*param.axes, *norm_axes):
+                if not axis.isdigit() and axis not in self.roles:
+                    self.roles[axis] = _role(axis, layout, param)
+        self.roles |= {axis: role for axis, role in layout.roles.items() if axis in self.roles}
+
+
+def _walk(module: nn.Module) -> _Description:
+    """Describe a module and its parts, by their layouts."""
+    layout = find_layout(module)
+    aliases = layout.axis_aliases(module)
+    description = _Description()
+    parts = _present_parts(module, layout)
+    for part, child in parts.items():
+        description.add_part(part, _walk(child), aliases)
+    for param, tensor in _own_params(module, layout, parts):
+        description.params.append((_renamed(param, "", aliases), tensor))
+    description.add_layout(module, layout, aliases)
+    description.add_roles(layout)
+    description.params = _tie(description.params)
+    return description
+
+
+def _present_parts(module: nn.Module, layout: Layout) -> dict[str, nn.Module]:
+    """Return the child modules that have layouts of their own, by name.
+
+    A variant may lack one, or have an empty one in its place, which needs no layout.
     """
-
-    def __init__(self) -> None:
-        self.sizes: dict[str, int] = {}
-        self.roles: dict[str, Role] = {}
-        self.whole: set[str] = set()
-
-
-def _walk(module: nn.Module) -> tuple[list[tuple[ParamAxes, Tensor]], _Axes]:
-    """Collect the described tensors of a module and its parts, with axis names as seen from the
-    module.
-    """
-    layout, axes = find_layout(module), _Axes()
-    same = layout.axis_aliases(module)
-    params: list[tuple[ParamAxes, Tensor]] = []
     children = {part: module._modules.get(part) for part in layout.parts}
-    parts = [part for part, child in children.items() if child is not None and any(_tensors(child))]
-    for part in parts:
-        inner, inner_axes = _walk(module._modules[part])  # type: ignore[arg-type]
-        names = {a: same.get(f"{part}.{a}", f"{part}.{a}") for a in inner_axes.roles}
-        params += [(_renamed(p, part, names), t) for p, t in inner]
-        axes.sizes |= {names.get(a, f"{part}.{a}"): size for a, size in inner_axes.sizes.items()}
-        axes.roles |= {names[a]: role for a, role in inner_axes.roles.items()}
-        axes.whole |= {names.get(a, f"{part}.{a}") for a in inner_axes.whole}
-    matchers = [(matcher(name), name, pattern) for name, pattern in layout.patterns.items()]
-    for name, tensor, owner, persistent in _tensors(module):
-        if any(name.startswith(f"{part}.") for part in parts):
-            continue
-        param = _match(module, name, tensor, owner, persistent, matchers)
-        params.append((_renamed(param, "", same), tensor))
-    axes.sizes |= {same.get(a, a): size for a, size in layout.sizes(module).items()}
-    axes.whole |= {same.get(a, a) for a in layout.whole}
-    for param, _ in params:
-        named = {*param.axes} | ({param.norm_axis} if param.norm_axis else set())
-        for axis in named:
-            if not axis.isdigit() and axis not in axes.roles:
-                axes.roles[axis] = _role(axis, layout, param)
-    axes.roles |= {a: r for a, r in layout.roles.items() if a in axes.roles}
-    return _tie(params), axes
+    return {
+        part: child
+        for part, child in children.items()
+        if child is not None and any(_tensors(child))
+    }
 
 
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor, nn.Module, bool]]:
-    """Yield name, tensor, owning module and whether the state dict holds it, for parameters and
-    buffers.
-    """
+@dataclass(frozen=True)
+class _NamedTensor:
+    """One parameter or buffer, where it was found."""
+
+    name: str
+    tensor: Tensor
+    owner: nn.Module
+    """The innermost module, by whose class norms are recognised."""
+    in_state_dict: bool
+
+    @property
+    def is_buffer(self) -> bool:
+        return not isinstance(self.tensor, nn.Parameter)
+
+
+def _tensors(module: nn.Module) -> Iterator[_NamedTensor]:
+    """Yield every parameter and buffer, tied ones under each of their names."""
     for prefix, owner in module.named_modules(remove_duplicate=False):
         dot = f"{prefix}." if prefix else ""
         for name, param in owner._parameters.items():
             if param is not None:
-                yield dot + name, param, owner, True
+                yield _NamedTensor(dot + name, param, owner, True)
         for name, buffer in owner._buffers.items():
             if buffer is not None:
-                yield dot + name, buffer, owner, name not in owner._non_persistent_buffers_set
+                in_state_dict = name not in owner._non_persistent_buffers_set
+                yield _NamedTensor(dot + name, buffer, owner, in_state_dict)
+
+
+def _own_params(
+    module: nn.Module, layout: Layout, parts: Mapping[str, nn.Module]
+) -> Iterator[ParamTensor]:
+    """Yield the tensors that the module's own layout describes, none of the parts' among them."""
+    templates = [(matcher(name), name, pattern) for name, pattern in layout.patterns.items()]
+    of_parts = tuple(f"{part}." for part in parts)
+    for named in _tensors(module):
+        if not named.name.startswith(of_parts):
+            yield _match(module, named, templates), named.tensor
 
 
 def _match(
     module: nn.Module,
-    name: str,
-    tensor: Tensor,
-    owner: nn.Module,
-    persistent: bool,
-    matchers: list[tuple[re.Pattern[str], str, str]],
+    named: _NamedTensor,
+    templates: Sequence[tuple[re.Pattern[str], str, str]],
 ) -> ParamAxes:
-    """Give a tensor the axes of the pattern that fits its name."""
-    buffer = not isinstance(tensor, nn.Parameter)
-    for regex, template, pattern in matchers:
-        if match := regex.match(name):
-            indices = match.groupdict()
-            pattern, factor, reader = relations(pattern, module, indices)
-            kind, groups, reads, writes, norm_axis = parse(
-                pattern, tensor, owner, indices, where=name
-            )
-            if reader and not norm_axis:
-                raise LayoutError(
-                    f"'{name}' has a reader ('@ {reader}'), but its pattern does not make it a norm's."
-                )
-            head, block, _ = template.partition("{block}")
-            return ParamAxes(
-                name=name,
-                kind=kind,
-                groups=groups,
-                reads=reads,
-                writes=writes,
-                template=template.format(**{**indices, "block": "{block}"}),
-                scope=head.format(**indices).rstrip(".") if block else None,
-                block=int(indices["block"]) if block else None,
-                buffer=buffer,
-                scaled_by=factor,
-                norm_axis=norm_axis,
-                read_by=reader,
-            )
-    if buffer and not persistent:
-        return ParamAxes(
-            name, "constant", tuple((str(n),) for n in tensor.shape), (), (), name, buffer=True
-        )
+    """Give a tensor the axes of the first pattern that fits its name."""
+    for regex, template, pattern in templates:
+        if match := regex.match(named.name):
+            return _param_axes(module, named, match.groupdict(), template, pattern)
+    if named.is_buffer and not named.in_state_dict:
+        # What the constructor computes and no checkpoint holds, such as rotary frequencies.
+        groups = fixed_groups(named.tensor)
+        return ParamAxes(named.name, "constant", groups, (), (), named.name, buffer=True)
     raise LayoutError(
-        f"The layout for '{class_path(type(module))}' does not describe '{name}' {list(tensor.shape)}.",
+        f"The layout for '{class_path(type(module))}' does not describe '{named.name}' "
+        f"{list(named.tensor.shape)}.",
         do="Use a model without this option, or add the parameter's pattern to the layout.",
     )
 
 
-def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
-    base = axis.rpartition(".")[2]
-    role = layout.roles.get(axis) or ROLES.get(base) or ROLES.get(re.sub(r"_\d+\Z", "", base))
-    if role is None:
-        if "+" in axis:
-            return "hidden"  # a norm over folded axes
+def _param_axes(
+    module: nn.Module,
+    named: _NamedTensor,
+    indices: Mapping[str, str],
+    template: str,
+    pattern: str,
+) -> ParamAxes:
+    """Read the pattern of one tensor, with the values of the ``{name}`` in its template."""
+    pattern, factor, reader = relations(pattern, module, indices)
+    axes = parse(pattern, named.tensor, named.owner, indices, where=named.name)
+    if reader and not axes.norm_axis:
         raise LayoutError(
-            f"The axis '{axis}' of '{param.name}' has no role.",
-            do="Say in the layout's `roles` whether it is a 'stream', 'hidden', 'output' or 'fixed' axis.",
+            f"'{named.name}' has a reader ('@ {reader}'), but its pattern does not make it a "
+            "norm's."
         )
-    return role
+    scope, block, _ = template.partition("{block}")
+    return ParamAxes(
+        name=named.name,
+        kind=axes.kind,
+        groups=axes.groups,
+        reads=axes.reads,
+        writes=axes.writes,
+        template=template.format(**{**indices, "block": "{block}"}),
+        scope=scope.format(**indices).rstrip(".") if block else None,
+        block=int(indices["block"]) if block else None,
+        buffer=named.is_buffer,
+        scaled_by=factor,
+        norm_axis=axes.norm_axis,
+        read_by=reader,
+    )
+
+
+def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
+    """Return how an axis may grow, by the layout or else by its name."""
+    base = axis.rpartition(".")[2]
+    unnumbered = re.sub(r"_\d+\Z", "", base)
+    role = layout.roles.get(axis) or ROLES.get(base) or ROLES.get(unnumbered)
+    if role is not None:
+        return role
+    if "+" in axis:
+        return "hidden"  # a norm over folded axes
+    raise LayoutError(
+        f"The axis '{axis}' of '{param.name}' has no role.",
+        do="Say in the layout's `roles` whether it is a 'stream', 'hidden', 'output' or 'fixed' "
+        "axis.",
+    )
 
 
 def _renamed(param: ParamAxes, part: str, names: Mapping[str, str]) -> ParamAxes:
-    """The same parameter with its axes, and its own name, as seen from the module around it."""
+    """Return the same parameter with all names as seen from the module around its part.
+
+    Args:
+        param: as its own module sees it.
+        part: the child that holds it, '' for the module itself.
+        names: new names of axes; others stay.
+    """
     dot = f"{part}." if part else ""
-    groups = tuple(
-        tuple(a if a.isdigit() else names.get(a, dot + a) for a in group) for group in param.groups
-    )
+
+    def inside(name: str | None) -> str | None:
+        return None if name is None else dot + name
+
     return replace(
         param,
         name=dot + param.name,
         template=dot + param.template,
-        scope=None if param.scope is None else dot + param.scope,
-        groups=groups,
-        scaled_by=None if param.scaled_by is None else dot + param.scaled_by,
-        read_by=None if param.read_by is None else dot + param.read_by,
-        norm_axis=None
-        if param.norm_axis is None
-        else names.get(param.norm_axis, dot + param.norm_axis),
+        scope=inside(param.scope),
+        groups=tuple(tuple(names.get(axis, axis) for axis in group) for group in param.groups),
+        scaled_by=inside(param.scaled_by),
+        read_by=inside(param.read_by),
+        norm_axis=None if param.norm_axis is None else names.get(param.norm_axis, param.norm_axis),
     )
 
 
-def _tie(params: list[tuple[ParamAxes, Tensor]]) -> list[tuple[ParamAxes, Tensor]]:
+def _tie(params: Sequence[ParamTensor]) -> list[ParamTensor]:
     """Mark every further name of a tensor as tied to the first."""
-    first: dict[int, str] = {}
-    tied = []
+    first_names: dict[int, str] = {}
+    marked = []
     for param, tensor in params:
-        owner = first.setdefault(id(tensor), param.name)
-        tied.append((param if owner == param.name else replace(param, tied_to=owner), tensor))
-    return tied
+        owner = first_names.setdefault(id(tensor), param.name)
+        marked.append((param if owner == param.name else replace(param, tied_to=owner), tensor))
+    return marked
 
 
-def _depths(params: list[tuple[ParamAxes, Tensor]]) -> dict[str, int]:
+def _depths(params: Sequence[ParamTensor]) -> dict[str, int]:
+    """Count the blocks of each stack, by scope."""
     depths: dict[str, int] = {}
     for param, _ in params:
         if param.scope is not None and param.block is not None:
@@ -250,32 +322,61 @@ def _depths(params: list[tuple[ParamAxes, Tensor]]) -> dict[str, int]:
     return depths
 
 
-def _solve(params: list[tuple[ParamAxes, Tensor]], given: Mapping[str, int]) -> dict[str, int]:
-    """Find every axis's size from the tensors' shapes and the sizes the layouts gave."""
-    sizes = dict(given)
-    dims = [
-        (p.name, group, n) for p, t in params for group, n in zip(p.groups, t.shape, strict=True)
+@dataclass(frozen=True)
+class _Dimension:
+    """One dimension of a tensor: the product of its axes' sizes is its length."""
+
+    param: str
+    group: tuple[str, ...]
+    length: int
+
+    def unknown(self, sizes: Mapping[str, int]) -> list[str]:
+        """List the axes that have no size yet; a number is its own."""
+        return [axis for axis in self.group if not axis.isdigit() and axis not in sizes]
+
+    def solve(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Return the size of the one unknown axis; nothing where none or several are unknown.
+
+        Raises:
+            LayoutError: no size fits the length.
+        """
+        unknown = self.unknown(sizes)
+        if len(unknown) > 1:
+            return {}
+        known = math.prod(
+            int(axis) if axis.isdigit() else sizes[axis]
+            for axis in self.group
+            if axis not in unknown
+        )
+        if unknown and self.length % known == 0:
+            return {unknown[0]: self.length // known}
+        if not unknown and known == self.length:
+            return {}
+        known_sizes = {axis: sizes[axis] for axis in self.group if axis in sizes}
+        raise LayoutError(
+            f"'{self.param}': a dimension of length {self.length} does not fit its axes "
+            f"{' '.join(self.group)} ({known_sizes}).",
+            do="The layout does not fit this variant of the model.",
+        )
+
+
+def _solve(params: Sequence[ParamTensor], layout_sizes: Mapping[str, int]) -> dict[str, int]:
+    """Find every axis's size from the tensors' shapes and the sizes that the layouts give."""
+    sizes = dict(layout_sizes)
+    dimensions = [
+        _Dimension(param.name, group, length)
+        for param, tensor in params
+        for group, length in zip(param.groups, tensor.shape, strict=True)
     ]
-    progress = True
-    while progress:
-        progress = False
-        for name, group, length in dims:
-            unknown = [a for a in group if not a.isdigit() and a not in sizes]
-            known = math.prod(
-                int(a) if a.isdigit() else sizes[a] for a in group if a not in unknown
-            )
-            if len(unknown) == 1 and length % known == 0:
-                sizes[unknown[0]], progress = length // known, True
-            elif len(unknown) == 1 or (not unknown and known != length):
-                told = {a: sizes[a] for a in group if a in sizes}
-                raise LayoutError(
-                    f"'{name}': a dimension of length {length} does not fit its axes {' '.join(group)} ({told}).",
-                    do="The layout does not fit this variant of the model.",
-                )
-    for name, group, _ in dims:
-        if left := [a for a in group if not a.isdigit() and a not in sizes]:
+    num_known = -1
+    while num_known != len(sizes):  # a size that one pass finds may be what an earlier one lacked
+        num_known = len(sizes)
+        for dimension in dimensions:
+            sizes |= dimension.solve(sizes)
+    for dimension in dimensions:
+        if unknown := dimension.unknown(sizes):
             raise LayoutError(
-                f"'{name}': the sizes of {left} cannot be told from shapes.",
+                f"'{dimension.param}': the sizes of {unknown} cannot be told from shapes.",
                 do="Give them in the layout's sizes().",
             )
     return sizes

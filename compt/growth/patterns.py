@@ -1,23 +1,31 @@
-"""The notation in which layouts say what the axes of a tensor are.
+"""Read the notation in which layouts say what the axes of a tensor are.
 
 The notation of a pattern, one per parameter, in the tensor's own memory order::
 
-    "embed 3 patch patch"                 a convolution; without an arrow the first axis is written,
-    "(3 heads head_dim) embed"            the others are read, as in torch.nn.Linear and Conv2d
-    "(3 heads head_dim) <- embed"         the same with the arrow: from the axis read to the axis written
-    "embed -> feature"                    stored [in, out]
-    "vocab -> embed", "1 position embed"  tables; position and vocab in front are always looked up
-    "embed"                               a bias or a token: written; a norm's gain where a norm owns it
-    "scale: embed"                        a factor on what is written (layer scale)
-    "embed <- mlp * ls2.gamma"            written through the factor ls2.gamma, in models that have it
-    "(4 embed)"                           a norm's gain over the units of four tokens at once
-    "layer_norm_gain: embed"              a norm that torch.nn.LayerNorm or RMSNorm does not tell
-    "layer_norm_gain: a -> embed"         a norm over ``a`` whose result is itself the residual stream
-    "embed @ lm_head.weight"              a norm whose result only lm_head.weight reads, or else the next name there:
-                                          if that is tied to an embedding, the norm makes up for
-                                          what the tie forbids
-    ""                                    a single number
-    "constant:"                           leave it as the target's constructor made it
+    "embed 3 patch patch"         a convolution; without an arrow the first axis is
+                                  written, the others are read, as in torch.nn.Linear
+                                  and Conv2d
+    "(3 heads head_dim) embed"    likewise, with three axes folded into the first
+    "(3 heads head_dim) <- embed" the same with the arrow: from the axis read to the
+                                  axis written
+    "embed -> feature"            stored [in, out]
+    "vocab -> embed",             tables; position and vocab in front are always
+    "1 position embed"            looked up
+    "embed"                       a bias or a token: written; a norm's gain where a
+                                  norm owns it
+    "scale: embed"                a factor on what is written (layer scale)
+    "embed <- mlp * ls2.gamma"    written through the factor ls2.gamma, in models that
+                                  have it
+    "(4 embed)"                   a norm's gain over the units of four tokens at once
+    "layer_norm_gain: embed"      a norm whose class is neither torch.nn.LayerNorm nor
+                                  RMSNorm
+    "layer_norm_gain: a -> embed" a norm over ``a`` whose result is itself the residual
+                                  stream
+    "embed @ lm_head.weight"      a norm whose result only lm_head.weight reads, or else
+                                  the next name there: if that is tied to an embedding,
+                                  the norm makes up for what the tie forbids
+    ""                            a single number
+    "constant:"                   leave it as the target's constructor made it
 
 Parentheses fold several axes into one dimension, slowest first. ``{block}`` in a parameter's name
 counts the blocks of a stack; any other ``{name}`` in it can be used in axis names.
@@ -26,7 +34,8 @@ counts the blocks of a stack; any other ``{name}`` in it can be used in axis nam
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -34,89 +43,109 @@ from compt.errors import LayoutError
 from compt.interfaces import Group
 
 NORM_KINDS = frozenset(
-    f"{norm}_{part}"
+    f"{norm}_{suffix}"
     for norm in ("layer_norm", "rms_norm")
-    for part in ("gain", "bias", "gain_offset")
+    for suffix in ("gain", "bias", "gain_offset")
 )
+"""What a norm's parameters are; an offset gain multiplies by 1 + w, as Gemma's does."""
 
 KINDS = NORM_KINDS | {"weight", "scale", "constant"}
+"""Everything that may stand before the colon of a pattern."""
 
 LOOKED_UP = frozenset({"position", "vocab"})
+"""Axes whose units are looked up in a table, not multiplied."""
 
 _GROUP = re.compile(r"\(([^)]*)\)|(\S+)")
+"""One dimension of a pattern: several axes in parentheses, or a single one."""
+
+
+@dataclass(frozen=True)
+class TensorAxes:
+    """A pattern, read for one tensor: the fields that ParamAxes has of the same names."""
+
+    kind: str
+    groups: tuple[Group, ...]
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    norm_axis: str | None = None
 
 
 def parse(
-    pattern: str, tensor: Tensor, owner: nn.Module, indices: Mapping[str, str], *, where: str
-) -> tuple[str, tuple[Group, ...], tuple[int, ...], tuple[int, ...], str | None]:
-    """Read one pattern: kind, groups, indices of the groups read and written, axis normalised
-    over.
+    pattern: str,
+    tensor: Tensor,
+    owner: nn.Module,
+    indices: Mapping[str, str],
+    *,
+    where: str,
+) -> TensorAxes:
+    """Read one pattern for the tensor that it describes.
+
+    Args:
+        pattern: axes alone, without factor and reader (see :func:`relations`).
+        tensor: what is described; its shape must have one dimension per group.
+        owner: the module that holds the tensor, by which norms are recognised.
+        indices: values of the ``{name}`` in the parameter's name.
+        where: the parameter's name, for errors.
+
+    Raises:
+        LayoutError: an unknown kind, or another number of dimensions than the tensor has.
     """
-    text = pattern.format(**indices) if "{" in pattern else pattern
-    kind, colon, rest = text.partition(":")
-    kind, rest = (kind.strip(), rest) if colon else ("weight", text)
+    kind, axes = _split_kind(pattern.format(**indices) if "{" in pattern else pattern)
     if kind not in KINDS:
         raise LayoutError(
             f"Unknown kind '{kind}' in the pattern '{pattern}'.",
             where=where,
             do=f"One of {sorted(KINDS)}.",
         )
-    if kind == "constant" or (not rest.strip() and tensor.numel() == 1):
-        return kind, tuple((str(n),) for n in tensor.shape), (), (), None
-    arrow = next((a for a in ("<-", "->") if a in rest), None)
-    left, _, right = rest.partition(arrow) if arrow else (rest, "", "")
-    first, second = _groups(left), _groups(right)
-    if kind == "weight" and len(first) == 1 and not second:
+    if kind == "constant" or (not axes.strip() and tensor.numel() == 1):
+        return TensorAxes(kind, fixed_groups(tensor))
+    left, arrow, right = _split_arrow(axes)
+    if kind == "weight" and len(left) == 1 and not right:
         kind = _norm_kind(owner, tensor) or kind
-    if kind in NORM_KINDS:  # one dimension, whatever the arrow says
-        return (
-            kind,
-            second or first,
-            (),
-            (0,) if arrow else (),
-            "+".join(axis for axis in first[0] if not axis.isdigit()),
-        )
-    groups = first + second
+    if kind in NORM_KINDS:
+        return _norm_axes(kind, left, arrow, right)
+    groups = left + right
     if len(groups) != tensor.ndim:
         raise LayoutError(
-            f"The pattern '{pattern}' has {len(groups)} dimensions, the tensor has shape {list(tensor.shape)}.",
+            f"The pattern '{pattern}' has {len(groups)} dimensions, "
+            f"the tensor has shape {list(tensor.shape)}.",
             where=where,
         )
-    if arrow:
-        reads, writes = (range(len(first)), range(len(first), len(groups)))
-        if arrow == "<-":
-            reads, writes = writes, reads
-    else:
-        reads, writes = _default_direction(groups)
     if kind == "scale":
-        reads, writes = range(0), range(0)
-    return kind, groups, tuple(reads), tuple(writes), None
+        return TensorAxes(kind, groups)  # a factor neither reads nor writes
+    reads, writes = _directions(len(left), arrow, groups)
+    return TensorAxes(kind, groups, tuple(reads), tuple(writes))
+
+
+def fixed_groups(tensor: Tensor) -> tuple[Group, ...]:
+    """Name each dimension of a tensor by its own length, so that none of them may grow."""
+    return tuple((str(length),) for length in tensor.shape)
 
 
 def matcher(name: str) -> re.Pattern[str]:
-    """Turn a layout's parameter name into an expression with one group for each ``{name}`` in
-    it.
-    """
+    """Turn a layout's parameter name into an expression with one group for each ``{name}``."""
     return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name)) + r"\Z")
 
 
 def relations(
     pattern: str, module: nn.Module, indices: Mapping[str, str]
 ) -> tuple[str, str | None, str | None]:
-    """Split a pattern into its axes, the factor after ``*`` and the reader after ``@``; None where
-    there is none.
+    """Split a pattern into its axes, the factor after ``*`` and the reader after ``@``.
+
+    Factor and reader are None where there is none. Several names may follow either sign, since
+    variants of a model differ: the first that the module has is meant.
     """
     pattern, _, readers = pattern.partition("@")
-    pattern, _, factor = pattern.partition("*")
+    pattern, _, factors = pattern.partition("*")
 
-    def first(names: str) -> str | None:
-        return next((n for n in names.format(**indices).split() if _has(module, n)), None)
+    def first_present(names: str) -> str | None:
+        candidates = names.format(**indices).split()
+        return next((name for name in candidates if _has_parameter(module, name)), None)
 
-    return pattern, first(factor), first(readers)
+    return pattern, first_present(factors), first_present(readers)
 
 
-def _has(module: nn.Module, name: str) -> bool:
-    """Whether the module has a parameter of this name."""
+def _has_parameter(module: nn.Module, name: str) -> bool:
     try:
         module.get_parameter(name)
     except AttributeError:
@@ -124,17 +153,59 @@ def _has(module: nn.Module, name: str) -> bool:
     return True
 
 
+def _split_kind(text: str) -> tuple[str, str]:
+    """Return the kind before the colon, 'weight' where there is none, and the axes after it."""
+    kind, colon, axes = text.partition(":")
+    return (kind.strip(), axes) if colon else ("weight", text)
+
+
+def _split_arrow(text: str) -> tuple[tuple[Group, ...], str | None, tuple[Group, ...]]:
+    """Return the groups left of the arrow, the arrow, and those right of it."""
+    arrow = next((sign for sign in ("<-", "->") if sign in text), None)
+    if arrow is None:
+        return _groups(text), None, ()
+    left, _, right = text.partition(arrow)
+    return _groups(left), arrow, _groups(right)
+
+
 def _groups(text: str) -> tuple[Group, ...]:
     return tuple(tuple((folded or single).split()) for folded, single in _GROUP.findall(text))
 
 
-def _default_direction(groups: tuple[Group, ...]) -> tuple[range, range]:
-    """Directions without an arrow: tables and tokens write their last axis, the rest are out, in,
-    in, ...
+def _norm_axes(
+    kind: str, left: tuple[Group, ...], arrow: str | None, right: tuple[Group, ...]
+) -> TensorAxes:
+    """Read a norm's gain or bias: one dimension, whatever the arrow says.
+
+    Left of the arrow stands the axis that is normalised over, right of it the one that the
+    parameter itself has: they differ in name only, where the result is a stream of its own.
     """
-    named = [i for i, group in enumerate(groups) if not all(axis.isdigit() for axis in group)]
+    return TensorAxes(
+        kind,
+        groups=right or left,
+        writes=(0,) if arrow else (),
+        norm_axis="+".join(axis for axis in left[0] if not axis.isdigit()),
+    )
+
+
+def _directions(
+    num_left: int, arrow: str | None, groups: tuple[Group, ...]
+) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the indices of the groups that are read, and of those that are written."""
+    if arrow is None:
+        return _default_directions(groups)
+    left, right = range(num_left), range(num_left, len(groups))
+    return (left, right) if arrow == "->" else (right, left)
+
+
+def _default_directions(groups: tuple[Group, ...]) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the indices of the groups read and written where no arrow says it.
+
+    Tables and tokens write their last axis; all else is stored [out, in, in, ...].
+    """
+    named = [group for group in groups if not all(axis.isdigit() for axis in group)]
     last = len(groups) - 1
-    if len(named) == 1 or (named and groups[named[0]][0] in LOOKED_UP):
+    if len(named) == 1 or (named and named[0][0] in LOOKED_UP):
         return range(last), range(last, last + 1)
     return range(1, len(groups)), range(0, 1)
 
@@ -143,5 +214,6 @@ def _norm_kind(owner: nn.Module, tensor: Tensor) -> str | None:
     """Tell a norm's gain and bias by the class of the module that owns them."""
     for cls, norm in ((nn.LayerNorm, "layer_norm"), (nn.RMSNorm, "rms_norm")):
         if isinstance(owner, cls):
-            return f"{norm}_gain" if tensor is owner._parameters.get("weight") else f"{norm}_bias"
+            is_gain = tensor is owner._parameters.get("weight")
+            return f"{norm}_gain" if is_gain else f"{norm}_bias"
     return None
