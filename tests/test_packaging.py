@@ -50,7 +50,7 @@ class Base(importlib.machinery.PathFinder):
 
 
 sys.meta_path = [Base if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
-assert {"mim", "tensorboard", "torchvision", "PIL", "open_clip", "transformers"} <= absent
+assert {"mim", "tensorboard", "torchvision", "open_clip", "transformers"} <= absent
 from compt.cli import main
 
 commands = [["list"], ["plan", sys.argv[1]], ["train", sys.argv[1], "--work-dir", sys.argv[2]]]
