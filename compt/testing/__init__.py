@@ -1,7 +1,7 @@
-"""Contract tests for plug-in authors: subclass one, name your plug-in, and run pytest.
+"""Contract tests for plug-in authors.
 
-What a test asserts says what is wrong, and what to do. The family that they train is in
-:mod:`compt.testing.toy`.
+Subclass one, name your plug-in, and run pytest. What a test asserts says what is wrong, and what
+to do. The family that they train is in :mod:`compt.testing.toy`.
 """
 
 from compt.testing.growers import GrowerContract

@@ -1,5 +1,6 @@
-"""What the contracts share: how they complain, what they compare, and the modules that they compare
-it on.
+"""Helpers of the contracts.
+
+They say how a contract complains, compare tensors and random states, and prepare modules.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from compt.random_state import random_state, restore_random_state
 
 
 class Violation(AssertionError):
-    """A contract that a plug-in does not keep: what is wrong, and what its author should do."""
+    """A contract that a plug-in does not keep.
+
+    Args:
+        what: what is wrong.
+        do: what the plug-in's author should do.
+    """
 
     def __init__(self, what: str, do: str) -> None:
         self.what, self.do = what, do
@@ -27,7 +33,7 @@ class Violation(AssertionError):
 
 
 def require(ok: object, what: str, do: str) -> None:
-    """Raise Violation unless something holds."""
+    """Raise Violation unless ``ok`` is true."""
     __tracebackhide__ = True
     if not ok:
         raise Violation(what, do)
@@ -35,7 +41,7 @@ def require(ok: object, what: str, do: str) -> None:
 
 @contextmanager
 def must_work(what: str, do: str) -> Iterator[None]:
-    """Turn any error within into a Violation that says what does not work, why, and what to do."""
+    """Turn any error within into a Violation that says what does not work, and why."""
     __tracebackhide__ = True
     try:
         yield
@@ -46,16 +52,15 @@ def must_work(what: str, do: str) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """Class and text of an error, on one line."""
+    """Return class and text of an error, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 
 
 def some(names: Iterable[str], most: int = 4) -> str:
-    """The first few of many names."""
+    """Return the first few of many names, quoted."""
     listed = sorted(names)
-    return ", ".join(f"'{n}'" for n in listed[:most]) + (
-        f" and {len(listed) - most} more" if listed[most:] else ""
-    )
+    rest = f" and {len(listed) - most} more" if listed[most:] else ""
+    return ", ".join(f"'{name}'" for name in listed[:most]) + rest
 
 
 def skip(reason: str) -> NoReturn:
@@ -66,41 +71,46 @@ def skip(reason: str) -> NoReturn:
 
 
 def require_signatures(plugin: Any, base: type) -> None:
-    """Every method of the interface can be called as the core calls it."""
+    """Require that every method of the interface can be called as the core calls it."""
     for name, method in vars(base).items():
         if name.startswith("_") or not inspect.isfunction(method):
             continue
-        wanted = list(inspect.signature(method).parameters.values())[1:]
-        given = [p for p in wanted if p.kind is not p.KEYWORD_ONLY]
-        named = {p.name: None for p in wanted if p.kind is p.KEYWORD_ONLY}
+        signature = inspect.signature(method)
+        parameters = list(signature.parameters.values())[1:]
+        positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        keywords = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
         try:
-            inspect.signature(getattr(plugin, name)).bind(*given, **named)
+            inspect.signature(getattr(plugin, name)).bind(*positional, **keywords)
         except TypeError as error:
             raise Violation(
                 f"{type(plugin).__name__}.{name}() does not take what the core gives it: {error}.",
-                f"Define it with the arguments of compt.{base.__name__}: def {name}{inspect.signature(method)}.",
+                f"Define it with the arguments of compt.{base.__name__}: def {name}{signature}.",
             ) from error
 
 
 # Random numbers
 
 
-def drawn_since(before: Mapping[str, Any]) -> list[str]:
-    """The libraries whose global random state (:func:`compt.random_state.random_state`) is no
-    longer the same.
+def drawn_since(earlier: Mapping[str, Any]) -> list[str]:
+    """Return the libraries whose global random state has changed.
+
+    Args:
+        earlier: what :func:`compt.random_state.random_state` returned then.
     """
     now = random_state()
-    torch_kept = torch.equal(before["torch"], now["torch"])
-    numpy_kept = (
-        torch.equal(before["numpy"][1], now["numpy"][1]) and before["numpy"][2:] == now["numpy"][2:]
+    torch_equal = torch.equal(earlier["torch"], now["torch"])
+    numpy_equal = (
+        torch.equal(earlier["numpy"][1], now["numpy"][1])
+        and earlier["numpy"][2:] == now["numpy"][2:]
     )
-    kept = {"torch": torch_kept, "numpy": numpy_kept, "random": before["python"] == now["python"]}
-    return [library for library, same_state in kept.items() if not same_state]
+    python_equal = earlier["python"] == now["python"]
+    equal = {"torch": torch_equal, "numpy": numpy_equal, "random": python_equal}
+    return [library for library, unchanged in equal.items() if not unchanged]
 
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Put all global random states back afterwards: contracts leave no trace in other tests."""
+    """Put all global random states back afterwards, so that no other test sees a trace."""
     state = random_state()
     try:
         yield
@@ -110,7 +120,7 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run under one seed of all global random states; they are as before afterwards."""
+    """Run under one seed of all global random states, which are put back afterwards."""
     with random_state_kept():
         set_random_seed(seed)
         yield
@@ -120,54 +130,55 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def randomised(module: nn.Module, *, scale: float = 0.2, seed: int = 0) -> nn.Module:
-    """Add noise to every parameter, gains, biases and tokens included: default values hide most
-    bugs.
+    """Add noise to every parameter, gains, biases and tokens included.
+
+    Default values hide most bugs: a gain of 1 or a bias of 0 grows well by accident.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for param in module.parameters():
-            param.add_(
-                scale * torch.randn(param.shape, generator=generator, dtype=torch.float64).to(param)
-            )
+            noise = torch.randn(param.shape, generator=generator, dtype=torch.float64)
+            param.add_(scale * noise.to(param))
     return module
 
 
 def on_meta(module: nn.Module) -> nn.Module:
-    """A copy on the meta device; a tensor with two names stays one."""
+    """Return a copy on the meta device, in which a tensor with two names stays one."""
     named = [*module.parameters(), *module.buffers()]
-    bare = {id(t): t.detach().to("meta") for t in named}
-    memo = {
-        id(t): nn.Parameter(bare[id(t)], t.requires_grad)
-        for t in named
-        if isinstance(t, nn.Parameter)
+    bare = {id(tensor): tensor.detach().to("meta") for tensor in named}
+    params = {
+        id(tensor): nn.Parameter(bare[id(tensor)], tensor.requires_grad)
+        for tensor in named
+        if isinstance(tensor, nn.Parameter)
     }
-    return copy.deepcopy(module, {**bare, **memo})
+    return copy.deepcopy(module, {**bare, **params})
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers."""
+    """Return copies of all parameters and buffers."""
     return {name: tensor.clone() for name, tensor in tensors_of(module).items()}
 
 
-def changed(before: Mapping[str, Tensor], after: nn.Module | Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors that differ, NaN being equal to NaN."""
-    now = tensors_of(after) if isinstance(after, nn.Module) else after
+def changed(old: Mapping[str, Tensor], new: nn.Module | Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that differ, NaN being equal to NaN."""
+    now = tensors_of(new) if isinstance(new, nn.Module) else new
     return [
-        n for n in {*before, *now} if n not in before or n not in now or not same(before[n], now[n])
+        name
+        for name in {*old, *now}
+        if name not in old or name not in now or not same(old[name], now[name])
     ]
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same shape, number format and values."""
-    if one.shape != other.shape or one.dtype != other.dtype:
+def same(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors have the same shape, number format and values."""
+    if first.shape != second.shape or first.dtype != second.dtype:
         return False
-    return bool(((one == other) | ((one != one) & (other != other))).all())
+    # torch.equal takes NaN as different from NaN
+    return bool(((first == second) | ((first != first) & (second != second))).all())
 
 
 def traces(module: nn.Module) -> dict[str, Any]:
-    """What a guest may forget to put back in a module: modes, gradients, hooks, and which tensors
-    learn.
-    """
+    """Return what a guest may forget to put back in a module, beside the values of its tensors."""
     return {
         "modes (train and eval)": [m.training for m in module.modules()],
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules()],
@@ -178,18 +189,22 @@ def traces(module: nn.Module) -> dict[str, Any]:
 
 
 def is_finite_scalar(value: Any) -> bool:
-    """Whether something is a tensor of one finite number."""
+    """Return whether a value is a tensor of one finite number."""
     return isinstance(value, Tensor) and value.ndim == 0 and bool(torch.isfinite(value))
 
 
 def without_gradient(
     module: nn.Module, loss: Callable[[], Tensor], *, steps: int = 4, elements: bool = False
 ) -> list[str]:
-    """Names of the parameters that no gradient reaches in so many steps, each with another
-    ``loss()``.
+    """Return the names of the parameters that no gradient reaches in so many steps.
 
-    What is behind a zeroed matrix is reached one step later. With ``elements``, also names of those
-    that are only reached in part.
+    What is behind a zeroed matrix is reached one step later, so that one step would not do.
+
+    Args:
+        module: what is trained, in place.
+        loss: returns the loss of the module, of another batch at every call.
+        steps: optimizer steps at most.
+        elements: whether to name also the parameters that are only reached in part.
     """
     learning = {name: param for name, param in module.named_parameters() if param.requires_grad}
     reached = {name: torch.zeros_like(param, dtype=torch.bool) for name, param in learning.items()}
@@ -203,11 +218,8 @@ def without_gradient(
         for name, param in learning.items():
             if param.grad is not None:
                 reached[name] |= param.grad != 0
-        dead = [
-            name
-            for name, found in reached.items()
-            if not (found.all() if elements else found.any())
-        ]
+        alive = {name: mask.all() if elements else mask.any() for name, mask in reached.items()}
+        dead = [name for name in learning if not alive[name]]
         if not dead:
             break
         optimizer.step()

@@ -1,8 +1,8 @@
-"""A toy family that trains on a CPU in seconds: residual MLPs that classify points around random
-centres.
+"""A toy family of residual MLPs, which trains on a CPU in seconds.
 
-Name it in a config: ``custom_imports=dict(imports=['compt.testing.toy'])``,
-``paradigm=dict(type='toy')``, ``model=dict(width=16, depth=1)``.
+They classify points around random centres. Name it in a config:
+``custom_imports=dict(imports=['compt.testing.toy'])``, ``paradigm=dict(type='toy')``,
+``model=dict(width=16, depth=1)``.
 """
 
 from __future__ import annotations
@@ -34,13 +34,19 @@ class ToyBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, D] -> [B, D]."""
+        """Return the block's output, [B, D] -> [B, D]."""
         return x + self.dropout(self.fc2(F.gelu(self.fc1(self.norm(x)))))
 
 
 class ToyNet(nn.Module):
-    """``width`` x ``depth`` residual MLP over 8 inputs and 10 classes; ``rms`` takes RMSNorm for
-    LayerNorm.
+    """A residual MLP over 8 inputs and 10 classes.
+
+    Args:
+        width: units of the residual stream; a block's MLP has twice as many.
+        depth: blocks.
+        rms: RMSNorm in the place of LayerNorm.
+        dropout: share of a block's output that is dropped in training.
+        classes: outputs.
     """
 
     def __init__(
@@ -60,20 +66,21 @@ class ToyNet(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """[B, 8] -> [B, D]."""
+        """Return the normed features, [B, 8] -> [B, D]."""
         x = self.embed(x)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 8] -> [B, 10]."""
+        """Return the logits, [B, 8] -> [B, 10]."""
         return self.head(self.features(x))
 
 
 class TiedNet(ToyNet):
-    """A ToyNet of 8 classes whose head is its embedding: one tensor [8, D] with two names, as in
-    language models.
+    """A ToyNet of 8 classes whose head is its embedding.
+
+    One tensor [8, D] has two names, as in language models.
     """
 
     def __init__(
@@ -84,7 +91,7 @@ class TiedNet(ToyNet):
         self.head.weight = self.embed.weight
 
     def features(self, x: Tensor) -> Tensor:
-        """[B, 8] -> [B, D]."""
+        """Return the normed features, [B, 8] -> [B, D]."""
         x = x @ self.embed.weight
         for block in self.blocks:
             x = block(x)
@@ -93,7 +100,7 @@ class TiedNet(ToyNet):
 
 @LAYOUTS.register_module(name=f"{__name__}.ToyNet")
 class ToyLayout(Layout):
-    """Named axes of ToyNet."""
+    """The named axes of ToyNet."""
 
     patterns = {
         "embed.weight": "embed <- 8",
@@ -111,18 +118,18 @@ class ToyLayout(Layout):
     }
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Logits of four random points."""
-        weight = next(module.parameters())
-        return {
-            "logits": module(
-                torch.randn(4, INPUTS, generator=generator, dtype=torch.float64).to(weight)
-            )
-        }
+        """Return the logits of four random points."""
+        points = torch.randn(4, INPUTS, generator=generator, dtype=torch.float64)
+        return {"logits": module(points.to(next(module.parameters())))}
 
 
 @LAYOUTS.register_module(name=f"{__name__}.TiedNet")
 class TiedLayout(ToyLayout):
-    """Named axes of TiedNet; the last norm is all that the tied head reads."""
+    """The named axes of TiedNet.
+
+    The last norm is all that the tied head reads, so that it can make up for what the one tensor
+    cannot hold.
+    """
 
     patterns = {
         **{name: pattern for name, pattern in ToyLayout.patterns.items() if name != "embed.bias"},
@@ -136,7 +143,7 @@ class TiedLayout(ToyLayout):
 
 @PARADIGMS.register_module(name="toy")
 class Toy(Paradigm):
-    """Classify points by the nearest of 40 random centres, four a class.
+    """The paradigm of classifying points by the nearest of 40 random centres, four a class.
 
     Args:
         samples: training points; a quarter as many are held out.
@@ -162,11 +169,11 @@ class Toy(Paradigm):
         self.steps = 0
 
     def build_model(self, member: Member) -> nn.Module:
-        """A ToyNet of the member's width and depth."""
+        """Build a ToyNet of the member's width and depth."""
         return ToyNet(**member.model)
 
     def build_dataset(self, split: str) -> Dataset:
-        """Points [8] and classes."""
+        """Build a data set of points [8] and their classes."""
         centres = torch.randn(40, INPUTS, generator=torch.Generator().manual_seed(0))
         generator = torch.Generator().manual_seed(1 if split == "train" else 2)
         count = self.samples if split == "train" else self.samples // 4
@@ -175,49 +182,42 @@ class Toy(Paradigm):
         return TensorDataset(points, label % CLASSES)
 
     def collate(self, samples: Any) -> Batch:
-        """``x`` [B, 8] and ``label`` [B]."""
+        """Put points and classes together as ``x`` [B, 8] and ``label`` [B]."""
         points, labels = zip(*samples, strict=True)
         return {"x": torch.stack(points), "label": torch.stack(labels)}
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Add a little noise, the same for teacher and student."""
         x = batch["x"]
-        return {
-            **batch,
-            "x": x
-            + 0.05 * torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype),
-        }
+        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return {**batch, "x": x + 0.05 * noise}
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
-        """Zeros on the model's device."""
+        """Return zeros on the model's device."""
         weight = next(model.parameters())
+        x = torch.zeros(batch_size, INPUTS, device=weight.device, dtype=weight.dtype)
         label = torch.zeros(batch_size, dtype=torch.long, device=weight.device)
-        return {
-            "x": torch.zeros(batch_size, INPUTS, device=weight.device, dtype=weight.dtype),
-            "label": label,
-        }
+        return {"x": x, "label": label}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Features [B, D] and logits [B, 10], and the same under further names."""
+        """Return features [B, D] and logits [B, 10], and the same under further names."""
         features = model.features(batch["x"])  # type: ignore[operator]
-        found = {"features": features, "logits": model.head(features)}  # type: ignore[operator]
-        return found | {name: found[output] for name, output in self.aliases.items()}
+        outputs = {"features": features, "logits": model.head(features)}  # type: ignore[operator]
+        return outputs | {name: outputs[output] for name, output in self.aliases.items()}
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Cross entropy."""
+        """Return the cross entropy, NaN from ``fail_at`` on."""
         loss = F.cross_entropy(outputs["logits"], batch["label"])
-        return {
-            "cross_entropy": loss * float("nan")
-            if self.fail_at is not None and self.steps >= self.fail_at
-            else loss
-        }
+        if self.fail_at is not None and self.steps >= self.fail_at:
+            loss = loss * float("nan")
+        return {"cross_entropy": loss}
 
     def after_step(self, model: nn.Module) -> None:
         """Count the steps."""
         self.steps += 1
 
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
-        """Accuracy (chance 10 %) and cross entropy."""
+        """Measure accuracy (chance 10 %) and cross entropy."""
         logits, labels = [], []
         for batch in batches:
             logits.append(self.forward(model, batch)["logits"])
@@ -230,15 +230,15 @@ class Toy(Paradigm):
         }
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """One safetensors file."""
+        """Write one safetensors file."""
         save_file(model.state_dict(), str(folder / "toy.safetensors"))
 
     def recognises(self, path: Path) -> bool:
-        """Whether the folder holds ``toy.safetensors``."""
+        """Return whether the folder holds ``toy.safetensors``."""
         return (path / "toy.safetensors").is_file()
 
     def load(self, path: Path) -> nn.Module:
-        """A ToyNet of the size that the weights have."""
+        """Build a ToyNet of the size that the weights have, and fill it."""
         state: Mapping[str, Tensor] = load_file(str(path / "toy.safetensors"))
         depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
         model = ToyNet(state["embed.weight"].shape[0], depth, rms="norm.bias" not in state)
