@@ -1,101 +1,285 @@
-"""mmengine Config in, frozen ChainConfig out; every fault is collected and reported at once."""
+"""The config of a chain: mmengine's Config in, frozen dataclasses out, every fault at once."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from compt.config.checks import (
-    RUNNER_KEYS,
-    budget,
-    check_keys,
-    check_numbers,
-    check_plugins,
-    check_schedules,
-    check_stage_keys,
-    check_state,
-    check_whole,
-    grown_options,
-    individual_budget,
-    performance,
-    published_figures,
-    stop_rule,
+from compt.config.faults import Faults
+from compt.config.file import ConfigFile, import_modules, read_config
+from compt.config.keys import key, merge
+from compt.config.mmengine_keys import REFUSED, RunnerKeys, StageRunnerKeys, refusal
+from compt.config.options import (
+    BUDGET_UNITS,
+    Budget,
+    CheckpointOptions,
+    CustomImports,
+    GrownOptions,
+    IndividualBudget,
+    PerformanceOptions,
+    Published,
+    sub_chain_names,
 )
-from compt.config.file import import_modules, read_config
-from compt.errors import Faults
-from compt.growth.optimizer_state import GrownOptions
+from compt.config.stopping import RULES, StoppingRule
+from compt.growth.optimizer_state import CARRIED
 from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
 
-DEFAULTS: Mapping[str, Any] = {
-    "grower": {"type": "lossless"},
-    "transfer": {"type": "none"},
-    "checkpoint": {"interval": 500, "keep": 2},
-    "evaluations": 4,
-    "seed": 0,
-    "train_dataloader": {"batch_size": 128, "num_workers": 0},
-    "optim_wrapper": {
-        "optimizer": {"type": "AdamW", "lr": 1e-3, "weight_decay": 0.1, "betas": (0.9, 0.98)}
-    },
-    "param_scheduler": [
-        {"type": "LinearLR", "start_factor": 1e-3, "begin": 0.0, "end": 0.05},
-        {"type": "CosineAnnealingLR", "eta_min": 0.0, "begin": 0.05, "end": 1.0},
-    ],
-}
+MAX_NAME = 100
+"""Longest name of a member: file systems take names of 255 bytes, and files are named after it."""
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 
 
-@dataclass(frozen=True)
-class StageConfig:
-    """One member and its stage. ``budget`` is one of epochs, iters, samples with its number."""
+@dataclass(frozen=True, kw_only=True)
+class StageDefaults(PerformanceOptions, StageRunnerKeys):
+    """What a chain says for all of its stages, and a stage may override."""
 
-    member: Member
-    budget: tuple[str, float]
-    grower: Mapping[str, Any]
-    transfer: Mapping[str, Any]
-    init: str | None = None
-    stop: Mapping[str, Any] | None = None
-    """The rule, if any, that may end the stage before its budget is spent; see
-    :mod:`compt.config.stopping`.
-    """
-    grown: GrownOptions = field(default_factory=GrownOptions)
-    """How it is trained where it is grown."""
-    performance: Mapping[str, Any] = field(default_factory=dict)
-    """Those given, of :class:`compt.training.performance.Performance`."""
-    runner: Mapping[str, Any] = field(default_factory=dict)
-    """The keys of an mmengine Runner for this stage: the chain's own, and what the stage
-    overrides.
-    """
+    grower: Mapping[str, Any] = key(
+        {"type": "compt:lossless"},
+        help="how a member's weights come from the one before it",
+        shown_default="`dict(type='lossless')`",
+        registry=GROWERS,
+    )
+    transfer: Mapping[str, Any] = key(
+        {"type": "compt:none"},
+        help="what a member learns from the features of the one before it",
+        shown_default="`dict(type='none')`: in our [study](study.md) none paid",
+        registry=TRANSFERERS,
+    )
+    grown: GrownOptions = key(
+        GrownOptions(),
+        help="how grown members are trained otherwise than from scratch; see "
+        "[below](#learning-rates-of-grown-members)",
+        shown_default="as from scratch",
+    )
+
+    @property
+    def performance(self) -> PerformanceOptions:
+        """The performance options alone."""
+        names = [one.name for one in fields(PerformanceOptions)]
+        return PerformanceOptions(**{name: getattr(self, name) for name in names})
 
 
-@dataclass(frozen=True)
-class ChainConfig:
-    """A checked config: what every file after this one works from.
+def _check_name(value: str, name: str, faults: Faults) -> None:
+    if not NAME.fullmatch(value):
+        faults.add(
+            f"{name}: {value!r} is not a name of letters, digits, '.', '_' and '-', at most "
+            f"{MAX_NAME} of them."
+        )
 
-    ``individual`` is the budget of a member trained alone, ``('chain', 0)`` for its own in the
-    chain, None for the first member's. ``evaluations`` counts the evaluations of a stage, the last
-    one at its end. ``raw`` is the config as plain types. ``published`` are a publication's figures
-    for the plan.
-    """
 
-    name: str
-    where: str
-    """Path of the config file, for messages."""
-    paradigm: Mapping[str, Any]
-    stages: tuple[StageConfig, ...]
-    individual: tuple[str, float] | None
-    seed: int
-    checkpoint: Mapping[str, int]
-    evaluations: int
-    compare: bool
-    """Whether to train every member alone too, after the chain, and to report both."""
-    work_dir: Path
-    raw: Mapping[str, Any]
-    published: Mapping[str, Any] = field(default_factory=dict)
+@dataclass(frozen=True, kw_only=True)
+class StageConfig(Budget, StageDefaults):
+    """One member and its stage."""
+
+    name: str = key(help=f"letters, digits, `.`, `_`, `-`, at most {MAX_NAME}", check=_check_name)
+    model: Any = key(
+        help="as the paradigm reads it: for `clip` an open_clip config dict, model name or folder; "
+        "for `mae` an mmpretrain config dict or file; for `causal_lm` a Hugging Face config dict, "
+        "folder or name"
+    )
+    stopping: StoppingRule | None = key(
+        None,
+        help="a rule that may end the stage before its budget, judged at every evaluation: "
+        "`dict(type='until', metric='val/loss', target=1.9)`, or `dict(type='gain', metric=..., "
+        "minimum=0.1, patience=1)`, which stops when the metric gains less than that share of the "
+        "stage's mean gain a FLOP. `metric` is the main one by default. Learning rates still fall "
+        "towards the end of the whole budget",
+        variants=RULES,
+        old_name="budget",
+    )
+    init: str | None = key(
+        None,
+        help="first member only: what you have already, as its library wrote it: an open_clip "
+        "folder or checkpoint, an mmpretrain or timm folder or checkpoint (an encoder alone fills "
+        "the encoder), a Hugging Face folder, a finished stage's folder, or a file of weights. "
+        "With a budget of 0 it is not trained",
+    )
+
+    @property
+    def member(self) -> Member:
+        """The member as the paradigm sees it."""
+        return Member(self.name, self.model)
+
+    @property
+    def batch_size(self) -> int:
+        """Training samples an iteration and process."""
+        return self.train_dataloader["batch_size"]
+
+    def check(self, faults: Faults, where: str, at_fault: frozenset[str]) -> None:
+        """Note a budget that is none, and several."""
+        super().check(faults, where, at_fault)
+        units = list(self.amounts)
+        if len(units) != 1 and not at_fault.intersection(BUDGET_UNITS):
+            faults.add(
+                f"{where.rstrip('.')} needs exactly one of epochs, iters, samples; "
+                f"it has {units or 'none'}."
+            )
+        for unit, number in self.amounts.items():
+            if not number and not self.init:
+                faults.add(f"{where}{unit}: {number!r} is not a positive number.")
+            elif unit != "epochs" and 0 < number < 1:
+                faults.add(f"{where}{unit}: {number!r} is not a positive whole number.")
+
+
+def _check_published(value: Published, name: str, faults: Faults) -> None:
+    for sub_chain, number in value.relative_compute.items():
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < 1e9:
+            fault = f"{sub_chain!r} is {number!r}, not a positive number."
+            faults.add(f"{name}.relative_compute: {fault}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainConfig(StageDefaults, RunnerKeys):
+    """A checked config: what every file after this one works from."""
+
+    paradigm: Mapping[str, Any] = key(
+        help="`dict(type=..., ...)`: what is trained, on what, with which loss",
+        registry=PARADIGMS,
+    )
+    chain: Sequence[Any] = key(help="the members, small to large; see below")
+    individual: IndividualBudget | None = key(
+        None,
+        help="budget of every member under `--individual`: `dict(epochs=)`, `dict(iters=)`, "
+        "`dict(samples=)`, or `dict(budget='chain')` for the member's own in the chain",
+        shown_default="the first member's budget",
+    )
+    compare: bool = key(
+        False,
+        help="`True`: after the chain, also train every member alone, with the `individual` "
+        "budget, into `WORK_DIR_individual`, and report both; the first member is taken over where "
+        "its budget is the same",
+        resumable=True,
+    )
+    published: Published = key(
+        Published(),
+        help="what a paper reports for this chain, shown in the plan beside our own count: "
+        "`dict(source='arXiv 2604.12391', relative_compute={'a->b->c': 0.28, 'b->c': 0.36})`, by "
+        "the sub-chains that end with the largest member",
+        shown_default="none",
+        resumable=True,
+        check=_check_published,
+    )
+    evaluations: int = key(
+        4,
+        help="evaluations a stage, at equal distances, the last at its end",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    checkpoint: CheckpointOptions = key(
+        CheckpointOptions(),
+        help="`dict(interval=iterations, keep=number)`",
+        shown_default="500, 2",
+        resumable=True,
+    )
+    seed: int = key(
+        0,
+        help="of weights, order of samples and everything else that is random",
+        minimum=0,
+        maximum=2**31 - 1,
+    )
+    work_dir: Path | None = key(
+        None, help="where results go", shown_default="`work_dirs/CONFIG_NAME`", resumable=True
+    )
+    layouts: Mapping[str, Any] = key(
+        {},
+        help="which layout describes a class of modules, where several packages have one: "
+        "`{'open_clip.model.CLIP': 'compt-other:open_clip.model.CLIP'}`",
+        shown_default="compt's own",
+    )
+    custom_imports: CustomImports = key(
+        CustomImports(),
+        help="`dict(imports=[...])`: modules to import first, such as your own plug-ins",
+        shown_default="none",
+        treatment="translated",
+    )
+    file: ConfigFile = field(repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the config file."""
+        return self.file.name
+
+    @property
+    def where(self) -> str:
+        """Path of the config file, for messages."""
+        return self.file.where
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        """The members and their stages, small to large."""
+        return tuple(self.chain or ())
+
+    @property
+    def folder(self) -> Path:
+        """The work folder, where the command line names none."""
+        return Path(self.work_dir or Path("work_dirs") / self.name)
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The config as it was given, as plain types, without what is left out."""
+        return {name: value for name, value in self.file.content.items() if name in self.all_keys()}
+
+    def check(self, faults: Faults, where: str, at_fault: frozenset[str]) -> None:
+        """Note faults between members."""
+        super().check(faults, where, at_fault)
+        names = Counter(stage.name for stage in self.stages)
+        for name, count in sorted((n, c) for n, c in names.items() if c > 1 and n is not None):
+            faults.add(
+                f"chain: the name '{name}' is used {count} times; members need names of their own."
+            )
+        for index, stage in enumerate(self.stages):
+            if index and stage.init:
+                faults.add(
+                    f"chain.{index}.init: only the first member can start from a checkpoint; the "
+                    "others are grown."
+                )
+            if index:
+                _check_grown(index, self.stages[index - 1], stage, faults)
+        self._check_sub_chains(faults)
+
+    def _check_sub_chains(self, faults: Faults) -> None:
+        known = sub_chain_names([stage.name or "?" for stage in self.stages])
+        for name in self.published.relative_compute:
+            if name not in known:
+                ends = ", ".join(map(repr, known)) or "nothing: it has one member"
+                faults.add(
+                    f"published.relative_compute: {name!r} is no end of this chain, which has "
+                    f"{ends}."
+                )
+
+
+def _check_grown(index: int, source: StageConfig, target: StageConfig, faults: Faults) -> None:
+    """Note learning rates and optimizer states that cannot be taken over in a hop."""
+    optimizer = target.optim_wrapper.get("optimizer") or {}
+    own_rate = isinstance(optimizer, Mapping) and isinstance(optimizer.get("lr"), (int, float))
+    if target.grown.lr_mult != 1 and not own_rate:
+        faults.add(
+            f"chain.{index}: grown.lr_mult needs the member's own learning rate, "
+            "optim_wrapper.optimizer.lr."
+        )
+    if not target.grown.optimizer_state:
+        return
+    pair = [stage.optim_wrapper.get("optimizer") or {} for stage in (source, target)]
+    kinds = [one.get("type") for one in pair]
+    amsgrad = [one.get("amsgrad", False) for one in pair]
+    if kinds[0] != kinds[1] or kinds[0] not in CARRIED or amsgrad[0] != amsgrad[1]:
+        difference = ", with and without amsgrad" if amsgrad[0] != amsgrad[1] else ""
+        faults.add(
+            f"chain.{index}: grown.optimizer_state needs the same optimizer in both members, one "
+            f"of {', '.join(CARRIED)}; they have {kinds[0]} and {kinds[1]}{difference}."
+        )
+    if not source.amount[1]:
+        faults.add(
+            f"chain.{index}: grown.optimizer_state: the member before is not trained, so it has no "
+            "state."
+        )
 
 
 def load_config(
@@ -113,124 +297,56 @@ def load_config(
     """
     file = read_config(source, options)
     faults = Faults(file.where)
-    raw = check_keys(file, faults)
+    file = _without_foreign_keys(file, faults)
+    raw = dict(file.content)
     import_modules(raw.get("custom_imports"), file.where)
-    stages = _stages(raw, faults)
-    check_plugins(
-        [
-            (PARADIGMS, "paradigm", raw.get("paradigm")),
-            *((GROWERS, f"grower (chain.{i})", stage.grower) for i, stage in enumerate(stages)),
-            *(
-                (TRANSFERERS, f"transfer (chain.{i})", stage.transfer)
-                for i, stage in enumerate(stages)
-            ),
-        ],
-        faults,
-    )
-    individual = individual_budget(raw.get("individual"), faults)
-    published = published_figures(
-        raw.get("published"), [stage.member.name for stage in stages], faults
-    )
-    check_numbers(raw, faults)
+    raw["chain"] = _stages(raw, faults)
+    config = ChainConfig.read(raw, faults, file=file)
     faults.raise_if_any()
-    return ChainConfig(
-        name=file.name,
-        where=file.where,
-        paradigm=raw["paradigm"],
-        stages=tuple(stages),
-        individual=individual,
-        seed=raw.get("seed", DEFAULTS["seed"]),
-        checkpoint={**DEFAULTS["checkpoint"], **raw.get("checkpoint", {})},
-        evaluations=raw.get("evaluations", DEFAULTS["evaluations"]),
-        compare=bool(raw.get("compare", False)),
-        work_dir=Path(raw.get("work_dir") or Path("work_dirs") / file.name),
-        raw=raw,
-        published=published,
-    )
+    return config
 
 
-def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig]:
-    chain = raw.get("chain") or []
-    if not isinstance(chain, list) or not all(isinstance(stage, Mapping) for stage in chain):
+def _without_foreign_keys(file: ConfigFile, faults: Faults) -> ConfigFile:
+    """Take out what base files say for other programs; what the author wrote is a fault.
+
+    A base of mmpretrain has helper variables, and keys for a Runner that compt does not build.
+    """
+    known = ChainConfig.all_keys()
+    content = dict(file.content)
+    left_out = []
+    for name in file.content.keys() - known.keys():
+        if name in file.foreign or (name in REFUSED and name not in file.own):
+            left_out.append(name)
+            del content[name]
+        elif name in REFUSED:
+            faults.add(refusal(name))
+            del content[name]
+    return replace(file, content=content, left_out=tuple(sorted(left_out)))
+
+
+def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig] | None:
+    """Read the members; None where there are none, which is a fault of its own."""
+    chain = raw.get("chain")
+    if not chain and isinstance(chain, (list, tuple, type(None))):
+        return None
+    if not isinstance(chain, (list, tuple)) or not all(isinstance(one, Mapping) for one in chain):
         faults.add("chain must be a list of dict(name=..., model=..., epochs=...).")
         return []
-    stages = [_stage(i, stage, raw, faults) for i, stage in enumerate(chain)]
-    names = [stage.member.name for stage in stages]
-    for name in sorted({n for n in names if names.count(n) > 1}):
-        faults.add(
-            f"chain: the name '{name}' is used {names.count(name)} times; members need names of their own."
+    shared = StageDefaults.all_keys()
+    stages = []
+    for index, own in enumerate(chain):
+        values = {name: raw[name] for name in shared if raw.get(name) is not None}
+        inherited = values.keys() - own.keys()
+        for name, value in own.items():
+            merged = name in shared and shared[name].options.merged
+            values[name] = merge(values.get(name), value) if merged else value
+        stages.append(
+            StageConfig.read(values, faults, where=f"chain.{index}.", inherited=inherited)
         )
-    check_state(
-        [(stage.grown, stage.runner["optim_wrapper"], stage.budget[1]) for stage in stages], faults
-    )
     return stages
 
 
-def _stage(
-    index: int, given: Mapping[str, Any], raw: Mapping[str, Any], faults: Faults
-) -> StageConfig:
-    where = f"chain.{index}"
-    stage = check_stage_keys(given, where, faults)
-    name = stage.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        faults.add(f"{where}.name: {name!r} is not a name of letters, digits, '.', '_' and '-'.")
-    if not stage.get("model"):
-        faults.add(f"{where}.model is missing.")
-    if stage.get("init") and index:
-        faults.add(
-            f"{where}.init: only the first member can start from a checkpoint; the others are grown."
-        )
-    runner = _runner(stage, raw)
-    check_schedules(
-        runner["param_scheduler"], "" if "param_scheduler" not in stage else f"{where}.", faults
-    )
-    overrides = "batch_size" in (stage.get("train_dataloader") or {})
-    key = f"{where}.train_dataloader.batch_size" if overrides else "train_dataloader.batch_size"
-    check_whole(runner["train_dataloader"]["batch_size"], key, 1, faults)
-    return StageConfig(
-        member=Member(str(name), stage.get("model")),
-        budget=budget(stage, where, faults, may_be_zero=bool(stage.get("init"))),
-        grower=_typed(stage.get("grower", raw.get("grower", DEFAULTS["grower"]))),
-        transfer=_typed(stage.get("transfer", raw.get("transfer", DEFAULTS["transfer"]))),
-        init=stage.get("init"),
-        stop=stop_rule(stage.get("budget"), where, faults),
-        grown=grown_options(stage.get("grown", raw.get("grown")), where, "grown" in stage, faults),
-        performance=performance(stage, raw, where, faults),
-        runner=runner,
-    )
-
-
-def _runner(stage: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The Runner's keys of a stage: defaults, the chain's, the stage's own merged into them."""
-    runner = {
-        key: raw.get(key, DEFAULTS.get(key)) for key in RUNNER_KEYS if key in raw or key in DEFAULTS
-    }
-    for key in ("optim_wrapper", "param_scheduler", "train_dataloader"):
-        if key in stage:
-            runner[key] = _merged(runner.get(key), stage[key])
-    for key in ("optim_wrapper", "train_dataloader"):  # what is not given keeps its default
-        runner[key] = {**DEFAULTS[key], **(runner[key] or {})}
-    return runner
-
-
-def _merged(base: Any, override: Any) -> Any:
-    """Merge dicts key by key, as mmengine's configs inherit; anything else replaces, as
-    ``_delete_=True`` does.
-    """
-    if not isinstance(override, Mapping):
-        return override
-    given = {key: value for key, value in override.items() if key != "_delete_"}
-    other_type = isinstance(base, Mapping) and "type" in given and given["type"] != base.get("type")
-    if not isinstance(base, Mapping) or override.get("_delete_") or other_type:
-        return given
-    return {**base, **{key: _merged(base.get(key), value) for key, value in given.items()}}
-
-
-def _typed(value: Any) -> Any:
-    return (
-        {"type": value}
-        if isinstance(value, str)
-        else value
-        if value is not None
-        else {"type": "none"}
-    )
+def resumable_keys() -> frozenset[str]:
+    """Return the keys that may change between a run and its resumption."""
+    keys = ChainConfig.all_keys()
+    return frozenset(name for name, one in keys.items() if one.options.resumable)

@@ -4,9 +4,11 @@ it does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from compt.config.options import sub_chain_names
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,6 @@ class StagePlan:
     def alone_flops(self) -> float:
         """Of the same member trained alone."""
         return self.alone_samples * self.student_flops
-
-
-def sub_chain_names(members: Sequence[str]) -> tuple[str, ...]:
-    """What the chains that end with the last member are called: a, b, c -> 'a->b->c', 'b->c'."""
-    return tuple("->".join(members[i:]) for i in range(len(members) - 1))
 
 
 @dataclass(frozen=True)

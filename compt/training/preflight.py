@@ -1,6 +1,4 @@
-"""Finds before anything is trained what would stop a stage later: data, optimizer, schedules,
-loaders, hooks.
-"""
+"""Find before anything is trained what would stop a stage later."""
 
 from __future__ import annotations
 
@@ -31,14 +29,15 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from compt.config import ChainConfig
-from compt.config.file import listed
-from compt.errors import ComptError, ConfigError, DataError, Faults, did_you_mean
+from compt.config.faults import Faults
+from compt.config.keys import listed
+from compt.errors import ComptError, ConfigError, DataError, did_you_mean
 from compt.interfaces import Paradigm
-from compt.planning.planner import ChainPlan
+from compt.planning.plans import ChainPlan
 from compt.registry import PARADIGMS
 from compt.training.loader import eval_loader, loader_options, train_loader
 from compt.training.performance import Performance
-from compt.training.runner import stage_config
+from compt.training.stage_config import stage_config
 
 
 def preflight(config: ChainConfig, plan: ChainPlan) -> None:
@@ -51,11 +50,10 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> None:
     faults = Faults(config.where)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
-        with _noting(faults, f"attention, compile (stage '{stage.member.name}')"):
-            Performance(**stage.performance).check(device)
-        runner = stage_config(
-            config, stage, stage_plan, Path(stage.member.name), init=None, teacher=None
-        )
+        with _noting(faults, f"attention, compile (stage '{stage.name}')"):
+            Performance(**stage.performance.to_dict()).try_on(device)
+        folder = Path(stage.name)
+        runner = stage_config(config, stage, stage_plan, folder, init=None, teacher=None)
         import_modules_from_strings(runner.custom_imports["imports"])
         with DefaultScope.overwrite_default_scope(runner.default_scope):
             _check_runner(runner, faults)
@@ -63,7 +61,7 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> None:
 
 
 def check_data(config: ChainConfig) -> None:
-    """Open every split once, so that missing or broken data is found before anything is trained.
+    """Open every split once, so that missing or broken data is found before training.
 
     Raises:
         ConfigError: a split is missing, empty, or has too many samples that cannot be read.
@@ -71,14 +69,12 @@ def check_data(config: ChainConfig) -> None:
     paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
     with torch.device("meta"):
         for stage in config.stages:
-            paradigm.build_model(stage.member)
-    loaders = [
-        (s.runner["train_dataloader"], s.runner.get("val_dataloader") or {}) for s in config.stages
-    ]
-    train = {"train"} if any(one.get("dataset") is None for one, _ in loaders) else set()
-    tested = paradigm.splits if any(one.get("dataset") is None for _, one in loaders) else ()
+            paradigm.build_model(stage.member)  # data depends on what the members read
+    own_training = any(stage.train_dataloader.get("dataset") is None for stage in config.stages)
+    own_validation = config.val_dataloader.get("dataset") is None
+    splits = [*(["train"] if own_training else []), *(paradigm.splits if own_validation else ())]
     try:
-        for split in (*train, *tested):
+        for split in splits:
             if not len(paradigm.build_dataset(split)):  # type: ignore[arg-type]
                 raise DataError(f"The split '{split}' is empty.")
     except DataError as error:
@@ -87,46 +83,47 @@ def check_data(config: ChainConfig) -> None:
 
 def _check_runner(config: Config, faults: Faults) -> None:
     """Build what a Runner would build, each part on its own."""
-    model = nn.Linear(1, 1)
-    with _noting(faults, "optim_wrapper"):
-        _known(OPTIM_WRAPPERS, config.optim_wrapper)
-        _known(OPTIMIZERS, config.optim_wrapper["optimizer"])
-        build_optim_wrapper(model, config.optim_wrapper)
-    optimizer = torch.optim.AdamW(model.parameters())
-    for scheduler in config.param_scheduler:
-        with _noting(faults, "param_scheduler"):
-            _known(PARAM_SCHEDULERS, scheduler)
-            PARAM_SCHEDULERS.build(scheduler, default_args={"optimizer": optimizer})
-    data = TensorDataset(torch.zeros(config.train_dataloader["batch_size"], 1))
-    with _noting(faults, "train_dataloader"):
-        _known(DATASETS, config.train_dataloader.get("dataset"))
-        train_loader(
-            data,
-            _collate,
-            seed=0,
-            start=0,
-            rank=0,
-            world_size=1,
-            **loader_options(config.train_dataloader),
-        )
-    with _noting(faults, "val_dataloader"):
-        _known(DATASETS, config.val_dataloader.get("dataset"))
-        eval_loader(data, _collate, **loader_options(config.val_dataloader))
+    _check_optimizer(config, faults)
+    _check_loaders(config, faults)
     for metric in listed(config.val_evaluator):
         with _noting(faults, "val_evaluator"):
-            _known(METRICS, metric)
+            _check_known(METRICS, metric)
             Evaluator(metric)
-    for hook in (*config.default_hooks.values(), *config.get("custom_hooks", ())):
+    for hook in (*config.default_hooks.values(), *config.custom_hooks):
         with _noting(faults, "hooks"):
-            _known(HOOKS, hook)
+            _check_known(HOOKS, hook)
             if isinstance(hook, Mapping):
                 HOOKS.build(hook)
     with _noting(faults, "log_processor"):
         LOG_PROCESSORS.build({"type": "LogProcessor", **config.log_processor})
     with _noting(faults, "visualizer"):
-        _known(VISUALIZERS, config.visualizer)
+        _check_known(VISUALIZERS, config.visualizer)
         for backend in listed(config.visualizer.get("vis_backends")):
-            _known(VISBACKENDS, backend)
+            _check_known(VISBACKENDS, backend)
+
+
+def _check_optimizer(config: Config, faults: Faults) -> None:
+    model = nn.Linear(1, 1)
+    with _noting(faults, "optim_wrapper"):
+        _check_known(OPTIM_WRAPPERS, config.optim_wrapper)
+        _check_known(OPTIMIZERS, config.optim_wrapper["optimizer"])
+        build_optim_wrapper(model, config.optim_wrapper)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for scheduler in config.param_scheduler:
+        with _noting(faults, "param_scheduler"):
+            _check_known(PARAM_SCHEDULERS, scheduler)
+            PARAM_SCHEDULERS.build(scheduler, default_args={"optimizer": optimizer})
+
+
+def _check_loaders(config: Config, faults: Faults) -> None:
+    data = TensorDataset(torch.zeros(config.train_dataloader["batch_size"], 1))
+    with _noting(faults, "train_dataloader"):
+        _check_known(DATASETS, config.train_dataloader.get("dataset"))
+        options = loader_options(config.train_dataloader)
+        train_loader(data, _collate, seed=0, start=0, rank=0, world_size=1, **options)
+    with _noting(faults, "val_dataloader"):
+        _check_known(DATASETS, config.val_dataloader.get("dataset"))
+        eval_loader(data, _collate, **loader_options(config.val_dataloader))
 
 
 @contextmanager
@@ -137,16 +134,16 @@ def _noting(faults: Faults, where: str) -> Iterator[None]:
     except ComptError as error:
         faults.add(f"{where}: {error.one_line}")
     except Exception as error:  # a constructor raises what it likes
-        faults.add(f"{where}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+        first_line = (str(error).splitlines() or [""])[0]
+        faults.add(f"{where}: {type(error).__name__}: {first_line}")
 
 
-def _known(registry: Registry, cfg: Any) -> None:
+def _check_known(registry: Registry, cfg: Any) -> None:
     """Raise ConfigError where mmengine has nothing of the name that a config asks for."""
     kind = cfg.get("type") if isinstance(cfg, Mapping) else None
     if isinstance(kind, str) and registry.get(kind) is None:
-        raise ConfigError(
-            f"mmengine has no {registry.name} '{kind}'.{did_you_mean(kind, registry.module_dict)}"
-        )
+        near = did_you_mean(kind, registry.module_dict)
+        raise ConfigError(f"mmengine has no {registry.name} '{kind}'.{near}")
 
 
 def _collate(samples: Sequence[Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def clip(size, text_width):
 
 
 chain = [
-    dict(name="swin-t", model=clip("tiny", 384), epochs=128, param_scheduler=_base_.first_schedule),
+    dict(name="swin-t", model=clip("tiny", 384), epochs=128, param_scheduler=_base_._first_schedule),
     dict(name="swin-s", model=clip("small", 512), epochs=24),
     dict(name="swin-b", model=clip("base", 512), epochs=16),
     dict(name="swin-l", model=clip("large", 768), epochs=10),

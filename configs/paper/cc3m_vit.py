@@ -24,7 +24,7 @@ def clip(width, layers, text_width):
 
 
 chain = [
-    dict(name="vit-t", model=clip(192, 12, 256), epochs=128, param_scheduler=_base_.first_schedule),
+    dict(name="vit-t", model=clip(192, 12, 256), epochs=128, param_scheduler=_base_._first_schedule),
     dict(name="vit-s", model=clip(384, 12, 384), epochs=24),
     dict(name="vit-b", model=clip(768, 12, 512), epochs=16),
     dict(name="vit-l", model=clip(1024, 24, 768), epochs=16),

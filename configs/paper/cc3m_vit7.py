@@ -26,7 +26,7 @@ def clip(width, layers, text_width):
 
 
 chain = [
-    dict(name="vit-t", model=clip(192, 12, 256), epochs=128, param_scheduler=_base_.first_schedule),
+    dict(name="vit-t", model=clip(192, 12, 256), epochs=128, param_scheduler=_base_._first_schedule),
     dict(name="vit-c", model=clip(256, 12, 320), epochs=24),
     dict(name="vit-s", model=clip(384, 12, 384), epochs=22),
     dict(name="vit-m", model=clip(512, 12, 448), epochs=20),

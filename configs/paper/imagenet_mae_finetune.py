@@ -6,11 +6,11 @@ Plan:     compt plan configs/paper/imagenet_mae_finetune.py needs neither data n
 Gives:    not run here
 From:     MAE, arXiv 2111.06377: 100 epochs, batch 1024, layer-wise rate decay 0.65, drop path 0.1, RandAugment
 Differs:  images are not mixed (no mixup, no cutmix), nor labels smoothed: that loss cannot be planned without values
-Others:   for ViT-L or ViT-H change `size`, `init` and the decay (0.75); the same chain can have several members
+Others:   for ViT-L or ViT-H change `_size`, `init` and the decay (0.75); the same chain can have several members
 """
 
-width, layers = size = (768, 12)
-decay = 0.65
+_width, _layers = _size = (768, 12)
+_decay = 0.65
 
 
 def classifier(width, layers):
@@ -39,9 +39,9 @@ def imagenet(split, *transforms):
     )
 
 
-bicubic = dict(backend="pillow", interpolation="bicubic")
-augment = [
-    dict(type="RandomResizedCrop", scale=224, **bicubic),
+_bicubic = dict(backend="pillow", interpolation="bicubic")
+_augment = [
+    dict(type="RandomResizedCrop", scale=224, **_bicubic),
     dict(type="RandomFlip", prob=0.5),
     dict(
         type="RandAugment",
@@ -52,8 +52,8 @@ augment = [
     ),
     dict(type="RandomErasing", erase_prob=0.25, mode="rand"),
 ]
-centre = [
-    dict(type="ResizeEdge", scale=256, edge="short", **bicubic),
+_centre = [
+    dict(type="ResizeEdge", scale=256, edge="short", **_bicubic),
     dict(type="CenterCrop", crop_size=224),
 ]
 
@@ -61,22 +61,22 @@ paradigm = dict(type="mae", probe=None)
 chain = [
     dict(
         name="vit-b",
-        model=classifier(*size),
+        model=classifier(*_size),
         init="work_dirs/imagenet_mae_vit/01_mae-b/export",
         samples=100 * 1_281_167,
     )
 ]
 
-rates = {f"backbone.layers.{i}.": dict(lr_mult=decay ** (layers - i)) for i in range(layers)}
-rates |= {
-    f"backbone.{name}": dict(lr_mult=decay ** (layers + 1))
+_rates = {f"backbone.layers.{i}.": dict(lr_mult=_decay ** (_layers - i)) for i in range(_layers)}
+_rates |= {
+    f"backbone.{name}": dict(lr_mult=_decay ** (_layers + 1))
     for name in ("patch_embed", "cls_token", "pos_embed")
 }
 precision = "bf16"
 default_scope = "mmpretrain"
-train_dataloader = dict(batch_size=128, num_workers=16, dataset=imagenet("train", *augment))
-val_dataloader = dict(dataset=imagenet("val", *centre))
+train_dataloader = dict(batch_size=128, num_workers=16, dataset=imagenet("train", *_augment))
+val_dataloader = dict(dataset=imagenet("val", *_centre))
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=5e-4 * 1024 / 256, weight_decay=0.05, betas=(0.9, 0.999)),
-    paramwise_cfg=dict(custom_keys=rates, norm_decay_mult=0.0, bias_decay_mult=0.0),
+    paramwise_cfg=dict(custom_keys=_rates, norm_decay_mult=0.0, bias_decay_mult=0.0),
 )

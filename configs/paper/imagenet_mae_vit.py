@@ -44,18 +44,18 @@ def imagenet(split, *transforms):
     )
 
 
-bicubic = dict(backend="pillow", interpolation="bicubic")
-crop = dict(type="RandomResizedCrop", scale=224, crop_ratio_range=(0.2, 1.0), **bicubic)
-resize = dict(type="ResizeEdge", scale=256, edge="short", **bicubic)
-center = dict(type="CenterCrop", crop_size=224)
+_bicubic = dict(backend="pillow", interpolation="bicubic")
+_crop = dict(type="RandomResizedCrop", scale=224, crop_ratio_range=(0.2, 1.0), **_bicubic)
+_resize = dict(type="ResizeEdge", scale=256, edge="short", **_bicubic)
+_center = dict(type="CenterCrop", crop_size=224)
 
-paradigm = dict(type="mae", probe=dict(samples=50_000, dataset=imagenet("train", resize, center)))
+paradigm = dict(type="mae", probe=dict(samples=50_000, dataset=imagenet("train", _resize, _center)))
 
-epoch = 1_281_167
+_epoch = 1_281_167
 chain = [
-    dict(name="mae-b", model=mae(768, 12), samples=800 * epoch),
-    dict(name="mae-l", model=mae(1024, 24), samples=150 * epoch),
-    dict(name="mae-h", model=mae(1280, 32), samples=100 * epoch),
+    dict(name="mae-b", model=mae(768, 12), samples=800 * _epoch),
+    dict(name="mae-l", model=mae(1024, 24), samples=150 * _epoch),
+    dict(name="mae-h", model=mae(1280, 32), samples=100 * _epoch),
 ]
 grower = dict(type="leading_block")
 transfer = dict(type="feature_mse", weight=0.98)
@@ -65,9 +65,9 @@ default_scope = "mmpretrain"
 train_dataloader = dict(
     batch_size=512,
     num_workers=16,
-    dataset=imagenet("train", crop, dict(type="RandomFlip", prob=0.5)),
+    dataset=imagenet("train", _crop, dict(type="RandomFlip", prob=0.5)),
 )
-val_dataloader = dict(dataset=imagenet("val", resize, center))
+val_dataloader = dict(dataset=imagenet("val", _resize, _center))
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1.5e-4 * 4096 / 256, weight_decay=0.05, betas=(0.9, 0.95))
 )

@@ -25,7 +25,7 @@ def clip(width, layers, text_width):
 
 
 chain = [
-    dict(name="vit-s", model=clip(384, 12, 384), epochs=64, param_scheduler=_base_.first_schedule),
+    dict(name="vit-s", model=clip(384, 12, 384), epochs=64, param_scheduler=_base_._first_schedule),
     dict(name="vit-m", model=clip(512, 12, 448), epochs=22),
     dict(name="vit-b", model=clip(768, 12, 512), epochs=20),
     dict(name="vit-l", model=clip(1024, 24, 768), epochs=6),

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 import compt
 from compt.config import load_config
-from compt.config.checks import KEYS
+from compt.config.mmengine_keys import REFUSED, RunnerKeys
 from tests.config.conftest import TEXT, faults, write
 
 RUNNERS = """
@@ -67,12 +67,13 @@ def test_what_a_base_says_for_a_runner_is_left_out(child):
 
 
 def test_what_a_base_says_and_a_chain_knows_is_inherited(child):
-    runner = load_config(child("optim_wrapper = dict(optimizer=dict(lr=2e-3))")).stages[0].runner
-    assert runner["optim_wrapper"] == dict(
+    config = load_config(child("optim_wrapper = dict(optimizer=dict(lr=2e-3))"))
+    stage = config.stages[0]
+    assert stage.optim_wrapper == dict(
         optimizer=dict(type="AdamW", lr=2e-3, weight_decay=0.05), clip_grad=dict(max_norm=5.0)
     )
-    assert runner["train_dataloader"] == dict(batch_size=16, num_workers=1)
-    assert runner["default_hooks"] == dict(timer=dict(type="IterTimerHook"))
+    assert stage.train_dataloader == dict(batch_size=16, num_workers=1)
+    assert config.default_hooks == dict(timer=dict(type="IterTimerHook"))
 
 
 @pytest.mark.parametrize("key", NAMES)
@@ -139,9 +140,9 @@ def test_options_change_what_is_inherited(child):
     config = load_config(
         child(), {"optim_wrapper.optimizer.lr": 0.5, "train_dataloader.batch_size": 4}
     )
-    runner = config.stages[0].runner
-    assert runner["optim_wrapper"]["optimizer"] == dict(type="AdamW", lr=0.5, weight_decay=0.05)
-    assert runner["train_dataloader"] == dict(batch_size=4, num_workers=1)
+    stage = config.stages[0]
+    assert stage.optim_wrapper["optimizer"] == dict(type="AdamW", lr=0.5, weight_decay=0.05)
+    assert stage.train_dataloader == dict(batch_size=4, num_workers=1)
 
 
 @pytest.mark.parametrize(
@@ -160,18 +161,31 @@ def test_a_dict_or_config_has_no_base(toy, child):
     assert (
         load_config(Config.fromfile(str(child())))
         .stages[0]
-        .runner["train_dataloader"]["batch_size"]
+        .train_dataloader["batch_size"]
         == 16
     )
 
 
-def test_every_argument_of_a_runner_is_a_key_or_left_out(tmp_path):
-    """So that no base of mmengine's libraries is refused for what it says to its own Runner."""
-    given = [
-        name
-        for name in inspect.signature(Runner.__init__).parameters
-        if name not in {"self", "cfg", "work_dir"}
-    ]
-    others = [name for name in given if name not in KEYS and name != "experiment_name"]
-    write(tmp_path / "base.py", "".join(f"{name} = dict()\n" for name in others))
-    load_config(write(tmp_path / "child.py", "_base_ = 'base.py'\n" + TEXT))
+def test_every_argument_of_a_runner_is_a_key_or_refused_with_a_reason():
+    """So that no key of mmengine's is ignored without a word, and no base is refused for one."""
+    arguments = {*inspect.signature(Runner.__init__).parameters} - {"self"}
+    taken = {*RunnerKeys.all_keys(), "work_dir"}
+    assert taken - arguments <= {"find_unused_parameters", "model_wrapper_cfg"}
+    assert not taken & REFUSED.keys()
+    assert arguments <= taken | REFUSED.keys()
+
+
+def test_what_is_left_out_is_said(child):
+    """With its number, in the plan that every run begins with."""
+    (warning,) = (w for w in compt.plan(str(child())).warnings if "left out" in w)
+    assert warning.startswith(f"{len(NAMES)} keys of base files are left out")
+    assert all(name in warning for name in NAMES)
+
+
+def test_helper_variables_of_a_packages_base_are_left_out(tmp_path):
+    """mmpretrain's configs name their pipelines, and nobody can rename those."""
+    pytest.importorskip("mmpretrain")
+    base = "mmpretrain::_base_/datasets/imagenet_bs64.py"
+    config = load_config(write(tmp_path / "child.py", f"_base_ = ['{base}']\n" + TEXT))
+    assert {"dataset_type", "train_pipeline", "test_dataloader"} <= set(config.file.left_out)
+    assert config.stages[0].batch_size == 64

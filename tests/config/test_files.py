@@ -20,10 +20,10 @@ def test_helpers_of_a_config_file_are_not_keys(tmp_path):
     write(
         tmp_path / "base.py",
         """
-        width = 8
-        count = 256
+        _width = 8
+        _count = 256
         paradigm = dict(type='toy', samples=512)
-        chain = [dict(name='only', model=dict(width=width), iters=8)]
+        chain = [dict(name='only', model=dict(width=_width), iters=8)]
         optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.1))
         """,
     )
@@ -35,10 +35,10 @@ def test_helpers_of_a_config_file_are_not_keys(tmp_path):
             from math import pi
 
             _base_ = 'base.py'
-            paradigm = dict(samples={{_base_.count}})
-            widths = [{{_base_.width}}, 2 * 8, int(pi) * 8]
-            names = 'abc'
-            prefix = 'vit'
+            paradigm = dict(samples={{_base_._count}})
+            _widths = [{{_base_._width}}, 2 * 8, int(pi) * 8]
+            _names = 'abc'
+            _prefix = 'vit'
 
 
             def member(w):
@@ -46,24 +46,24 @@ def test_helpers_of_a_config_file_are_not_keys(tmp_path):
 
 
             chain = [
-                dict(name=f'{prefix}-{n}', model=member(w), iters=2 + i)
-                for i, (n, w) in enumerate(zip(names, widths))
+                dict(name=f'{_prefix}-{n}', model=member(w), iters=2 + i)
+                for i, (n, w) in enumerate(zip(_names, _widths))
             ]
             optim_wrapper = dict(optimizer=dict(lr=math.sqrt(4)))
             """,
         )
     )
-    assert [(s.member.name, s.member.model["width"], s.budget[1]) for s in config.stages] == [
+    assert [(s.member.name, s.member.model["width"], s.amount[1]) for s in config.stages] == [
         ("vit-a", 8, 2),
         ("vit-b", 16, 3),
         ("vit-c", 24, 4),
     ]
     assert config.paradigm == dict(type="toy", samples=256)
-    assert config.stages[0].runner["optim_wrapper"]["optimizer"] == dict(
+    assert config.stages[0].optim_wrapper["optimizer"] == dict(
         type="AdamW", lr=2.0, weight_decay=0.1
     )
     assert set(config.raw) == {"paradigm", "chain", "optim_wrapper"}
-    assert (config.name, config.work_dir) == ("child", Path("work_dirs/child"))
+    assert (config.name, config.folder) == ("child", Path("work_dirs/child"))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_json_config_is_a_config_too(tmp_path):
     file.write_text(
         '{"paradigm": {"type": "toy"}, "chain": [{"name": "a", "model": {"width": 8}, "epochs": 2}]}'
     )
-    assert load_config(file).stages[0].budget == ("epochs", 2)
+    assert load_config(file).stages[0].amount == ("epochs", 2)
     file.write_text(file.read_text().replace('{"paradigm"', '{"epochs": 2, "paradigm"'))
     assert faults(file)[0].startswith("epochs is not a key")
 

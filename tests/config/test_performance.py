@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 
 from compt.config import load_config
-from compt.training.performance import Performance
+from compt.config.options import PerformanceOptions
+from compt.training.performance import ATTENTIONS, PRECISIONS, Performance
 from tests.config.conftest import faults
 
 GIVEN = dict(
@@ -25,11 +27,18 @@ def place(request, toy):
 
 
 def test_every_switch_is_a_key_of_the_chain_and_of_a_stage(toy):
-    assert all(stage.performance == {} for stage in load_config(toy).stages)
-    assert [stage.performance for stage in load_config({**toy, **GIVEN}).stages] == [GIVEN] * 3
+    default, other = PerformanceOptions(), PerformanceOptions(**GIVEN)
+    assert all(stage.performance == default for stage in load_config(toy).stages)
+    assert [stage.performance for stage in load_config({**toy, **GIVEN}).stages] == [other] * 3
     toy["chain"][1] |= GIVEN
-    assert [stage.performance for stage in load_config(toy).stages] == [{}, GIVEN, {}]
-    Performance(**GIVEN)
+    assert [stage.performance for stage in load_config(toy).stages] == [default, other, default]
+    assert Performance(**other.to_dict()).to_dict() == GIVEN
+
+
+def test_every_choice_of_a_key_is_at_work():
+    keys = PerformanceOptions.all_keys()
+    assert set(get_args(keys["precision"].annotation)) == set(PRECISIONS)
+    assert set(get_args(keys["attention"].annotation)) == set(ATTENTIONS)
 
 
 def test_a_stage_overrides_one_switch_and_keeps_the_others(toy):
@@ -37,26 +46,26 @@ def test_a_stage_overrides_one_switch_and_keeps_the_others(toy):
     toy["chain"][1] |= dict(precision="fp32", grad_checkpointing=False)
     toy["chain"][2] |= dict(attention="auto", compile=False)
     _, b, c = (stage.performance for stage in load_config(toy).stages)
-    assert b == {**GIVEN, "precision": "fp32", "grad_checkpointing": False}
-    assert c == {**GIVEN, "attention": "auto", "compile": False}
+    assert b == PerformanceOptions(**{**GIVEN, "precision": "fp32", "grad_checkpointing": False})
+    assert c == PerformanceOptions(**{**GIVEN, "attention": "auto", "compile": False})
 
 
 def test_none_in_a_stage_is_the_default_again(toy):
     toy |= GIVEN
     toy["chain"][1] |= dict.fromkeys(GIVEN)
-    assert load_config(toy).stages[1].performance == {}
+    assert load_config(toy).stages[1].performance == PerformanceOptions()
 
 
 def test_switches_are_options_of_the_command_line(toy):
     config = load_config(
         toy, {"precision": "bf16", "chain.2.precision": "fp32", "chain.2.compile": True}
     )
-    assert [stage.performance.get("precision") for stage in config.stages] == [
+    assert [stage.precision for stage in config.stages] == [
         "bf16",
         "bf16",
         "fp32",
     ]
-    assert config.stages[2].performance["compile"] is True
+    assert config.stages[2].compile is True
 
 
 @pytest.mark.parametrize(
@@ -64,7 +73,7 @@ def test_switches_are_options_of_the_command_line(toy):
 )
 def test_compile_takes_true_false_and_options_of_torch(place, toy, value):
     place[1]["compile"] = value
-    assert load_config(toy).stages[1].performance == dict(compile=value)
+    assert load_config(toy).stages[1].performance == PerformanceOptions(compile=value)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from compt.config import load_config
+from compt.config.options import CheckpointOptions
 from compt.errors import ConfigError
 from tests.config.conftest import TEXT, faults, write
 
@@ -19,13 +20,13 @@ def test_a_stage_overrides_grower_and_transfer_whole(toy):
     _, b, c = load_config(toy).stages
     assert (b.grower, c.grower) == ({"type": "scratch"}, {"type": "lossless"})
     assert b.transfer == {"type": "feature_mse", "weight": 2.0}  # 'until' is not inherited
-    assert c.transfer == {"type": "none"}
+    assert c.transfer == {"type": "compt:none"}
 
 
 def test_growth_and_transfer_are_by_default_what_the_study_found_to_pay(toy):
     del toy["grower"], toy["transfer"]
     stage = load_config(toy).stages[1]
-    assert (stage.grower, stage.transfer) == ({"type": "lossless"}, {"type": "none"})
+    assert (stage.grower, stage.transfer) == ({"type": "compt:lossless"}, {"type": "compt:none"})
 
 
 def test_a_stage_changes_only_the_keys_it_names(toy):
@@ -38,16 +39,16 @@ def test_a_stage_changes_only_the_keys_it_names(toy):
         optim_wrapper=dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=3.0)),
         train_dataloader=dict(batch_size=16),
     )
-    a, b, c = (stage.runner for stage in load_config(toy).stages)
-    assert b["optim_wrapper"] == dict(
+    a, b, c = load_config(toy).stages
+    assert b.optim_wrapper == dict(
         optimizer=dict(type="AdamW", lr=5e-4, betas=(0.9, 0.98)),
         clip_grad=dict(max_norm=3.0, norm_type=2),
     )
-    assert b["train_dataloader"] == dict(batch_size=16, num_workers=1)
+    assert b.train_dataloader == dict(batch_size=16, num_workers=1)
     for other in (a, c):
-        assert other["optim_wrapper"]["optimizer"]["lr"] == 1e-3
-        assert other["optim_wrapper"]["clip_grad"]["max_norm"] == 1.0
-        assert other["train_dataloader"] == dict(batch_size=32, num_workers=1)
+        assert other.optim_wrapper["optimizer"]["lr"] == 1e-3
+        assert other.optim_wrapper["clip_grad"]["max_norm"] == 1.0
+        assert other.train_dataloader == dict(batch_size=32, num_workers=1)
 
 
 def test_a_change_of_type_replaces_the_dict(toy):
@@ -58,7 +59,7 @@ def test_a_change_of_type_replaces_the_dict(toy):
     toy["chain"][2]["optim_wrapper"] = dict(
         optimizer=dict(type="AdamW", lr=0.2)
     )  # the same type: merged
-    _, b, c = (stage.runner["optim_wrapper"] for stage in load_config(toy).stages)
+    _, b, c = (stage.optim_wrapper for stage in load_config(toy).stages)
     assert b == dict(optimizer=dict(type="SGD", lr=0.1), clip_grad=dict(max_norm=1.0))
     assert c["optimizer"] == dict(type="AdamW", lr=0.2, betas=(0.9, 0.98))
 
@@ -66,14 +67,14 @@ def test_a_change_of_type_replaces_the_dict(toy):
 def test_delete_replaces_as_in_mmengine(toy):
     toy["optim_wrapper"] = dict(optimizer=dict(type="AdamW", lr=1e-3), clip_grad=dict(max_norm=1.0))
     toy["chain"][1]["optim_wrapper"] = dict(_delete_=True, optimizer=dict(type="AdamW", lr=0.2))
-    assert load_config(toy).stages[1].runner["optim_wrapper"] == dict(
+    assert load_config(toy).stages[1].optim_wrapper == dict(
         optimizer=dict(type="AdamW", lr=0.2)
     )
 
 
 def test_a_list_of_schedules_is_replaced(toy):
     toy["chain"][1]["param_scheduler"] = [dict(type="ConstantLR", factor=1.0)]
-    a, b, _ = (stage.runner["param_scheduler"] for stage in load_config(toy).stages)
+    a, b, _ = (stage.param_scheduler for stage in load_config(toy).stages)
     assert [s["type"] for s in a] == ["LinearLR", "CosineAnnealingLR"]
     assert b == [dict(type="ConstantLR", factor=1.0)]
 
@@ -82,14 +83,14 @@ def test_defaults_fill_what_a_dict_leaves_out(toy):
     toy["train_dataloader"] = dict(num_workers=3)
     toy["checkpoint"] = dict(keep=5)
     config = load_config(toy)
-    assert config.stages[0].runner["train_dataloader"] == dict(batch_size=128, num_workers=3)
-    assert config.checkpoint == dict(interval=500, keep=5)
-    assert config.stages[0].runner["optim_wrapper"]["optimizer"]["type"] == "AdamW"
+    assert config.stages[0].train_dataloader == dict(batch_size=128, num_workers=3)
+    assert config.checkpoint == CheckpointOptions(interval=500, keep=5)
+    assert config.stages[0].optim_wrapper["optimizer"]["type"] == "AdamW"
 
 
 def test_an_optimizer_is_there_even_if_only_clipping_is_configured(toy):
     toy["optim_wrapper"] = dict(clip_grad=dict(max_norm=1.0))
-    wrapper = load_config(toy).stages[0].runner["optim_wrapper"]
+    wrapper = load_config(toy).stages[0].optim_wrapper
     assert wrapper["clip_grad"] == dict(max_norm=1.0)
     assert wrapper["optimizer"]["type"] == "AdamW"
 
@@ -101,7 +102,7 @@ def test_an_option_changes_one_key_of_one_stage(toy):
     config = load_config(
         toy, {"chain.1.iters": 9, "seed": 3, "paradigm.samples": 64, "grower": "scratch"}
     )
-    assert [s.budget for s in config.stages] == [("iters", 8), ("iters", 9), ("iters", 6)]
+    assert [s.amount for s in config.stages] == [("iters", 8), ("iters", 9), ("iters", 6)]
     assert config.stages[1].member.model == dict(width=16, depth=2)
     assert (config.seed, config.paradigm) == (3, dict(type="toy", samples=64))
     assert config.stages[1].grower == {"type": "scratch"}
@@ -111,7 +112,7 @@ def test_an_option_that_gives_a_second_budget_says_so(toy):
     (fault,) = faults(toy, {"chain.1.epochs": 9})
     assert re.search(r"chain\.1 .*epochs.*iters", fault)
     config = load_config(toy, {"chain.1.epochs": 9, "chain.1.iters": None})
-    assert config.stages[1].budget == ("epochs", 9)
+    assert config.stages[1].amount == ("epochs", 9)
 
 
 def test_a_misspelt_option_is_a_fault(toy):
@@ -139,10 +140,10 @@ def test_options_that_do_not_fit_are_refused(toy, options):
 
 def test_an_option_for_a_helper_variable_is_refused(tmp_path):
     # the file has been evaluated by then: the option would have no effect
-    file = write(tmp_path / "c.py", "width = 8" + TEXT.replace("width=8", "width=width"))
+    file = write(tmp_path / "c.py", "_width = 8" + TEXT.replace("width=8", "width=_width"))
     assert load_config(file).stages[0].member.model == dict(width=8)
     with pytest.raises(ConfigError, match="width"):
-        load_config(file, {"width": 16})
+        load_config(file, {"_width": 16})
 
 
 def test_the_callers_config_is_left_alone(toy):

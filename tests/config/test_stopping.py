@@ -73,8 +73,8 @@ def manifest(folder, stage):
 def early(toy):
     """The second member stops at its first evaluation of four, the third never."""
     toy["evaluations"] = 4
-    toy["chain"][1]["budget"] = dict(type="until", metric="val/accuracy", target=0.0)
-    toy["chain"][2]["budget"] = dict(type="until", target=2.0)
+    toy["chain"][1]["stopping"] = dict(type="until", metric="val/accuracy", target=0.0)
+    toy["chain"][2]["stopping"] = dict(type="until", target=2.0)
     return toy
 
 
@@ -124,24 +124,24 @@ def test_a_stage_that_was_killed_after_its_end_ends_there_again(early, tmp_path,
     [
         (
             dict(type="untill", target=1),
-            r"budget: type='untill' is not 'until' or 'gain'. Did you mean 'until'",
+            r"stopping: type='untill' is not 'until' or 'gain'. Did you mean 'until'",
         ),
-        (dict(type="until"), r"chain.1.budget.target: None is not a number"),
-        (dict(type="until", target=math.nan), r"chain.1.budget.target: nan is not a number"),
-        (dict(type="until", target=1, goal=2), r"chain.1.budget.goal is not a key"),
+        (dict(type="until"), r"chain.1.stopping.target is missing"),
+        (dict(type="until", target=math.nan), r"chain.1.stopping.target: nan is not a number"),
+        (dict(type="until", target=1, goal=2), r"chain.1.stopping.goal is not a key"),
         (
             dict(type="until", target=1, metric=3),
-            r"chain.1.budget.metric: 3 is not the name of a metric",
+            r"chain.1.stopping.metric: 3 is not a string",
         ),
         (
             dict(type="gain", patience=0),
-            r"chain.1.budget.patience: 0 is not a whole number of at least 1",
+            r"chain.1.stopping.patience: 0 is not a whole number of at least 1",
         ),
-        (dict(type="gain", minimum="x"), r"chain.1.budget.minimum: 'x' is not a number"),
-        ("until", r"chain.1.budget: 'until' is not a dict"),
+        (dict(type="gain", minimum="x"), r"chain.1.stopping.minimum: 'x' is not a number"),
+        ("until", r"chain.1.stopping: 'until' is not a dict"),
     ],
 )
 def test_bad_rules(toy, budget, fault):
-    toy["chain"][1]["budget"] = budget
+    toy["chain"][1]["stopping"] = budget
     with pytest.raises(ConfigError, match=fault):
         load_config(toy)

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from compt.config import load_config
+from compt.config.options import IndividualBudget
 from tests.config.conftest import faults
 
 
@@ -38,9 +39,9 @@ def test_every_fault_is_reported_at_once_with_the_nearest_name():
         r"chain\.2\.samples: -5 ",
         r"'c' is used 2 times",
         r"paradigm: .*'sample'.*'samples'",
-        r"grower \(chain\.1\): .*'lossles'.*'lossless'",
-        r"transfer \(chain\.2\): .*'wieght'.*'weight'",
-        r"individual: .*epoch.*3",
+        r"chain\.1\.grower: .*'lossles'.*'lossless'",
+        r"chain\.2\.transfer: .*'wieght'.*'weight'",
+        r"individual\.epoch is not a key.*\'epochs\'",
         r"checkpoint\.intervall is not a key.*'interval'",
         r"seed: -1 ",
     ]
@@ -98,7 +99,7 @@ def test_a_stage_has_exactly_one_positive_budget(toy, given, message):
 def test_budgets_are_kept_as_given(toy, budget):
     del toy["chain"][1]["iters"]
     toy["chain"][1][budget[0]] = budget[1]
-    assert load_config(toy).stages[1].budget == budget
+    assert load_config(toy).stages[1].amount == budget
 
 
 def test_only_the_first_member_starts_from_a_checkpoint(toy):
@@ -109,7 +110,7 @@ def test_only_the_first_member_starts_from_a_checkpoint(toy):
 
 def test_only_a_given_member_may_have_a_budget_of_zero(toy):
     toy["chain"][0] |= dict(init="some/folder", iters=0)
-    assert load_config(toy).stages[0].budget == ("iters", 0)
+    assert load_config(toy).stages[0].amount == ("iters", 0)
     assert load_config(toy).stages[0].init == "some/folder"
     del toy["chain"][0]["init"]
     assert len(faults(toy)) == 1
@@ -138,7 +139,7 @@ def test_a_chain_is_a_list_of_dicts(toy, chain):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("paradigm", "toy"),
+        ("paradigm", 5),
         ("paradigm", dict(samples=8)),
         ("grower", 5),
         ("transfer", dict(weight=1.0)),
@@ -171,15 +172,14 @@ def test_a_stage_loader_is_checked_like_the_chains(toy, value):
 
 # Budgets of members trained alone
 
+BUDGETS = (dict(budget="chain"), dict(epochs=2.5), dict(iters=7), dict(samples=640))
+
 
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
         (None, None),
-        (dict(budget="chain"), ("chain", 0)),
-        (dict(epochs=2.5), ("epochs", 2.5)),
-        (dict(iters=7), ("iters", 7)),
-        (dict(samples=640), ("samples", 640)),
+        *((given, IndividualBudget(**given)) for given in BUDGETS),
     ],
 )
 def test_the_individual_budget(toy, given, kept):
@@ -213,5 +213,5 @@ def test_a_class_in_place_of_a_name_is_refused(toy):
     toy["grower"] = dict(type=Clone)
     (fault,) = faults(toy)
     assert fault.startswith(
-        "grower (chain.0): type is the class compt.growers.clone:Clone; register it and write its"
+        "grower: type is the class compt.growers.clone:Clone; register it and write its"
     )

@@ -25,7 +25,7 @@ def schedule(warm_up):
     ]
 
 
-first_schedule = schedule(8000)
+_first_schedule = schedule(8000)
 param_scheduler = schedule(1000)
 
 precision = "bf16"

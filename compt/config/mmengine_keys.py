@@ -1,0 +1,175 @@
+"""What becomes of mmengine's keys: passed on, translated, or refused with what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compt.config.faults import Faults
+from compt.config.keys import Section, key, listed
+
+TypedDict = Mapping[str, Any]
+
+
+def _check_loader(value: Mapping[str, Any], name: str, faults: Faults) -> None:
+    check_whole_entry(value, "batch_size", 1, name, faults)
+
+
+def _check_optim_wrapper(value: Mapping[str, Any], name: str, faults: Faults) -> None:
+    check_whole_entry(value, "accumulative_counts", 1, name, faults)
+
+
+def check_whole_entry(
+    value: Mapping[str, Any], entry: str, least: int, name: str, faults: Faults
+) -> None:
+    """Note an entry of a dict that is there and is no whole number of at least ``least``."""
+    number = value.get(entry, least)
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        fault = f"{number!r} is not a whole number of at least {least}."
+        faults.add(f"{name}.{entry}: {fault}")
+
+
+def _check_schedules(value: Any, name: str, faults: Faults) -> None:
+    """Note schedules that count epochs, as a stage counts iterations."""
+    for schedule in listed(value):
+        if schedule.get("by_epoch"):
+            faults.add(
+                f"{name}: {schedule['type']} counts epochs (by_epoch=True); write begin, end and "
+                "T_max as fractions of the stage, 0.0 to 1.0, or as iterations."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRunnerKeys(Section):
+    """mmengine's keys that a stage may override."""
+
+    train_dataloader: Mapping[str, Any] = key(
+        {"batch_size": 128, "num_workers": 0},
+        help="`batch_size` a process, `num_workers` and other arguments of torch's DataLoader; "
+        "`dataset=dict(type=...)` for an mmengine data set in place of the paradigm's",
+        shown_default="batch 128, no workers",
+        treatment="translated",
+        merged=True,
+        filled=True,
+        check=_check_loader,
+    )
+    optim_wrapper: Mapping[str, Any] = key(
+        {
+            "optimizer": {
+                "type": "AdamW",
+                "lr": 1e-3,
+                "weight_decay": 0.1,
+                "betas": (0.9, 0.98),
+            }
+        },
+        help="as in mmengine; without `paramwise_cfg`, gains, biases and scalars get no weight "
+        "decay, and torch's optimizers are `fused` where they can be",
+        shown_default="AdamW, lr 1e-3, wd 0.1, betas (0.9, 0.98)",
+        treatment="translated",
+        merged=True,
+        filled=True,
+        check=_check_optim_wrapper,
+    )
+    param_scheduler: Sequence[TypedDict] | TypedDict = key(
+        [
+            {"type": "LinearLR", "start_factor": 1e-3, "begin": 0.0, "end": 0.05},
+            {"type": "CosineAnnealingLR", "eta_min": 0.0, "begin": 0.05, "end": 1.0},
+        ],
+        help="as in mmengine, by iteration; `begin`, `end`, `T_max` and `total_iters` written as "
+        "floats are fractions of the stage",
+        shown_default="5 % warm-up, cosine to 0",
+        treatment="translated",
+        merged=True,
+        typed=True,
+        check=_check_schedules,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerKeys(StageRunnerKeys):
+    """mmengine's keys that a chain may set, for all of its stages."""
+
+    val_dataloader: Mapping[str, Any] = key(
+        {},
+        help="loader options of the validation splits",
+        shown_default="batch twice the training's",
+        treatment="translated",
+        resumable=True,
+    )
+    val_evaluator: Sequence[TypedDict] | TypedDict = key(
+        [],
+        help="mmengine metrics beside the paradigm's own, on the first split",
+        shown_default="none",
+        treatment="translated",
+        typed=True,
+    )
+    default_hooks: Mapping[str, Any] = key(
+        {},
+        help="changes of mmengine's default hooks; compt's own loop saves checkpoints and seeds "
+        "samplers",
+        shown_default="log every 10 iterations",
+        treatment="translated",
+        resumable=True,
+    )
+    custom_hooks: Sequence[TypedDict] | TypedDict = key(
+        [], help="as in mmengine", shown_default="none", treatment="passed on", typed=True
+    )
+    visualizer: Mapping[str, Any] | None = key(
+        None,
+        help="as in mmengine",
+        shown_default="TensorBoard and JSON logs in each stage's folder",
+        treatment="passed on",
+        resumable=True,
+    )
+    log_processor: Mapping[str, Any] | None = key(
+        None,
+        help="as in mmengine",
+        shown_default="means over the logging interval",
+        treatment="passed on",
+        resumable=True,
+    )
+    env_cfg: Mapping[str, Any] | None = key(
+        None, help="as in mmengine", treatment="passed on", resumable=True
+    )
+    model_wrapper_cfg: Mapping[str, Any] | None = key(
+        None,
+        help="wrapper of the model with several processes",
+        treatment="passed on",
+        typed=True,
+        shown_default="DistributedDataParallel",
+    )
+    find_unused_parameters: bool = key(
+        False, help="as in mmengine, with several processes", treatment="passed on"
+    )
+    default_scope: str = key(
+        "mmengine",
+        help="where names of mmengine's registries are looked up first",
+        treatment="passed on",
+    )
+
+
+REFUSED: Mapping[str, str] = {
+    "model": "name each member's model in chain=[dict(model=...), ...]",
+    "train_cfg": "give each stage its epochs, iters or samples",
+    "val_cfg": "give evaluations=N, the number of evaluations a stage",
+    "test_cfg": "compt measures on the paradigm's validation splits",
+    "test_dataloader": "name further splits in the paradigm's data",
+    "test_evaluator": "name metrics in val_evaluator",
+    "randomness": "give seed=N; every stage derives its own from it",
+    "resume": "give --resume on the command line, or resume=True to compt.train",
+    "load_from": "give the first member init=PATH",
+    "launcher": "give --launcher on the command line",
+    "log_level": "log files hold everything from INFO on",
+    "experiment_name": "stages are named after their folders",
+    "auto_scale_lr": "give the learning rate of your batch size",
+    "data_preprocessor": "the paradigm prepares its batches",
+    "vis_backends": "name them in visualizer=dict(vis_backends=[...])",
+    "cfg": "a stage's config is written into its folder",
+}
+"""mmengine's keys that a chain does not take, with what to write instead."""
+
+
+def refusal(name: str) -> str:
+    """Return the fault for one of mmengine's keys that a chain does not take."""
+    return f"{name} is not a key of compt, but mmengine's: {REFUSED[name]}."

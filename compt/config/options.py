@@ -1,0 +1,167 @@
+"""Small sections of a config: budgets, growth, performance, checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from compt.config.faults import Faults
+from compt.config.keys import Section, key
+from compt.errors import did_you_mean
+
+MAX_ITERS = 10**12
+"""Longest stage: at a millisecond an iteration, thirty years."""
+BUDGET_UNITS = ("epochs", "iters", "samples")
+
+
+def _amount(help: str, maximum: float) -> Any:
+    return key(None, help=help, positive=True, zero_is_judged=True, maximum=maximum)
+
+
+@dataclass(frozen=True)
+class Budget(Section):
+    """How long something is trained; exactly one unit is given."""
+
+    epochs: float | None = _amount("passes over the training data", 1e12)
+    iters: int | None = _amount("iterations", MAX_ITERS)
+    samples: float | None = _amount("training samples", 1e18)
+
+    @property
+    def amount(self) -> tuple[str, float]:
+        """The unit that is given, and its number."""
+        return next(iter(self.amounts.items()), ("iters", 0))
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """All units that are given, with their numbers."""
+        numbers = {unit: getattr(self, unit) for unit in BUDGET_UNITS}
+        return {unit: number for unit, number in numbers.items() if number is not None}
+
+
+@dataclass(frozen=True)
+class IndividualBudget(Budget):
+    """The budget of every member that is trained alone."""
+
+    budget: Literal["chain"] | None = key(None, help="`'chain'`: each member's own in the chain")
+
+    def check(self, faults: Faults, where: str, at_fault: frozenset[str]) -> None:
+        """Note that no budget is given, or several are, or one of nothing."""
+        name = where.rstrip(".")
+        choices = dict(self.amounts)
+        if self.budget is not None:
+            choices["budget"] = 0.0
+        if len(choices) != 1 and not at_fault:
+            given = ", ".join(choices) or "nothing"
+            faults.add(
+                f"{name}: give one of dict(epochs=...), dict(iters=...), dict(samples=...), "
+                f"dict(budget='chain'); it has {given}."
+            )
+        for unit, number in self.amounts.items():
+            if not number:
+                faults.add(f"{name}.{unit}: {number!r} is not a positive number.")
+
+
+@dataclass(frozen=True)
+class CheckpointOptions(Section):
+    """When a stage saves what a resumed run goes on from."""
+
+    interval: int = key(500, help="iterations between two checkpoints", minimum=1)
+    keep: int = key(2, help="checkpoints to keep", minimum=1)
+
+
+@dataclass(frozen=True)
+class GrownOptions(Section):
+    """How a grown member is trained otherwise than one from scratch."""
+
+    lr_mult: float = key(1.0, help="peak learning rate relative to the member's own", positive=True)
+    new_lr_mult: float | None = key(
+        None,
+        help="that of entries which hold nothing of the source, relative to the member's own: the "
+        "outside of a copied corner, rows of new heads and units, new output columns. Which they "
+        "are is found by growing from a source with other values. Steps of these entries are "
+        "scaled, weight decay included",
+        positive=True,
+        shown_default="as `lr_mult`",
+    )
+    optimizer_state: bool = key(
+        False,
+        help="`True`: start with the source's optimizer state, grown along the weights: moments "
+        "follow the gradient (its square), step counts are kept, new blocks start anew. Exact for "
+        "tilings, up to a factor a tensor elsewhere (Adam's steps do not see it). For Adam, AdamW "
+        "and SGD, and growers that work tensor by tensor",
+    )
+
+    @property
+    def new_ratio(self) -> float:
+        """The rate of new entries relative to that of inherited ones."""
+        return 1.0 if self.new_lr_mult is None else self.new_lr_mult / self.lr_mult
+
+
+def _check_compile(value: Any, name: str, faults: Faults) -> None:
+    """Note options that torch.compile does not have."""
+    if not isinstance(value, Mapping):
+        return
+    import torch
+
+    options = set(inspect.signature(torch.compile).parameters) - {"model"}
+    for option in set(value) - options:
+        near = did_you_mean(option, options)
+        faults.add(f"{name}: {option!r} is no option of torch.compile.{near}")
+
+
+@dataclass(frozen=True)
+class PerformanceOptions(Section):
+    """What makes training cheaper without changing what is trained."""
+
+    precision: Literal["fp32", "bf16"] = key(
+        "fp32",
+        help="`'bf16'`: student, teacher and losses under autocast, also on a CPU; weights and "
+        "optimizer stay float32",
+    )
+    grad_checkpointing: bool = key(
+        False,
+        help="`True`: every block recomputes its activations in the backward pass (not counted in "
+        "FLOPs)",
+    )
+    compile: bool | Mapping[str, Any] = key(
+        False, help="`True`, or a dict of `torch.compile`'s options", check=_check_compile
+    )
+    attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = key(
+        "auto",
+        help="kernel of `scaled_dot_product_attention`: `'flash'`, `'efficient'`, `'cudnn'`, "
+        "`'math'`; `'auto'` lets torch choose",
+    )
+
+    def check(self, faults: Faults, where: str, at_fault: frozenset[str]) -> None:
+        """Note the one backend that gives other results when blocks are recomputed."""
+        eager = isinstance(self.compile, Mapping) and self.compile.get("backend") == "eager"
+        if self.grad_checkpointing and eager:
+            faults.add(
+                f"{where.rstrip('.') or 'compile'}: with backend='eager' recomputed blocks drop "
+                "other units; use backend='aot_eager'."
+            )
+
+
+@dataclass(frozen=True)
+class CustomImports(Section):
+    """Modules to import first, which register a config's own plug-ins."""
+
+    imports: Any = key(None, help="names of modules")
+    allow_failed_imports: bool = key(False, help="whether a module may be missing")
+
+
+@dataclass(frozen=True)
+class Published(Section):
+    """What a publication reports for this chain."""
+
+    source: str | None = key(None, help="where it is published, such as 'arXiv 2604.12391'")
+    relative_compute: Mapping[str, Any] = key(
+        {}, help="compute relative to the largest member alone, by sub-chain ('a->b->c': 0.28)"
+    )
+
+
+def sub_chain_names(members: Sequence[str]) -> tuple[str, ...]:
+    """Name the chains that end with the last member: a, b, c -> 'a->b->c', 'b->c'."""
+    return tuple("->".join(members[i:]) for i in range(len(members) - 1))

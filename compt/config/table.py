@@ -1,0 +1,120 @@
+"""Write the tables of docs/config.md from the keys.
+
+``python -m compt.config.table docs/config.md`` does it.
+
+The document marks the place of each table with ``<!-- keys: NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from compt.config.keys import Key
+from compt.config.mmengine_keys import REFUSED, RunnerKeys
+from compt.config.options import Budget, GrownOptions, PerformanceOptions
+from compt.config.schema import ChainConfig, StageConfig, StageDefaults
+
+PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _chain() -> str:
+    elsewhere = {*RunnerKeys.all_keys(), *PerformanceOptions.all_keys()}
+    return _key_table(one for name, one in ChainConfig.all_keys().items() if name not in elsewhere)
+
+
+def _stage() -> str:
+    keys = StageConfig.all_keys()
+    budget = " or ".join(f"`{name}`" for name in Budget.all_keys())
+    own = [
+        one
+        for name, one in keys.items()
+        if name not in {*StageDefaults.all_keys(), *Budget.all_keys()}
+    ]
+    rows = [(f"`{one.name}`", one.options.help, _default(one)) for one in own]
+    rows.insert(2, (budget, "exactly one: the budget", ""))
+    merged = [name for name, one in StageDefaults.all_keys().items() if one.options.merged]
+    replaced = [name for name, one in StageDefaults.all_keys().items() if not one.options.merged]
+    rows.append((_names(replaced), "in place of the chain's", ""))
+    merging = "merged into the chain's, key by key; a list or another `type` replaces"
+    rows.append((_names(merged), merging, ""))
+    return _table(("key", "meaning", "default"), rows)
+
+
+def _refused() -> str:
+    rows = ((f"`{name}`", reason) for name, reason in REFUSED.items())
+    return _table(("refused", "instead"), rows)
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "chain": _chain,
+    "stage": _stage,
+    "performance": lambda: _key_table(PerformanceOptions.all_keys().values()),
+    "grown": lambda: _key_table(GrownOptions.all_keys().values()),
+    "mmengine": lambda: _key_table(RunnerKeys.all_keys().values()),
+    "refused": _refused,
+}
+
+
+def written(document: str) -> str:
+    """Return a document with every marked table as the keys say it."""
+    return PLACE.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}", document)
+
+
+def _key_table(keys: Iterable[Key]) -> str:
+    rows = (
+        (
+            f"`{one.name}`",
+            one.options.help,
+            "" if one.options.treatment == "compt" else one.options.treatment,
+            _default(one),
+            "yes" if one.name in _OVERRIDABLE else "",
+            "yes" if one.options.resumable else "",
+        )
+        for one in keys
+    )
+    header = (
+        "key",
+        "meaning",
+        "mmengine's",
+        "default",
+        "a stage may override",
+        "may change on resume",
+    )
+    return _table(header, rows)
+
+
+_OVERRIDABLE = {one.name for one in fields(StageDefaults)}
+
+
+def _default(one: Key) -> str:
+    if one.required:
+        return "required"
+    if one.options.shown_default:
+        return one.options.shown_default
+    return "none" if one.default is None else f"`{one.default!r}`"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _table(header: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
+    """Return a Markdown table; columns without any content are left out."""
+    table = [tuple(header), *rows]
+    columns = [
+        column
+        for column in zip(*table, strict=True)
+        if any(cell for cell in column[1:]) or column is table[0]
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in zip(*columns, strict=True)]
+    lines.insert(1, "|---" * len(columns) + "|")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(written(path.read_text("utf-8")), "utf-8")

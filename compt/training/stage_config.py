@@ -1,0 +1,213 @@
+"""One stage of a chain as an ordinary mmengine Runner config, named key by key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from compt.config import ChainConfig, StageConfig
+from compt.config.keys import listed
+from compt.config.stopping import stopping_config
+from compt.files import GROWN_OPTIMIZER, NEW
+from compt.planning.plans import StagePlan
+from compt.training.distributed import wrapper
+
+IMPORTS = [
+    "compt.training.stage",
+    "compt.training.loops",
+    "compt.training.evaluation",
+    "compt.training.hooks",
+    "compt.training.optim",
+]
+"""Modules that register what a stage's config names."""
+LOG_INTERVAL = 10
+SMOOTHED = r"^(train/)?(loss|(task|transfer)/.+|grad_norm)$|^(train/|val/)?(data_)?time$"
+"""What logs average over a window.
+
+Validation losses are not in it; by mmengine's own pattern they are, and the last of a stage would
+be logged as a mean over earlier ones.
+"""
+FRACTIONS = ("begin", "end", "T_max", "total_iters")
+"""Arguments of schedulers that may be fractions of the stage."""
+
+
+def stage_config(
+    config: ChainConfig,
+    stage: StageConfig,
+    plan: StagePlan,
+    folder: Path,
+    *,
+    init: Path | None,
+    teacher: Mapping[str, Any] | None,
+    launcher: str = "none",
+    individual: bool = False,
+    grown: bool = False,
+) -> Config:
+    """Write one stage as a Runner config that can be read, rerun and debugged alone.
+
+    Args:
+        config: of the chain.
+        stage: which of its stages.
+        plan: of the stage.
+        folder: of the stage, its work_dir.
+        init: weights to start from.
+        teacher: ``dict(name, model, weights)`` of the member before, None without one.
+        launcher: as of mmengine.
+        individual: whether the member is trained alone; then no rule ends it before its budget.
+        grown: whether the weights to start from are grown.
+    """
+    content = {
+        "custom_imports": {"imports": [*IMPORTS, *listed(config.custom_imports.imports)]},
+        "default_scope": config.default_scope,
+        # Runners that share a name share logger and MessageHub, so that a second one would go on
+        # from the first one's iteration.
+        "experiment_name": f"{folder.parent.name}_{folder.name}_{time.time_ns()}",
+        "work_dir": str(folder),
+        "launcher": launcher,
+        "randomness": {"seed": config.seed},
+        "model": _model(config, stage, plan, init, teacher),
+        "train_dataloader": stage.train_dataloader,
+        "train_cfg": _train_loop(config, stage, plan, individual),
+        "val_dataloader": {
+            "batch_size": 2 * stage.batch_size,
+            "num_workers": 0,
+            **config.val_dataloader,
+        },
+        "val_cfg": {"type": "ComptEvalLoop"},
+        "val_evaluator": config.val_evaluator,
+        "optim_wrapper": _optim_wrapper(stage, grown),
+        "param_scheduler": schedulers(stage.param_scheduler, plan.iters),
+        "custom_hooks": [*listed(config.custom_hooks), *_grown_hook(stage, folder, grown)],
+        **_logging(config, plan),
+        **(wrapper() if launcher != "none" else {}),
+        **_passed_on(config),
+    }
+    return Config(content)
+
+
+def _model(
+    config: ChainConfig,
+    stage: StageConfig,
+    plan: StagePlan,
+    init: Path | None,
+    teacher: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the student with its teacher, as one model."""
+    return {
+        "type": "ComptStageModel",
+        "paradigm": config.paradigm,
+        "member": {"name": stage.name, "model": stage.model},
+        "init": None if init is None else str(init),
+        "teacher": teacher,
+        "transfer": stage.transfer if teacher is not None else None,
+        "performance": stage.performance.to_dict(),
+        "layouts": config.layouts,
+        "seed": config.seed + plan.index,
+    }
+
+
+def _train_loop(
+    config: ChainConfig, stage: StageConfig, plan: StagePlan, individual: bool
+) -> dict[str, Any]:
+    return {
+        "type": "ComptTrainLoop",
+        "max_iters": plan.iters,
+        "eval_iters": evaluation_iters(plan.iters, config.evaluations),
+        "save_interval": config.checkpoint.interval,
+        "keep": config.checkpoint.keep,
+        # Reading the loss waits for a GPU, so it is not looked at in every iteration there.
+        "check_interval": LOG_INTERVAL if torch.cuda.is_available() else 1,
+        "stop": None if individual else stopping_config(stage.stopping),
+    }
+
+
+def _optim_wrapper(stage: StageConfig, grown: bool) -> dict[str, Any]:
+    """Return the optimizer, with a grown member's own learning rate."""
+    content = {
+        "type": "OptimWrapper",
+        "constructor": "ComptOptimWrapperConstructor",
+        **stage.optim_wrapper,
+    }
+    if grown and stage.grown.lr_mult != 1:
+        optimizer = content["optimizer"]
+        content["optimizer"] = {**optimizer, "lr": stage.grown.lr_mult * optimizer["lr"]}
+    return content
+
+
+def _grown_hook(stage: StageConfig, folder: Path, grown: bool) -> list[dict[str, Any]]:
+    """Return the hook for what a grown member takes along beside its weights, if there is any."""
+    if not grown:
+        return []
+    options: dict[str, Any] = {}
+    if stage.grown.optimizer_state:
+        options["state"] = str(folder / GROWN_OPTIMIZER)
+    if stage.grown.new_ratio != 1:
+        options |= {"new": str(folder / NEW), "ratio": stage.grown.new_ratio}
+    return [{"type": "ComptGrownHook", **options}] if options else []
+
+
+def _logging(config: ChainConfig, plan: StagePlan) -> dict[str, Any]:
+    """Return what is written while a stage trains, and how often."""
+    interval = log_interval(plan.iters)
+    backends = [{"type": "LocalVisBackend"}]
+    if find_spec("tensorboard"):
+        backends.append({"type": "TensorboardVisBackend"})
+    return {
+        "default_hooks": {
+            "runtime_info": {"type": "ComptRuntimeInfoHook", "interval": interval},
+            "logger": {"type": "LoggerHook", "interval": interval, "log_metric_by_epoch": False},
+            **config.default_hooks,
+            "checkpoint": None,  # compt's own loop saves, and seeds its samplers
+            "sampler_seed": None,
+        },
+        "log_processor": config.log_processor
+        or {"by_epoch": False, "window_size": interval, "mean_pattern": SMOOTHED},
+        "visualizer": config.visualizer or {"type": "Visualizer", "vis_backends": backends},
+    }
+
+
+def _passed_on(config: ChainConfig) -> dict[str, Any]:
+    """Return what the Runner gets as it stands; keys that are not given are left to it."""
+    content: dict[str, Any] = {
+        "env_cfg": config.env_cfg,
+        "model_wrapper_cfg": config.model_wrapper_cfg,
+        "find_unused_parameters": config.find_unused_parameters or None,
+    }
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def log_interval(iters: int) -> int:
+    """Return the iterations between two lines of the log: ten lines a stage at least."""
+    return max(1, min(LOG_INTERVAL, iters // 10))
+
+
+def evaluation_iters(iters: int, evaluations: int) -> list[int]:
+    """Return the iterations at which to evaluate: equal parts of the stage, the last at its end."""
+    return sorted({max(1, round(iters * (i + 1) / evaluations)) for i in range(evaluations)})
+
+
+def schedulers(configs: Any, iters: int) -> list[dict[str, Any]]:
+    """Turn schedules written as fractions of the stage into iterations.
+
+    Whole numbers stay as they are.
+    """
+    absolute = [_in_iterations(config, iters) for config in listed(configs)]
+    # A warm-up shorter than an iteration has no length left, and torch would divide by it.
+    return [config for config in absolute if config["end"] > config["begin"]]
+
+
+def _in_iterations(config: Mapping[str, Any], iters: int) -> dict[str, Any]:
+    absolute = {
+        name: round(value * iters) if name in FRACTIONS and isinstance(value, float) else value
+        for name, value in config.items()
+    }
+    begin, end = absolute.get("begin", 0), absolute.get("end", iters)
+    if absolute["type"] == "CosineAnnealingLR":
+        absolute.setdefault("T_max", end - begin)
+    return {**absolute, "begin": begin, "end": end, "by_epoch": False}
