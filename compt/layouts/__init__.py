@@ -1,1 +1,1 @@
-"""Built-in layouts, registered by entry points like anyone's."""
+"""The built-in layouts, which are registered by entry points like anyone's."""

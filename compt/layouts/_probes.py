@@ -1,4 +1,4 @@
-"""What the probes of image models share."""
+"""Inputs and outputs that the probes of image models share."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 
 def images(module: nn.Module, size: int | Sequence[int], generator: torch.Generator) -> Tensor:
-    """Two random images [2, 3, H, W] in the device and number format of a module."""
+    """Return two random images [2, 3, H, W] in the device and number format of a module."""
     weight = next(module.parameters())
     shape = (size, size) if isinstance(size, int) else tuple(size)
     return torch.randn(2, 3, *shape, generator=generator, dtype=torch.float64).to(weight)
 
 
 def similarity(features: Tensor) -> Tensor:
-    """Cosines of all pairs, whatever their width: of tokens [..., D] or of places of a map [B, D,
-    H, W].
+    """Return the cosines of all pairs of tokens [..., D] or of places of a map [B, D, H, W].
+
+    They compare models of different widths.
     """
     tokens = features.movedim(1, -1) if features.ndim == 4 else features
     flat = F.normalize(tokens.flatten(0, -2), dim=-1)

@@ -1,4 +1,6 @@
-"""Layouts of mmpretrain: its ViT, masked autoencoders, and the algorithms and classifiers around a
+"""Layouts of mmpretrain.
+
+They are of its ViT, of masked autoencoders, and of the algorithms and classifiers around a
 backbone.
 """
 
@@ -15,7 +17,7 @@ from compt.layouts._probes import images, similarity
 
 
 def _blocks(stack: str) -> dict[str, str]:
-    """The patterns of a stack of mmpretrain's TransformerEncoderLayer."""
+    """Return the patterns of a stack of mmpretrain's TransformerEncoderLayer."""
     block = f"{stack}.{{block}}"
     return {
         f"{block}.ln1.weight": "embed",
@@ -36,8 +38,10 @@ def _blocks(stack: str) -> dict[str, str]:
 
 
 class VisionTransformerLayout(Layout):
-    """mmpretrain's VisionTransformer, and MAEViT: positions that are fixed there grow like learnt
-    ones.
+    """The axes of mmpretrain's VisionTransformer and MAEViT.
+
+    Positions that are fixed there grow like learnt ones, as a larger model's own table would be
+    another function.
     """
 
     patterns = {
@@ -55,26 +59,27 @@ class VisionTransformerLayout(Layout):
     }
     roles = {"patch_embed": "stream"}
 
-    def sizes(self, module: nn.Module) -> Mapping[str, int]:
-        """The number of heads, which the fused qkv does not tell."""
-        return {"heads": module.layers[0].attn.num_heads}  # type: ignore[index, union-attr]
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the number of heads, which the fused qkv does not tell."""
+        return {"heads": module.layers[0].attn.num_heads}
 
-    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
-        """Without ``pre_norm`` the patches write the residual stream itself."""
+    def axis_aliases(self, module: Any) -> Mapping[str, str]:
+        """Say that the patches write the residual stream itself where no ``pre_norm`` follows."""
         return {"patch_embed": "embed"} if isinstance(module.pre_norm, nn.Identity) else {}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Features of two random images, nothing masked, and how alike they are, which no width
-        changes.
-        """
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return features of two random images, nothing masked, and how alike they are."""
         masked = {"mask": None} if hasattr(module, "mask_ratio") else {}
         features = module(_images(module, generator), **masked)[-1]
-        normed = module.final_norm or module.out_type == "avg_featmap"
-        return {"features": features, **({"similarity": similarity(features)} if normed else {})}
+        outputs = {"features": features}
+        # only a norm takes scale and pads off the features, so that no width changes their cosines
+        if module.final_norm or module.out_type == "avg_featmap":
+            outputs["similarity"] = similarity(features)
+        return outputs
 
 
 class MaeDecoderLayout(Layout):
-    """The decoder of a masked autoencoder: a stream of its own, fed from the encoder's."""
+    """The axes of a masked autoencoder's decoder, whose stream is fed from the encoder's."""
 
     patterns = {
         "decoder_embed.weight": "embed <- encoder",
@@ -89,70 +94,71 @@ class MaeDecoderLayout(Layout):
     }
     roles = {"encoder": "stream", "pixels": "fixed"}
 
-    def sizes(self, module: nn.Module) -> Mapping[str, int]:
-        """The number of heads."""
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the number of heads, unless there are no blocks."""
         blocks = module.decoder_blocks
-        return {"heads": blocks[0].attn.num_heads} if len(blocks) else {}  # type: ignore[arg-type, index, union-attr]
+        return {"heads": blocks[0].attn.num_heads} if len(blocks) else {}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs | None:
-        """Nothing: what it reads grows with the encoder."""
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs | None:
+        """Return nothing, as what the decoder reads grows with the encoder."""
         return None
 
 
 class SimMimDecoderLayout(Layout):
-    """SimMIM's decoder: one projection of the backbone's feature map to pixels."""
+    """The axes of SimMIM's decoder, one projection of the backbone's feature map to pixels."""
 
     patterns = {"decoder.0.weight": "pixels <- encoder 1 1", "decoder.0.bias": "pixels"}
     roles = {"encoder": "stream", "pixels": "fixed"}
 
 
 class SelfSupervisorLayout(Layout):
-    """Any self-supervised algorithm whose parts have layouts; necks read the backbone as
-    ``encoder``.
+    """The axes of a self-supervised algorithm whose parts have layouts.
+
+    Necks read the backbone as ``encoder``.
     """
 
     parts = ("backbone", "neck", "head", "target_generator")
 
-    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
-        """What the neck reads is the backbone's last stream, ``embed`` in all layouts."""
+    def axis_aliases(self, module: Any) -> Mapping[str, str]:
+        """Say that the neck reads the backbone's last stream, ``embed`` in all layouts."""
         return {"neck.encoder": "backbone.embed"}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Features of two random images, nothing masked, and how alike they are, which no width
-        changes.
-        """
-        found = module.extract_feat(_images(module.backbone, generator))  # type: ignore[operator, arg-type]
-        features = found[-1] if isinstance(found, (tuple, list)) else found
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return features of two random images, nothing masked, and how alike they are."""
+        features = module.extract_feat(_images(module.backbone, generator))
+        if isinstance(features, (tuple, list)):
+            features = features[-1]
         return {"features": features, "similarity": similarity(features)}
 
 
 class MaeLayout(SelfSupervisorLayout):
-    """A masked autoencoder: encoder and decoder are two streams with their own widths and
-    depths.
+    """The axes of a masked autoencoder.
+
+    Encoder and decoder are two streams with their own widths and depths.
     """
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Reconstruction of two random images from the first half of their patches."""
-        pair = _images(module.backbone, generator)  # type: ignore[arg-type]
-        tokens = module.backbone(pair, mask=None)[-1]  # type: ignore[operator]
-        patches = tokens.shape[1] - 1
-        order = torch.arange(patches, device=pair.device).expand(2, -1)
-        return {"pixels": module.neck(tokens[:, : 1 + patches // 2], order)}  # type: ignore[operator]
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the reconstruction of two random images from the first half of their patches."""
+        pair = _images(module.backbone, generator)
+        tokens = module.backbone(pair, mask=None)[-1]
+        num_patches = tokens.shape[1] - 1
+        order = torch.arange(num_patches, device=pair.device).expand(2, -1)
+        return {"pixels": module.neck(tokens[:, : 1 + num_patches // 2], order)}
 
 
 class SimMimLayout(SelfSupervisorLayout):
-    """SimMIM: a masked backbone, and one projection of its map to pixels."""
+    """The axes of SimMIM, a masked backbone with one projection of its map to pixels."""
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Reconstruction of two random images, half of their patches masked."""
-        pair = _images(module.backbone, generator)  # type: ignore[arg-type]
-        size = module.backbone.patch_embed.init_out_size  # type: ignore[union-attr]
-        mask = (torch.rand(2, *size, generator=generator) < 0.5).to(pair)  # type: ignore[misc]
-        return {"pixels": module.neck(module.backbone(pair, mask)[-1])}  # type: ignore[operator]
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the reconstruction of two random images, half of their patches masked."""
+        pair = _images(module.backbone, generator)
+        size = module.backbone.patch_embed.init_out_size
+        mask = (torch.rand(2, *size, generator=generator) < 0.5).to(pair)
+        return {"pixels": module.neck(module.backbone(pair, mask)[-1])}
 
 
 class ImageClassifierLayout(Layout):
-    """A classifier on a backbone, with mmpretrain's linear or ViT head."""
+    """The axes of a classifier on a backbone, with mmpretrain's linear or ViT head."""
 
     parts = ("backbone",)
     patterns = {
@@ -165,17 +171,17 @@ class ImageClassifierLayout(Layout):
     }
     roles = {"hidden": "hidden"}
 
-    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
-        """The last layer of a ViT's head reads the hidden one, where there is one."""
+    def axis_aliases(self, module: Any) -> Mapping[str, str]:
+        """Say that the last layer of a ViT's head reads the hidden one, where there is one."""
         hidden = hasattr(getattr(module.head, "layers", None), "pre_logits")
         return {"last": "hidden" if hidden else "backbone.embed"}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Scores of two random images."""
-        return {"logits": module(_images(module.backbone, generator))}  # type: ignore[arg-type]
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the scores of two random images."""
+        return {"logits": module(_images(module.backbone, generator))}
 
 
-def _images(backbone: nn.Module, generator: torch.Generator) -> Tensor:
-    """Two random images [2, 3, H, W] on the backbone's device."""
-    size: Any = getattr(backbone, "img_size", None) or backbone.patch_embed.init_input_size  # type: ignore[union-attr]
+def _images(backbone: Any, generator: torch.Generator) -> Tensor:
+    """Return two random images [2, 3, H, W] on the backbone's device."""
+    size = getattr(backbone, "img_size", None) or backbone.patch_embed.init_input_size
     return images(backbone, size, generator)

@@ -1,13 +1,14 @@
-"""Layouts of Swin transformers, timm's and mmpretrain's: every stage has a residual stream of its
-own.
+"""Layouts of Swin transformers, timm's and mmpretrain's.
 
-The streams are ``embed_0``, ``embed_1``, ... and, last, ``embed``, which heads and projections
-read. Patch merging reads four tokens of one stream at once and writes the next stream.
+Every stage has a residual stream of its own. The streams are ``embed_0``, ``embed_1``, ... and,
+last, ``embed``, which heads and projections read. Patch merging reads four tokens of one stream at
+once and writes the next stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,10 +16,16 @@ from torch import nn
 from compt.interfaces import Layout, Outputs
 from compt.layouts._probes import images, similarity
 
+TIMM_BLOCK = "layers.{stage}.blocks.{block}"
+MMPRETRAIN_BLOCK = "stages.{stage}.blocks.{block}"
+MMPRETRAIN_ATTENTION = f"{MMPRETRAIN_BLOCK}.attn.w_msa"
+
 
 class TimmSwinLayout(Layout):
-    """timm's Swin: a stage begins with its patch merging, so ``merged_{stage}`` is the stream of
-    the one before.
+    """The axes of timm's Swin.
+
+    A stage begins with its patch merging, so that ``merged_{stage}`` is the stream of the stage
+    before.
     """
 
     patterns = {
@@ -29,19 +36,19 @@ class TimmSwinLayout(Layout):
         "layers.{stage}.downsample.norm.weight": "(4 merged_{stage})",
         "layers.{stage}.downsample.norm.bias": "(4 merged_{stage})",
         "layers.{stage}.downsample.reduction.weight": "embed_{stage} <- (4 merged_{stage})",
-        "layers.{stage}.blocks.{block}.norm1.weight": "embed_{stage}",
-        "layers.{stage}.blocks.{block}.norm1.bias": "embed_{stage}",
-        "layers.{stage}.blocks.{block}.attn.relative_position_bias_table": "position_{stage} -> heads_{stage}",
-        "layers.{stage}.blocks.{block}.attn.qkv.weight": "(3 heads_{stage} head_dim) <- embed_{stage}",
-        "layers.{stage}.blocks.{block}.attn.qkv.bias": "(3 heads_{stage} head_dim)",
-        "layers.{stage}.blocks.{block}.attn.proj.weight": "embed_{stage} <- (heads_{stage} head_dim)",
-        "layers.{stage}.blocks.{block}.attn.proj.bias": "embed_{stage}",
-        "layers.{stage}.blocks.{block}.norm2.weight": "embed_{stage}",
-        "layers.{stage}.blocks.{block}.norm2.bias": "embed_{stage}",
-        "layers.{stage}.blocks.{block}.mlp.fc1.weight": "mlp_{stage} <- embed_{stage}",
-        "layers.{stage}.blocks.{block}.mlp.fc1.bias": "mlp_{stage}",
-        "layers.{stage}.blocks.{block}.mlp.fc2.weight": "embed_{stage} <- mlp_{stage}",
-        "layers.{stage}.blocks.{block}.mlp.fc2.bias": "embed_{stage}",
+        f"{TIMM_BLOCK}.norm1.weight": "embed_{stage}",
+        f"{TIMM_BLOCK}.norm1.bias": "embed_{stage}",
+        f"{TIMM_BLOCK}.attn.relative_position_bias_table": "position_{stage} -> heads_{stage}",
+        f"{TIMM_BLOCK}.attn.qkv.weight": "(3 heads_{stage} head_dim) <- embed_{stage}",
+        f"{TIMM_BLOCK}.attn.qkv.bias": "(3 heads_{stage} head_dim)",
+        f"{TIMM_BLOCK}.attn.proj.weight": "embed_{stage} <- (heads_{stage} head_dim)",
+        f"{TIMM_BLOCK}.attn.proj.bias": "embed_{stage}",
+        f"{TIMM_BLOCK}.norm2.weight": "embed_{stage}",
+        f"{TIMM_BLOCK}.norm2.bias": "embed_{stage}",
+        f"{TIMM_BLOCK}.mlp.fc1.weight": "mlp_{stage} <- embed_{stage}",
+        f"{TIMM_BLOCK}.mlp.fc1.bias": "mlp_{stage}",
+        f"{TIMM_BLOCK}.mlp.fc2.weight": "embed_{stage} <- mlp_{stage}",
+        f"{TIMM_BLOCK}.mlp.fc2.bias": "embed_{stage}",
         "norm.weight": "embed",
         "norm.bias": "embed",
         "head.fc.weight": "classes <- embed",
@@ -49,30 +56,29 @@ class TimmSwinLayout(Layout):
     }
     roles = {"patch_embed": "stream"}
 
-    def sizes(self, module: nn.Module) -> Mapping[str, int]:
-        """The number of heads of each stage, which the fused qkv does not tell."""
-        return {
-            f"heads_{i}": stage.blocks[0].attn.num_heads for i, stage in enumerate(module.layers)
-        }  # type: ignore[arg-type, union-attr]
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the number of heads of each stage, which the fused qkv does not tell."""
+        first_blocks = [stage.blocks[0] for stage in module.layers]
+        return {f"heads_{i}": block.attn.num_heads for i, block in enumerate(first_blocks)}
 
-    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
-        """Patch merging reads the stage before; without a norm the patches write the first stream
-        itself.
-        """
-        count = len(module.layers)  # type: ignore[arg-type]
-        bare = isinstance(module.patch_embed.norm, nn.Identity)  # type: ignore[union-attr]
-        return _streams(count, {f"merged_{i + 1}": i for i in range(count - 1)}, bare)
+    def axis_aliases(self, module: Any) -> Mapping[str, str]:
+        """Say which stream each stage, each patch merging and the patches belong to."""
+        num_stages = len(module.layers)
+        merging = {f"merged_{i + 1}": i for i in range(num_stages - 1)}
+        normed = not isinstance(module.patch_embed.norm, nn.Identity)
+        return _streams(num_stages, merging, patches_normed=normed)
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Output for two random images, and how alike its tokens are."""
-        image = images(module, module.patch_embed.img_size, generator)  # type: ignore[union-attr, arg-type]
-        features = module.forward_features(image)  # type: ignore[operator]
-        return {"output": module.forward_head(features), "similarity": similarity(features)}  # type: ignore[operator]
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the output for two random images, and how alike their tokens are."""
+        image = images(module, module.patch_embed.img_size, generator)
+        features = module.forward_features(image)
+        return {"output": module.forward_head(features), "similarity": similarity(features)}
 
 
 class MmpretrainSwinLayout(Layout):
-    """mmpretrain's Swin, SimMIM's too: a stage ends with its patch merging, channels before
-    neighbours.
+    """The axes of mmpretrain's Swin, SimMIM's too.
+
+    A stage ends with its patch merging, which orders channels before neighbours.
     """
 
     patterns = {
@@ -82,20 +88,20 @@ class MmpretrainSwinLayout(Layout):
         "patch_embed.norm.bias": "layer_norm_bias: patch_embed -> embed_0",
         "absolute_pos_embed": "1 position embed_0",
         "mask_token": "1 1 embed_0",
-        "stages.{stage}.blocks.{block}.norm1.weight": "embed_{stage}",
-        "stages.{stage}.blocks.{block}.norm1.bias": "embed_{stage}",
-        "stages.{stage}.blocks.{block}.attn.w_msa.relative_position_bias_table": "position_{stage} -> heads_{stage}",
-        "stages.{stage}.blocks.{block}.attn.w_msa.relative_position_index": "constant:",
-        "stages.{stage}.blocks.{block}.attn.w_msa.qkv.weight": "(3 heads_{stage} head_dim) <- embed_{stage}",
-        "stages.{stage}.blocks.{block}.attn.w_msa.qkv.bias": "(3 heads_{stage} head_dim)",
-        "stages.{stage}.blocks.{block}.attn.w_msa.proj.weight": "embed_{stage} <- (heads_{stage} head_dim)",
-        "stages.{stage}.blocks.{block}.attn.w_msa.proj.bias": "embed_{stage}",
-        "stages.{stage}.blocks.{block}.norm2.weight": "embed_{stage}",
-        "stages.{stage}.blocks.{block}.norm2.bias": "embed_{stage}",
-        "stages.{stage}.blocks.{block}.ffn.layers.0.0.weight": "mlp_{stage} <- embed_{stage}",
-        "stages.{stage}.blocks.{block}.ffn.layers.0.0.bias": "mlp_{stage}",
-        "stages.{stage}.blocks.{block}.ffn.layers.1.weight": "embed_{stage} <- mlp_{stage}",
-        "stages.{stage}.blocks.{block}.ffn.layers.1.bias": "embed_{stage}",
+        f"{MMPRETRAIN_BLOCK}.norm1.weight": "embed_{stage}",
+        f"{MMPRETRAIN_BLOCK}.norm1.bias": "embed_{stage}",
+        f"{MMPRETRAIN_ATTENTION}.relative_position_bias_table": "position_{stage} -> heads_{stage}",
+        f"{MMPRETRAIN_ATTENTION}.relative_position_index": "constant:",
+        f"{MMPRETRAIN_ATTENTION}.qkv.weight": "(3 heads_{stage} head_dim) <- embed_{stage}",
+        f"{MMPRETRAIN_ATTENTION}.qkv.bias": "(3 heads_{stage} head_dim)",
+        f"{MMPRETRAIN_ATTENTION}.proj.weight": "embed_{stage} <- (heads_{stage} head_dim)",
+        f"{MMPRETRAIN_ATTENTION}.proj.bias": "embed_{stage}",
+        f"{MMPRETRAIN_BLOCK}.norm2.weight": "embed_{stage}",
+        f"{MMPRETRAIN_BLOCK}.norm2.bias": "embed_{stage}",
+        f"{MMPRETRAIN_BLOCK}.ffn.layers.0.0.weight": "mlp_{stage} <- embed_{stage}",
+        f"{MMPRETRAIN_BLOCK}.ffn.layers.0.0.bias": "mlp_{stage}",
+        f"{MMPRETRAIN_BLOCK}.ffn.layers.1.weight": "embed_{stage} <- mlp_{stage}",
+        f"{MMPRETRAIN_BLOCK}.ffn.layers.1.bias": "embed_{stage}",
         "stages.{stage}.downsample.norm.weight": "(embed_{stage} 4)",
         "stages.{stage}.downsample.norm.bias": "(embed_{stage} 4)",
         "stages.{stage}.downsample.reduction.weight": "next_{stage} <- (embed_{stage} 4)",
@@ -104,40 +110,43 @@ class MmpretrainSwinLayout(Layout):
     }
     roles = {"patch_embed": "stream"}
 
-    def sizes(self, module: nn.Module) -> Mapping[str, int]:
-        """The number of heads of each stage, which the fused qkv does not tell."""
-        return {
-            f"heads_{i}": stage.blocks[0].attn.w_msa.num_heads
-            for i, stage in enumerate(module.stages)
-        }  # type: ignore[arg-type, union-attr]
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the number of heads of each stage, which the fused qkv does not tell."""
+        first_blocks = [stage.blocks[0] for stage in module.stages]
+        return {f"heads_{i}": block.attn.w_msa.num_heads for i, block in enumerate(first_blocks)}
 
-    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
-        """Patch merging writes the stage after; without a norm the patches write the first stream
-        itself.
-        """
-        count = len(module.stages)  # type: ignore[arg-type]
-        bare = module.patch_embed.norm is None  # type: ignore[union-attr]
-        return _streams(count, {f"next_{i}": i + 1 for i in range(count - 1)}, bare)
+    def axis_aliases(self, module: Any) -> Mapping[str, str]:
+        """Say which stream each stage, each patch merging and the patches belong to."""
+        num_stages = len(module.stages)
+        merging = {f"next_{i}": i + 1 for i in range(num_stages - 1)}
+        normed = module.patch_embed.norm is not None
+        return _streams(num_stages, merging, patches_normed=normed)
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Feature maps of two random images, half masked where the model masks, and how alike their
-        tokens are.
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the feature maps of two random images, and how alike their tokens are.
+
+        Half of the patches are masked where the model masks.
         """
-        inputs = [images(module, module.patch_embed.init_input_size, generator)]  # type: ignore[union-attr, arg-type]
+        inputs = [images(module, module.patch_embed.init_input_size, generator)]
         if hasattr(module, "mask_token"):
-            mask = torch.rand(2, *module.patch_resolution, generator=generator) < 0.5  # type: ignore[misc]
+            mask = torch.rand(2, *module.patch_resolution, generator=generator) < 0.5
             inputs.append(mask.to(inputs[0]))
         outputs = dict(enumerate(module(*inputs)))
         alike = {f"similarity_{i}": similarity(maps) for i, maps in outputs.items()}
         return {f"output_{i}": maps for i, maps in outputs.items()} | alike
 
 
-def _streams(count: int, merging: Mapping[str, int], bare: bool) -> dict[str, str]:
-    """Axis -> stream: of ``count`` stages, of patch merging (by stage), of ``bare`` patches, which
-    have no norm.
+def _streams(
+    num_stages: int, merging: Mapping[str, int], *, patches_normed: bool
+) -> dict[str, str]:
+    """Return the stream of every axis that is one, by the axis.
+
+    Args:
+        num_stages: number of stages, the last of which writes ``embed``.
+        merging: the stage whose stream an axis of patch merging is.
+        patches_normed: whether a norm parts the patches from the first stream.
     """
-    names = {f"embed_{count - 1}": "embed"}
-    names |= {
-        axis: names.get(f"embed_{stage}", f"embed_{stage}") for axis, stage in merging.items()
-    }
-    return names | ({"patch_embed": names.get("embed_0", "embed_0")} if bare else {})
+    aliases = {f"embed_{num_stages - 1}": "embed"}
+    streams = [aliases.get(f"embed_{stage}", f"embed_{stage}") for stage in range(num_stages)]
+    aliases |= {axis: streams[stage] for axis, stage in merging.items()}
+    return aliases if patches_normed else {**aliases, "patch_embed": streams[0]}

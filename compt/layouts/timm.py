@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,8 +13,10 @@ from compt.layouts._probes import images, similarity
 
 
 class VisionTransformerLayout(Layout):
-    """timm's ViT: class, distillation and register tokens, optional layer scale, q/k norms and
-    pre-norm.
+    """The axes of timm's ViT.
+
+    It may have class and register tokens, layer scale, q/k norms, a norm before the blocks, and
+    attention pooling.
     """
 
     patterns = {
@@ -69,22 +72,19 @@ class VisionTransformerLayout(Layout):
     }
     roles = {"patch_embed": "stream", "register": "fixed", "latent": "fixed"}
 
-    def sizes(self, module: nn.Module) -> Mapping[str, int]:
-        """The number of heads, which the fused qkv does not tell."""
-        return {"heads": module.blocks[0].attn.num_heads}  # type: ignore[index, union-attr]
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the number of heads, which the fused qkv does not tell."""
+        return {"heads": module.blocks[0].attn.num_heads}
 
-    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
-        """Without ``norm_pre`` the patches write the residual stream itself."""
+    def axis_aliases(self, module: Any) -> Mapping[str, str]:
+        """Say that the patches write the residual stream itself where no ``norm_pre`` follows."""
         return {"patch_embed": "embed"} if isinstance(module.norm_pre, nn.Identity) else {}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Output for two random images, and how alike their tokens are, where a norm has taken
-        scale and pads off.
-        """
-        tokens = module.forward_features(images(module, module.patch_embed.img_size, generator))  # type: ignore[operator, union-attr, arg-type]
-        found = {"output": module.forward_head(tokens)}  # type: ignore[operator]
-        return (
-            found
-            if isinstance(module.norm, nn.Identity)
-            else {**found, "similarity": similarity(tokens)}
-        )
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the output for two random images, and how alike their tokens are."""
+        tokens = module.forward_features(images(module, module.patch_embed.img_size, generator))
+        outputs = {"output": module.forward_head(tokens)}
+        # only a norm takes scale and pads off the tokens, so that no width changes their cosines
+        if not isinstance(module.norm, nn.Identity):
+            outputs["similarity"] = similarity(tokens)
+        return outputs

@@ -1,24 +1,29 @@
-"""Layouts of transformers' decoder-only language models: the Llama family, GPT-2 and GPT-NeoX."""
+"""Layouts of transformers' decoder-only language models.
+
+They are of the Llama family, GPT-2 and GPT-NeoX.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compt.interfaces import Layout, Outputs
 
 TOKENS = 24
-"""Length of the probe's sequences, where the context allows it."""
+"""The length of the probe's sequences, where the context allows it."""
 
 
 class LlamaLayout(Layout):
-    """Llama, Mistral, Qwen2 and Qwen3: RMSNorm, rotary positions, grouped queries, gated MLP.
+    """The axes of Llama, Mistral, Qwen2 and Qwen3.
 
-    Query head h reads key/value head ``h // group``: more queries grow inside each group, and a new
-    key/value head brings a whole group of queries.
+    They have RMSNorm, rotary positions, grouped queries and gated MLPs. Query head h reads
+    key/value head ``h // group``: more queries grow inside each group, and a new key/value head
+    brings a whole group of queries.
     """
 
     patterns = {
@@ -46,18 +51,18 @@ class LlamaLayout(Layout):
     }
     roles = {"group": "hidden"}
 
-    def sizes(self, module: nn.Module) -> Mapping[str, int]:
-        """Query heads, and the key/value heads that they share."""
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the number of query heads, and of the key/value heads that they share."""
         config = module.config
-        return {"heads": config.num_attention_heads, "kv_heads": config.num_key_value_heads}  # type: ignore[union-attr, dict-item]
+        return {"heads": config.num_attention_heads, "kv_heads": config.num_key_value_heads}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Logits of two random token sequences."""
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the logits of two random token sequences."""
         return _probe(module, generator)
 
 
 class Gpt2Layout(Layout):
-    """GPT-2: LayerNorm, learned positions, weights stored [in, out]."""
+    """The axes of GPT-2, which has LayerNorm, learned positions, and weights [in, out]."""
 
     patterns = {
         "transformer.wte.weight": "vocab -> embed",
@@ -79,17 +84,20 @@ class Gpt2Layout(Layout):
         "lm_head.weight": "vocab <- embed",
     }
 
-    def sizes(self, module: nn.Module) -> Mapping[str, int]:
-        """The number of heads, which the fused projection does not tell."""
-        return {"heads": module.config.num_attention_heads}  # type: ignore[union-attr, dict-item]
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the number of heads, which the fused projection does not tell."""
+        return {"heads": module.config.num_attention_heads}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Logits of two random token sequences."""
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the logits of two random token sequences."""
         return _probe(module, generator)
 
 
 class GptNeoxLayout(Layout):
-    """GPT-NeoX and Pythia: LayerNorm, rotary positions, q, k and v fused head by head."""
+    """The axes of GPT-NeoX and Pythia.
+
+    They have LayerNorm, rotary positions, and q, k and v fused head by head.
+    """
 
     patterns = {
         "gpt_neox.embed_in.weight": "vocab -> embed",
@@ -108,45 +116,45 @@ class GptNeoxLayout(Layout):
         "gpt_neox.final_layer_norm.weight": "embed @ lm_head.weight embed_out.weight",
         "gpt_neox.final_layer_norm.bias": "embed @ lm_head.weight embed_out.weight",
         "lm_head.weight": "vocab <- embed",
-        "embed_out.weight": "vocab <- embed",  # the head's name in the first releases of transformers 5
+        # the head's name in the first releases of transformers 5
+        "embed_out.weight": "vocab <- embed",
     }
 
-    def sizes(self, module: nn.Module) -> Mapping[str, int]:
-        """The number of heads, which the fused projection does not tell."""
-        return {"heads": module.config.num_attention_heads}  # type: ignore[union-attr, dict-item]
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the number of heads, which the fused projection does not tell."""
+        return {"heads": module.config.num_attention_heads}
 
-    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs:
-        """Logits of two random token sequences."""
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the logits of two random token sequences."""
         return _probe(module, generator)
 
 
-def _probe(module: nn.Module, generator: torch.Generator) -> Outputs:
-    """Logits [2, TOKENS, vocab] of random tokens, or as many as the context holds.
+def _probe(module: Any, generator: torch.Generator) -> Outputs:
+    """Return logits [2, TOKENS, vocab] of random tokens, or as many as the context holds.
 
-    Where only some layers have a sliding window the sequences are longer than it, or the two kinds
-    would look alike; the logits are those of their ends.
+    The logits are those of the sequences' ends.
     """
     config = module.config
     length = TOKENS
+    # where only some layers have a sliding window, within it the two kinds would look alike
     if len(set(getattr(config, "layer_types", None) or ())) > 1:
         length += getattr(config, "sliding_window", None) or 0
-    tokens = torch.randint(config.vocab_size, (2, length), generator=generator)[
-        :, : config.max_position_embeddings
-    ]  # type: ignore[union-attr, arg-type, misc]
+    tokens = torch.randint(config.vocab_size, (2, length), generator=generator)
+    tokens = tokens[:, : config.max_position_embeddings]
     device = next(module.parameters()).device
     with _whole_precision(module):
         return {"logits": module(tokens.to(device), use_cache=False, logits_to_keep=TOKENS).logits}
 
 
 @contextmanager
-def _whole_precision(module: nn.Module) -> Iterator[None]:
+def _whole_precision(module: Any) -> Iterator[None]:
     """Let RMS norms, which transformers rounds to float32, compute in the module's own float64."""
 
-    def norm(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def norm(layer: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if output.dtype != torch.float64:
             return output
         size = args[0].square().mean(-1, keepdim=True)
-        return layer.weight * args[0] * torch.rsqrt(size + layer.variance_epsilon)  # type: ignore[operator]
+        return layer.weight * args[0] * torch.rsqrt(size + layer.variance_epsilon)
 
     norms = [layer for layer in module.modules() if hasattr(layer, "variance_epsilon")]
     hooks = [layer.register_forward_hook(norm) for layer in norms]

@@ -67,7 +67,7 @@ class Trial:
         return None
 
     def config(self) -> dict[str, Any]:
-        """Return the grower's config; of an instance its class, if that needs no arguments."""
+        """Return the grower's config, of an instance its class if that needs no arguments."""
         if isinstance(self.grower, str):
             return dict(type=self.grower)
         if isinstance(self.grower, Mapping):
