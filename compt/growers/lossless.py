@@ -1,77 +1,38 @@
-"""Growth that keeps the function: at any width and depth wherever norms only read the residual
-stream.
+"""Grow a model so that it computes the same function.
+
+At any width and depth wherever norms only read the residual stream. Shapes: S units of a smaller
+axis, T of the larger.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import prod, sqrt
+from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
+from compt.growers._streams import StreamMap, stream_map, through_scale
 from compt.growers._ties import tie_reasons
 from compt.growth.operators import AxisGrower, ParamPair, reads_for_table, writes_stream
-from compt.interfaces import Architecture
+from compt.interfaces import Architecture, ParamAxes
 
-
-@dataclass(frozen=True)
-class StreamMap:
-    """How a residual stream of S units becomes one of T: k scaled copies, then r = T - k S pads.
-
-    ``x_large = scale * [x, ..., x, pads @ x]``. Under LayerNorm each pad is the mean of x, under
-    RMSNorm 0, so that normalised pads are 0; ``scale = sqrt(T / (k S))`` keeps the variance (mean
-    square), so the norm's epsilon means the same and no constant changes.
-    """
-
-    copies: int
-    scale: float
-    pads: Tensor
-    """[r, S]"""
-    pad_gains: Tensor
-    """[r]: for a stream whose only norm writes another stream, the gains that recover that stream's
-    mean.
-    """
-
-    def write(self, value: Tensor, dim: int) -> Tensor:
-        """Grow a tensor along an axis through which it writes the stream: [.., S, ..] -> [.., T,
-        ..].
-        """
-        value = value.movedim(dim, 0)
-        pads = torch.tensordot(self.pads, value, dims=1)
-        return (torch.cat([*[value] * self.copies, pads]) * self.scale).movedim(0, dim)
-
-    def read(
-        self, value: Tensor, fill: Tensor, dim: int, noise: float, generator: torch.Generator
-    ) -> Tensor:
-        """Grow along an axis through which a tensor reads the (normalised) stream.
-
-        The copies of a column sum to the column, and differ by noise of ``noise`` times their rms;
-        the columns that read pads read zeros, so they take the target's own initialisation from
-        ``fill``.
-        """
-        value, fill = value.movedim(dim, 0), fill.movedim(dim, 0)
-        parts = value / self.copies
-        split = parts.expand(self.copies, *parts.shape).clone()
-        if self.copies > 1 and noise:
-            draw = torch.randn(split.shape, generator=generator, dtype=split.dtype)
-            draw -= draw.mean(0)
-            split += draw * (noise * parts.square().mean().sqrt() / sqrt(1 - 1 / self.copies))
-        return torch.cat([split.flatten(0, 1), fill[self.copies * len(value) :]]).movedim(0, dim)
+Maps = dict[str, StreamMap | Tensor]
+"""A StreamMap for each stream, an isometry [T, S] for each output, by axis."""
 
 
 class Lossless(AxisGrower):
     """Grow width and depth so that the larger model computes the same function.
 
-    Residual streams become scaled copies plus pads (:class:`StreamMap`); their readers split each
-    column over the copies, unevenly, so that copies learn different things. New hidden units and
-    heads start as the target's own initialisation with zero weight on what they write. New blocks
-    are copies of their predecessor that write nothing yet. Feature widths that leave the model grow
-    by a random isometry, which keeps lengths and dot products. A head tied to an embedding grows as
-    the embedding does; the norm that the layout names as all it reads makes up for the copies.
+    Residual streams become scaled copies plus pads (:class:`~compt.growers._streams.StreamMap`);
+    their readers split each column over the copies, unevenly, so that copies learn different
+    things. New hidden units and heads start as the target's own initialisation with zero weight on
+    what they write. New blocks are copies of their predecessor that write nothing yet. Feature
+    widths that leave the model grow by a random isometry, which keeps lengths and dot products. A
+    head tied to an embedding grows as the embedding does; the norm that the layout names as all it
+    reads makes up for the copies.
 
     Exact at any width where norms only read a stream. A norm that writes one (open_clip's
     ``ln_pre``) cannot give its pads the mean of its own output: exact at whole multiples, otherwise
@@ -113,199 +74,208 @@ class Lossless(AxisGrower):
         source: Mapping[str, Tensor],
         archs: Mapping[str, Architecture],
         generator: torch.Generator,
-    ) -> dict[str, StreamMap | Tensor]:
-        """Make one map per axis: a StreamMap for each stream, an isometry [T, S] for each output.
+    ) -> Maps:
+        """Make one map per axis, and one for each parameter that writes through a layer scale.
 
-        A parameter that writes through a layer scale gets a map of its own, under its name.
+        Those of streams are StreamMaps, those of outputs isometries [T, S]; a parameter's own is
+        listed under its name.
         """
         small, large = archs["source"], archs["target"]
-        maps: dict[str, StreamMap | Tensor] = {}
+        maps: Maps = {}
         for axis, role in large.roles.items():
             if axis not in large.sizes or axis not in small.sizes:
                 continue
-            sizes = small.sizes[axis], large.sizes[axis]
+            small_size, large_size = small.sizes[axis], large.sizes[axis]
             if role == "stream":
-                maps[axis] = _stream_map(axis, sizes, small, source)
-            elif role == "output" and sizes[0] != sizes[1]:
-                normal = torch.randn(sizes[1], sizes[0], generator=generator, dtype=torch.float64)
-                maps[axis] = torch.linalg.qr(normal).Q
+                maps[axis] = stream_map(axis, small, large_size, source)
+            elif role == "output" and small_size != large_size:
+                maps[axis] = _isometry(small_size, large_size, generator)
         for name, param in small.params.items():
             stream = maps.get(param.groups[param.writes[0]][0]) if param.writes else None
             if param.scaled_by is not None and isinstance(stream, StreamMap):
-                maps[name] = _through_scale(stream, source[param.scaled_by].double())
+                maps[name] = through_scale(stream, source[param.scaled_by].double())
         return maps
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Apply the maps of the streams and outputs, then put the result into the corner of the
-        hidden axes.
-        """
-        target = self._filling(source, target, pair)
+        """Apply the maps of streams and outputs, and fill the corner of the hidden axes."""
+        target = self._filling(source, target)
         if "norm" in pair.param.kind:
-            return self._norm(source, target, pair)
+            return _grow_norm(source, target, pair)
         if pair.param.kind == "scale":
-            return self._scale(source, target, pair)
-        return self._linear(source, target, pair)
+            return _grow_scale(source, target, pair)
+        return self._grow_linear(source, target, pair)
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """New blocks write nothing yet."""
+        """Let new blocks write nothing yet."""
         if writes_stream(pair.param, pair.target):
             return torch.zeros_like(value)
         return target if self.blocks == "fresh" else value
 
     def without_noise(self) -> Lossless:
-        """The same maps, with each column shared out evenly."""
+        """Return a grower of the same maps that shares each column out evenly."""
         return Lossless(noise=0.0, fill="init", blocks=self.blocks)
 
-    def _filling(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """What the free parts of a grown tensor hold: of the target's shape."""
-        if self.fill == "copy":
-            for dim in range(source.ndim):
-                source = source.index_select(
-                    dim, torch.arange(target.shape[dim]) % source.shape[dim]
-                )
-            return source
-        return target
+    def _filling(self, source: Tensor, target: Tensor) -> Tensor:
+        """Return what the free entries of a grown tensor hold, in the target's shape."""
+        if self.fill == "init":
+            return target
+        for dim in range(source.ndim):
+            tiled = torch.arange(target.shape[dim]) % source.shape[dim]
+            source = source.index_select(dim, tiled)
+        return source
 
-    def _linear(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+    def _grow_linear(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+        """Grow a weight, table or bias along one axis after the other."""
         value = source
-        hidden_reads = []
+        hidden_reads: list[tuple[int, int]] = []
         for dim, (axis, direction) in enumerate(pair.param.directions):
-            grown = pair.maps.get(axis)
-            if isinstance(grown, StreamMap) and direction == "writes":
-                value = pair.maps.get(pair.source_param.name, grown).write(value, dim)
-            elif isinstance(grown, StreamMap):
-                fill = target[
-                    tuple(
-                        slice(None) if d == dim else slice(0, n) for d, n in enumerate(value.shape)
-                    )
-                ]
-                value = grown.read(value, fill, dim, self.noise, pair.generator)
-            elif isinstance(grown, Tensor):
-                value = torch.tensordot(grown, value.movedim(dim, 0), dims=1).movedim(0, dim)
+            axis_map = pair.maps.get(axis)
+            if isinstance(axis_map, StreamMap) and direction == "writes":
+                # A parameter that writes through a layer scale has a map of its own.
+                value = pair.maps.get(pair.source_param.name, axis_map).write(value, dim)
+            elif isinstance(axis_map, StreamMap):
+                fill = target[_corner(value, without=dim)]
+                value = axis_map.read(value, fill, dim, self.noise, pair.generator)
+            elif isinstance(axis_map, Tensor):
+                value = torch.tensordot(axis_map, value.movedim(dim, 0), dims=1).movedim(0, dim)
             elif direction == "reads":
                 hidden_reads.append((dim, value.shape[dim]))
+        # What reads new hidden units is 0, and their own rows are not: with both at 0 neither would
+        # ever get a gradient.
         for dim, length in hidden_reads:
             target.narrow(dim, length, target.shape[dim] - length).zero_()
-        target[tuple(slice(0, n) for n in value.shape)] = value
-        return target
-
-    def _norm(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Grow a norm's gain or bias: copies see scaled input, and what only reads gives zeros at
-        the pads.
-        """
-        read = pair.maps.get(pair.param.norm_axis)
-        if not isinstance(read, StreamMap):
-            target[pair.corner] = source
-            return target
-        offset = 1.0 if pair.param.kind.endswith("offset") else 0.0
-        if not pair.param.writes:
-            share = (
-                1 / (read.copies * read.scale) if reads_for_table(pair.param, pair.target) else 1.0
-            )
-            dim = pair.param.axes.index(
-                pair.param.norm_axis
-            )  # not 0 where several tokens are normalised at once
-            value = source.movedim(dim, 0) * share
-            if pair.param.kind.endswith("bias"):
-                pads = torch.zeros(len(read.pads), *value.shape[1:], dtype=source.dtype)
-                return torch.cat([*[value] * read.copies, pads]).movedim(0, dim)
-            gain = (value + offset * share) / read.scale
-            pads = gain.mean(0, keepdim=True).expand(len(read.pads), *gain.shape[1:])
-            pads = (
-                pads if gain.ndim == 1 else 0 * pads
-            )  # tokens differ in their means, so their pads are not 0
-            return torch.cat([*[gain] * read.copies, pads]).movedim(0, dim) - offset
-        written = pair.maps[pair.param.axes[0]]
-        if pair.param.kind.endswith("bias"):
-            return written.write(source, 0)
-        gain = torch.cat([*[source + offset] * read.copies, read.pad_gains.to(source)])
-        return gain * (written.scale / read.scale) - offset
-
-    def _scale(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Repeat a factor for each copy; the pads take its mean size."""
-        for dim, axis in enumerate(pair.param.axes):
-            grown = pair.maps.get(axis)
-            if isinstance(grown, StreamMap):
-                value = source.movedim(dim, 0)
-                pads = value.abs().mean(0, keepdim=True).expand(len(grown.pads), *value.shape[1:])
-                source = torch.cat([*[value] * grown.copies, pads]).movedim(0, dim)
-        target[tuple(slice(0, n) for n in source.shape)] = source
+        target[_corner(value)] = value
         return target
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every norm and factor that the maps cannot pass exactly for this pair."""
-        compensated = {param.scaled_by for param in target.params.values()}
-        found: dict[str, None] = {
-            f"'{axis}' passes through weights all units share: exact at multiples of {source.sizes[axis]} only": None
+        reasons = [
+            f"'{axis}' passes through weights all units share: exact at multiples of "
+            f"{source.sizes[axis]} only"
             for axis in sorted(target.whole)
             if target.sizes[axis] % source.sizes.get(axis, 1)
-        }
+        ]
+        compensated = {param.scaled_by for param in target.params.values()}
         for param in target.params.values():
-            axis = param.norm_axis or next(iter(param.axes if param.kind == "scale" else ()), "")
-            small, large = (
-                prod(arch.size(a) for a in axis.split("+") if a) for arch in (source, target)
-            )
             if param.tied_to:
-                found |= dict.fromkeys(tie_reasons(param, source, target))
-            if "bias" in param.kind or small == large:
-                continue
-            stream, whole = target.roles[axis] == "stream", large % small == 0
-            if param.norm_axis and not stream:
-                found[f"'{param.template}' normalises over '{axis}', which grows"] = None
-            elif param.norm_axis and param.writes and not whole:
-                found[
-                    f"'{param.template}' writes the residual stream through a norm: exact at multiples of {small} only"
-                ] = None
-            elif param.norm_axis and len(param.axes) > 1 and not whole:
-                found[
-                    f"'{param.template}' normalises several tokens: exact at multiples of {small} only"
-                ] = None
-            elif param.kind == "scale" and stream and not whole and param.name not in compensated:
-                found[
-                    f"'{param.template}' scales the residual stream: exact at multiples of {small} only"
-                ] = None
-        return list(found)
+                reasons += tie_reasons(param, source, target)
+            if param.norm_axis:
+                reasons += _norm_reasons(param, source, target)
+            elif param.kind == "scale" and param.name not in compensated:
+                reasons += _scale_reasons(param, source, target)
+        return list(dict.fromkeys(reasons))  # blocks of one template have one reason
 
 
-def _stream_map(
-    axis: str, sizes: tuple[int, int], arch: Architecture, source: Mapping[str, Tensor]
-) -> StreamMap:
-    """Make the map of one stream from the norms that read it."""
-    small, large = sizes
-    copies = large // small
-    count = large - copies * small
-    norms = [p for p in arch.params.values() if p.norm_axis == axis and "gain" in p.kind]
-    centred = any(p.kind.startswith("layer_norm") for p in norms)
-    pads = torch.full((count, small), 1 / small if centred else 0.0, dtype=torch.float64)
-    gains = torch.ones(count, dtype=torch.float64)
-    if count and centred and norms and all(p.writes for p in norms):
-        pads, gains = _mean_carrying_pads(pads, source[norms[0].name].double())
-    return StreamMap(copies, sqrt(large / (copies * small)), pads, gains)
+def _norm_reasons(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
+    """List why a norm's output would not be the source's, given its gain."""
+    if "bias" in param.kind:  # the gain speaks for the norm
+        return []
+    axis = str(param.norm_axis)
+    small, large = (_folded_size(axis, arch) for arch in (source, target))
+    if small == large:
+        return []
+    if target.roles[axis] != "stream":
+        return [f"'{param.template}' normalises over '{axis}', which grows"]
+    if large % small == 0:
+        return []
+    if param.writes:
+        return [
+            f"'{param.template}' writes the residual stream through a norm: exact at multiples of "
+            f"{small} only"
+        ]
+    if len(param.axes) > 1:
+        return [f"'{param.template}' normalises several tokens: exact at multiples of {small} only"]
+    return []
 
 
-def _through_scale(stream: StreamMap, scale: Tensor) -> StreamMap:
-    """The map of what writes a stream through a factor: pads then hold the stream's mean after the
-    factor.
+def _scale_reasons(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
+    """List why a factor that no parameter makes up for would not keep the function."""
+    axis = next(iter(param.axes), "")
+    small, large = (_folded_size(axis, arch) for arch in (source, target))
+    if large % small == 0 or target.roles[axis] != "stream":
+        return []
+    return [f"'{param.template}' scales the residual stream: exact at multiples of {small} only"]
+
+
+def _folded_size(axis: str, arch: Architecture) -> int:
+    """Return the size of an axis, of several folded ones (``heads+head_dim``) their product."""
+    return prod(arch.size(folded) for folded in axis.split("+") if folded)
+
+
+def _grow_norm(source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+    """Grow a norm's gain or bias, given that it sees scaled copies."""
+    read = pair.maps.get(pair.param.norm_axis)
+    if not isinstance(read, StreamMap):
+        target[pair.corner] = source
+        return target
+    if pair.param.writes:
+        return _grow_writing_norm(source, read, pair)
+    return _grow_reading_norm(source, read, pair)
+
+
+def _grow_reading_norm(source: Tensor, read: StreamMap, pair: ParamPair) -> Tensor:
+    """Grow gain or bias of a norm that only reads its stream, such that it gives 0 at the pads."""
+    # A reader that is tied to a table has scaled copies of its columns, not shares of them. The
+    # norm then gives it less by as much.
+    tied = reads_for_table(pair.param, pair.target)
+    share = 1 / (read.copies * read.scale) if tied else 1.0
+    # Not 0 where several tokens are normalised at once.
+    dim = pair.param.axes.index(pair.param.norm_axis)
+    value = source.movedim(dim, 0) * share
+    if pair.param.kind.endswith("bias"):
+        pads = torch.zeros(len(read.pads), *value.shape[1:], dtype=source.dtype)
+        return read.repeat(value, pads).movedim(0, dim)
+    offset = _gain_offset(pair.param)
+    # The variance is the source's and the copies are larger by the scale: so they leave the norm,
+    # and the gain takes that back.
+    gain = (value + offset * share) / read.scale
+    pads = read.spread_over_pads(gain.mean(0, keepdim=True))
+    if gain.ndim > 1:
+        pads = 0 * pads  # tokens differ in their means, so their pads are not 0
+    return read.repeat(gain, pads).movedim(0, dim) - offset
+
+
+def _grow_writing_norm(source: Tensor, read: StreamMap, pair: ParamPair) -> Tensor:
+    """Grow gain or bias of a norm whose result is itself a residual stream."""
+    written = pair.maps[pair.param.axes[0]]
+    if pair.param.kind.endswith("bias"):
+        return written.write(source, 0)
+    offset = _gain_offset(pair.param)
+    gain = read.repeat(source + offset, read.pad_gains.to(source))
+    return gain * (written.scale / read.scale) - offset
+
+
+def _gain_offset(param: ParamAxes) -> float:
+    """Return 1 for a norm that multiplies by 1 + its parameter, as Gemma's does, else 0."""
+    return 1.0 if param.kind.endswith("offset") else 0.0
+
+
+def _grow_scale(source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+    """Grow a factor by repeating it for each copy, and by its mean size for the pads."""
+    for dim, axis in enumerate(pair.param.axes):
+        stream = pair.maps.get(axis)
+        if isinstance(stream, StreamMap):
+            value = source.movedim(dim, 0)
+            pads = stream.spread_over_pads(value.abs().mean(0, keepdim=True))
+            source = stream.repeat(value, pads).movedim(0, dim)
+    target[_corner(source)] = source
+    return target
+
+
+def _isometry(small: int, large: int, generator: torch.Generator) -> Tensor:
+    """Draw a map [T, S] that keeps lengths and dot products."""
+    normal = torch.randn(large, small, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(normal).Q
+
+
+def _corner(value: Tensor, *, without: int | None = None) -> tuple[slice, ...]:
+    """Return the index of a larger tensor's leading part that has a value's shape.
+
+    Args:
+        value: whose shape is meant.
+        without: a dimension along which all of the larger tensor is taken.
     """
-    size = scale.abs().mean()
-    pads = stream.pads * scale / size if size else stream.pads
-    return replace(stream, pads=pads)
-
-
-def _mean_carrying_pads(pads: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Pads before a norm that writes a stream, such that after it they hold nearly the mean of its
-    output.
-
-    That mean is u / sigma + mean(bias) with u = mean(gain * (y - mean(y))), linear in y. A pad
-    holding mean(y) + a u, with gain 1 / a, carries it through; with coefficients a that sum to zero
-    the norm's mean is untouched, and its variance is off only by u^2, which is small where gains
-    are alike.
-    """
-    count, small = pads.shape
-    signs = torch.ones(count, dtype=torch.float64)
-    signs[1::2] = -1
-    if count % 2 and count > 1:
-        signs[:3] = torch.tensor([2.0, -1.0, -1.0], dtype=torch.float64)
-        signs[3::2], signs[4::2] = 1, -1
-    functional = gain / small - gain.mean() / small
-    return pads + signs[:, None] * functional, 1 / signs
+    return tuple(
+        slice(None) if dim == without else slice(0, length)
+        for dim, length in enumerate(value.shape)
+    )

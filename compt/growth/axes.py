@@ -102,7 +102,7 @@ def find_layout(module: nn.Module) -> Layout:
 
 @dataclass
 class _Description:
-    """Everything that the layouts of one module tree say, in the names of the outermost module."""
+    """Collects what the layouts of one module tree say, in the outermost module's names."""
 
     params: list[ParamTensor] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -112,15 +112,16 @@ class _Description:
     multiples_only: set[str] = field(default_factory=set)
     """Axes that keep the function at whole multiples only, as ``Layout.whole`` says."""
 
-    def add_part(self, part: str, inner: _Description, aliases: Mapping[str, str]) -> None:
+    def add_child(self, child: str, inner: _Description, aliases: Mapping[str, str]) -> None:
         """Take over what is known of a child module, with its axes as this module names them."""
         names = {
-            axis: f"{part}.{axis}" for axis in (*inner.sizes, *inner.multiples_only, *inner.roles)
+            axis: "+".join(f"{child}.{folded}" for folded in axis.split("+"))
+            for axis in (*inner.sizes, *inner.multiples_only, *inner.roles)
         }
         # Only axes of tensors have aliases. A size that no tensor has, as the feature width of a
         # tower without a projection, would otherwise be taken for that of this module's own axis.
-        names |= {axis: aliases.get(names[axis], names[axis]) for axis in inner.roles}
-        self.params += [(_renamed(param, part, names), tensor) for param, tensor in inner.params]
+        names |= {axis: _rename(names[axis], aliases) for axis in inner.roles}
+        self.params += [(_renamed(param, child, names), tensor) for param, tensor in inner.params]
         self.sizes |= {names[axis]: size for axis, size in inner.sizes.items()}
         self.roles |= {names[axis]: role for axis, role in inner.roles.items()}
         self.multiples_only |= {names[axis] for axis in inner.multiples_only}
@@ -132,7 +133,10 @@ class _Description:
         self.multiples_only |= {aliases.get(axis, axis) for axis in layout.whole}
 
     def add_roles(self, layout: Layout) -> None:
-        """Give a role to every axis of a tensor; the outer layout's word is the last."""
+        """Give a role to every axis that a tensor has.
+
+        The outer layout's word is the last, since it alone knows how its parts are joined.
+        """
         for param, _ in self.params:
             # In the order of the axes, as growers draw random maps in the order of the roles.
             norm_axes = (param.norm_axis,) if param.norm_axis else ()
@@ -143,14 +147,14 @@ class _Description:
 
 
 def _walk(module: nn.Module) -> _Description:
-    """Describe a module and its parts, by their layouts."""
+    """Describe a module and its child modules, by their layouts."""
     layout = find_layout(module)
     aliases = layout.axis_aliases(module)
     description = _Description()
-    parts = _present_parts(module, layout)
-    for part, child in parts.items():
-        description.add_part(part, _walk(child), aliases)
-    for param, tensor in _own_params(module, layout, parts):
+    children = _described_children(module, layout)
+    for name, child in children.items():
+        description.add_child(name, _walk(child), aliases)
+    for param, tensor in _own_params(module, layout, children):
         description.params.append((_renamed(param, "", aliases), tensor))
     description.add_layout(module, layout, aliases)
     description.add_roles(layout)
@@ -158,15 +162,15 @@ def _walk(module: nn.Module) -> _Description:
     return description
 
 
-def _present_parts(module: nn.Module, layout: Layout) -> dict[str, nn.Module]:
+def _described_children(module: nn.Module, layout: Layout) -> dict[str, nn.Module]:
     """Return the child modules that have layouts of their own, by name.
 
     A variant may lack one, or have an empty one in its place, which needs no layout.
     """
-    children = {part: module._modules.get(part) for part in layout.parts}
+    children = {name: module._modules.get(name) for name in layout.parts}
     return {
-        part: child
-        for part, child in children.items()
+        name: child
+        for name, child in children.items()
         if child is not None and any(_tensors(child))
     }
 
@@ -200,13 +204,13 @@ def _tensors(module: nn.Module) -> Iterator[_NamedTensor]:
 
 
 def _own_params(
-    module: nn.Module, layout: Layout, parts: Mapping[str, nn.Module]
+    module: nn.Module, layout: Layout, children: Mapping[str, nn.Module]
 ) -> Iterator[ParamTensor]:
-    """Yield the tensors that the module's own layout describes, none of the parts' among them."""
+    """Yield the tensors that the module's own layout describes, without those of children."""
     templates = [(matcher(name), name, pattern) for name, pattern in layout.patterns.items()]
-    of_parts = tuple(f"{part}." for part in parts)
+    of_children = tuple(f"{name}." for name in children)
     for named in _tensors(module):
-        if not named.name.startswith(of_parts):
+        if not named.name.startswith(of_children):
             yield _match(module, named, templates), named.tensor
 
 
@@ -278,15 +282,15 @@ def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
     )
 
 
-def _renamed(param: ParamAxes, part: str, names: Mapping[str, str]) -> ParamAxes:
-    """Return the same parameter with all names as seen from the module around its part.
+def _renamed(param: ParamAxes, child: str, names: Mapping[str, str]) -> ParamAxes:
+    """Return a parameter of a child module as the module around it sees it.
 
     Args:
         param: as its own module sees it.
-        part: the child that holds it, '' for the module itself.
+        child: the child that holds it, '' for the module itself.
         names: new names of axes; others stay.
     """
-    dot = f"{part}." if part else ""
+    dot = f"{child}." if child else ""
 
     def inside(name: str | None) -> str | None:
         return None if name is None else dot + name
@@ -299,8 +303,15 @@ def _renamed(param: ParamAxes, part: str, names: Mapping[str, str]) -> ParamAxes
         groups=tuple(tuple(names.get(axis, axis) for axis in group) for group in param.groups),
         scaled_by=inside(param.scaled_by),
         read_by=inside(param.read_by),
-        norm_axis=None if param.norm_axis is None else names.get(param.norm_axis, param.norm_axis),
+        norm_axis=None if param.norm_axis is None else _rename(param.norm_axis, names),
     )
+
+
+def _rename(axis: str, names: Mapping[str, str]) -> str:
+    """Return the new name of an axis, or of several that are folded (``heads+head_dim``)."""
+    if axis in names:
+        return names[axis]
+    return "+".join(names.get(folded, folded) for folded in axis.split("+"))
 
 
 def _tie(params: Sequence[ParamTensor]) -> list[ParamTensor]:
@@ -324,18 +335,20 @@ def _depths(params: Sequence[ParamTensor]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Dimension:
-    """One dimension of a tensor: the product of its axes' sizes is its length."""
+    """One dimension of a tensor, whose length is the product of its axes' sizes."""
 
     param: str
     group: tuple[str, ...]
     length: int
 
     def unknown(self, sizes: Mapping[str, int]) -> list[str]:
-        """List the axes that have no size yet; a number is its own."""
+        """List the axes that have no size yet, numbers never among them."""
         return [axis for axis in self.group if not axis.isdigit() and axis not in sizes]
 
     def solve(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Return the size of the one unknown axis; nothing where none or several are unknown.
+        """Return the size of the one unknown axis, by its name.
+
+        Where several are unknown, or none, there is nothing to return.
 
         Raises:
             LayoutError: no size fits the length.

@@ -1,4 +1,7 @@
-"""compt grow: one checkpoint in a paradigm's own format to a larger one, outside any chain."""
+"""Grow one checkpoint in a paradigm's own format to a larger one, outside any chain.
+
+This is what ``compt grow`` does.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from torch import nn
 from compt.errors import ComptError, ConfigError, WorkDirError
 from compt.files import EXPORT, MANIFEST, share
 from compt.growth.models import build_member
-from compt.growth.run import grow
+from compt.growth.run import DEFAULT_GROWER, grow
 from compt.interfaces import Member, Paradigm
 from compt.registry import PARADIGMS
+from compt.registry.registry import short_name
 
 
 def grow_checkpoint(
@@ -23,7 +27,7 @@ def grow_checkpoint(
     target: str,
     out: Path,
     *,
-    grower: str = "lossless",
+    grower: str = DEFAULT_GROWER,
     paradigm: str | None = None,
     source_model: str | None = None,
     seed: int = 0,
@@ -36,8 +40,11 @@ def grow_checkpoint(
         out: folder to write; must not exist or be empty.
         grower: registered name.
         paradigm: registered name; by default the first installed one that recognises the source.
-        source_model: what model the source is, given like ``target``, where it holds weights alone.
+        source_model: the model of the source, given like ``target``, where it holds weights alone.
         seed: of fresh weights and of the grower.
+
+    Returns:
+        The report of the growth, with the grower's short name and ``out``, as JSON types.
 
     Raises:
         ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
@@ -50,19 +57,19 @@ def grow_checkpoint(
         )
     if not source.exists():
         raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
-    folder = source / EXPORT if (source / MANIFEST).is_file() else source
-    reader = _reader(folder, paradigm)
+    checkpoint = source / EXPORT if (source / MANIFEST).is_file() else source
+    reader = _reader(checkpoint, paradigm)
     if source_model is None:
-        small = _loaded(reader, folder)
+        small = _load(reader, checkpoint)
     else:
-        small = _built(reader, source_model, "--source-model", seed)
-        reader.load_weights(small, folder)
-    large = _built(reader, target, "--to", seed)
+        small = _build(reader, source_model, "--source-model", seed)
+        reader.load_weights(small, checkpoint)
+    large = _build(reader, target, "--to", seed)
     report = grow(small, large, grower, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     reader.export(large, out)
     share(out)
-    return {"grower": grower, **report.to_dict(), "out": str(out)}
+    return {"grower": short_name(grower), **report.to_dict(), "out": str(out)}
 
 
 @contextmanager
@@ -76,7 +83,8 @@ def _as_config_error(what: str, do: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {type(error).__name__}: {error}", do=do) from error
 
 
-def _loaded(paradigm: Paradigm, path: Path) -> nn.Module:
+def _load(paradigm: Paradigm, path: Path) -> nn.Module:
+    """Load the source's model, with a hint where the file may hold weights alone."""
     try:
         with _as_config_error(f"The checkpoint '{path}' cannot be loaded", do="Check --from."):
             return paradigm.load(path)
@@ -87,13 +95,15 @@ def _loaded(paradigm: Paradigm, path: Path) -> nn.Module:
         raise ConfigError(error.what, where=error.where, do=do) from error
 
 
-def _built(paradigm: Paradigm, model: str, option: str, seed: int) -> nn.Module:
+def _build(paradigm: Paradigm, model: str, option: str, seed: int) -> nn.Module:
+    """Build the model that an option of the command line names, with fresh weights."""
     with _as_config_error(f"The model '{model}' cannot be built", do=f"Check {option}."):
-        return build_member(paradigm, Member(Path(model).stem, _model(model, option)), seed=seed)
+        member = Member(Path(model).stem, _model_config(model, option))
+        return build_member(paradigm, member, seed=seed)
 
 
 def _reader(path: Path, name: str | None) -> Paradigm:
-    """The paradigm that reads a path."""
+    """Return the paradigm of a name, or the first installed one that recognises a path."""
     if name is not None:
         return PARADIGMS.build({"type": name})
     for paradigm in _installed():
@@ -101,14 +111,16 @@ def _reader(path: Path, name: str | None) -> Paradigm:
             return paradigm
     raise ConfigError(
         f"No installed paradigm recognises '{path}'.",
-        do="Name the one that reads it with --paradigm, and for a file of weights alone also --source-model; or "
-        'install it: pip install "compt[all]".',
+        do="Name the one that reads it with --paradigm, and for a file of weights alone also "
+        '--source-model; or install it: pip install "compt[all]".',
     )
 
 
 def _installed() -> Iterator[Paradigm]:
-    """Every paradigm that can be built without arguments; those that cannot be loaded are passed
-    over.
+    """Yield every paradigm that can be built without arguments.
+
+    Those that cannot be loaded are passed over, as one that is broken must not stand in the way of
+    another that reads the file.
     """
     for name in PARADIGMS.names():
         try:
@@ -117,13 +129,15 @@ def _installed() -> Iterator[Paradigm]:
             continue
 
 
-def _model(target: str, option: str) -> Any:
-    """A member's model as the paradigm reads it: the content of a JSON file, else the name or
-    folder itself.
+def _model_config(model: str, option: str) -> Any:
+    """Return the content of a JSON file, else the name or folder itself, as the paradigm reads it.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no JSON object.
     """
-    path = Path(target)
+    path = Path(model)
     if path.suffix != ".json":
-        return target
+        return model
     try:
         content = json.loads(path.read_text())
         if not isinstance(content, dict):

@@ -1,4 +1,7 @@
-"""Growing along named axes, parameter by parameter: the base that most growers share."""
+"""Grow models along named axes, one parameter after the other.
+
+:class:`AxisGrower` is the base that most growers share; the functions are for those that are not.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,13 @@ from compt.interfaces import (
 
 DepthMap = Callable[[int, int, int], int]
 """(target block, source depth, target depth) -> the source block that fills it."""
-HEAD_DIM = ": grow the number of heads instead (rotary positions allow nothing else)."
+
+ROTARY_HINT = ": grow the number of heads instead (rotary positions allow nothing else)."
 
 
 @dataclass(frozen=True)
 class ParamPair:
-    """Where a value is grown: one target parameter and the source parameter it comes from.
+    """One target parameter and the source parameter that it grows from.
 
     ``repeat`` is True in a block whose source block has already filled an earlier block. ``maps``
     is what the grower's ``prepare`` returned.
@@ -44,29 +48,29 @@ class ParamPair:
 
     @property
     def corner(self) -> tuple[slice, ...]:
-        """Index of the leading part of the unfolded target that is as large as the unfolded
-        source.
-        """
-        return tuple(slice(0, n) for n in self.source.shape(self.source_param))
+        """Index of the unfolded target's leading part that has the unfolded source's shape."""
+        return tuple(slice(0, length) for length in self.source.shape(self.source_param))
 
 
 def source_block(block: int, source_depth: int, target_depth: int) -> int:
-    """The source block that fills a target block: floor(i L_s / L_t), onto for every L_s <= L_t."""
+    """Return the source block that fills a target block when blocks are repeated in place.
+
+    floor(i L_s / L_t), which is onto for every L_s <= L_t; round() would run out of range.
+    """
     return block * source_depth // target_depth
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers by name, tied ones under each of their names, detached."""
-    named = dict(module.named_parameters(remove_duplicate=False)) | dict(
-        module.named_buffers(remove_duplicate=False)
-    )
-    return {name: tensor.detach() for name, tensor in named.items()}
+    """Return all parameters and buffers by name, tied ones under each of their names, detached."""
+    params = dict(module.named_parameters(remove_duplicate=False))
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    return {name: tensor.detach() for name, tensor in (params | buffers).items()}
 
 
 def matching(
     param: ParamAxes, source: Architecture, target: Architecture, pick: DepthMap = source_block
 ) -> ParamAxes | None:
-    """The source parameter from which a target parameter grows, None if the source has none."""
+    """Return the source parameter from which a target parameter grows, None if there is none."""
     name = param.template
     if param.scope is not None and param.block is not None:
         depth = source.depths.get(param.scope)
@@ -77,8 +81,9 @@ def matching(
 
 
 def writes_stream(param: ParamAxes, arch: Architecture) -> bool:
-    """Whether a parameter writes a residual stream: zeroed in a new block, the block passes its
-    input on.
+    """Return whether a parameter writes a residual stream.
+
+    Where all of a block's that do are zero, the block passes its input on.
     """
     return any(
         direction == "writes" and arch.roles.get(axis) == "stream"
@@ -87,8 +92,9 @@ def writes_stream(param: ParamAxes, arch: Architecture) -> bool:
 
 
 def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
-    """Whether the one reader of a norm grows as a writer of the norm's stream, being tied to
-    one.
+    """Return whether a norm's one reader is tied to a table that writes the norm's stream.
+
+    Such a reader grows as the writer that it is tied to, so the norm has to make up for it.
     """
     reader = arch.params.get(norm.read_by or "")
     owner = arch.params.get(reader.tied_to or "") if reader else None
@@ -96,8 +102,9 @@ def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
 
 
 def check_growable(source: Architecture, target: Architecture) -> None:
-    """Raise GrowthError, naming tensor, axis and sizes, unless every target axis is the source's or
-    grows.
+    """Raise GrowthError unless every axis of the target is the source's or may grow from it.
+
+    The error names tensor, axis and sizes.
     """
     for scope, depth in source.depths.items():
         if depth > target.depths.get(scope, 0):
@@ -110,10 +117,13 @@ def check_growable(source: Architecture, target: Architecture) -> None:
             continue
         match = matching(param, source, target)
         if param.tied_to:
+            # Its shape is its owner's, whose axes are checked; it may have no match, as where
+            # weights are tied in the target alone.
             _check_tie(param, match, source, target)
         elif match is None:
             raise GrowthError(
-                f"The source has no tensor that could grow into '{param.name}' ({source.module} -> {target.module}).",
+                f"The source has no tensor that could grow into '{param.name}' "
+                f"({source.module} -> {target.module}).",
                 do="Use members of one design, or grower=dict(type='scratch').",
             )
         else:
@@ -129,16 +139,19 @@ def _check_tie(
         raise GrowthError(
             f"'{param.name}' is tied to '{param.tied_to}' in the target, but not in the source: "
             "one tensor cannot hold the values of two.",
-            do="Tie them in all members, in none, or up to one member: a tied tensor can grow into two.",
+            do="Tie them in all members, in none, or up to one member: a tied tensor can grow into "
+            "two.",
         )
 
 
 def _check_axes(
     param: ParamAxes, match: ParamAxes, source: Architecture, target: Architecture
 ) -> None:
+    """Raise GrowthError unless a parameter's axes are its match's and none of them shrinks."""
     if param.groups != match.groups:
         raise GrowthError(
-            f"'{param.name}' has the axes {param.groups} in the target and {match.groups} in the source.",
+            f"'{param.name}' has the axes {param.groups} in the target and {match.groups} in the "
+            "source.",
             do="Use members of one design, or grower=dict(type='scratch').",
         )
     for axis in param.axes:
@@ -149,19 +162,20 @@ def _check_axes(
                 do="Order the chain from small to large.",
             )
         if large > small and target.roles.get(axis, "fixed") == "fixed":
+            hint = ROTARY_HINT if axis.endswith("head_dim") else "."
             raise GrowthError(
-                f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot grow.",
-                do=f"Keep '{axis}' the same in all members"
-                + (HEAD_DIM if axis.endswith("head_dim") else "."),
+                f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot "
+                "grow.",
+                do=f"Keep '{axis}' the same in all members{hint}",
             )
 
 
 class AxisGrower(Grower):
-    """Grow every parameter on its own, from its named axes; blocks are repeated in place to add
-    depth.
+    """Grow every parameter on its own, from its named axes, and repeat blocks to add depth.
 
-    Subclasses write :meth:`expand`, for the width; :meth:`source_block_index` and :meth:`init_new_block` say what depth
-    does, :meth:`prepare` and :meth:`why_not_preserving` are there for those that need them.
+    Subclasses write :meth:`expand`, for the width. :meth:`source_block_index` and
+    :meth:`init_new_block` say what depth does; :meth:`prepare` and :meth:`why_not_preserving` are
+    there for those that need them.
     """
 
     renamed_methods = {
@@ -188,36 +202,43 @@ class AxisGrower(Grower):
 
     @abstractmethod
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Return the grown value from the unfolded source and the unfolded, freshly initialised
-        target.
+        """Return the grown value of one parameter.
 
-        Both are float64 copies with one dimension per atomic axis; the result has the target's
-        shape.
+        Args:
+            source: the unfolded source, a float64 copy with one dimension per atomic axis.
+            target: likewise the freshly initialised target; the result has its shape.
+            pair: axes and sizes of both, and what :meth:`prepare` returned.
         """
 
     def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
-        """The source block that fills a target block; onto, so that no source block is lost."""
+        """Return the source block that fills a target block.
+
+        The map must be onto, so that no source block is lost.
+        """
         return source_block(block, source_depth, target_depth)
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Finish a grown value, [..] as expanded, in a block that repeats a source block; by
-        default it is a copy.
+        """Finish a grown value in a block that repeats a source block, by default as a copy.
+
+        Args:
+            value: as :meth:`expand` returned it.
+            target: the unfolded, freshly initialised target, of the same shape.
+            pair: as for :meth:`expand`.
         """
         return value
 
     def without_noise(self) -> AxisGrower:
-        """This grower with nothing random in the parts that are inherited, for what must follow the
-        same maps.
+        """Return this grower with nothing random in what is inherited.
+
+        An optimizer's state follows the same maps, and must not take noise for moments.
         """
         return self
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
-        """Why this grower does not keep the function of this pair; an empty list where it does."""
-        return (
-            ["this grower does not aim to preserve the function"]
-            if not self.function_preserving
-            else []
-        )
+        """List why this grower does not keep the function of this pair, if it does not."""
+        if self.function_preserving:
+            return []
+        return ["this grower does not aim to preserve the function"]
 
     pick = renamed_method("pick", source_block_index)
     renew = renamed_method("renew", init_new_block)
@@ -233,58 +254,67 @@ class AxisGrower(Grower):
         generator: torch.Generator,
         objective: Objective | None = None,
     ) -> Growth:
-        """Grow each target parameter from the source parameter with the same axes and the matching
-        block.
-        """
+        """Grow each target parameter from the source's of the same axes and the matching block."""
         small, large = tensors_of(source), tensors_of(target)
         maps = self.prepare(small, {"source": source_arch, "target": target_arch}, generator)
-        same = source_arch.sizes == target_arch.sizes and source_arch.depths == target_arch.depths
-        params: dict[str, Status] = {}
+        equal_sizes = (source_arch.sizes, source_arch.depths) == (
+            target_arch.sizes,
+            target_arch.depths,
+        )
+        statuses: dict[str, Status] = {}
         tensors: dict[str, Tensor] = {}
         used: set[str] = set()
         for name, param in target_arch.params.items():
             match = matching(param, source_arch, target_arch, self.source_block_index)
-            if match is not None and (param.tied_to or param.kind == "constant"):
-                used.add(match.name)
-            if param.tied_to:
-                params[name] = "shared"
-            elif param.kind == "constant" or match is None:
-                params[name] = "initialised"
+            if match is None or param.tied_to or param.kind == "constant":
+                # A further name of a tied tensor gets no value: its owner's is its own, and the
+                # source may use the two names otherwise.
+                statuses[name] = "shared" if param.tied_to else "initialised"
             else:
-                pair = ParamPair(
-                    param, match, source_arch, target_arch, generator, match.name in used, maps
-                )
-                value = (
-                    small[match.name].clone()
-                    if same
-                    else self._value(small[match.name], large[name], pair)
-                )
-                value = value.to(large[name].dtype)
+                repeat = match.name in used
+                pair = ParamPair(param, match, source_arch, target_arch, generator, repeat, maps)
+                if equal_sizes:  # not even float64 and back may touch a bit
+                    value = small[match.name].clone()
+                else:
+                    value = self._value(small[match.name], large[name], pair)
+                tensors[name] = value.to(large[name].dtype)
+                statuses[name] = _status(tensors[name], small[match.name], large[name])
+            if match is not None:
                 used.add(match.name)
-                params[name] = status(value, small[match.name])
-                if params[name] == "expanded" and torch.equal(value, large[name]):
-                    params[name] = "initialised"
-                tensors[name] = value
-        why = [] if same else self.why_not_preserving(source_arch, target_arch)
+        reasons = [] if equal_sizes else self.why_not_preserving(source_arch, target_arch)
         return Growth(
-            params=params,
+            params=statuses,
             tensors=tensors,
-            dropped=tuple(n for n in source_arch.params if n not in used),
-            function_preserving=not why,
-            reason="; ".join(why),
+            dropped=tuple(name for name in source_arch.params if name not in used),
+            function_preserving=not reasons,
+            reason="; ".join(reasons),
         )
 
     def _value(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+        """Grow one tensor, [memory order] -> the target's shape, in float64.
+
+        Shares of copies then add up to what they were shared out of, in every number format; and
+        ``qkv`` is unfolded into q, k and v, which must not run into one another when they grow.
+        """
         small = source.double().reshape(pair.source.shape(pair.source_param)).clone()
-        large = target.double().reshape(pair.target.shape(pair.param)).clone()
-        value = self.expand(small, large.clone(), pair)
-        return (self.init_new_block(value, large, pair) if pair.repeat else value).reshape(
-            target.shape
-        )
+        fresh = target.double().reshape(pair.target.shape(pair.param)).clone()
+        # Growers may write into what they get, and init_new_block still needs the fresh target.
+        value = self.expand(small, fresh.clone(), pair)
+        if pair.repeat:
+            value = self.init_new_block(value, fresh, pair)
+        return value.reshape(target.shape)
 
 
 def status(value: Tensor, source: Tensor) -> Status:
-    """Tell how a grown value relates to its source: equal, holding more, or zeroed."""
+    """Tell whether a grown value equals its source, holds more, or holds nothing of it."""
     if value.shape == source.shape and torch.equal(value, source.to(value.dtype)):
         return "copied"
     return "expanded" if value.any() or not source.any() else "initialised"
+
+
+def _status(value: Tensor, source: Tensor, fresh: Tensor) -> Status:
+    """Tell a grown value's status, also where nothing but the fresh value has come out."""
+    relation = status(value, source)
+    if relation == "expanded" and torch.equal(value, fresh):
+        return "initialised"
+    return relation

@@ -1,59 +1,25 @@
-"""What a grown member takes along beside its weights: learning rates of its own, and the
-optimizer's memory.
+"""Tell what a grown member takes along beside its weights, entry by entry.
+
+:func:`new_entries` finds what holds nothing of the source, for a learning rate of its own;
+:func:`grow_state` grows the optimizer's memory of the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from compt.errors import GrowthError
 from compt.growth.axes import describe
 from compt.growth.operators import AxisGrower, ParamPair, matching, reads_for_table, tensors_of
 from compt.growth.run import build_grower, grow
 from compt.interfaces import Architecture, Grower, ParamAxes
 
-LINEAR = {"exp_avg": 1, "momentum_buffer": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2}
-"""What optimizers remember of each entry, and the power of the gradient that it is a mean of."""
 CARRIED = ("Adam", "AdamW", "SGD")
-"""Optimizers that remember nothing else but the number of steps."""
-
-
-@dataclass(frozen=True)
-class GrownOptions:
-    """How a grown member is trained otherwise than one from scratch.
-
-    ``lr_mult`` is the peak learning rate relative to the member's own, ``new_lr_mult`` that of the
-    entries that hold nothing of the source, as much as ``lr_mult`` if None. With
-    ``optimizer_state`` the source's optimizer state is grown along: the moments follow the
-    gradient; new blocks start anew.
-    """
-
-    lr_mult: float = 1.0
-    new_lr_mult: float | None = None
-    optimizer_state: bool = False
-
-    @property
-    def new_ratio(self) -> float:
-        """The rate of new entries relative to that of inherited ones."""
-        return 1.0 if self.new_lr_mult is None else self.new_lr_mult / self.lr_mult
-
-    def check(self, grower: Grower, name: str) -> None:
-        """Raise GrowthError where a grower cannot tell what this asks for."""
-        if self.optimizer_state and not isinstance(grower, AxisGrower):
-            raise GrowthError(
-                f"The grower '{name}' does not grow tensor by tensor, so no optimizer state can follow it.",
-                do="Use another grower, or grown=dict(optimizer_state=False).",
-            )
-        if self.new_ratio != 1 and grower.objective_calls:
-            raise GrowthError(
-                f"The grower '{name}' learns its weights, so none of them are new.",
-                do="Use another grower, or leave out grown.new_lr_mult.",
-            )
+"""Optimizers that remember nothing but moments and the number of steps."""
 
 
 def new_entries(
@@ -63,9 +29,9 @@ def new_entries(
     *,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """Which entries of the target's parameters hold nothing of the source once they are grown.
+    """Find the entries of the target's parameters that hold nothing of the source once grown.
 
-    Those that come out the same from a source with other values.
+    They are those that come out the same from a source with other values, whatever the grower does.
 
     Args:
         source: the smaller model.
@@ -75,16 +41,28 @@ def new_entries(
     Returns:
         Bool tensors of the parameters' shapes, by name; tied ones once.
     """
-    other, grown = deepcopy(source), [deepcopy(target), deepcopy(target)]
+    changed = deepcopy(source)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for tensor in (*other.parameters(), *other.buffers()):
+        for tensor in (*changed.parameters(), *changed.buffers()):
             if tensor.is_floating_point():
                 tensor += torch.randn(tensor.shape, generator=generator).to(tensor)
-    for model, result in zip((source, other), grown, strict=True):
-        grow(model, result, grower, seed=seed)
-    one, another = (dict(result.named_parameters()) for result in grown)
-    return {name: (one[name] == another[name]).detach() for name in one}
+    from_source, from_changed = (
+        _grown_params(model, target, grower, seed) for model in (source, changed)
+    )
+    return {name: value == from_changed[name] for name, value in from_source.items()}
+
+
+def _grown_params(
+    source: nn.Module,
+    target: nn.Module,
+    grower: Mapping[str, object] | str | Grower,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Return the parameters of a copy of the target after growth, detached, tied ones once."""
+    grown = deepcopy(target)
+    grow(source, grown, grower, seed=seed)
+    return {name: param.detach() for name, param in grown.named_parameters()}
 
 
 def grow_state(
@@ -100,7 +78,8 @@ def grow_state(
     A moment follows the gradient: what a unit's copies write adds up, so the gradients of what
     writes them are shared out as the weights of what reads them are, and the other way round.
     Second moments follow its square. Entries that no gradient of the source tells of get zeros;
-    parameters of new blocks have no entry, and start anew. Exact for tilings (:class:`clone` at
+    parameters of new blocks have no entry, and start anew, since with the source's step count Adam
+    would not correct the bias of moments that begin at zero. Exact for tilings (:class:`clone` at
     whole multiples, without noise); elsewhere up to a factor for each tensor, which leaves Adam's
     steps alone.
 
@@ -109,6 +88,7 @@ def grow_state(
         target: the larger one; both stay as they are.
         grower: an AxisGrower, or its name or config.
         state: of :func:`compt.training.optim.named_state`, by 'key:parameter'.
+        seed: of the growth of the weights, so that random maps are the same.
 
     Returns:
         The target's, likewise.
@@ -116,46 +96,65 @@ def grow_state(
     operator = build_grower(grower)
     assert isinstance(operator, AxisGrower)
     operator = operator.without_noise()
-    source_arch, target_arch = describe(source), describe(target)
-    generator = torch.Generator().manual_seed(seed)
-    maps = operator.prepare(
-        tensors_of(source), {"source": source_arch, "target": target_arch}, generator
-    )
-    used: set[str] = set()
     grown: dict[str, Tensor] = {}
-    for name, tensor in target.named_parameters():
-        param = target_arch.params[name]
-        match = matching(param, source_arch, target_arch, operator.source_block_index)
-        if match is None or match.name in used:
-            continue
-        used.add(match.name)
-        for key, value in _of(state, match.tied_to or match.name).items():
-            power = LINEAR.get(key)
+    for name, tensor, pair in _gradient_pairs(operator, source, target, seed):
+        source_name = pair.source_param.tied_to or pair.source_param.name
+        for key, value in _entries(state, source_name).items():
+            power = GRADIENT_POWERS.get(key)
             if power is None:  # the number of steps
                 grown[f"{key}:{name}"] = value.clone()
             else:
-                large_side, small_side = (_backward(one, target_arch) for one in (param, match))
-                pair = ParamPair(
-                    large_side, small_side, source_arch, target_arch, generator, False, maps
-                )
-                small = value.double() ** (1 / power)
-                large = torch.zeros(target_arch.shape(param), dtype=torch.float64)
-                moved = (
-                    operator.expand(small.reshape(source_arch.shape(match)), large, pair) ** power
-                )
-                grown[f"{key}:{name}"] = moved.reshape(tensor.shape).to(value.dtype)
+                moment = _grown_moment(value, power, pair, operator)
+                grown[f"{key}:{name}"] = moment.reshape(tensor.shape).to(value.dtype)
     return grown
 
 
-def _of(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """What the optimizer remembers of one parameter, by key."""
-    found = (key.partition(":") for key in state)
-    return {key: state[f"{key}:{owner}"] for key, _, owner in found if owner == name}
+def _gradient_pairs(
+    grower: AxisGrower, source: nn.Module, target: nn.Module, seed: int
+) -> Iterator[tuple[str, Tensor, ParamPair]]:
+    """Yield every parameter that inherits a state, with axes as its gradient flows.
+
+    A tied tensor comes once, as an optimizer has it. A source block gives its state once: the
+    others that it fills start anew.
+    """
+    archs = {"source": describe(source), "target": describe(target)}
+    generator = torch.Generator().manual_seed(seed)
+    maps = grower.prepare(tensors_of(source), archs, generator)
+    small, large = archs["source"], archs["target"]
+    used: set[str] = set()
+    for name, tensor in target.named_parameters():
+        param = large.params[name]
+        match = matching(param, small, large, grower.source_block_index)
+        if match is None or match.name in used:
+            continue
+        used.add(match.name)
+        backward = _backward(param, large), _backward(match, large)
+        yield name, tensor, ParamPair(*backward, small, large, generator, False, maps)
+
+
+def _grown_moment(value: Tensor, power: int, pair: ParamPair, grower: AxisGrower) -> Tensor:
+    """Grow one moment, the mean of a gradient's power, unfolded and in float64.
+
+    Its root is what grows as the gradient does: the share of a square is no square of a share.
+    What the maps do not reach stays 0, not the target's weights.
+    """
+    root = (value.double() ** (1 / power)).reshape(pair.source.shape(pair.source_param))
+    zeros = torch.zeros(pair.target.shape(pair.param), dtype=torch.float64)
+    return grower.expand(root, zeros, pair) ** power
+
+
+def _entries(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return what the optimizer remembers of one parameter, by key."""
+    entries = {}
+    for path, value in state.items():
+        key, _, owner = path.partition(":")
+        if owner == name:
+            entries[key] = value
+    return entries
 
 
 def _backward(param: ParamAxes, arch: Architecture) -> ParamAxes:
-    """The parameter as its gradient flows: it reads what the parameter writes, and the other way
-    round.
+    """Return a parameter's axes as its gradient flows, from what it writes to what it reads.
 
     Gains and factors read as well, as what they pass on is shared out; but for a norm whose gain
     makes up for a head that is tied to a table, and so is copied.

@@ -61,7 +61,7 @@ _GROUP = re.compile(r"\(([^)]*)\)|(\S+)")
 
 @dataclass(frozen=True)
 class TensorAxes:
-    """A pattern, read for one tensor: the fields that ParamAxes has of the same names."""
+    """A pattern, read for one tensor, in the terms of ParamAxes."""
 
     kind: str
     groups: tuple[Group, ...]
@@ -175,10 +175,10 @@ def _groups(text: str) -> tuple[Group, ...]:
 def _norm_axes(
     kind: str, left: tuple[Group, ...], arrow: str | None, right: tuple[Group, ...]
 ) -> TensorAxes:
-    """Read a norm's gain or bias: one dimension, whatever the arrow says.
+    """Read a norm's gain or bias, which has one dimension whatever the arrow says.
 
-    Left of the arrow stands the axis that is normalised over, right of it the one that the
-    parameter itself has: they differ in name only, where the result is a stream of its own.
+    Left of an arrow stands the axis that is normalised over, right of it that of the result, where
+    this is a stream of its own. Both name the tensor's one dimension.
     """
     return TensorAxes(
         kind,

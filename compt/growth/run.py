@@ -1,5 +1,6 @@
-"""compt.grow(): run a grower on two modules, all or nothing, and report what became of every
-tensor.
+"""Run a grower on two modules, all or nothing, and report what became of every tensor.
+
+:func:`grow` is what ``compt`` offers as ``compt.grow``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from torch import Tensor, nn
 from compt.errors import GrowthError
 from compt.growth.axes import describe, evaluating, find_layout, unwrap
 from compt.growth.operators import tensors_of
-from compt.interfaces import Architecture, Grower, Growth, Objective
+from compt.interfaces import Architecture, Grower, Growth, Objective, Outputs
 from compt.registry import GROWERS
 
+DEFAULT_GROWER = "compt:lossless"
+"""The built-in, also where another package declares a grower of the same short name."""
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest relative error of outputs that rounding explains, by the number format of the weights."""
 
 
 def build_grower(grower: str | Mapping[str, Any] | Grower) -> Grower:
-    """Build a grower from its name or config; an instance passes through."""
+    """Build a grower from its name or config, or return the instance that it is already."""
     if isinstance(grower, Grower):
         return grower
     return GROWERS.build(dict(type=grower) if isinstance(grower, str) else dict(grower))
@@ -30,7 +35,7 @@ def build_grower(grower: str | Mapping[str, Any] | Grower) -> Grower:
 def grow(
     source: nn.Module,
     target: nn.Module,
-    grower: str | Mapping[str, Any] | Grower = "lossless",
+    grower: str | Mapping[str, Any] | Grower = DEFAULT_GROWER,
     *,
     seed: int = 0,
     objective: Objective | None = None,
@@ -55,13 +60,12 @@ def grow(
     operator = build_grower(grower)
     operator.check(source_arch, target_arch)
     generator = torch.Generator().manual_seed(seed)
-    devices = (
-        range(torch.cuda.device_count())
-        if objective is not None and torch.cuda.is_initialized()
-        else ()
-    )
+    # An objective runs the target where it is trained, and draws there, as for dropout: then CUDA's
+    # random states are forked too. Without one they are not read, as that would start CUDA.
+    draws_on_cuda = objective is not None and torch.cuda.is_initialized()
+    devices = range(torch.cuda.device_count()) if draws_on_cuda else ()
     with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(objective is not None):
-        torch.manual_seed(seed)  # an objective may have dropout
+        torch.manual_seed(seed)
         growth = operator.grow(
             source,
             target,
@@ -97,6 +101,7 @@ def _validate(growth: Growth, target: nn.Module, arch: Architecture, name: str) 
 
 @torch.no_grad()
 def _load(values: Mapping[str, Tensor], target: nn.Module) -> None:
+    """Copy grown values into the target, in place, so that no storage is shared."""
     for name, tensor in tensors_of(target).items():
         if name in values:
             tensor.copy_(values[name])
@@ -105,33 +110,43 @@ def _load(values: Mapping[str, Tensor], target: nn.Module) -> None:
 def _measured(growth: Growth, source: nn.Module, target: nn.Module) -> Growth:
     """Add the measured difference of the outputs, and correct a claim that it refutes."""
     error = output_error(source, target)
-    dtype = next((p.dtype for p in target.parameters()), torch.float32)
+    dtype = next((param.dtype for param in target.parameters()), torch.float32)
+    # "not <=" and not ">": an error that is not a number refutes the claim too.
     if growth.function_preserving and error is not None and not error <= TOLERANCE.get(dtype, 1e-4):
         reason = (
-            f"the outputs differ by {error:.1e} although the weights allow equality: the two models differ in "
-            "something that weights do not carry (activation, epsilon, pooling, number format)"
+            f"the outputs differ by {error:.1e} although the weights allow equality: the two "
+            "models differ in something that weights do not carry (activation, epsilon, pooling, "
+            "number format)"
         )
         return replace(growth, function_preserving=False, reason=reason, error=error)
     return replace(growth, error=error)
 
 
-@torch.no_grad()
 def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float | None:
-    """Largest difference of two modules' outputs on one random input, relative to the largest
-    output.
+    """Measure the largest difference of two modules' outputs on one random input.
 
-    None where the layouts cannot probe the modules or no output has the same shape in both.
+    It is relative to the largest entry of the source's output. None where the layouts cannot probe
+    the modules or no output has the same shape in both.
     """
-    outputs = []
-    for module in (source, target):
-        with torch.random.fork_rng(devices=[]), evaluating(module):
-            outputs.append(find_layout(module).probe(module, torch.Generator().manual_seed(seed)))
-    before, after = outputs
-    if not before or not after:
+    source_outputs, target_outputs = _probe(source, seed), _probe(target, seed)
+    if not source_outputs or not target_outputs:
         return None
-    shared = [k for k in before if k in after and before[k].shape == after[k].shape]
     errors = [
-        ((before[k] - after[k]).abs().max() / before[k].abs().max().clamp_min(1e-30)).item()
-        for k in shared
+        _relative_error(output, target_outputs[name])
+        for name, output in source_outputs.items()
+        if name in target_outputs and output.shape == target_outputs[name].shape
     ]
     return max(errors) if errors else None
+
+
+@torch.no_grad()
+def _probe(module: nn.Module, seed: int) -> Outputs | None:
+    """Return a module's outputs on random input that depends on the seed alone."""
+    # Forked, as a model may draw in its forward from the global state, whatever the probe does.
+    with torch.random.fork_rng(devices=[]), evaluating(module):
+        return find_layout(module).probe(module, torch.Generator().manual_seed(seed))
+
+
+def _relative_error(expected: Tensor, actual: Tensor) -> float:
+    largest = expected.abs().max().clamp_min(1e-30)  # an output may be all zeros
+    return ((expected - actual).abs().max() / largest).item()

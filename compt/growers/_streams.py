@@ -1,0 +1,128 @@
+"""Map a residual stream to a wider one, exactly wherever norms only read it.
+
+Shapes: S units of the smaller stream, T of the larger, k whole copies, r = T - k S pads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from compt.interfaces import Architecture, ParamAxes
+
+
+@dataclass(frozen=True)
+class StreamMap:
+    """Make a stream of T units from one of S, as k scaled copies and r = T - k S pads.
+
+    ``x_large = scale * [x, ..., x, pads @ x]``. Under LayerNorm each pad is the mean of x, under
+    RMSNorm 0, so that normalised pads are 0. ``scale = sqrt(T / (k S))`` keeps the variance (mean
+    square), so the norm's epsilon means the same and no constant of the model changes.
+    """
+
+    copies: int
+    scale: float
+    pads: Tensor
+    """[r, S]"""
+    pad_gains: Tensor
+    """[r], the gains that recover the mean in a stream which the only norm of this one writes."""
+
+    def write(self, value: Tensor, dim: int) -> Tensor:
+        """Grow a tensor along an axis through which it writes the stream.
+
+        [.., S, ..] -> [.., T, ..] along ``dim``.
+        """
+        value = value.movedim(dim, 0)
+        pads = torch.tensordot(self.pads, value, dims=1)
+        return (torch.cat([*[value] * self.copies, pads]) * self.scale).movedim(0, dim)
+
+    def read(
+        self, value: Tensor, fill: Tensor, dim: int, noise: float, generator: torch.Generator
+    ) -> Tensor:
+        """Grow a tensor along an axis through which it reads the stream, after a norm.
+
+        [.., S, ..] -> [.., T, ..] along ``dim``. The copies of a column sum to the column, and
+        differ by noise of ``noise`` times their rms, without which they would stay equal for ever.
+        The columns that read pads read zeros, so they are free: they take those of ``fill``,
+        [.., T, ..].
+        """
+        value, fill = value.movedim(dim, 0), fill.movedim(dim, 0)
+        share = value / self.copies
+        shares = share.expand(self.copies, *share.shape).clone()
+        if self.copies > 1 and noise:
+            draw = torch.randn(shares.shape, generator=generator, dtype=shares.dtype)
+            draw -= draw.mean(0)
+            # Less its mean over k copies, a draw has the variance 1 - 1 / k.
+            shares += draw * (noise * share.square().mean().sqrt() / sqrt(1 - 1 / self.copies))
+        return torch.cat([shares.flatten(0, 1), fill[self.copies * len(value) :]]).movedim(0, dim)
+
+    def repeat(self, value: Tensor, pads: Tensor) -> Tensor:
+        """Return [S, ..] once for each copy and then the pads [r, ..], unscaled: [T, ..]."""
+        return torch.cat([*[value] * self.copies, pads])
+
+    def spread_over_pads(self, value: Tensor) -> Tensor:
+        """Return a value [1, ..] once for each pad: [r, ..]."""
+        return value.expand(len(self.pads), *value.shape[1:])
+
+
+def stream_map(
+    axis: str, source_arch: Architecture, target_size: int, source: Mapping[str, Tensor]
+) -> StreamMap:
+    """Make the map of one stream from the norms that read it.
+
+    Args:
+        axis: name of the stream.
+        source_arch: the smaller model.
+        target_size: T.
+        source: the smaller model's tensors, by name.
+    """
+    small = source_arch.sizes[axis]
+    copies = target_size // small
+    num_pads = target_size - copies * small
+    gains = _gains_over(axis, source_arch)
+    centred = any(gain.kind.startswith("layer_norm") for gain in gains)
+    pads = torch.full((num_pads, small), 1 / small if centred else 0.0, dtype=torch.float64)
+    pad_gains = torch.ones(num_pads, dtype=torch.float64)
+    if num_pads and centred and all(gain.writes for gain in gains):
+        pads, pad_gains = _mean_carrying_pads(pads, source[gains[0].name].double())
+    return StreamMap(copies, sqrt(target_size / (copies * small)), pads, pad_gains)
+
+
+def through_scale(stream: StreamMap, scale: Tensor) -> StreamMap:
+    """Return the map of a parameter that writes a stream through a factor [S].
+
+    The factor of a pad is the mean size of all, so before it a pad holds the mean of what the
+    stream has after it, divided by that size.
+    """
+    size = scale.abs().mean()
+    return replace(stream, pads=stream.pads * scale / size if size else stream.pads)
+
+
+def _gains_over(axis: str, arch: Architecture) -> Sequence[ParamAxes]:
+    """List the gains of all norms over an axis."""
+    return [
+        param for param in arch.params.values() if param.norm_axis == axis and "gain" in param.kind
+    ]
+
+
+def _mean_carrying_pads(pads_rS: Tensor, gain_S: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pads and their gains for a stream that is read by a norm which writes another.
+
+    After the norm, pads must hold nearly the mean of its output. That mean is
+    u / sigma + mean(bias) with u = mean(gain * (y - mean(y))), linear in y. A pad holding
+    mean(y) + a u, with gain 1 / a, carries it through. With coefficients a that sum to zero the
+    norm's mean is untouched, and its variance is off only by u^2, which is small where gains are
+    alike. One pad alone cannot have a sum of zero: its coefficient is 1.
+    """
+    num_pads, small = pads_rS.shape
+    signs_r = torch.ones(num_pads, dtype=torch.float64)
+    signs_r[1::2] = -1
+    if num_pads % 2 and num_pads > 1:
+        signs_r[:3] = torch.tensor([2.0, -1.0, -1.0], dtype=torch.float64)
+        signs_r[3::2], signs_r[4::2] = 1, -1
+    functional_S = gain_S / small - gain_S.mean() / small
+    return pads_rS + signs_r[:, None] * functional_S, 1 / signs_r
