@@ -21,6 +21,14 @@ from compt.interfaces import Architecture, Grower, ParamAxes
 CARRIED = ("Adam", "AdamW", "SGD")
 """Optimizers that remember nothing but moments and the number of steps."""
 
+GRADIENT_POWERS: Mapping[str, int] = {
+    "exp_avg": 1,
+    "momentum_buffer": 1,
+    "exp_avg_sq": 2,
+    "max_exp_avg_sq": 2,
+}
+"""What optimizers remember of each entry, and the power of the gradient that it is a mean of."""
+
 
 def new_entries(
     source: nn.Module,
