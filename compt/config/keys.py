@@ -224,7 +224,7 @@ def _read(one: Key, raw: Mapping[str, Any], full: str, faults: Faults) -> Any:
         value = {"type": value} if isinstance(value, str) else value
         _check_plugin(one.options.registry, value, full, faults)
     elif one.section is not None and isinstance(value, Mapping):
-        return _read_section(one, value, full, faults)
+        value = _read_section(one, value, full, faults)
     elif problem := _problem(value, one.annotation, one.options):
         faults.add(f"{full}: {value!r} {problem}")
     if faults.num_noted == num_noted:

@@ -33,7 +33,8 @@ vis_backends = [dict(type='LocalVisBackend')]
 """
 NAMES = [line.partition(" ")[0] for line in RUNNERS.strip().splitlines()]
 USED = """
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=5.0))
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=5.0))
 train_dataloader = dict(batch_size=16, num_workers=1)
 default_hooks = dict(timer=dict(type='IterTimerHook'))
 """
@@ -158,12 +159,7 @@ def test_an_option_for_an_inherited_key_that_is_left_out_is_a_fault(child, key, 
 def test_a_dict_or_config_has_no_base(toy, child):
     (fault,) = faults({**toy, "train_cfg": dict(max_epochs=3)})
     assert fault.startswith("train_cfg is not a key")
-    assert (
-        load_config(Config.fromfile(str(child())))
-        .stages[0]
-        .train_dataloader["batch_size"]
-        == 16
-    )
+    assert load_config(Config.fromfile(str(child()))).stages[0].train_dataloader["batch_size"] == 16
 
 
 def test_every_argument_of_a_runner_is_a_key_or_refused_with_a_reason():

@@ -125,7 +125,8 @@ def test_what_is_no_config_is_said_to_be_none(tmp_path, name, content):
 def test_a_json_config_is_a_config_too(tmp_path):
     file = tmp_path / "c.json"
     file.write_text(
-        '{"paradigm": {"type": "toy"}, "chain": [{"name": "a", "model": {"width": 8}, "epochs": 2}]}'
+        '{"paradigm": {"type": "toy"}, '
+        '"chain": [{"name": "a", "model": {"width": 8}, "epochs": 2}]}'
     )
     assert load_config(file).stages[0].amount == ("epochs", 2)
     file.write_text(file.read_text().replace('{"paradigm"', '{"epochs": 2, "paradigm"'))

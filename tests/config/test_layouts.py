@@ -60,7 +60,9 @@ def test_a_choice_that_does_not_exist_is_refused_by_name(toy):
 def test_compts_own_layout_is_the_default_whatever_is_installed(install):
     """A package cannot break a chain that does not name it."""
     name = "timm.models.vision_transformer.VisionTransformer"
-    install("alpha", {name: "alpha_layouts:Broken"}, {"alpha_layouts": OTHER}, group="compt.layouts")
+    install(
+        "alpha", {name: "alpha_layouts:Broken"}, {"alpha_layouts": OTHER}, group="compt.layouts"
+    )
     assert LAYOUTS.find(name).__module__ == "compt.layouts.timm"
     with LAYOUTS.choosing({name: f"alpha:{name}"}):
         assert LAYOUTS.find(name).__module__ == "alpha_layouts"

@@ -1,4 +1,4 @@
-"""The performance options of a config, for the chain and for a stage, and what is wrong with them."""
+"""The performance options of a config, for the chain and for a stage."""
 
 from __future__ import annotations
 

@@ -67,9 +67,7 @@ def test_a_change_of_type_replaces_the_dict(toy):
 def test_delete_replaces_as_in_mmengine(toy):
     toy["optim_wrapper"] = dict(optimizer=dict(type="AdamW", lr=1e-3), clip_grad=dict(max_norm=1.0))
     toy["chain"][1]["optim_wrapper"] = dict(_delete_=True, optimizer=dict(type="AdamW", lr=0.2))
-    assert load_config(toy).stages[1].optim_wrapper == dict(
-        optimizer=dict(type="AdamW", lr=0.2)
-    )
+    assert load_config(toy).stages[1].optim_wrapper == dict(optimizer=dict(type="AdamW", lr=0.2))
 
 
 def test_a_list_of_schedules_is_replaced(toy):

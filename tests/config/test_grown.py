@@ -1,0 +1,135 @@
+"""How grown members are trained otherwise: the keys of ``grown``, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from compt.config import load_config
+from compt.config.options import GrownOptions
+from tests.config.conftest import faults
+
+
+def test_by_default_nothing_differs(toy):
+    assert [stage.grown for stage in load_config(toy).stages] == [GrownOptions()] * 3
+    assert GrownOptions() == GrownOptions(lr_mult=1.0, new_lr_mult=None, optimizer_state=False)
+
+
+def test_a_stage_overrides_the_chains_options_whole(toy):
+    toy["grown"] = dict(lr_mult=0.5, new_lr_mult=2.0)
+    toy["chain"][1]["grown"] = dict(optimizer_state=True)
+    toy["chain"][2]["grown"] = None
+    a, b, c = (stage.grown for stage in load_config(toy).stages)
+    assert a == GrownOptions(lr_mult=0.5, new_lr_mult=2.0)
+    assert (b, c) == (GrownOptions(optimizer_state=True), GrownOptions())
+
+
+def test_options_of_the_command_line_reach_them(toy):
+    options = {"grown.lr_mult": 0.5, "chain.1.grown.new_lr_mult": 2}
+    assert [(s.grown.lr_mult, s.grown.new_lr_mult) for s in load_config(toy, options).stages] == [
+        (0.5, None),
+        (1.0, 2),
+        (0.5, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "ratio"),
+    [
+        ({}, 1),
+        (dict(lr_mult=0.5), 1),
+        (dict(new_lr_mult=3.0), 3),
+        (dict(lr_mult=4, new_lr_mult=1), 0.25),
+    ],
+)
+def test_new_entries_learn_at_their_share_of_the_members_rate(options, ratio):
+    assert GrownOptions(**options).new_ratio == ratio
+
+
+def test_all_faults_of_the_options_are_told_at_once(toy):
+    toy["grown"] = dict(lr_mult=0, new_lr_mult=-0.5, optimizer_state=1)
+    toy["chain"][1]["grown"] = dict(lr_mut=2.0)
+    toy["chain"][2]["grown"] = 5
+    toy["seed"] = -1
+    found = faults(toy)
+    expected = [
+        r"^grown\.lr_mult: 0 is not a positive number",
+        r"^grown\.new_lr_mult: -0\.5 is not a positive number",
+        r"^grown\.optimizer_state: 1 is not True or False",
+        r"^chain\.1\.grown\.lr_mut is not a key.*'lr_mult'",
+        r"^chain\.2\.grown: 5 is not a dict",
+        r"^seed: -1 ",
+    ]
+    for pattern in expected:
+        assert sum(bool(re.search(pattern, fault)) for fault in found) == 1, (pattern, found)
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize("key", ["lr_mult", "new_lr_mult"])
+@pytest.mark.parametrize("value", [0, -1, True, "a", float("nan"), float("inf"), [1.0]])
+def test_rates_are_positive_numbers(toy, key, value):
+    toy["grown"] = {key: value}
+    (fault,) = faults(toy)
+    assert fault.startswith(f"grown.{key}: {value!r} is not a positive number")
+
+
+@pytest.mark.parametrize("where", ["chain", "stage"])
+def test_a_rate_of_none_is_refused(toy, where):
+    (toy if where == "chain" else toy["chain"][1])["grown"] = dict(lr_mult=None)
+    (fault,) = faults(toy)
+    assert "grown.lr_mult: None" in fault
+
+
+def test_an_unknown_key_of_the_whole_chain_is_named(toy):
+    toy["grown"] = dict(lr_mut=2.0)
+    (fault,) = faults(toy)
+    assert re.match(r"grown\.lr_mut is not a key.*'lr_mult'", fault)
+
+
+@pytest.mark.parametrize(
+    ("optimizers", "told"),
+    [
+        (("AdamW", "Adam"), "AdamW and Adam"),
+        (("SGD", "AdamW"), "SGD and AdamW"),
+        (("RMSprop", "RMSprop"), "RMSprop and RMSprop"),
+    ],
+)
+def test_a_state_needs_one_optimizer_that_it_can_be_carried_by(toy, optimizers, told):
+    for stage, kind in zip(toy["chain"], optimizers):
+        stage["optim_wrapper"] = dict(optimizer=dict(type=kind, lr=1e-3))
+    toy["chain"][1]["grown"] = dict(optimizer_state=True)
+    (fault,) = faults(toy)
+    assert re.match(
+        rf"chain\.1: grown\.optimizer_state needs the same optimizer .*Adam, AdamW, SGD.*{told}",
+        fault,
+    )
+    toy["chain"][1]["grown"] = dict(lr_mult=0.5)
+    load_config(toy)
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
+def test_usual_optimizers_can_be_carried(toy, kind):
+    toy |= dict(
+        grown=dict(optimizer_state=True), optim_wrapper=dict(optimizer=dict(type=kind, lr=1e-3))
+    )
+    assert all(stage.grown.optimizer_state for stage in load_config(toy).stages)
+
+
+def test_a_member_that_is_not_trained_has_no_state(toy):
+    toy["chain"][0] |= dict(init="some/folder", iters=0)
+    toy["grown"] = dict(optimizer_state=True)
+    (fault,) = faults(toy)
+    assert re.match(r"chain\.1: grown\.optimizer_state: the member before is not trained", fault)
+    toy["chain"][1]["grown"] = None
+    load_config(toy)
+
+
+def test_a_relative_rate_needs_one_to_be_relative_to(toy):
+    toy["optim_wrapper"] = dict(optimizer=dict(type="AdamW"))
+    toy["grown"] = dict(lr_mult=0.5)
+    found = faults(toy)
+    assert [fault.partition(":")[0] for fault in found] == ["chain.1", "chain.2"]
+    assert all("grown.lr_mult needs the member's own learning rate" in fault for fault in found)
+    toy["grown"] = dict(lr_mult=1.0, new_lr_mult=0.5)
+    load_config(toy)
