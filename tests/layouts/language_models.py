@@ -9,7 +9,7 @@ transformers = pytest.importorskip("transformers")
 
 
 def llama(width=48, layers=2, heads=4, kv=2, mlp=64, *, name="Llama", head_dim=16, **options):
-    """A model of the Llama family; ``name`` is the family's."""
+    """Make a model of the Llama family, whose member ``name`` is."""
     config = getattr(transformers, f"{name}Config")(
         vocab_size=options.pop("vocab", 61),
         hidden_size=width,

@@ -1,6 +1,4 @@
-"""mmpretrain layouts: ViTs, masked autoencoders of two streams, classifiers; every pair that can be
-is exact.
-"""
+"""Layouts of mmpretrain's ViTs, masked autoencoders of two streams, and classifiers."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ class TestVisionTransformer(LayoutContract):
 
 
 class TestVisionTransformerWithAllOptions(LayoutContract):
-    """Through a norm that writes the stream: exact at multiples alone."""
+    """Through a norm that writes the stream, growth is exact at multiples alone."""
 
     def pair(self):
         options = dict(pre_norm=True, out_type="avg_featmap", qkv_bias=False, **LAYER_SCALE)
@@ -109,8 +107,8 @@ def changed(config, **arch):
 
 
 def larger_patches(config, count=PATCHES):
-    for part in ("backbone", "neck", "head"):
-        config[part]["patch_size"] = 16
+    for child in ("backbone", "neck", "head"):
+        config[child]["patch_size"] = 16
     config["neck"]["num_patches"] = count
     return config
 
@@ -174,7 +172,7 @@ REFUSED = {
 def test_what_cannot_grow_is_named_before_any_write(case, grower):
     small, large, message = REFUSED[case]
     source, target = doubled(small), doubled(large)
-    before = snapshot(target)
+    values = snapshot(target)
     with pytest.raises(GrowthError, match=message):
         grow(source, target, grower)
-    assert all(torch.equal(before[name], tensor) for name, tensor in snapshot(target).items())
+    assert all(torch.equal(values[name], tensor) for name, tensor in snapshot(target).items())

@@ -1,6 +1,4 @@
-"""Masked autoencoders of mmpretrain grown: encoder and decoder each by itself, exact, and nothing
-dead.
-"""
+"""Masked autoencoders of mmpretrain grown, encoder and decoder each by itself."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ LAYER_SCALE = dict(layer_scale_init_value=0.1)
 
 
 def encoded(module: nn.Module, *, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Reconstruction, and tokens of whole and of masked images."""
+    """Return the reconstruction, and tokens of whole and of masked images."""
     images = torch.randn(
         2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
     )
@@ -66,17 +64,22 @@ def test_lossless_is_exact_for_encoder_and_decoder_each_by_itself(case):
     growth = grow(source, target, "lossless")
     assert growth.function_preserving, growth.reason
     assert growth.error < 1e-9
-    before, after = encoded(source), encoded(target)
-    assert all(torch.allclose(before[k], after[k], atol=1e-9) for k in ("pixels", "loss"))
-    if before["tokens"].shape == after["tokens"].shape:
-        assert all(torch.allclose(before[k], after[k], atol=1e-9) for k in ("tokens", "whole"))
+    source_outputs, target_outputs = encoded(source), encoded(target)
+    assert all(
+        torch.allclose(source_outputs[k], target_outputs[k], atol=1e-9) for k in ("pixels", "loss")
+    )
+    if source_outputs["tokens"].shape == target_outputs["tokens"].shape:
+        assert all(
+            torch.allclose(source_outputs[k], target_outputs[k], atol=1e-9)
+            for k in ("tokens", "whole")
+        )
 
 
 def test_two_growths_in_a_row_are_exact():
     models = [doubled(mae(*sizes)) for sizes in ((32, 1, 16, 1), (48, 2, 32, 1), (112, 3, 48, 3))]
     randomised(models[0])
-    for one, other in pairwise(models):
-        assert grow(one, other).error < 1e-9
+    for source, target in pairwise(models):
+        assert grow(source, target).error < 1e-9
     assert torch.allclose(encoded(models[0])["pixels"], encoded(models[2])["pixels"], atol=1e-9)
 
 
@@ -169,7 +172,7 @@ def _dead(paradigm, module, batches) -> set[str]:
 
 
 def test_positions_that_are_fixed_are_carried_along():
-    """A larger model's own table would be another function: its waves depend on the width."""
+    """A larger model's own table would be another function, as its waves depend on the width."""
     source, target = doubled(mae(32, 1, 16, 1)), doubled(mae(64, 1, 32, 1))
     own = target.backbone.pos_embed.clone()
     grow(source, target, "lossless")

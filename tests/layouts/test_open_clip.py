@@ -1,10 +1,9 @@
-"""open_clip and timm layouts: every tensor described, and real CLIP models grown without a change
-of function.
-"""
+"""Layouts of open_clip and timm, by which real CLIP models grow and keep the function."""
 
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -110,12 +109,12 @@ def test_lossless_keeps_features_and_logits_of_clip(case):
     image = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     text = torch.tensor([[5, 7, 98, 0, 0, 0, 0, 0, 0, 0], [98, *[0] * 9], [*range(1, 10), 98]])
     with torch.no_grad():
-        (one, other), (grown, wide) = source.get_logits(image, text), target.get_logits(image, text)
-        assert torch.allclose(one, grown, atol=1e-9)
-        assert torch.allclose(other, wide, atol=1e-9)
-        before, after = source.encode_image(image, True), target.encode_image(image, True)
-    if before.shape == after.shape:
-        assert torch.allclose(before, after, atol=1e-9)
+        logits, grown_logits = (m.get_logits(image, text) for m in (source, target))
+        for by_source, by_target in zip(logits, grown_logits, strict=True):
+            assert torch.allclose(by_source, by_target, atol=1e-9)
+        source_features, target_features = (m.encode_image(image, True) for m in (source, target))
+    if source_features.shape == target_features.shape:
+        assert torch.allclose(source_features, target_features, atol=1e-9)
 
 
 PAIRS = [
@@ -129,15 +128,12 @@ PAIRS = [
 
 @pytest.mark.parametrize(("small", "large"), PAIRS)
 def test_lossless_is_exact_for_many_widths_depths_and_heads(small, large):
-    """Both towers at once, at non-multiples of width, depth and number of heads; twice in a row
-    too.
-    """
-    source, target, last = (
-        clip(w, n, w, n, no_ln_pre=True) for w, n in (small, large, (large[0] + 16, large[1] + 2))
-    )
-    randomised(source)
-    for one, other in ((source, target), (target, last)):
-        growth = grow(one, other)
+    """Both towers grow at non-multiples of width, depth and number of heads, twice in a row."""
+    sizes = (small, large, (large[0] + 16, large[1] + 2))
+    models = [clip(width, layers, width, layers, no_ln_pre=True) for width, layers in sizes]
+    randomised(models[0])
+    for source, target in pairwise(models):
+        growth = grow(source, target)
         assert growth.function_preserving, growth.reason
         assert growth.error < 1e-9
 
@@ -177,10 +173,10 @@ REFUSED = {
 def test_what_cannot_grow_is_named_before_any_write(case, grower):
     small, large, message = REFUSED[case]
     source, target = clip(32, 2, 32, 2, **small), clip(64, 2, 64, 2, **large)
-    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    values = {name: tensor.clone() for name, tensor in target.state_dict().items()}
     with pytest.raises(GrowthError, match=message):
         grow(source, target, grower)
-    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
+    assert all(torch.equal(values[name], tensor) for name, tensor in target.state_dict().items())
 
 
 @pytest.mark.parametrize(("small", "large"), [(32, 48), (32, 80), (48, 64), (48, 128)])
@@ -248,9 +244,7 @@ def test_a_timm_tower_inside_clip_keeps_the_function():
 
 
 def test_a_model_shaped_like_siglip_keeps_the_function_at_whole_multiples():
-    """Attention pooling, no projection of the images, a logit bias: texts are projected into the
-    image stream.
-    """
+    """It has attention pooling and a logit bias, and projects texts into the image stream."""
     models = []
     for width, depth in ((48, 2), (96, 3)):
         model = clip(32, 2, 32, 2, embed_dim=width, cls=CustomTextCLIP)
@@ -284,7 +278,7 @@ def test_a_tower_without_layout_is_named():
 
 
 def test_a_different_activation_is_noticed():
-    """Weights cannot carry QuickGELU: the claim is corrected by measurement."""
+    """Weights cannot carry QuickGELU, so that measurement corrects the claim."""
     source = randomised(clip(32, 2, 32, 2))
     target = CLIP(
         32,

@@ -1,6 +1,4 @@
-"""Swin layouts of timm and mmpretrain: every tensor described, exact where widths are tiled, honest
-elsewhere.
-"""
+"""Layouts of timm's and mmpretrain's Swin, exact at whole multiples and honest elsewhere."""
 
 from __future__ import annotations
 
@@ -23,8 +21,9 @@ from timm.models.swin_transformer import SwinTransformer
 
 
 def swin(width, depths=(2, 1), head=8, **options):
-    """A Swin on 8 x 8 patches and windows of 4: the first stage shifts its windows, the second has
-    only one.
+    """Make a Swin on 8 x 8 patches and windows of 4.
+
+    The first stage shifts its windows, the second has only one.
     """
     heads = [width * 2**i // head for i in range(len(depths))]
     options = dict(img_size=16, patch_size=2, window_size=4, num_classes=0) | options
@@ -85,12 +84,12 @@ def test_every_stage_has_a_stream_of_its_own():
 
 
 def test_both_libraries_are_described_alike():
-    one, other = describe(swin(16)), describe(mmpretrain_swin(16))
-    assert one.sizes == other.sizes
-    assert one.roles == other.roles
-    index = other.params["stages.0.blocks.0.attn.w_msa.relative_position_index"]
+    timm_arch, arch = describe(swin(16)), describe(mmpretrain_swin(16))
+    assert timm_arch.sizes == arch.sizes
+    assert timm_arch.roles == arch.roles
+    index = arch.params["stages.0.blocks.0.attn.w_msa.relative_position_index"]
     assert (index.kind, index.buffer) == ("constant", True)
-    reduction = other.params["stages.0.downsample.reduction.weight"]
+    reduction = arch.params["stages.0.downsample.reduction.weight"]
     assert reduction.groups == (("embed",), ("embed_0", "4"))
 
 
@@ -146,11 +145,12 @@ def test_leading_block_fills_the_corner_of_every_stage(small, large):
     assert not growth.dropped
     assert {growth.params[name] for name, _ in target.named_parameters()} <= {"copied", "expanded"}
     width, heads, third = small[0] * 4, small[0] * 4 // 8, large[1] // small[1]
-    one, other = source.layers[2].blocks[1], target.layers[2].blocks[third]
-    table = other.attn.relative_position_bias_table
-    assert torch.equal(table[:, :heads], one.attn.relative_position_bias_table)
-    qkv = other.attn.qkv.weight.unflatten(0, (3, -1))[:, :width, :width]
-    assert torch.equal(qkv, one.attn.qkv.weight.unflatten(0, (3, -1)))
+    small_attn = source.layers[2].blocks[1].attn
+    large_attn = target.layers[2].blocks[third].attn
+    table = large_attn.relative_position_bias_table
+    assert torch.equal(table[:, :heads], small_attn.relative_position_bias_table)
+    qkv = large_attn.qkv.weight.unflatten(0, (3, -1))[:, :width, :width]
+    assert torch.equal(qkv, small_attn.qkv.weight.unflatten(0, (3, -1)))
     merged = target.layers[1].downsample.reduction.weight.unflatten(1, (4, -1))
     assert torch.equal(
         merged[: 2 * small[0], :, : small[0]],
@@ -206,8 +206,8 @@ def test_a_swin_tower_inside_clip_keeps_the_function(small, large):
         torch.tensor([[5, 7, 98, *[0] * 7], [98, *[0] * 9]]),
     )
     with torch.no_grad():
-        before, after = (m.eval().get_logits(image, text)[0] for m in models)
-    assert torch.allclose(before, after, atol=1e-9)
+        source_logits, target_logits = (m.eval().get_logits(image, text)[0] for m in models)
+    assert torch.allclose(source_logits, target_logits, atol=1e-9)
 
 
 def test_the_papers_towers_can_be_grown_into_each_other():

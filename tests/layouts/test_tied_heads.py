@@ -1,6 +1,4 @@
-"""A head tied to the embedding: what the one tensor cannot hold goes into the final norm, or the
-report says so.
-"""
+"""A head tied to the embedding, of which the final norm takes what one tensor cannot hold."""
 
 from __future__ import annotations
 
@@ -23,8 +21,8 @@ def test_lossless_is_exact_over_two_hops(make, ties):
     sizes = (48, 2), (80, 3), (112, 7)
     models = [make(*size, tie_word_embeddings=tied) for size, tied in zip(sizes, ties)]
     randomised(models[0])
-    for one, other in itertools.pairwise(models):
-        growth = grow(one, other)
+    for source, target in itertools.pairwise(models):
+        growth = grow(source, target)
         assert growth.function_preserving, growth.reason
         assert growth.error < 1e-9
         assert not growth.dropped
@@ -32,8 +30,9 @@ def test_lossless_is_exact_over_two_hops(make, ties):
 
 
 def test_the_tied_fold_by_hand():
-    """Width 2 -> 5 is two copies and a pad at scale sqrt(5 / 4): the norm has to give 2 / 5 of what
-    it gave.
+    """The norm has to give 2 / 5 of what it gave.
+
+    Width 2 -> 5 is two copies and a pad at scale sqrt(5 / 4).
     """
     source, target = gpt2(2, 1, head_dim=1), gpt2(5, 1, head_dim=1)
     with torch.no_grad():
@@ -85,7 +84,7 @@ def test_a_reader_of_what_is_no_norm_is_refused(monkeypatch):
 
 
 def test_equal_sizes():
-    """Untying copies the one tensor twice; tying would lose one of two, and is refused."""
+    """Untying copies the one tensor twice, and tying, which would lose one of two, is refused."""
     source, target = randomised(gpt2()), gpt2(tie_word_embeddings=False)
     growth = grow(source, target)
     assert growth.function_preserving

@@ -1,6 +1,4 @@
-"""transformers layouts: decoder-only language models, tied and untied, grown without a change of
-their logits.
-"""
+"""Layouts of decoder-only language models, tied and untied, which keep their logits."""
 
 from __future__ import annotations
 
@@ -57,11 +55,10 @@ def test_lossless_keeps_the_logits(name, tied):
     assert is_tied(target) is tied
     tokens = torch.randint(61, (2, 40), generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
-        before, after = source.eval()(tokens).logits, target.eval()(tokens).logits
-    rounding = (
-        1e-9 if name.startswith("gpt") else 1e-5
-    )  # RMS norms of transformers compute in float32
-    assert (before - after).abs().max() < rounding * before.abs().max()
+        source_logits, target_logits = source.eval()(tokens).logits, target.eval()(tokens).logits
+    # RMS norms of transformers compute in float32
+    rounding = 1e-9 if name.startswith("gpt") else 1e-5
+    assert (source_logits - target_logits).abs().max() < rounding * source_logits.abs().max()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +112,7 @@ def test_leading_block_grows_corners(name, tied):
 
 
 def test_grouped_queries_by_hand():
-    """Heads a b | c d of two groups, in groups of three: a b new | c d new."""
+    """Heads a b | c d of two groups become a b new | c d new in groups of three."""
     source, target = llama(8, 1, 4, 2, head_dim=2), llama(12, 1, 6, 2, head_dim=2)
     q = source.model.layers[0].self_attn.q_proj.weight
     with torch.no_grad():
@@ -171,7 +168,8 @@ REFUSED = {
     ),
     "tied from untied": (
         *(gpt2, dict(tie_word_embeddings=False), dict(tie_word_embeddings=True)),
-        r"'lm_head\.weight' is tied to 'transformer\.wte\.weight' in the target, but not in the source",
+        r"'lm_head\.weight' is tied to 'transformer\.wte\.weight' in the target, "
+        r"but not in the source",
     ),
 }
 
@@ -182,23 +180,22 @@ REFUSED = {
 def test_what_cannot_grow_is_named_before_any_write(case, width, grower):
     make, small, large, message = REFUSED[case]
     source, target = make(48, 2, **small), make(width, 3, **large)
-    before = snapshot(target)
+    values = snapshot(target)
     with pytest.raises(GrowthError, match=message):
         grow(source, target, grower)
-    assert all(torch.equal(before[name], tensor) for name, tensor in snapshot(target).items())
+    assert all(torch.equal(values[name], tensor) for name, tensor in snapshot(target).items())
 
 
 def test_windows_that_differ_are_noticed():
-    """Weights cannot carry a window: of all layers, or of some, which growth in depth can move."""
+    """Weights cannot carry a window, of all layers or of some, which depth can move."""
     source = randomised(llama(name="Mistral", sliding_window=4))
     growth = grow(source, llama(80, name="Mistral", sliding_window=8, heads=8))
     assert not growth.function_preserving
     mixed = dict(name="Qwen3", use_sliding_window=True, sliding_window=40)
     source = randomised(llama(48, 2, **mixed, max_window_layers=1))
-    for full, kept in ((1, True), (3, False)):  # the source's second layer becomes the third
-        assert (
-            grow(source, llama(80, 4, **mixed, max_window_layers=full)).function_preserving is kept
-        )
+    for full, preserving in ((1, True), (3, False)):  # the source's second layer becomes the third
+        growth = grow(source, llama(80, 4, **mixed, max_window_layers=full))
+        assert growth.function_preserving is preserving
 
 
 @pytest.mark.parametrize("name", PAIRS)

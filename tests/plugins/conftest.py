@@ -1,6 +1,4 @@
-"""A fresh environment with compt's wheel, in which plug-in packages are installed as their users
-would.
-"""
+"""A fresh environment, in which plug-in packages are installed as their users would."""
 
 from __future__ import annotations
 
@@ -11,7 +9,10 @@ from tests.environments import Environment
 
 @pytest.fixture(scope="session")
 def environment(wheel, tmp_path_factory) -> Environment:
-    """compt alone, from its wheel; the tests install packages of names of their own."""
+    """Install compt alone, from its wheel.
+
+    The tests install packages of names of their own.
+    """
     made = Environment(tmp_path_factory.mktemp("plugged"))
     made.install("--force-reinstall", wheel)
     return made

@@ -1,5 +1,6 @@
-"""The guide for authors, followed literally: every block of docs/plugins.md is run, in order, in a
-new environment.
+"""The guide for authors, followed literally in a new environment.
+
+Every block of docs/plugins.md is run, in order.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ FILE = re.compile(r"# ([\w/.-]+\.(?:py|toml))\n")
 
 
 class Reader:
-    """Does what the guide says: writes its files, runs its commands, and keeps its loose Python for
-    one notebook.
+    """A reader who does what the guide says.
+
+    It writes the guide's files, runs its commands, and keeps its loose Python for one notebook.
     """
 
     def __init__(self, environment, folder: Path) -> None:
@@ -28,11 +30,8 @@ class Reader:
         self.said = ""
         shims = folder / "bin"
         shims.mkdir()
-        for tool, command in (
-            ("pip", "-m pip"),
-            ("python", ""),
-            ("compt", "-m compt"),
-        ):  # the new environment's
+        # the names that the guide uses, for the new environment's tools
+        for tool, command in {"pip": "-m pip", "python": "", "compt": "-m compt"}.items():
             (shims / tool).write_text(f'#!/bin/sh\nexec "{environment.python}" {command} "$@"\n')
             (shims / tool).chmod(0o755)
         self.variables = {
@@ -44,17 +43,13 @@ class Reader:
 
     def bash(self, block: str) -> None:
         (self.folder / "block.sh").write_text(f"set -eu\n{block}pwd > {self.folder / 'cwd'}\n")
-        cwd = (
-            Path((self.folder / "cwd").read_text().strip())
-            if (self.folder / "cwd").exists()
-            else self.folder
-        )
+        cwd = self.here if (self.folder / "cwd").exists() else self.folder
         self.said += self.environment.run(
             "bash", self.folder / "block.sh", cwd=cwd, **self.variables
         ).stdout
 
     def toml(self, block: str) -> None:
-        """What the guide shows of a generated file is in it."""
+        """Require that what the guide shows of a generated file is in it."""
         name, content = FILE.match(block)[1], block.partition("\n")[2]
         assert content.strip() in (self.here / name).read_text()
 
@@ -66,13 +61,13 @@ class Reader:
 
     @property
     def here(self) -> Path:
-        """The folder that the commands are in."""
+        """Return the folder that the commands are in."""
         return Path((self.folder / "cwd").read_text().strip())
 
 
 @pytest.fixture(scope="module")
 def reader(environment, tmp_path_factory) -> Reader:
-    """One who has read to the end."""
+    """Return one who has read to the end."""
     follower = Reader(environment, tmp_path_factory.mktemp("guide"))
     for language, block in BLOCK.findall(GUIDE.read_text()):
         getattr(follower, language)(block)
@@ -90,8 +85,9 @@ def test_every_command_of_the_guide_works(reader):
 
 
 def test_the_rest_of_the_guide_works_in_a_notebook(reader, environment):
-    """Its loose blocks, as cells of one notebook, where no package is installed: the name is still
-    free.
+    """Its loose blocks are the cells of one notebook.
+
+    No package is installed there, so that the name is still free.
     """
     (reader.folder / "notebook.py").write_text("\n".join(reader.cells))
     environment.uninstall("compt-mean-fill")

@@ -1,6 +1,4 @@
-"""The packages of plugins/: built, installed beside compt's wheel, tested, mixed in one chain, and
-taken out again.
-"""
+"""The packages of plugins/, installed beside compt's wheel and mixed in one chain."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ evaluations = 1
 
 @pytest.fixture(scope="module")
 def mixed(tree, wheel, tmp_path_factory) -> Environment:
-    """compt and the three packages from their wheels, and a folder with a chain and its
-    pictures.
-    """
+    """Install compt and the three packages from their wheels, and write a chain and its data."""
     pytest.importorskip("open_clip")
     from PIL import Image
 
@@ -83,7 +79,7 @@ def test_mim_trains_a_chain_of_all_of_them(mixed):
     work = mixed.elsewhere / "work"
     mixed.run(mixed.python, "-m", "mim", "train", "compt", "chain.py", "--work-dir", work)
     first, second, third = (manifest(work, stage) for stage in ("01_t", "02_s", "03_b"))
-    assert {one["paradigm"] for one in (first, second, third)} == {"siglip"}
+    assert {stage["paradigm"] for stage in (first, second, third)} == {"siglip"}
     assert (second["grower"], third["grower"]) == ("ligo", "lossless")
     assert second["growth"]["objective"]["calls"] == 3
     assert second["flops"]["growth"] > 0
@@ -144,7 +140,7 @@ def test_it_imports_the_public_api_alone(name):
 
 
 def test_without_one_of_them_the_others_work_and_the_error_is_clear(mixed):
-    """The last test of this file: it takes a package away."""
+    """This is the last test of the file, as it takes a package away."""
     mixed.uninstall("compt-ligo")
     work = mixed.elsewhere / "without"
     result = mixed.run(

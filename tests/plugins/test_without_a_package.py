@@ -1,4 +1,4 @@
-"""All four kinds without a package: in a module that the config imports, and in a notebook."""
+"""All four kinds without a package, in a module that the config imports and in a notebook."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Net(ToyNet):
 
 
 class Grower(compt.AxisGrower):
-    def expand(self, source, target, site):
-        target[site.corner] = source
+    def expand(self, source, target, pair):
+        target[pair.corner] = source
         return target
 
 
@@ -51,7 +51,11 @@ CONFIG = """
 paradigm = dict(type="my_paradigm", samples=128)
 grower = dict(type="my_grower")
 transfer = dict(type="my_transfer", weight=0.5)
-chain = [dict(name=n, model=dict(width=w, depth=d), iters=3) for n, w, d in (("a", 8, 1), ("b", 16, 2), ("c", 24, 3))]
+chain = [
+    dict(name="a", model=dict(width=8, depth=1), iters=3),
+    dict(name="b", model=dict(width=16, depth=2), iters=3),
+    dict(name="c", model=dict(width=24, depth=3), iters=3),
+]
 train_dataloader = dict(batch_size=32)
 """
 DONE = ["01_a", "02_b", "03_c"]
@@ -77,9 +81,7 @@ def test_in_a_module_that_the_config_imports(tmp_path, monkeypatch):
 
 
 def test_in_a_notebook(tmp_path):
-    """Cells of one process; a cell run twice replaces what it registered, and a chain trains with
-    it.
-    """
+    """A cell that is run twice replaces what it registered, and a chain trains with it."""
     config = f"config = dict()\nexec('''{CONFIG}''', config)\ndel config['__builtins__']"
     train = "compt.train(config, work_dir='work')"
     cells = "\n".join(

@@ -1,6 +1,4 @@
-"""Runs contracts on plug-ins that are broken on purpose, and compares what fails with what
-should.
-"""
+"""Contracts run on plug-ins that are broken on purpose."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ CHAINS = ("test_trains_a_chain", "test_trains_and_resumes", "test_grows_a_chain"
 
 @dataclass(frozen=True)
 class Case:
-    """A contract around a broken plug-in: what must fail, with which words of advice, and what may
-    fail with it.
-    """
+    """A contract around a broken plug-in, and how it must fail."""
 
     contract: type
     test: str
@@ -37,7 +33,7 @@ def tests_of(contract: type) -> list[str]:
 
 
 def outcome(contract: type, test: str, folder: Path) -> Exception | None:
-    """What one contract test raises; a fresh object and folder each, as pytest gives them."""
+    """Return what one contract test raises, run on a fresh object and in a fresh folder."""
     method = getattr(contract(), test)
     arguments: dict[str, Any] = {}
     if "tmp_path" in inspect.signature(method).parameters:
@@ -53,32 +49,30 @@ def outcome(contract: type, test: str, folder: Path) -> Exception | None:
 
 
 def check(case: Case, folder: Path) -> None:
-    """The test fails with an AssertionError that gives the advice; no other does but those that
-    may.
-    """
+    """Require that the test fails with the advice, and no other does but those that may."""
     error = outcome(case.contract, case.test, folder)
     assert error is not None, f"{case.test} passes"
     assert isinstance(error, AssertionError), f"{case.test} raises {type(error).__name__}: {error}"
-    what, _, do = str(error).partition("\n  do: ")
-    assert len(what) > 10 and len(do) > 10, error
+    message, _, do = str(error).partition("\n  do: ")
+    assert len(message) > 10 and len(do) > 10, error
     assert case.advice in str(error), error
     if case.also is not None:
         others = [name for name in tests_of(case.contract) if name not in (case.test, *CHAINS)]
         failing = {
-            name: found
+            name: failure
             for name in others
-            if (found := outcome(case.contract, name, folder)) is not None
+            if (failure := outcome(case.contract, name, folder)) is not None
         }
         assert set(failing) == set(case.also), failing
 
 
 def check_good(contract: type, folder: Path) -> None:
-    """Every test of the contract passes."""
+    """Require that every test of the contract passes."""
     for name in tests_of(contract):
         error = outcome(contract, name, folder)
         assert error is None, f"{name}: {error}"
 
 
 def check_complete(base: type, cases: list[Case]) -> None:
-    """Every test of a contract has a plug-in that it catches."""
+    """Require that every test of a contract has a plug-in that it catches."""
     assert {case.test for case in cases} == set(tests_of(base))

@@ -1,6 +1,4 @@
-"""The contract of growers: good ones pass, and every test of it catches a broken one and says what
-to do.
-"""
+"""The contract of growers, which passes good ones and catches broken ones."""
 
 from __future__ import annotations
 
@@ -22,10 +20,10 @@ from tests.testing.broken import Case, check, check_complete, check_good, outcom
 
 
 class Good(AxisGrower):
-    """The source in the leading corner; what is broken below derives from it."""
+    """A grower that puts the source into the leading corner, from which broken ones derive."""
 
-    def expand(self, source, target, site):
-        target[site.corner] = source
+    def expand(self, source, target, pair):
+        target[pair.corner] = source
         return target
 
 
@@ -40,12 +38,12 @@ class Small(GrowerContract):
 
 
 def same(small, large):
-    """Whether two architectures are of one size."""
+    """Return whether two architectures are of one size."""
     return small.sizes == large.sizes and small.depths == large.depths
 
 
 def learn(target, values, objective, steps):
-    """A few steps on grown values, without the further names of tied tensors."""
+    """Learn a few steps from grown values, without the further names of tied tensors."""
     learned = {name: value.clone().requires_grad_() for name, value in values.items()}
     optimizer = torch.optim.AdamW(learned.values(), lr=1e-2)
     for _ in range(steps):
@@ -136,8 +134,9 @@ def test_a_pair_that_the_grower_refuses_is_named(tmp_path):
 
 
 def after(change):
-    """A Good whose growth is changed: change(growth, source, target, source_arch, target_arch,
-    generator).
+    """Make a Good whose growth is changed.
+
+    It is change(growth, source, target, source_arch, target_arch, generator).
     """
 
     class Changed(Good):
@@ -265,9 +264,9 @@ def changes_its_mode(growth, source, target, *_):
 
 
 class LeavesGradients(Learner):
-    def grow(self, source, target, *, objective=None, **given):
-        growth = super().grow(source, target, objective=objective, **given)
-        if not same(given["source_arch"], given["target_arch"]):
+    def grow(self, source, target, *, objective=None, **options):
+        growth = super().grow(source, target, objective=objective, **options)
+        if not same(options["source_arch"], options["target_arch"]):
             target.head.bias.grad = torch.ones_like(target.head.bias)
         return growth
 
@@ -317,18 +316,18 @@ def tied_is_copied(growth, source, target, small, large, generator):
 
 
 class FailsWhereTied(Good):
-    def grow(self, source, target, *, target_arch, **given):
+    def grow(self, source, target, *, target_arch, **options):
         {
-            n: given["generator"]
+            n: options["generator"]
             for n in target_arch.params
             if n != "head.weight" or "embed.bias" in target_arch.params
         }["head.weight"]
-        return super().grow(source, target, target_arch=target_arch, **given)
+        return super().grow(source, target, target_arch=target_arch, **options)
 
 
 class UntiesTheTarget(Good):
-    def grow(self, source, target, **given):
-        growth = super().grow(source, target, **given)
+    def grow(self, source, target, **options):
+        growth = super().grow(source, target, **options)
         if isinstance(target, TiedNet):
             target.head.weight = torch.nn.Parameter(target.head.weight.detach().clone())
         return growth
@@ -354,18 +353,18 @@ class RefusesTooLate(Good):
     def check(self, source, target):
         pass
 
-    def grow(self, source, target, *, source_arch, target_arch, **given):
+    def grow(self, source, target, *, source_arch, target_arch, **options):
         check_growable(source_arch, target_arch)
         return super().grow(
-            source, target, source_arch=source_arch, target_arch=target_arch, **given
+            source, target, source_arch=source_arch, target_arch=target_arch, **options
         )
 
 
 class WritesBeforeItRefuses(RefusesTooLate):
-    def grow(self, source, target, *, source_arch, target_arch, **given):
+    def grow(self, source, target, *, source_arch, target_arch, **options):
         try:
             return super().grow(
-                source, target, source_arch=source_arch, target_arch=target_arch, **given
+                source, target, source_arch=source_arch, target_arch=target_arch, **options
             )
         except GrowthError:
             torch.nn.init.zeros_(target.head.bias)
@@ -382,18 +381,18 @@ class ChecksValues(Good):
 class ZeroBlocks(Good):
     """Blocks that are repeated are zero on both sides."""
 
-    def expand(self, source, target, site):
-        value = super().expand(source, target, site)
-        return value.zero_() if site.repeat else value
+    def expand(self, source, target, pair):
+        value = super().expand(source, target, pair)
+        return value.zero_() if pair.repeat else value
 
 
 class ZeroUnits(Good):
     """New hidden units read nothing and write nothing."""
 
-    def expand(self, source, target, site):
-        if "fc" in site.param.name and site.param.axes != ("embed",):
+    def expand(self, source, target, pair):
+        if "fc" in pair.param.name and pair.param.axes != ("embed",):
             target.zero_()
-        return super().expand(source, target, site)
+        return super().expand(source, target, pair)
 
 
 class AsksTooOften(Learner):
@@ -405,9 +404,9 @@ class DeclaresNonsense(Good):
 
 
 class NeedsAnObjective(Learner):
-    def grow(self, source, target, *, objective=None, **given):
+    def grow(self, source, target, *, objective=None, **options):
         objective({})
-        return super().grow(source, target, objective=lambda params: objective(params), **given)
+        return super().grow(source, target, objective=lambda params: objective(params), **options)
 
     objective_calls = 4
 

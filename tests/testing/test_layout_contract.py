@@ -1,6 +1,4 @@
-"""The contract of layouts: good ones pass, and every test of it catches a broken one and says what
-to do.
-"""
+"""The contract of layouts, which passes good ones and catches broken ones."""
 
 from __future__ import annotations
 
@@ -59,7 +57,7 @@ def test_a_contract_without_a_pair_says_what_to_return():
 
 @pytest.fixture(autouse=True)
 def registered():
-    """The broken layouts are known while a test runs."""
+    """Register the broken layouts while a test runs."""
     for net, layout in BROKEN.items():
         LAYOUTS.register_module(name=class_path(net), module=layout)
     yield
@@ -71,7 +69,7 @@ BROKEN: dict[type, type[Layout]] = {}
 
 
 def contract(layout: type[Layout], **members) -> type:
-    """The contract on a class that this layout describes."""
+    """Make the contract on a class that this layout describes."""
     net = type(f"Net{layout.__name__}", (ToyNet,), {"__module__": __name__})
     BROKEN[net] = layout
     pair = {"pair": lambda self: (net(8, 1, dropout=0.0), net(12, 3, dropout=0.0))}
@@ -79,7 +77,7 @@ def contract(layout: type[Layout], **members) -> type:
 
 
 def but(**patterns) -> dict:
-    """The patterns of the toy with others in their place; None takes one away."""
+    """Return the patterns of the toy with others in their place, where None takes one away."""
     changed = {name.replace("__", "."): pattern for name, pattern in patterns.items()}
     return {n: p for n, p in (ToyLayout.patterns | changed).items() if p is not None}
 
@@ -193,16 +191,16 @@ class DrawsFromPython(ToyLayout):
 
 class WritesIntoTheModule(ToyLayout):
     def probe(self, module, generator):
-        found = super().probe(module, generator)
+        outputs = super().probe(module, generator)
         module.embed.bias.data.mul_(1.1)
-        return found
+        return outputs
 
 
 class DrawsByWidth(ToyLayout):
     def probe(self, module, generator):
-        found = super().probe(module, generator)
+        outputs = super().probe(module, generator)
         torch.randn(module.head.in_features, generator=generator)
-        return found
+        return outputs
 
 
 class ProbesNothing(ToyLayout):
@@ -211,7 +209,7 @@ class ProbesNothing(ToyLayout):
 
 
 class Changing(LayoutContract):
-    """Two designs: LayerNorm has biases, RMSNorm has none."""
+    """Two designs, of which LayerNorm has biases and RMSNorm has none."""
 
     def pair(self):
         return ToyNet(8, 1), ToyNet(12, 2, rms=True)

@@ -1,6 +1,4 @@
-"""The contract of paradigms: good ones pass, and every test of it catches a broken one and says
-what to do.
-"""
+"""The contract of paradigms, which passes good ones and catches broken ones."""
 
 from __future__ import annotations
 
@@ -186,8 +184,8 @@ class MetricsInAnyOrder(Toy):
 
     def metrics(self, model, split, batches):
         type(self).calls += 1
-        found = super().metrics(model, split, batches)
-        return found if self.calls % 2 else dict(reversed(found.items()))
+        metrics = super().metrics(model, split, batches)
+        return metrics if self.calls % 2 else dict(reversed(metrics.items()))
 
 
 class MetricsThatWander(Toy):

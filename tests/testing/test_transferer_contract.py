@@ -1,6 +1,4 @@
-"""The contract of transferers: good ones pass, and every test of it catches a broken one and says
-what to do.
-"""
+"""The contract of transferers, which passes good ones and catches broken ones."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from tests.testing.broken import Case, check, check_complete, check_good, outcom
 
 
 class Good(Transferer):
-    """One minus the cosine of projected features; what is broken below derives from it."""
+    """One minus the cosine of projected features, from which broken ones derive."""
 
     def __init__(self, *, weight=1.0, until=1.0):
         super().__init__(weight=weight, until=until)
@@ -183,11 +181,11 @@ class ReadsWhatThereIs(Good):
         self.needs = frozenset()
 
     def forward(self, student, teacher, *, progress):
-        found = {
+        terms = {
             n: self.distance(self.heads[n](student[n]), teacher[n].detach())
             for n in sorted(teacher)
         }
-        return found or {
+        return terms or {
             "features": 0 * student["features"].sum() + 0 * self.heads["features"].weight.sum()
         }
 
@@ -207,8 +205,8 @@ class NeedsAList(Good):
 class DrawsOutside(Good):
     def forward(self, student, teacher, *, progress):
         own = torch.Generator().manual_seed(int.from_bytes(os.urandom(4), "little"))
-        found = super().forward(student, teacher, progress=progress)
-        return {n: t * (1 + torch.rand((), generator=own)) for n, t in found.items()}
+        terms = super().forward(student, teacher, progress=progress)
+        return {n: t * (1 + torch.rand((), generator=own)) for n, t in terms.items()}
 
 
 class HeadsNotSaved(Good):

@@ -1,6 +1,4 @@
-"""LiGO for compt: the grower ``ligo``, whose maps from a small model's weights to a larger one's
-are learned.
-"""
+"""LiGO for compt, a grower that learns maps from a small model's weights to a larger one's."""
 
 from compt_ligo.grower import Ligo
 

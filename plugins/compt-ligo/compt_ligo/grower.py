@@ -1,6 +1,4 @@
-"""The grower ``ligo``: maps from the source's weights to the target's, trained on the target's own
-loss.
-"""
+"""The grower ``ligo``, which trains maps of the source's weights on the target's own loss."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import compt
-from compt_ligo.expansion import Expansion, Maps, Pair, Part
+from compt_ligo.expansion import Bundle, Expansion, Maps, Pair
 
 
 class Ligo(compt.Grower):
@@ -43,7 +41,7 @@ class Ligo(compt.Grower):
             shares' logarithms.
     """
 
-    api_version = "1.0"
+    api_version = "1.2"
 
     def __init__(self, *, steps: int = 100, lr: float = 1e-2, spread: float = 0.5) -> None:
         _check_options(steps, lr, spread)
@@ -71,32 +69,38 @@ class Ligo(compt.Grower):
         """
         small, large = compt.tensors_of(source), compt.tensors_of(target)
         pair, dtype = Pair(source_arch, target_arch), _dtype(small)
-        parts = pair.parts(
-            whole={name for name, tensor in small.items() if not tensor.is_floating_point()}
-        )
-        first = pair.maps(parts, self.spread, generator)
-        maps = {
-            key: value.to(next(iter(small.values())).device, dtype) for key, value in first.items()
-        }
-        expansion = Expansion(parts, small, large, dtype)
-        if maps and self.steps:
-            if objective is None:
-                raise compt.GrowthError(
-                    f"ligo has {self.steps} steps to learn its maps in, and no loss to learn from.",
-                    do="Use it in a chain, give grow() an objective=, or take the untrained maps with steps=0.",
-                )
-            names = [
-                name for part in parts for name in part.names if not target_arch.params[name].buffer
-            ]
-            self._train(expansion, maps, names, objective)
+        integers = {name for name, tensor in small.items() if not tensor.is_floating_point()}
+        bundles = pair.bundles(integers)
+        device = next(iter(small.values())).device
+        untrained = pair.maps(bundles, self.spread, generator)
+        maps = {key: value.to(device, dtype) for key, value in untrained.items()}
+        expansion = Expansion(bundles, small, large, dtype)
+        trained = bool(maps) and self.steps > 0
+        if trained:
+            names = [name for bundle in bundles for name in bundle.names]
+            learned = [name for name in names if not target_arch.params[name].buffer]
+            self._train(expansion, maps, learned, objective)
         with torch.no_grad():
             tensors = expansion(maps)
-        return self._report(pair, parts, small, tensors, trained=bool(maps) and self.steps > 0)
+        return self._report(pair, bundles, small, tensors, trained=trained)
 
     def _train(
-        self, expansion: Expansion, maps: Maps, names: list[str], objective: compt.Objective
+        self, expansion: Expansion, maps: Maps, names: list[str], objective: compt.Objective | None
     ) -> None:
-        """Train the maps in place: one step of AdamW on each of ``steps`` batches."""
+        """Train the maps in place, one step of AdamW on each of ``steps`` batches.
+
+        Args:
+            expansion: makes the target's parameters from the maps.
+            maps: what is trained.
+            names: parameters to give to the objective.
+            objective: the loss of the next batch.
+        """
+        if objective is None:
+            raise compt.GrowthError(
+                f"ligo has {self.steps} steps to learn its maps in, and no loss to learn from.",
+                do="Use it in a chain, give grow() an objective=, or take the untrained maps with "
+                "steps=0.",
+            )
         learned = [value.requires_grad_() for value in maps.values()]
         rates = [self.lr / sqrt(value.shape[1]) for value in learned]
         optimizer = torch.optim.AdamW([{"params": [value]} for value in learned], weight_decay=0.0)
@@ -108,26 +112,27 @@ class Ligo(compt.Grower):
                 loss = objective({name: values[name] for name in names})
             if not torch.isfinite(loss):
                 raise compt.GrowthError(
-                    f"ligo: the loss is {loss.item()} at step {step} of {self.steps}, with lr={self.lr:g}.",
+                    f"ligo: the loss is {loss.item()} at step {step} of {self.steps}, with "
+                    f"lr={self.lr:g}.",
                     do="Lower the grower's lr; if it is step 0, look at the data and the source.",
                 )
-            for value, gradient in zip(
-                learned, torch.autograd.grad(loss, learned, allow_unused=True), strict=True
-            ):
+            # the maps alone: loss.backward() would leave gradients in the target
+            gradients = torch.autograd.grad(loss, learned, allow_unused=True)
+            for value, gradient in zip(learned, gradients, strict=True):
                 value.grad = gradient
             optimizer.step()
 
     def _report(
         self,
         pair: Pair,
-        parts: list[Part],
+        bundles: list[Bundle],
         small: Mapping[str, Tensor],
         tensors: Mapping[str, Tensor],
         *,
         trained: bool,
     ) -> compt.Growth:
-        """Tell what became of every tensor of the target, and which of the source were not used."""
-        used = {name for part in parts for name in part.sources}
+        """Report what became of every tensor of the target, and what of the source was not used."""
+        used = {name for bundle in bundles for name in bundle.sources}
         params: dict[str, Literal["copied", "expanded", "initialised", "shared"]] = {}
         for name, param in pair.target.params.items():
             match = compt.matching(param, pair.source, pair.target)
@@ -139,29 +144,29 @@ class Ligo(compt.Grower):
                 params[name] = "initialised"
             else:
                 params[name] = compt.status(tensors[name], small[match.name])
-        why = (
-            [f"the maps were trained for {self.steps} steps"]
-            if trained
-            else pair.why_not_preserving()
-        )
+        if trained:
+            reasons = [f"the maps were trained for {self.steps} steps"]
+        else:
+            reasons = pair.why_not_preserving()
         return compt.Growth(
             params=params,
             tensors=tensors,
             dropped=tuple(name for name in pair.source.params if name not in used),
-            function_preserving=not why,
-            reason="; ".join(why),
+            function_preserving=not reasons,
+            reason="; ".join(reasons),
         )
 
 
 def schedule(step: int, steps: int) -> float:
-    """The share of the learning rate at a step: up in a line over the first tenth, times a cosine
-    down to 0.
+    """Return the share of the learning rate at a step.
+
+    It rises in a line over the first tenth, and is multiplied by a cosine that falls to 0.
     """
     return min(1.0, (step + 1) / max(1.0, steps / 10)) * (1 + cos(pi * step / steps)) / 2
 
 
 def _dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
-    """The dtype to compute in: float32, or float64 where the model has it."""
+    """Return the dtype to compute in, float32, or float64 where the model has it."""
     wide = any(tensor.dtype == torch.float64 for tensor in tensors.values())
     return torch.float64 if wide else torch.float32
 

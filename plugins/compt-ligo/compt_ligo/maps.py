@@ -1,4 +1,4 @@
-"""The maps before they are trained: tilings for widths, one-hot rows for depths."""
+"""The maps before they are trained, tilings for widths and one-hot rows for depths."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from torch import Tensor
 
 
 def tiling(small: int, large: int) -> Tensor:
-    """One-hot rows that repeat the units in order: [T, S], row t is unit t % S."""
+    """Return one-hot rows [T, S] that repeat the units in order.
+
+    Row t is unit t % S.
+    """
     return torch.eye(small, dtype=torch.float64)[torch.arange(large) % small]
 
 
 def shares(small: int, large: int, spread: float, generator: torch.Generator) -> Tensor:
-    """What each of the T units holds of its source unit: [T]; over the copies of a unit they sum to
-    1.
+    """Return what each of the T units holds of its source unit, [T].
 
-    A softmax over the copies of normal draws times ``spread``: 0 splits evenly, and equal copies
-    never part.
+    Over the copies of a unit the shares sum to 1. They are a softmax over the copies of normal
+    draws times ``spread``: 0 splits evenly, and equal copies never part.
     """
     tiles = tiling(small, large)
     weights = torch.exp(spread * torch.randn(large, generator=generator, dtype=torch.float64))
@@ -28,19 +30,22 @@ def shares(small: int, large: int, spread: float, generator: torch.Generator) ->
 def width_maps(
     small: int, large: int, *, isometry: bool, spread: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The maps of one axis for what writes it and for what reads it: [T, S] each, with reads^T
-    writes = 1.
+    """Return the maps of one axis for what writes it and for what reads it, [T, S] each.
 
-    Writers are copied and readers take the shares. ``isometry`` is for features that leave the
-    model: writers take the roots of the shares, which keeps lengths and dot products at any width.
+    Writers are copied and readers take the shares, so that reads^T writes = 1. ``isometry`` is for
+    features that leave the model: writers take the roots of the shares, which keeps lengths and dot
+    products at any width.
     """
-    tiles, part = tiling(small, large), shares(small, large, spread, generator)[:, None]
-    return (tiles * part.sqrt(), tiles * part.sqrt()) if isometry else (tiles, tiles * part)
+    tiles, split = tiling(small, large), shares(small, large, spread, generator)[:, None]
+    if isometry:
+        return tiles * split.sqrt(), tiles * split.sqrt()
+    return tiles, tiles * split
 
 
 def depth_mix(picks: Sequence[int | None], num_sources: int) -> Tensor:
-    """One row for each target block: one-hot at the source block it starts from, or 0 for None:
-    [L_t, L_s].
+    """Return one row for each target block, [L_t, L_s].
+
+    A row is one-hot at the source block that the target block starts from, and 0 for None.
     """
     mix = torch.zeros(len(picks), num_sources, dtype=torch.float64)
     for row, pick in enumerate(picks):

@@ -1,6 +1,4 @@
-"""What the tests share: small models of every paradigm, and losses of them with given
-parameters.
-"""
+"""Small models of every paradigm, and losses of them with given parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +33,10 @@ def copies(module: nn.Module) -> dict[str, Tensor]:
 
 
 class Called(nn.Module):
-    """Calls a function of a module: what ``functional_call`` needs to run more than ``forward``."""
+    """A module whose ``forward`` calls a function of another module.
+
+    ``functional_call`` needs one to run more than the other module's own ``forward``.
+    """
 
     def __init__(self, module: nn.Module, function: Loss) -> None:
         super().__init__()
@@ -47,7 +48,10 @@ class Called(nn.Module):
 
 
 class Objective:
-    """The loss of a module with given parameters; it keeps all losses and the last parameters."""
+    """The loss of a module with given parameters.
+
+    It keeps all losses and the last parameters.
+    """
 
     def __init__(self, module: nn.Module, loss: Loss) -> None:
         self.called = Called(module.eval(), loss)

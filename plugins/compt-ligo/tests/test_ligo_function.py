@@ -70,9 +70,7 @@ def test_where_it_is_not_kept_the_report_says_so(case: str) -> None:
 
 
 def test_an_unmarked_tied_head_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the layout names no norm that could take the shares, logits grow: the report names the
-    head.
-    """
+    """Logits grow where the layout names no norm that takes the shares, and the report says so."""
     small, large = llama(*GROUPED).double(), llama(64, 2, 8, 4, 96).double()
     name = "transformers.models.llama.modeling_llama.LlamaForCausalLM"
     layout = compt.LAYOUTS.get(name)

@@ -28,12 +28,12 @@ def test_tiling_repeats_units_in_order() -> None:
 @pytest.mark.parametrize(("small", "large"), [(1, 4), (2, 4), (3, 7), (64, 96)])
 def test_shares_of_a_unit_sum_to_one_and_differ(small: int, large: int) -> None:
     """They are positive, and even only where the spread is 0."""
-    part = shares(small, large, 0.5, torch.Generator().manual_seed(0))
-    assert (part > 0).all()
+    split = shares(small, large, 0.5, torch.Generator().manual_seed(0))
+    assert (split > 0).all()
     torch.testing.assert_close(
-        tiling(small, large).T @ part, torch.ones(small, dtype=torch.float64), **EXACT
+        tiling(small, large).T @ split, torch.ones(small, dtype=torch.float64), **EXACT
     )
-    assert abs(part[0] - part[small]) > 1e-3
+    assert abs(split[0] - split[small]) > 1e-3
     even = shares(small, large, 0.0, torch.Generator())
     torch.testing.assert_close(
         even * (tiling(small, large) @ tiling(small, large).sum(0)), torch.ones_like(even)
@@ -42,7 +42,7 @@ def test_shares_of_a_unit_sum_to_one_and_differ(small: int, large: int) -> None:
 
 @pytest.mark.parametrize("isometry", [False, True])
 def test_readers_undo_writers(isometry: bool) -> None:
-    """reads^T writes = 1; features keep their dot products."""
+    """Features, whose maps are isometries, keep their dot products too."""
     generator = torch.Generator().manual_seed(0)
     writes, reads = width_maps(3, 8, isometry=isometry, spread=0.5, generator=generator)
     torch.testing.assert_close(reads.T @ writes, torch.eye(3, dtype=torch.float64), **EXACT)
@@ -59,7 +59,7 @@ def test_a_mix_starts_at_one_source_block_or_none() -> None:
 
 
 def test_the_rate_rises_and_falls() -> None:
-    """Over a tenth of the steps, then down to almost nothing; few steps have no rise."""
+    """Few steps have no rise, more rise over a tenth of them and fall to almost nothing."""
     rates = [schedule(step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates.index(max(rates)) == 9
@@ -69,7 +69,7 @@ def test_the_rate_rises_and_falls() -> None:
 
 
 class Net(nn.Module):
-    """Two units: a linear layer in, a stack of linear layers, a linear layer out."""
+    """A linear layer in, a stack of linear layers, and a linear layer out."""
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
@@ -93,8 +93,9 @@ class NetLayout(compt.Layout):
 
 
 def test_a_growth_by_hand() -> None:
-    """2 -> 3 units and 2 -> 3 blocks, maps of whole numbers: W' = M_write (sum of mix W)
-    M_read^T.
+    """Grow 2 -> 3 units and 2 -> 3 blocks by maps of whole numbers.
+
+    Each matrix becomes W' = M_write (sum of mix W) M_read^T.
     """
     source, target = Net(2, 2), Net(3, 3)
     with torch.no_grad():
@@ -104,12 +105,12 @@ def test_a_growth_by_hand() -> None:
         source.blocks[1].weight.copy_(numbers([0, 1], [1, 0]))
         source.last.weight.copy_(numbers([1, -1]))
     pair = Pair(compt.describe(source), compt.describe(target))
-    parts = pair.parts()
-    maps = pair.maps(parts, 0.5, torch.Generator())
+    bundles = pair.parts()
+    maps = pair.maps(bundles, 0.5, torch.Generator())
     maps["embed", "writes"] = numbers([1, 0], [0, 1], [1, 1])
     maps["embed", "reads"] = numbers([1, 0], [0, 1], [2, -1])
     maps["blocks.{block}.weight", "mix"] = numbers([1, 0], [2, 1], [0, 1])
-    tensors = Expansion(parts, compt.tensors_of(source), compt.tensors_of(target), torch.float64)(
+    tensors = Expansion(bundles, compt.tensors_of(source), compt.tensors_of(target), torch.float64)(
         maps
     )
     assert tensors["first.weight"].tolist() == [[1], [2], [3]]
@@ -121,15 +122,16 @@ def test_a_growth_by_hand() -> None:
 
 
 def test_the_start_by_hand() -> None:
-    """1 -> 2 units with shares p and 1 - p; of three blocks the second repeats the first and writes
-    nothing yet.
+    """Grow 1 -> 2 units with shares p and 1 - p, and two blocks to three.
+
+    The second block repeats the first and writes nothing yet.
     """
     source, target = Net(1, 2), Net(2, 3)
     growth = compt.grow(source, target, dict(type="ligo", steps=0), seed=1)
-    one, other = target.last.weight[0] / source.last.weight[0]
-    torch.testing.assert_close(one + other, torch.ones_like(one), **EXACT)
-    assert 0.2 < one < 0.8 and abs(one - 0.5) > 0.01
-    row = torch.stack([one, other])
+    first, second = target.last.weight[0] / source.last.weight[0]
+    torch.testing.assert_close(first + second, torch.ones_like(first), **EXACT)
+    assert 0.2 < first < 0.8 and abs(first - 0.5) > 0.01
+    row = torch.stack([first, second])
     assert torch.equal(target.first.weight, source.first.weight.expand(2, 1))
     for block, origin in ((0, 0), (2, 1)):
         torch.testing.assert_close(

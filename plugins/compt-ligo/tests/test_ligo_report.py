@@ -16,8 +16,9 @@ from compt.testing.toy import ToyNet
 
 
 class Odd(nn.Module):
-    """What needs care: a gain that a norm adds 1 to, a factor, integers, a constant, and a buffer
-    that grows.
+    """A module with all that needs care.
+
+    It has a gain that a norm adds 1 to, a factor, integers, a constant, and a buffer that grows.
     """
 
     def __init__(self, width: int, depth: int = 1) -> None:
@@ -53,17 +54,18 @@ class OddLayout(compt.Layout):
 
 
 def odd(steps: int) -> tuple[nn.Module, nn.Module, compt.Growth, list[set[str]]]:
-    """An Odd of 2 units grown to 4, one block to two, and the names that the objective was given at
-    each call.
+    """Grow an Odd of 2 units to 4, and one block to two.
+
+    The last value holds the names that the objective was given at each call.
     """
-    source, target, given = Odd(2), Odd(4, 2), list[set[str]]()
+    source, target, asked_names = Odd(2), Odd(4, 2), list[set[str]]()
 
     def objective(params: Mapping[str, Tensor]) -> Tensor:
-        given.append(set(params))
+        asked_names.append(set(params))
         return sum((value.square().sum() for value in params.values()), torch.zeros(()))
 
     growth = compt.grow(source, target, dict(type="ligo", steps=steps), objective=objective)
-    return source, target, growth, given
+    return source, target, growth, asked_names
 
 
 def test_gains_factors_kernels_and_buffers_are_tiled() -> None:
@@ -80,19 +82,19 @@ def test_gains_factors_kernels_and_buffers_are_tiled() -> None:
 
 
 def test_the_offset_of_a_gain_grows_with_it() -> None:
-    """With a map that is no tiling: 1 + gain' = M (1 + gain)."""
+    """A map M that is no tiling gives 1 + gain' = M (1 + gain)."""
     from compt_ligo.expansion import Expansion, Pair
 
     source, target = Odd(2), Odd(4)
     pair = Pair(compt.describe(source), compt.describe(target))
-    parts = [part for part in pair.parts() if part.names == ("gain",)]
+    bundles = [bundle for bundle in pair.parts() if bundle.names == ("gain",)]
     ones = torch.ones(4, 2, dtype=torch.float64)
-    expand = Expansion(parts, compt.tensors_of(source), compt.tensors_of(target), torch.float64)
+    expand = Expansion(bundles, compt.tensors_of(source), compt.tensors_of(target), torch.float64)
     assert expand({("embed", "writes"): ones})["gain"].tolist() == [2.0] * 4
 
 
 def test_integers_and_constants_are_never_mapped() -> None:
-    """Integers are copied where their shape stays, and else the target's; so are constants."""
+    """Integers are copied where their shape stays, and else, as constants, left as they are."""
     _, target, growth, _ = odd(3)
     assert [int(block.count) for block in target.blocks] == [2**53 + 1] * 2
     assert growth.params["blocks.1.count"] == "copied"
@@ -101,9 +103,9 @@ def test_integers_and_constants_are_never_mapped() -> None:
 
 
 def test_the_objective_is_given_the_parameters_alone() -> None:
-    """Those that grow and those that are copied; no buffers."""
-    _, target, _, given = odd(3)
-    assert given == [{name for name, _ in target.named_parameters()}] * 3
+    """It gets those that grow and those that are copied, and no buffers."""
+    _, target, _, asked_names = odd(3)
+    assert asked_names == [{name for name, _ in target.named_parameters()}] * 3
 
 
 def test_equal_sizes_are_copied_bit_by_bit_and_ask_nothing() -> None:
@@ -121,7 +123,7 @@ def test_equal_sizes_are_copied_bit_by_bit_and_ask_nothing() -> None:
 
 
 def test_what_does_not_grow_is_copied_bit_by_bit() -> None:
-    """The classifier's bias of a wider net; everything outside the stack of a deeper one."""
+    """That is the bias of a wider net's head, and all outside the stack of a deeper net."""
     wide = compt.grow(
         trained_toy(16, 1), (target := ToyNet(24, 1)), "ligo", objective=Objective(target, toy_loss)
     )
@@ -182,7 +184,7 @@ def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], messag
 
 
 def test_calls_are_announced() -> None:
-    """As many as there are steps; none for untrained maps."""
+    """There are as many as steps, and none for untrained maps."""
     assert compt.GROWERS.build(dict(type="ligo", steps=7)).objective_calls == 7
     assert compt.GROWERS.build(dict(type="ligo", steps=0)).objective_calls == 0
 
@@ -190,24 +192,24 @@ def test_calls_are_announced() -> None:
 def test_without_an_objective_there_is_nothing_to_learn_from() -> None:
     """The message says what to do, and the target stays as it was."""
     target = ToyNet(24, 2)
-    before = copies(target)
+    values = copies(target)
     with pytest.raises(compt.GrowthError, match=r"(?s)12 steps.*chain.*objective=.*steps=0"):
         compt.grow(ToyNet(16, 2), target, dict(type="ligo", steps=12))
-    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
+    assert all(torch.equal(values[name], tensor) for name, tensor in target.state_dict().items())
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_it(bad: float) -> None:
     """With the step and the rate, and nothing written."""
     target = ToyNet(24, 2)
-    before, losses = copies(target), iter([1.0, 1.0, bad])
+    values, losses = copies(target), iter([1.0, 1.0, bad])
 
     def objective(params: Mapping[str, Tensor]) -> Tensor:
         return params["head.weight"].sum() * 0 + next(losses)
 
     with pytest.raises(compt.GrowthError, match=r"(?s)step 2 of 5.*lr=0\.25"):
         compt.grow(ToyNet(16, 2), target, dict(type="ligo", steps=5, lr=0.25), objective=objective)
-    assert all(torch.equal(before[name], tensor) for name, tensor in target.state_dict().items())
+    assert all(torch.equal(values[name], tensor) for name, tensor in target.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -227,9 +229,12 @@ def test_check_refuses_what_shrinks(
 
 
 def test_neither_module_nor_the_random_state_changes() -> None:
-    """Values, gradients, modes and what learns; ``grow`` itself, not what compt.grow then loads."""
+    """Values, gradients, modes and what learns stay.
+
+    ``grow`` itself is called, as compt.grow then loads the values.
+    """
     source, target = trained_toy(16, 1), ToyNet(24, 2)
-    before, state = (copies(source), copies(target)), torch.get_rng_state()
+    values, state = (copies(source), copies(target)), torch.get_rng_state()
     source.zero_grad(), source.head.bias.requires_grad_(False)
     loss = Objective(target, toy_loss)
     growth = compt.GROWERS.build(dict(type="ligo", steps=3)).grow(
@@ -241,7 +246,7 @@ def test_neither_module_nor_the_random_state_changes() -> None:
         objective=lambda params: loss(params) + sum(param.sum() for param in target.parameters()),
     )
     assert torch.equal(torch.get_rng_state(), state)
-    for module, old in zip((source, target), before, strict=True):
+    for module, old in zip((source, target), values, strict=True):
         assert all(torch.equal(old[name], tensor) for name, tensor in module.state_dict().items())
         assert all(param.grad is None for param in module.parameters())
     assert not source.head.bias.requires_grad and source.head.weight.requires_grad
@@ -270,9 +275,7 @@ def test_one_seed_gives_one_result() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_values_have_the_dtype_of_the_target(dtype: torch.dtype) -> None:
-    """In what the objective is given; what is computed of a narrow model is rounded at the end
-    alone.
-    """
+    """The objective gets no other, and values of a narrow model are rounded at the end alone."""
     source, target = vit(32, 1).to(dtype), vit(48, 2).to(dtype)
     wide = vit(48, 2)
     objective = Objective(target, vit_loss)

@@ -1,4 +1,4 @@
-"""The maps learn: on a toy, and from models of every paradigm."""
+"""Maps that learn on a toy and from models of every paradigm."""
 
 from __future__ import annotations
 
@@ -30,19 +30,17 @@ from compt.testing.toy import ToyNet
 
 
 def test_maps_learn_what_untrained_ones_cannot() -> None:
-    """The loss after growth is below that of the untrained maps, and what is loaded is what was
-    trained.
-    """
+    """The loss after growth falls, and what is loaded is what was trained."""
     source = trained_toy(16, 1)
     start, target = ToyNet(24, 2), ToyNet(24, 2)
     compt.grow(source, start, dict(type="ligo", steps=0))
     objective = Objective(target, toy_loss)
     compt.grow(source, target, dict(type="ligo", steps=30, lr=1e-2), objective=objective)
     assert len(objective.losses) == 30
-    before, after = (toy_loss(module.eval()).item() for module in (start, target))
-    assert objective.losses[0] == pytest.approx(before, rel=1e-5)
-    assert after < 0.7 * before
-    assert after <= objective.losses[-1]
+    untrained, trained = (toy_loss(module.eval()).item() for module in (start, target))
+    assert objective.losses[0] == pytest.approx(untrained, rel=1e-5)
+    assert trained < 0.7 * untrained
+    assert trained <= objective.losses[-1]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 11])
@@ -55,9 +53,7 @@ def test_the_objective_is_called_once_a_step(steps: int) -> None:
 
 
 def test_the_first_step_is_as_long_as_the_rate_says() -> None:
-    """AdamW without decay moves a row of a map, for readers and writers, by the rate: each entry by
-    lr / sqrt(S).
-    """
+    """AdamW without decay moves each entry of a map, for readers and writers, by lr / sqrt(S)."""
     source, target = trained_toy(16, 1).double(), ToyNet(24, 1).double()
     start = ToyNet(24, 1).double()
     with torch.no_grad():
@@ -73,9 +69,7 @@ def test_the_first_step_is_as_long_as_the_rate_says() -> None:
 
 
 def test_every_step_follows_the_schedule() -> None:
-    """A slope that stays the same moves one map by the sum of the rates, and those that have none
-    not at all.
-    """
+    """A constant slope moves its map by the sum of the rates, and the other maps not at all."""
     source, target = ToyNet(16, 1).double(), ToyNet(24, 1).double()
     start = ToyNet(24, 1).double()
     with torch.no_grad():
@@ -116,15 +110,15 @@ def test_gradients_reach_every_map(case: str) -> None:
         Pair(compt.describe(source), compt.describe(target)),
         torch.Generator().manual_seed(0),
     )
-    parts = pair.parts()
+    bundles = pair.parts()
     maps = {
         key: value.float().requires_grad_()
-        for key, value in pair.maps(parts, 0.5, generator).items()
+        for key, value in pair.maps(bundles, 0.5, generator).items()
     }
     assert len(maps) > 4
     objective = Objective(target, loss)
     objective(
-        Expansion(parts, compt.tensors_of(source), compt.tensors_of(target), torch.float32)(maps)
+        Expansion(bundles, compt.tensors_of(source), compt.tensors_of(target), torch.float32)(maps)
     ).backward()
     dead = [key for key, value in maps.items() if value.grad is None or not value.grad.any()]
     assert not dead
@@ -132,9 +126,7 @@ def test_gradients_reach_every_map(case: str) -> None:
 
 @pytest.mark.parametrize("case", MODELS)
 def test_every_paradigm_learns(case: str) -> None:
-    """The loss falls within a few steps, the report accounts for all, and every parameter goes on
-    learning.
-    """
+    """The loss falls in a few steps, the report is complete, and all parameters go on learning."""
     small, large, loss = MODELS[case]
     source, target = noisy(small(), 0.05), large()
     objective = Objective(target, loss)

@@ -1,1 +1,1 @@
-"""Layouts of two architectures without attention: timm's MLP-Mixer and transformers' Mamba."""
+"""Layouts of two architectures without attention, timm's MLP-Mixer and transformers' Mamba."""

@@ -1,4 +1,4 @@
-"""Named axes of transformers' Mamba."""
+"""The named axes of transformers' Mamba."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch.overrides import TorchFunctionMode
 import compt
 
 TOKENS = 12
-"""Length of the probe's sequences: the scan is sequential on a CPU."""
+"""The length of the probe's sequences, short since the scan is sequential on a CPU."""
 
 
 class MambaLayout(compt.Layout):
-    """Mamba: RMSNorm, a gated branch, a short convolution and a selective scan, every inner channel
-    by itself.
+    """The axes of Mamba.
 
-    Inner channels may grow, and the width; ``state_size`` and ``time_step_rank`` may not, so give
-    the latter in the config (transformers derives it from the width). Exact at any width and depth.
+    It has RMSNorm, a gated branch, a short convolution and a selective scan, every inner channel by
+    itself. Inner channels may grow, and the width; ``state_size`` and ``time_step_rank`` may
+    not, so give the latter in the config (transformers derives it from the width). Exact at any
+    width and depth.
     """
 
-    api_version = "1.0"
+    api_version = "1.2"
     patterns = {
         "backbone.embeddings.weight": "vocab -> embed",
         "backbone.layers.{block}.norm.weight": "rms_norm_gain: embed",
@@ -48,14 +49,11 @@ class MambaLayout(compt.Layout):
     }
 
     def probe(self, module: Any, generator: torch.Generator) -> compt.Outputs:
-        """Logits of two random token sequences, in the module's own precision."""
+        """Return the logits of two random token sequences, in the module's own precision."""
         tokens = torch.randint(module.config.vocab_size, (2, TOKENS), generator=generator)
+        tokens = tokens.to(next(module.parameters()).device)
         with WholePrecision():
-            return {
-                "logits": module(
-                    tokens.to(next(module.parameters()).device), use_cache=False
-                ).logits
-            }
+            return {"logits": module(tokens, use_cache=False).logits}
 
 
 class WholePrecision(TorchFunctionMode):

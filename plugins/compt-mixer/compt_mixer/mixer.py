@@ -1,4 +1,4 @@
-"""Named axes of timm's MLP-Mixer and of its relatives gMixer and ResMLP."""
+"""The named axes of timm's MLP-Mixer and of its relatives gMixer and ResMLP."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import compt
 
 
 class MixerLayout(compt.Layout):
-    """MLP-Mixer: an MLP over the positions, the same for every channel, and an MLP over the
-    channels.
+    """The axes of MLP-Mixer, gMixer and ResMLP.
 
+    A Mixer has an MLP over the positions, the same for every channel, and an MLP over the channels.
     gMixer has gated MLPs; ResMLP has one matrix over the positions, factors on both sub-layers, and
     no norms.
 
@@ -24,7 +24,7 @@ class MixerLayout(compt.Layout):
     through the same weights there, pads included: the width keeps the function at whole multiples.
     """
 
-    api_version = "1.0"
+    api_version = "1.2"
     patterns = {
         "stem.proj.weight": "patch_embed <- 3 patch patch",
         "stem.proj.bias": "patch_embed",
@@ -66,24 +66,24 @@ class MixerLayout(compt.Layout):
     whole = frozenset({"embed"})
 
     def sizes(self, module: Any) -> Mapping[str, int]:
-        """One unit of ``residual``; ``gates`` is 2 where an MLP's first layer makes values and
-        gates, else 1.
+        """Return one unit of ``residual``, and the number of ``gates``.
+
+        It is 2 where an MLP's first layer makes values and gates, else 1.
         """
         mlp = module.blocks[0].mlp_channels
         return {"residual": 1, "gates": mlp.fc1.out_features // mlp.fc2.in_features}
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
-        """Without a norm after the patches these write the residual stream itself."""
+        """Say that the patches write the residual stream itself where no norm follows."""
         return {"patch_embed": "embed"} if isinstance(module.stem.norm, nn.Identity) else {}
 
     def probe(self, module: Any, generator: torch.Generator) -> compt.Outputs:
-        """Output for two random images, and the cosines of all pairs of tokens, whatever their
-        width.
+        """Return the output for two random images, and the cosines of all pairs of tokens.
+
+        The cosines compare models of different widths.
         """
-        weight = next(module.parameters())
-        images = torch.randn(
-            2, 3, *module.stem.img_size, generator=generator, dtype=torch.float64
-        ).to(weight)
-        tokens = module.forward_features(images)
+        shape = (2, 3, *module.stem.img_size)
+        images = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        tokens = module.forward_features(images.to(next(module.parameters())))
         units = nn.functional.normalize(tokens.flatten(0, 1), dim=-1)
         return {"output": module.forward_head(tokens), "similarity": units @ units.T}

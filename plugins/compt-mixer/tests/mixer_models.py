@@ -10,14 +10,14 @@ from transformers import MambaConfig, MambaForCausalLM
 
 
 def mixer(width: int = 32, depth: int = 2, **options) -> MlpMixer:
-    """An MLP-Mixer over 16 patches of images of 32 pixels."""
+    """Make an MLP-Mixer over 16 patches of images of 32 pixels."""
     torch.manual_seed(width)
     sizes = dict(num_classes=5, img_size=32, patch_size=8, embed_dim=width, num_blocks=depth)
     return MlpMixer(**{**sizes, **options})
 
 
 def gmixer(width: int = 32, depth: int = 2, **options) -> MlpMixer:
-    """A Mixer with gated MLPs, as timm's gmixer_24_224 has them."""
+    """Make a Mixer with gated MLPs, as timm's gmixer_24_224 has them."""
     return mixer(
         width,
         depth,
@@ -26,21 +26,21 @@ def gmixer(width: int = 32, depth: int = 2, **options) -> MlpMixer:
 
 
 def resmlp(width: int = 32, depth: int = 2, **options) -> MlpMixer:
-    """A ResMLP: one matrix over the positions, factors in place of norms."""
+    """Make a ResMLP, with one matrix over the positions and factors in place of norms."""
     return mixer(
         width, depth, **{**dict(block_layer=ResBlock, norm_layer=Affine, mlp_ratio=4.0), **options}
     )
 
 
 def normed_mixer(width: int = 32, depth: int = 2) -> MlpMixer:
-    """A Mixer with a norm after its patches."""
+    """Make a Mixer with a norm after its patches."""
     return mixer(width, depth, stem_norm=True)
 
 
 def mamba(
     width: int = 32, depth: int = 2, *, expand: int = 2, tied: bool = True, **options
 ) -> MambaForCausalLM:
-    """A Mamba over 61 tokens."""
+    """Make a Mamba over 61 tokens."""
     torch.manual_seed(width)
     sizes = dict(vocab_size=61, hidden_size=width, num_hidden_layers=depth, expand=expand)
     fixed = dict(state_size=4, time_step_rank=3, tie_word_embeddings=tied)
@@ -48,7 +48,7 @@ def mamba(
 
 
 def randomised(module: nn.Module) -> nn.Module:
-    """Noise on every parameter, in float64: default gains, biases and positions hide most bugs."""
+    """Add noise to every parameter, in float64, as default values hide most bugs."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for param in module.double().parameters():

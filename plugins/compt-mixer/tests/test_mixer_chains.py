@@ -136,10 +136,10 @@ def test_mambas_as_language_models(tmp_path):
     assert manifests(folder)[1]["growth"]["function_preserving"]
     from transformers import AutoModelForCausalLM
 
-    loaded, found = AutoModelForCausalLM.from_pretrained(
+    loaded, loading = AutoModelForCausalLM.from_pretrained(
         folder / "02_s" / "export", output_loading_info=True
     )
-    assert not found["missing_keys"] and not found["unexpected_keys"]
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
     assert loaded.config.hidden_size == 48
 
 

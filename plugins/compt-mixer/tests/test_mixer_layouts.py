@@ -183,10 +183,10 @@ def test_two_hops_of_a_mamba():
     growth = compt.grow(models[1], models[2])
     assert growth.error < 1e-12
     tokens = torch.arange(20).view(2, 10)
-    before, after = (
+    source_logits, target_logits = (
         model.eval()(tokens, use_cache=False).logits for model in (models[0], models[2])
     )
-    assert (before - after).abs().max() < 1e-4 * before.abs().max(), (
+    assert (source_logits - target_logits).abs().max() < 1e-4 * source_logits.abs().max(), (
         "transformers itself computes in float32"
     )
 
@@ -236,9 +236,9 @@ def test_new_blocks_of_a_mixer_write_nothing_yet(make):
     compt.grow(source, target, "lossless")
     new = target.blocks[1]  # blocks 0, 0, 1 of the source
     mixes_tokens = new.linear_tokens if make is resmlp else new.mlp_tokens.fc2
-    for part in (mixes_tokens, new.mlp_channels.fc2):
-        assert not part.weight.any()
-        assert not part.bias.any()
+    for writer in (mixes_tokens, new.mlp_channels.fc2):
+        assert not writer.weight.any()
+        assert not writer.bias.any()
     assert torch.equal(new.mlp_channels.fc1.weight, source.blocks[0].mlp_channels.fc1.weight)
 
 
@@ -257,8 +257,8 @@ def test_new_blocks_of_a_mixer_write_nothing_yet(make):
         (lambda: mamba(48, 2, vocab_size=70), "'vocab' changes from 61 to 70"),
     ],
 )
-def test_what_cannot_grow_is_named(large, what):
-    with pytest.raises(compt.GrowthError, match=what):
+def test_what_cannot_grow_is_named(large, message):
+    with pytest.raises(compt.GrowthError, match=message):
         compt.grow(mamba(32, 2), large(), "lossless")
 
 

@@ -23,7 +23,10 @@ KINDS = ("dog", "cat", "dog", "bird", "cat", "bird", "dog", "")
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A table of eight pictures; two captions are equal, and the last picture has no class."""
+    """Write a table of eight pictures.
+
+    Two captions are equal, and the last picture has no class.
+    """
     folder = tmp_path_factory.mktemp("pairs")
     random, lines = np.random.default_rng(0), ["image,caption,kind"]
     for i, (caption, kind) in enumerate(zip(CAPTIONS, KINDS, strict=True)):

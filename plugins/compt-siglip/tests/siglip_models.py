@@ -82,7 +82,10 @@ def outputs_of(
 
 
 def written_out(outputs: Mapping[str, Tensor]) -> float:
-    """The loss of the paper, pair by pair: -1/B sum_ij log 1 / (1 + exp(-z_ij (t x_i y_j + b)))."""
+    """Compute the loss of the paper, pair by pair.
+
+    It is -1/B sum_ij log 1 / (1 + exp(-z_ij (t x_i y_j + b))).
+    """
     images, texts = outputs["image_features"].tolist(), outputs["text_features"].tolist()
     scale, bias = outputs["logit_scale"].item(), outputs["logit_bias"].item()
     total = 0.0

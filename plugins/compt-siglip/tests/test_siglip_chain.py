@@ -1,4 +1,4 @@
-"""Chains: the bias is trained, handed on, and the larger model starts as the smaller one ended."""
+"""Chains in which scale and bias are trained, handed on and grown."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ def test_scale_and_bias_are_trained_and_handed_on(run: Path) -> None:
 
 
 def test_the_larger_model_starts_as_the_smaller_one_ended(run: Path, data: dict[str, Any]) -> None:
-    """All outputs and the loss, on real data; the report says so too."""
+    """All outputs and the loss on real data are the same, and the report says so."""
     growth = read(run, "02_b")["growth"]
     assert growth["function_preserving"], growth["reason"]
     assert growth["params"]["logit_bias"] == growth["params"]["logit_scale"] == "copied"
-    found = []
+    outputs_of_both = []
     for model, file in ((MODEL, "01_a/weights.safetensors"), (LARGER, "02_b/grown.safetensors")):
         paradigm, net = build(model, data=data)
         paradigm.load_weights(net, run / file)
         batch = batch_of(paradigm)
         with torch.no_grad():
             outputs = paradigm.forward(net, batch)
-            found.append({**outputs, **paradigm.loss(outputs, batch)})
-    small, large = found
+            outputs_of_both.append({**outputs, **paradigm.loss(outputs, batch)})
+    small, large = outputs_of_both
     for name in small:
         assert torch.allclose(small[name], large[name], rtol=1e-5, atol=1e-6), name
 
@@ -91,10 +91,10 @@ def test_features_are_learnt_from_the_smaller_model(run: Path) -> None:
 
 @pytest.mark.parametrize("given", ["export", "weights.safetensors"])
 def test_a_chain_starts_from_a_siglip(
-    given: str, run: Path, data: dict[str, Any], tmp_path: Path
+    start: str, run: Path, data: dict[str, Any], tmp_path: Path
 ) -> None:
-    """From an open_clip folder or a file of weights: all are taken over, bias and scale too."""
-    config = chain(data, init=str(run / "01_a" / given), iters=0)
+    """All weights of an open_clip folder or file are taken over, bias and scale too."""
+    config = chain(data, init=str(run / "01_a" / start), iters=0)
     other = compt.train({**config, "chain": config["chain"][:1]}, work_dir=tmp_path / "run")
     first, second = (load_file(folder / "01_a" / "weights.safetensors") for folder in (run, other))
     assert first.keys() == second.keys()
@@ -103,17 +103,17 @@ def test_a_chain_starts_from_a_siglip(
 
 @pytest.mark.parametrize("given", ["export", "relabelled", "file"])
 def test_a_chain_does_not_start_from_a_clip(
-    given: str, data: dict[str, Any], tmp_path: Path
+    start: str, data: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Its towers would fit, but it has no bias: nothing is trained."""
+    """Its towers would fit, but it has no bias, so nothing is trained."""
     clip, net = build(kind="clip", data=data)
     clip.export(net, tmp_path)
     path = tmp_path
-    if given == "relabelled":
+    if start == "relabelled":
         siglip, model = build(data=data)
         siglip.export(model, tmp_path)
         save_file(net.state_dict(), tmp_path / "open_clip_model.safetensors")
-    if given == "file":
+    if start == "file":
         path = tmp_path / "clip.safetensors"
         save_file(net.state_dict(), path)
     with pytest.raises(compt.ConfigError, match=r"logit.bias") as caught:
@@ -123,7 +123,7 @@ def test_a_chain_does_not_start_from_a_clip(
 
 
 def test_the_towers_of_a_clip_folder_can_be_used(tmp_path: Path) -> None:
-    """A folder as ``model`` gives sizes, not weights: the model is new, and has a bias."""
+    """A folder as ``model`` gives sizes, not weights, so the model is new and has a bias."""
     clip, net = build(kind="clip")
     clip.export(net, tmp_path)
     model = SigLip().build_model(compt.Member("a", str(tmp_path)))

@@ -1,6 +1,4 @@
-"""Folders: open_clip loads what is exported, each paradigm takes its own, and nothing starts
-silently wrong.
-"""
+"""Folders that open_clip loads, and that each paradigm recognises as its own."""
 
 from __future__ import annotations
 
@@ -96,7 +94,7 @@ def test_each_paradigm_recognises_its_own_folders(tmp_path: Path) -> None:
 def test_compt_grow_takes_the_paradigm_of_the_folder(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The larger model has what the smaller one had: a trained bias and scale, or no bias."""
+    """The larger model has a trained bias and scale where the smaller one had, else no bias."""
     folder, net = exported(tmp_path, kind=kind)
     (tmp_path / "larger.json").write_text(json.dumps(LARGER))
     arguments = [

@@ -1,6 +1,4 @@
-"""The loss: worked by hand, equal to open_clip's and to the paper's formula, and the same over
-several processes.
-"""
+"""The loss by hand, by open_clip, by the paper's formula, and over several processes."""
 
 from __future__ import annotations
 
@@ -24,7 +22,10 @@ NAMES = ("image_features", "text_features", "logit_scale", "logit_bias")
 
 
 def test_two_pairs_by_hand() -> None:
-    """Similarities 0.6, 0.8 / 0.8, -0.6 at scale 2 and bias -1: logits 0.2, 0.6 / 0.6, -2.2."""
+    """Similarities 0.6, 0.8 / 0.8, -0.6 have the logits 0.2, 0.6 / 0.6, -2.2.
+
+    The scale is 2, and the bias -1.
+    """
     outputs = {
         "image_features": torch.eye(2),
         "text_features": torch.tensor([[0.6, 0.8], [0.8, -0.6]]),
@@ -82,8 +83,9 @@ def test_gradients_are_those_of_small_differences() -> None:
 
 
 def test_logits_are_not_rounded_under_autocast() -> None:
-    """bfloat16 has steps of 1/16 at -10: the loss of the same features stays what it is in
-    float32.
+    """The loss of the same features stays what it is in float32.
+
+    bfloat16 has steps of 1/16 at -10.
     """
     outputs = {
         name: value.detach().float()
@@ -125,17 +127,17 @@ def test_the_scale_is_clamped_after_a_step_and_the_bias_is_free() -> None:
     """To [0, ln 100]."""
     paradigm, net = build()
     with torch.no_grad():
-        for value, kept in ((10.0, math.log(100)), (-1.0, 0.0), (2.5, 2.5)):
+        for value, clamped in ((10.0, math.log(100)), (-1.0, 0.0), (2.5, 2.5)):
             net.logit_scale.fill_(value)
             net.logit_bias.fill_(-123.0)
             paradigm.after_step(net)
-            assert net.logit_scale.item() == pytest.approx(kept, rel=1e-6)
+            assert net.logit_scale.item() == pytest.approx(clamped, rel=1e-6)
             assert net.logit_bias.item() == -123.0
 
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What processes wrote: three that train together, then two of them."""
+    """Train in three processes, then in two of them, and return what they wrote."""
     folder = tmp_path_factory.mktemp("shares")
     script = Path(__file__).with_name("two_and_three.py")
     done = subprocess.run(
@@ -155,17 +157,17 @@ def test_several_processes_have_the_loss_and_gradients_of_the_whole_batch(
 ) -> None:
     """The mean of their losses, and on each of them every gradient."""
     loss, expected = gradients(*whole())
-    parts: list[Mapping[str, Any]] = [
+    by_rank: list[Mapping[str, Any]] = [
         torch.load(shares / f"{world_size}_{rank}.pt") for rank in range(world_size)
     ]
-    mean = torch.stack([part["loss"] for part in parts]).mean()
+    mean = torch.stack([share["loss"] for share in by_rank]).mean()
     assert mean.item() == pytest.approx(loss.item(), rel=1e-6)
-    assert len({part["loss"].item() for part in parts}) == world_size, (
+    assert len({share["loss"].item() for share in by_rank}) == world_size, (
         "every process has its own images"
     )
     for name, gradient in expected.items():
         largest = gradient.abs().max().item()
         assert largest > 0, f"{name} has no gradient to compare"
-        for part in parts:
-            error: Tensor = (part["gradients"][name] - gradient).abs().max()
+        for share in by_rank:
+            error: Tensor = (share["gradients"][name] - gradient).abs().max()
             assert error.item() <= 2e-6 * largest + 1e-9, f"{name}: {error.item() / largest:.1e}"

@@ -46,16 +46,16 @@ def test_scale_and_bias_begin_as_in_the_paper(left_out: dict[str, Any]) -> None:
 
 
 def test_a_config_that_says_scale_and_bias_is_followed() -> None:
-    """Zero included; and the config is not changed."""
-    given = config(32, 1, init_logit_scale=0.0, init_logit_bias=0)
-    model = SigLip().build_model(compt.Member("a", given))
+    """Zero is a value like any other, and the config is not changed."""
+    sizes = config(32, 1, init_logit_scale=0.0, init_logit_bias=0)
+    model = SigLip().build_model(compt.Member("a", sizes))
     assert (model.logit_scale.item(), model.logit_bias.item()) == (0, 0)
-    assert given == config(32, 1, init_logit_scale=0.0, init_logit_bias=0)
+    assert sizes == config(32, 1, init_logit_scale=0.0, init_logit_bias=0)
     assert "init_logit_bias" not in MODEL
 
 
 def test_named_models_are_open_clips() -> None:
-    """A SigLIP by its name; a CLIP's towers by theirs, with a bias."""
+    """A SigLIP is built by its name, and a CLIP's towers by theirs, with a bias."""
     with torch.device("meta"):
         ours = SigLip().build_model(compt.Member("a", "ViT-B-16-SigLIP-256"))
         sizes = open_clip.get_model_config("ViT-B-16-SigLIP-256")
@@ -78,7 +78,7 @@ def test_unknown_keys_are_refused_with_the_nearest_one() -> None:
 
 
 def test_planned_without_memory() -> None:
-    """Both members, without data; the bias is among the parameters, the loss among the FLOPs."""
+    """Both members are planned without data, with the bias and with the FLOPs of the loss."""
     chain = [dict(name="a", model=MODEL, iters=2), dict(name="b", model=LARGER, iters=3)]
     plans = {
         kind: compt.plan(
@@ -104,8 +104,8 @@ def test_metrics_are_clips(data: dict[str, Any]) -> None:
         {name: value for name, value in net.state_dict().items() if name != "logit_bias"}
     )
     with torch.no_grad():
-        found, expected = (
+        measured, expected = (
             p.metrics(m, "val", [batch_of(p)]) for p, m in ((ours, net), (clip, other))
         )
-    assert found == expected
-    assert list(found)[:3] == ["zeroshot_top1", "zeroshot_top5", "image_to_text_R@1"]
+    assert measured == expected
+    assert list(measured)[:3] == ["zeroshot_top1", "zeroshot_top5", "image_to_text_R@1"]

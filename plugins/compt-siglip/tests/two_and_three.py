@@ -1,4 +1,4 @@
-"""One training step in several processes: ``python two_and_three.py FOLDER``."""
+"""One training step in several processes, by ``python two_and_three.py FOLDER``."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def main(rank: int, folder: str) -> None:
             )
             model, batch = whole()
             share = {name: value.chunk(world)[rank] for name, value in batch.items()}
-            loss, found = gradients(nn.parallel.DistributedDataParallel(model), share)
-            torch.save({"loss": loss, "gradients": found}, f"{folder}/{world}_{rank}.pt")
+            loss, grads = gradients(nn.parallel.DistributedDataParallel(model), share)
+            torch.save({"loss": loss, "gradients": grads}, f"{folder}/{world}_{rank}.pt")
             torch.distributed.destroy_process_group()
 
 
