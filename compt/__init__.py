@@ -7,47 +7,52 @@ from typing import TYPE_CHECKING, Any
 from compt import api as _api
 from compt._version import __version__
 
-if TYPE_CHECKING:
-    from compt.api import API_VERSION
-    from compt.chain import train
+if TYPE_CHECKING:  # "as": strict checkers let users import only what is exported so
+    from compt.api import API_VERSION as API_VERSION
+    from compt.chain import train as train
     from compt.errors import (
-        ComptError,
-        ConfigError,
-        DataError,
-        GrowthError,
-        LayoutError,
-        PluginError,
-        TrainingError,
+        ComptError as ComptError,
+        ConfigError as ConfigError,
+        DataError as DataError,
+        GrowthError as GrowthError,
+        LayoutError as LayoutError,
+        PluginError as PluginError,
+        TrainingError as TrainingError,
     )
-    from compt.growth.axes import describe
+    from compt.growth.axes import describe as describe
     from compt.growth.operators import (
-        AxisGrower,
-        ParamPair,
-        check_growable,
-        matching,
-        source_block,
-        status,
-        tensors_of,
-        writes_stream,
+        AxisGrower as AxisGrower,
+        ParamPair as ParamPair,
+        check_growable as check_growable,
+        matching as matching,
+        source_block as source_block,
+        status as status,
+        tensors_of as tensors_of,
+        writes_stream as writes_stream,
     )
-    from compt.growth.run import grow
+    from compt.growth.run import grow as grow
     from compt.interfaces import (
-        Architecture,
-        Batch,
-        Grower,
-        Growth,
-        Layout,
-        Member,
-        Metric,
-        Objective,
-        Outputs,
-        Paradigm,
-        ParamAxes,
-        Status,
-        Transferer,
+        Architecture as Architecture,
+        Batch as Batch,
+        Grower as Grower,
+        Growth as Growth,
+        Layout as Layout,
+        Member as Member,
+        Metric as Metric,
+        Objective as Objective,
+        Outputs as Outputs,
+        Paradigm as Paradigm,
+        ParamAxes as ParamAxes,
+        Status as Status,
+        Transferer as Transferer,
     )
-    from compt.planning.planner import plan
-    from compt.registry import GROWERS, LAYOUTS, PARADIGMS, TRANSFERERS
+    from compt.planning.planner import plan as plan
+    from compt.registry import (
+        GROWERS as GROWERS,
+        LAYOUTS as LAYOUTS,
+        PARADIGMS as PARADIGMS,
+        TRANSFERERS as TRANSFERERS,
+    )
 
 __all__ = ["__version__", *_api.NAMES]
 

@@ -1,4 +1,4 @@
-"""What ``mim train compt`` runs."""
+"""Train the chain that ``mim train compt CONFIG`` names."""
 
 import sys
 
