@@ -7,6 +7,7 @@ and the tables of docs/config.md all come from the fields, so that a key stands 
 
 from __future__ import annotations
 
+import copy
 import math
 import types
 import typing
@@ -71,8 +72,8 @@ def key(default: Any = MISSING, *, help: str, **options: Any) -> Any:
         options: fields of :class:`KeyOptions`.
     """
     metadata = {METADATA: KeyOptions(help=help, **options)}
-    if isinstance(default, (dict, list)):  # dataclasses refuse what instances could share
-        return field(default_factory=lambda: default, metadata=metadata)
+    if isinstance(default, (dict, list)):  # two configs must not share what one may change
+        return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
@@ -346,10 +347,9 @@ def _list_problem(value: Any, contents: tuple[Any, ...], options: KeyOptions) ->
 
 def _number_problem(value: Any, kind: type, options: KeyOptions) -> str:
     """Say what is wrong with a number; whole ones may be written as floats (``samples=1e6``)."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    sound = is_number and math.isfinite(value)
-    if sound and kind is int:
-        sound = float(value).is_integer() if isinstance(value, float) else True
+    sound = _is_finite(value)
+    if sound and kind is int and isinstance(value, float):
+        sound = value.is_integer()
     if sound and options.positive:
         sound = value > 0 or (value == 0 and options.zero_is_judged)
     if sound and options.minimum is not None:
@@ -357,6 +357,16 @@ def _number_problem(value: Any, kind: type, options: KeyOptions) -> str:
     if sound and options.maximum is not None:
         sound = value <= options.maximum
     return "" if sound else f"is not {_wanted_number(kind, options)}."
+
+
+def _is_finite(value: Any) -> bool:
+    """Tell whether a value is a number that a float can hold; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # 10**400 is a Python integer
+        return False
 
 
 def _wanted_number(kind: type, options: KeyOptions) -> str:
