@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ import compt
 from compt import ConfigError, TrainingError
 from compt.errors import WorkDirError
 from compt.files import read_json
+from compt.report.progress import Silent
+from compt.report.record import StageRecord
 from tests.kill_at import POINTS
 
 ROOT = Path(__file__).parents[1]
@@ -202,6 +205,55 @@ def test_individual_trains_every_member_from_scratch(toy, tmp_path):
         manifest = read_json(stage / "manifest.json")
         assert (manifest["iters"], manifest["growth"], manifest["transfer"]) == (4, None, None)
         assert not (stage / "grown.safetensors").exists()
+
+
+class Noted(Silent):
+    """Notes the plans and the finished stages that it is told of."""
+
+    def __init__(self) -> None:
+        self.plans, self.records = [], []
+
+    def plan(self, plan):
+        self.plans.append(plan)
+
+    def stage_done(self, record):
+        self.records.append(record)
+
+
+def test_a_config_that_compares_trains_every_member_alone_too(toy, tmp_path):
+    """Beside the chain, whose folder is returned; the first member is not trained twice."""
+    noted = Noted()
+    toy |= dict(compare=True, individual=dict(budget="chain"))
+    assert compt.train(toy, work_dir=tmp_path / "run", progress=noted) == tmp_path / "run"
+    alone = tmp_path / "run_individual"
+    assert [plan.individual for plan in noted.plans] == [False, True]
+    assert [(r.mode, r.name) for r in noted.records] == [
+        (mode, name) for mode in ("chain", "individual") for name in "abc"
+    ]
+    first, copy = (noted.records[i] for i in (0, 3))
+    assert replace(copy, mode="chain") == first, "the seconds too"
+    assert noted.records[4] == StageRecord.read(alone / "02_b" / "manifest.json")
+    assert noted.records[4].growth is None
+    with pytest.raises(WorkDirError, match="already holds a chain"):
+        compt.train(toy, work_dir=tmp_path / "run")
+    assert compt.train(toy, work_dir=tmp_path / "run", resume=True) == tmp_path / "run"
+
+
+def test_a_config_that_compares_may_train_the_members_alone_only(toy, tmp_path):
+    toy |= dict(compare=True, individual=dict(iters=2))
+    folder = compt.train(toy, work_dir=tmp_path / "run", individual=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert StageRecord.read(folder / "01_a" / "manifest.json").mode == "individual"
+
+
+def test_plug_ins_are_recorded_by_their_short_names(toy, tmp_path):
+    toy |= dict(grower=dict(type="compt:lossless"), transfer=dict(type="compt:feature_mse"))
+    toy["chain"] = toy["chain"][:2]
+    record = StageRecord.read(
+        compt.train(toy, work_dir=tmp_path / "run") / "02_b" / "manifest.json"
+    )
+    assert (record.grower, record.transfer) == ("lossless", "feature_mse")
+    assert record.growth.grower == "lossless"
 
 
 def test_the_first_member_may_be_given(reference, toy, tmp_path):

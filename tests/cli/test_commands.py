@@ -8,10 +8,11 @@ import re
 import compt
 from compt.config import load_config
 from compt.files import read_json
+from compt.scaffold import KINDS
 from tests.cli.conftest import refused, shell
 from tests.conftest import TOY, config_file
 
-PICTURES = ("quality_vs_compute.png", "quality_vs_compute.svg")
+PLOTS = ("quality_vs_compute.png", "quality_vs_compute.svg")
 
 
 # plan
@@ -87,12 +88,12 @@ def test_list_is_a_table(run):
 # report
 
 
-def test_a_report_prints_a_table_and_writes_pictures(run, finished, tmp_path):
+def test_a_report_prints_a_table_and_writes_plots(run, finished, tmp_path):
     code, out, err = run("report", finished, "-o", tmp_path / "out")
     assert code == 0, err
     rows = [line.split() for line in out.splitlines()]
     assert [row[0] for row in rows if row and row[0] in "abc"] == ["a", "b", "c"]
-    for name in ("report.json", *PICTURES):
+    for name in ("report.json", *PLOTS):
         assert (tmp_path / "out" / name).stat().st_size > 500
         assert f"wrote {tmp_path / 'out' / name}" in out
     assert not (finished / "report.json").exists()
@@ -106,7 +107,7 @@ def test_a_report_goes_into_the_first_folder_and_is_json(run, finished):
     members = json.loads(out)["runs"][0]["members"]
     assert [m["flops"] for m in members] == [m["flops"]["total"] for m in manifests]
     assert [m["flops"] for m in members] == [s.flops for s in compt.plan(TOY).stages]
-    for name in ("report.json", *PICTURES):
+    for name in ("report.json", *PLOTS):
         (finished / name).unlink()
 
 
@@ -114,6 +115,16 @@ def test_what_is_no_run_has_no_report(run, tmp_path):
     refused(run("report", tmp_path), str(tmp_path))
     refused(run("report", tmp_path / "gone"), "gone")
     assert list(tmp_path.iterdir()) == []
+
+
+# new-plugin
+
+
+def test_every_kind_of_plug_in_is_a_choice(run):
+    result = run("new-plugin", "x", "--kind", "nothing")
+    assert result.code == 2
+    for kind in KINDS:
+        assert kind in result.err.partition("choose from")[2]
 
 
 # Help

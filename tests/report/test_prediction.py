@@ -10,17 +10,19 @@ import compt
 from compt.cli import main
 from compt.errors import ConfigError
 from compt.report.prediction import RESTART, RESTART_DEVIATION, fraction_left, predict, read_pilots
-from compt.report.results import MemberResult, Point, RunResult
+from compt.report.results import MemberResult, RunResult
 from tests.conftest import config_file
+from tests.report.records import stage_record
 
 
 def member(name, values, *, flops=100.0, higher=False):
-    points = tuple(
-        Point(10 * (i + 1), 0, 0.0, 0.0, {"val/loss": value}) for i, value in enumerate(values)
-    )
-    metrics = {"val/loss": {"value": values[-1], "chance": None, "higher_is_better": higher}}
-    return MemberResult(
-        name, 1, 1, flops, 0.0, flops, 1.0, None, None, None, metrics, "val/loss", points, {}
+    points = [(10 * (i + 1), 0.0, 0.0, value) for i, value in enumerate(values)]
+    return stage_record(name, points, flops=flops, higher_is_better=higher)
+
+
+def alone(*records):
+    return RunResult(
+        "alone", "x", "individual", tuple(MemberResult(record, 0.0) for record in records), {}
     )
 
 
@@ -49,30 +51,30 @@ def test_a_family_over_two_seeds_by_hand():
     """
     runs = []
     for curve in ([4.0, 2.0], [4.0, 3.0, 2.0, 1.0]):
-        members = (member("a", [2.0]), member("b", curve, flops=400.0))
-        runs.append(RunResult("alone", "x", "individual", 500.0, 1.0, members, {}))
-    found = predict(runs)
-    assert [one.fraction for one in found.members] == [1.0, pytest.approx(0.125 + RESTART)]
-    assert found.members[0].deviation == 0
-    assert found.members[1].deviation == pytest.approx((0.125**2 * 2 + RESTART_DEVIATION**2) ** 0.5)
-    assert found.flops == pytest.approx(100 + (0.125 + RESTART) * 400)
-    assert found.deviation == pytest.approx(400 * found.members[1].deviation)
-    assert found.acceleration == pytest.approx(500 / found.flops)
-    assert found.acceleration_deviation == pytest.approx(500 / found.flops**2 * found.deviation)
+        runs.append(alone(member("a", [2.0]), member("b", curve, flops=400.0)))
+    predicted = predict(runs)
+    assert [one.fraction for one in predicted.members] == [1.0, pytest.approx(0.125 + RESTART)]
+    assert predicted.members[0].deviation == 0
+    assert predicted.members[1].deviation == pytest.approx(
+        (0.125**2 * 2 + RESTART_DEVIATION**2) ** 0.5
+    )
+    assert predicted.flops == pytest.approx(100 + (0.125 + RESTART) * 400)
+    assert predicted.deviation == pytest.approx(400 * predicted.members[1].deviation)
+    assert predicted.acceleration == pytest.approx(500 / predicted.flops)
+    assert predicted.acceleration_deviation == pytest.approx(
+        500 / predicted.flops**2 * predicted.deviation
+    )
     assert predict(runs[:1]).deviation == pytest.approx(400 * RESTART_DEVIATION), "the rule's own"
 
 
 def test_no_member_needs_more_than_alone():
     """And errors of the rule add up over members: it errs alike for all."""
     members = (member("a", [2.0]), member("b", [1.9, 1.0]), member("c", [0.99, 0.9]))
-    found = predict([RunResult("alone", "x", "individual", 300.0, 1.0, members, {})])
-    assert [one.fraction for one in found.members] == [1.0, 0.5 + RESTART, 0.5 + RESTART]
+    predicted = predict([alone(*members)])
+    assert [one.fraction for one in predicted.members] == [1.0, 0.5 + RESTART, 0.5 + RESTART]
     late = (member("a", [2.0]), member("b", [1.9] * 10))
-    assert (
-        predict([RunResult("alone", "x", "individual", 200.0, 1.0, late, {})]).members[1].fraction
-        == 1.0
-    )
-    assert found.deviation == pytest.approx(200 * RESTART_DEVIATION)
+    assert predict([alone(*late)]).members[1].fraction == 1.0
+    assert predicted.deviation == pytest.approx(200 * RESTART_DEVIATION)
 
 
 @pytest.fixture
@@ -91,9 +93,9 @@ def test_the_command(toy, pilots, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "predicted from members alone, as shares of their budgets: 'b'" in said
     assert main(["plan", str(config), "--pilot", str(pilots[0]), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["prediction"]
-    assert [one["name"] for one in found["members"]] == ["a", "b", "c"]
-    assert found["members"][0]["fraction"] == 1.0
+    printed = json.loads(capsys.readouterr().out)["prediction"]
+    assert [one["name"] for one in printed["members"]] == ["a", "b", "c"]
+    assert printed["members"][0]["fraction"] == 1.0
 
 
 def test_a_chain_is_no_pilot(toy, pilots, tmp_path):

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from compt.errors import ConfigError, WorkDirError
-from compt.report.build import PICTURES, Report, report, report_command, write
+from compt.report.build import PLOTS, Report, report, report_command, write
+from compt.report.metrics import MetricValue
 from compt.report.terminal import tables
 
 # FLOPs and val/top1 at each measurement; the last entry is the end of the stage.
@@ -99,11 +100,7 @@ def test_a_chain_charges_ancestors_and_an_individual_run_does_not(both: list[Pat
     assert (chain.flops, alone.flops) == (160, 400)
     assert chain.members[1].grower == "lossless"
     assert [m.exact for m in chain.members] == [None, True]
-    assert chain.members[1].metrics["val/top1"] == {
-        "value": 0.45,
-        "chance": 0.1,
-        "higher_is_better": True,
-    }
+    assert chain.members[1].record.metrics["val/top1"] == MetricValue(0.45, 0.1, True)
 
 
 def test_the_first_measured_point_at_or_beyond_counts(both: list[Path]) -> None:
@@ -125,7 +122,7 @@ def test_the_first_measured_point_at_or_beyond_counts(both: list[Path]) -> None:
     assert comparison.acceleration_full == 400 / 160
 
 
-def test_a_missed_member_leaves_the_family_without_a_figure(tmp_path: Path) -> None:
+def test_a_missed_member_leaves_the_family_without_an_acceleration(tmp_path: Path) -> None:
     weak = {**CHAIN, "small": [(20, 0.35), (60, 0.39)]}
     chain = make_run(tmp_path / "c", "chain", weak)
     result = report([chain, make_run(tmp_path / "i", "individual", ALONE)])
@@ -158,7 +155,7 @@ def test_unlike_members_are_not_compared(both: list[Path], field: str, value: An
     assert comparison.acceleration is None
 
 
-def test_a_figure_that_is_not_finite_is_kept_apart(both: list[Path]) -> None:
+def test_a_metric_that_is_not_finite_is_kept_apart(both: list[Path]) -> None:
     metrics = {"val/top1": _metric(float("nan"), True, 0.1)}
     curve = [{"iter": 1, "samples": 8, "flops": 60, "seconds": 1, "metrics": metrics}]
     change(both[0] / "02_small" / "manifest.json", metrics=metrics, curve=curve)
@@ -172,9 +169,9 @@ def test_the_curve_may_hold_plain_numbers_and_may_be_missing(both: list[Path]) -
     point = {"iter": 1, "samples": 8, "flops": 30, "seconds": 1, "metrics": {"val/top1": 0.41}}
     change(both[0] / "02_small" / "manifest.json", curve=[point])
     change(both[1] / "02_small" / "manifest.json", curve=[])
-    chain, alone = (run.members[1] for run in report(both).runs)
-    assert chain.curve[0].metrics == {"val/top1": 0.41}
-    assert [(p.flops, p.metrics["val/top1"]) for p in alone.curve] == [(300, 0.4)]
+    chain, alone = (run.members[1].record for run in report(both).runs)
+    assert chain.curve[0].value("val/top1") == 0.41
+    assert [(p.flops, p.value("val/top1")) for p in alone.curve] == [(300, 0.4)]
 
 
 def test_unfinished_stages_are_shown(
@@ -252,7 +249,7 @@ def test_a_given_start_is_noted(both: list[Path]) -> None:
 def test_files_are_valid_and_reproducible(tmp_path: Path, both: list[Path]) -> None:
     result = report(both)
     paths = write(result, tmp_path / "one")
-    assert {p.name for p in paths} == {"report.json", *PICTURES}
+    assert {p.name for p in paths} == {"report.json", *PLOTS}
     assert sorted(paths) == sorted((tmp_path / "one").iterdir())
     assert json.loads((tmp_path / "one" / "report.json").read_text()) == result.to_dict()
     for path in write(result, tmp_path / "two"):
@@ -265,7 +262,7 @@ def test_files_are_valid_and_reproducible(tmp_path: Path, both: list[Path]) -> N
         assert b"<svg" in path.read_bytes()
 
 
-def test_only_a_comparison_has_a_picture_of_acceleration(tmp_path: Path, both: list[Path]) -> None:
+def test_only_a_comparison_has_a_plot_of_acceleration(tmp_path: Path, both: list[Path]) -> None:
     write(report(both), tmp_path / "out")
     write(report(both[:1]), tmp_path / "out")
     assert not list((tmp_path / "out").glob("acceleration.*"))
@@ -312,15 +309,15 @@ def test_tables_keep_to_their_width(both: list[Path], capsys: pytest.CaptureFixt
     assert "…" not in "".join(lines)
     assert all(any(name in line for line in lines) for name in names)
     assert any("31.2 % (chance 1.1)" in line for line in lines)
-    costs, figures = tables(result)
+    costs, metrics = tables(result)
     assert costs.columns[0].header == "member"
-    assert [column.header for column in figures.columns] == [
+    assert [column.header for column in metrics.columns] == [
         "held out, chain",
         "chance",
         "tiny",
         "small",
     ]
-    assert next(iter(figures.columns[1].cells)) == "1.1 %"
+    assert next(iter(metrics.columns[1].cells)) == "1.1 %"
 
 
 def test_the_table_says_what_was_reached(both: list[Path], capsys: pytest.CaptureFixture) -> None:
@@ -345,5 +342,9 @@ def test_an_identical_run_does_not_pass_as_faster(
 
 
 def test_importing_it_is_light() -> None:
-    code = "import sys, compt.report.build; sys.exit(bool({'torch', 'matplotlib', 'rich'} & set(sys.modules)))"
+    code = """
+import sys
+import compt.report.build
+sys.exit(bool({'torch', 'matplotlib', 'rich'} & set(sys.modules)))
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
