@@ -6,6 +6,7 @@ section is a frozen dataclass whose fields are its keys.
 May import: growth, registry, interfaces and below; never planning, training or report.
 """
 
-from compt.config.schema import ChainConfig, StageConfig, load_config, resumable_keys
+from compt.config.load import load_config
+from compt.config.schema import ChainConfig, StageConfig, resumable_keys
 
 __all__ = ["ChainConfig", "StageConfig", "load_config", "resumable_keys"]

@@ -8,16 +8,14 @@ and the tables of docs/config.md all come from the fields, so that a key stands 
 from __future__ import annotations
 
 import copy
-import math
-import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar
 
 from compt.config.faults import Faults
+from compt.config.values import ValueOptions, alternatives, problem_of
 from compt.errors import ComptError, did_you_mean
 from compt.registry import PluginRegistry
 from compt.registry.entry_points import object_path
@@ -30,24 +28,15 @@ Treatment = Literal["compt", "passed on", "translated"]
 """Whose key it is: compt's own, or mmengine's and what becomes of it."""
 
 
-@dataclass(frozen=True)
-class KeyOptions:
+@dataclass(frozen=True, kw_only=True)
+class KeyOptions(ValueOptions):
     """What the annotation of a key cannot say."""
 
     help: str
-    minimum: float | None = None
-    """Smallest number, itself allowed."""
-    maximum: float | None = None
-    positive: bool = False
-    """Whether a number must be above 0."""
-    zero_is_judged: bool = False
-    """Whether a positive number may be 0 here, as a check of the section decides about it."""
     registry: PluginRegistry | None = None
     """For ``dict(type=..., ...)`` of a plug-in, or its name: where it is looked up."""
     variants: Mapping[str, type[Section]] | None = None
     """For a section whose ``type`` chooses its class."""
-    typed: bool = False
-    """Whether a dict, or every dict of a list, must have a ``type``."""
     merged: bool = False
     """Whether a stage's dict is merged into the chain's; otherwise it replaces it."""
     filled: bool = False
@@ -105,7 +94,7 @@ class Key:
     @property
     def section(self) -> type[Section] | None:
         """The section that its dict is read as, if any."""
-        for option in _alternatives(self.annotation):
+        for option in alternatives(self.annotation):
             if isinstance(option, type) and issubclass(option, Section):
                 return option
         return None
@@ -113,7 +102,7 @@ class Key:
     @property
     def takes_none(self) -> bool:
         """Whether None is a value of its own."""
-        return type(None) in _alternatives(self.annotation)
+        return type(None) in alternatives(self.annotation)
 
 
 @dataclass(frozen=True)
@@ -226,7 +215,7 @@ def _read(one: Key, raw: Mapping[str, Any], full: str, faults: Faults) -> Any:
         _check_plugin(one.options.registry, value, full, faults)
     elif one.section is not None and isinstance(value, Mapping):
         value = _read_section(one, value, full, faults)
-    elif problem := _problem(value, one.annotation, one.options):
+    elif problem := problem_of(value, one.annotation, one.options):
         faults.add(f"{full}: {value!r} {problem}")
     if faults.num_noted == num_noted:
         if one.options.filled and isinstance(value, Mapping):
@@ -241,7 +230,7 @@ def _none_is_a_fault(one: Key) -> bool:
 
     ``grown=dict(lr_mult=None)`` asks for something; ``transfer=None`` unsets what a base has.
     """
-    numbers = {int, float} & set(_alternatives(one.annotation))
+    numbers = {int, float} & set(alternatives(one.annotation))
     return bool(numbers) and not one.takes_none
 
 
@@ -278,103 +267,3 @@ def _check_plugin(registry: PluginRegistry, value: Any, full: str, faults: Fault
                 faults.add(f"{full}: {fault}")
         except ComptError as error:
             faults.add(f"{full}: {error.one_line}")
-
-
-def _alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return what a union allows; any other annotation alone."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return get_args(annotation)
-    return (annotation,)
-
-
-def _problem(value: Any, annotation: Any, options: KeyOptions) -> str:
-    """Say what is wrong with a value, as the end of a sentence; '' where it fits."""
-    problems = [
-        _alternative_problem(value, alternative, options)
-        for alternative in _alternatives(annotation)
-        if alternative is not type(None)
-    ]
-    if not all(problems):
-        return ""
-    if len(problems) == 1:
-        return problems[0]
-    wanted = " or ".join(problem.removeprefix("is not ").removesuffix(".") for problem in problems)
-    return f"is not {wanted}."
-
-
-def _alternative_problem(value: Any, alternative: Any, options: KeyOptions) -> str:
-    origin = get_origin(alternative) or alternative
-    if origin is Any:
-        return ""
-    if origin is Literal:
-        return _choice_problem(value, get_args(alternative))
-    if origin is bool:
-        return "" if isinstance(value, bool) else "is not True or False."
-    if origin in (int, float):
-        return _number_problem(value, origin, options)
-    if origin is Path:
-        sound = isinstance(value, (str, Path)) and "\0" not in str(value)
-        return "" if sound else "is not a path."
-    if origin is str:
-        return "" if isinstance(value, str) else "is not a string."
-    if isinstance(origin, type) and issubclass(origin, Section):
-        return "" if isinstance(value, Mapping) else "is not a dict."
-    if origin in (Mapping, dict):
-        return _dict_problem(value, options)
-    assert origin in (Sequence, list, tuple), f"no check for {alternative}"
-    return _list_problem(value, get_args(alternative), options)
-
-
-def _choice_problem(value: Any, choices: Sequence[Any]) -> str:
-    if any(type(value) is type(choice) and value == choice for choice in choices):
-        return ""
-    return f"is none of {', '.join(map(repr, choices))}.{did_you_mean(str(value), choices)}"
-
-
-def _dict_problem(value: Any, options: KeyOptions) -> str:
-    if isinstance(value, Mapping) and ("type" in value or not options.typed):
-        return ""
-    return "is not a dict(type=..., ...)." if options.typed else "is not a dict."
-
-
-def _list_problem(value: Any, contents: tuple[Any, ...], options: KeyOptions) -> str:
-    content = contents[0] if contents else Any
-    is_list = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
-    if is_list and not any(_alternative_problem(one, content, options) for one in value):
-        return ""
-    return "is not a list of dict(type=..., ...)." if options.typed else "is not a list."
-
-
-def _number_problem(value: Any, kind: type, options: KeyOptions) -> str:
-    """Say what is wrong with a number; whole ones may be written as floats (``samples=1e6``)."""
-    sound = _is_finite(value)
-    if sound and kind is int and isinstance(value, float):
-        sound = value.is_integer()
-    if sound and options.positive:
-        sound = value > 0 or (value == 0 and options.zero_is_judged)
-    if sound and options.minimum is not None:
-        sound = value >= options.minimum
-    if sound and options.maximum is not None:
-        sound = value <= options.maximum
-    return "" if sound else f"is not {_wanted_number(kind, options)}."
-
-
-def _is_finite(value: Any) -> bool:
-    """Tell whether a value is a number that a float can hold; True and False are none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # 10**400 is a Python integer
-        return False
-
-
-def _wanted_number(kind: type, options: KeyOptions) -> str:
-    noun = "a positive number" if options.positive else "a number"
-    if kind is int:
-        noun = "a positive whole number" if options.positive else "a whole number"
-    if options.minimum is not None and options.maximum is not None:
-        return f"{noun} from {options.minimum} to {options.maximum}"
-    if options.minimum is not None:
-        return f"{noun} of at least {options.minimum}"
-    return noun if options.maximum is None else f"{noun} up to {options.maximum}"

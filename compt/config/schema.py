@@ -1,20 +1,18 @@
-"""The config of a chain: mmengine's Config in, frozen dataclasses out, every fault at once."""
+"""The sections of a config: what a chain says, what a stage says, and what lies between them."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from compt.config.faults import Faults
-from compt.config.file import ConfigFile, import_modules, read_config
-from compt.config.keys import key, merge
-from compt.config.mmengine_keys import REFUSED, RunnerKeys, StageRunnerKeys, refusal
+from compt.config.file import ConfigFile
+from compt.config.keys import key
+from compt.config.mmengine_keys import RunnerKeys, StageRunnerKeys
 from compt.config.options import (
     BUDGET_UNITS,
     Budget,
@@ -280,70 +278,6 @@ def _check_grown(index: int, source: StageConfig, target: StageConfig, faults: F
             f"chain.{index}: grown.optimizer_state: the member before is not trained, so it has no "
             "state."
         )
-
-
-def load_config(
-    source: str | Path | Mapping[str, Any] | Config, options: Mapping[str, Any] | None = None
-) -> ChainConfig:
-    """Read and check a config.
-
-    Args:
-        source: path of an mmengine text config, a dict, or a Config.
-        options: dotted keys to override, as from ``--cfg-options chain.1.epochs=9``.
-
-    Raises:
-        ConfigError: the file cannot be read, or with the list of all faults.
-        PluginError: a plug-in that the config names is broken.
-    """
-    file = read_config(source, options)
-    faults = Faults(file.where)
-    file = _without_foreign_keys(file, faults)
-    raw = dict(file.content)
-    import_modules(raw.get("custom_imports"), file.where)
-    raw["chain"] = _stages(raw, faults)
-    config = ChainConfig.read(raw, faults, file=file)
-    faults.raise_if_any()
-    return config
-
-
-def _without_foreign_keys(file: ConfigFile, faults: Faults) -> ConfigFile:
-    """Take out what base files say for other programs; what the author wrote is a fault.
-
-    A base of mmpretrain has helper variables, and keys for a Runner that compt does not build.
-    """
-    known = ChainConfig.all_keys()
-    content = dict(file.content)
-    left_out = []
-    for name in file.content.keys() - known.keys():
-        if name in file.foreign or (name in REFUSED and name not in file.own):
-            left_out.append(name)
-            del content[name]
-        elif name in REFUSED:
-            faults.add(refusal(name))
-            del content[name]
-    return replace(file, content=content, left_out=tuple(sorted(left_out)))
-
-
-def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig] | None:
-    """Read the members; None where there are none, which is a fault of its own."""
-    chain = raw.get("chain")
-    if not chain and isinstance(chain, (list, tuple, type(None))):
-        return None
-    if not isinstance(chain, (list, tuple)) or not all(isinstance(one, Mapping) for one in chain):
-        faults.add("chain must be a list of dict(name=..., model=..., epochs=...).")
-        return []
-    shared = StageDefaults.all_keys()
-    stages = []
-    for index, own in enumerate(chain):
-        values = {name: raw[name] for name in shared if raw.get(name) is not None}
-        inherited = values.keys() - own.keys()
-        for name, value in own.items():
-            merged = name in shared and shared[name].options.merged
-            values[name] = merge(values.get(name), value) if merged else value
-        stages.append(
-            StageConfig.read(values, faults, where=f"chain.{index}.", inherited=inherited)
-        )
-    return stages
 
 
 def resumable_keys() -> frozenset[str]:

@@ -74,11 +74,7 @@ def stage_config(
         "model": _model(config, stage, plan, init, teacher),
         "train_dataloader": stage.train_dataloader,
         "train_cfg": _train_loop(config, stage, plan, individual),
-        "val_dataloader": {
-            "batch_size": 2 * stage.batch_size,
-            "num_workers": 0,
-            **config.val_dataloader,
-        },
+        "val_dataloader": _val_dataloader(config, stage),
         "val_cfg": {"type": "ComptEvalLoop"},
         "val_evaluator": config.val_evaluator,
         "optim_wrapper": _optim_wrapper(stage, grown),
@@ -110,6 +106,11 @@ def _model(
         "layouts": config.layouts,
         "seed": config.seed + plan.index,
     }
+
+
+def _val_dataloader(config: ChainConfig, stage: StageConfig) -> dict[str, Any]:
+    """Return loader options for the splits to validate on; no gradients leave room for more."""
+    return {"batch_size": 2 * stage.batch_size, "num_workers": 0, **config.val_dataloader}
 
 
 def _train_loop(

@@ -1,0 +1,80 @@
+"""Load a config: mmengine's Config in, a checked ChainConfig out, every fault at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from compt.config.faults import Faults
+from compt.config.file import ConfigFile, import_modules, read_config
+from compt.config.keys import merge
+from compt.config.mmengine_keys import REFUSED, refusal
+from compt.config.schema import ChainConfig, StageConfig, StageDefaults
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | Config, options: Mapping[str, Any] | None = None
+) -> ChainConfig:
+    """Read and check a config.
+
+    Args:
+        source: path of an mmengine text config, a dict, or a Config.
+        options: dotted keys to override, as from ``--cfg-options chain.1.epochs=9``.
+
+    Raises:
+        ConfigError: the file cannot be read, or with the list of all faults.
+        PluginError: a plug-in that the config names is broken.
+    """
+    file = read_config(source, options)
+    faults = Faults(file.where)
+    file = _without_foreign_keys(file, faults)
+    raw = dict(file.content)
+    import_modules(raw.get("custom_imports"), file.where)
+    raw["chain"] = _stages(raw, faults)
+    config = ChainConfig.read(raw, faults, file=file)
+    faults.raise_if_any()
+    return config
+
+
+def _without_foreign_keys(file: ConfigFile, faults: Faults) -> ConfigFile:
+    """Take out what base files say for other programs; what the author wrote is a fault.
+
+    A base of mmpretrain has helper variables, and keys for a Runner that compt does not build.
+    """
+    known = ChainConfig.all_keys()
+    content = dict(file.content)
+    left_out = []
+    for name in file.content.keys() - known.keys():
+        if name in file.foreign or (name in REFUSED and name not in file.own):
+            left_out.append(name)
+            del content[name]
+        elif name in REFUSED:
+            faults.add(refusal(name))
+            del content[name]
+    return replace(file, content=content, left_out=tuple(sorted(left_out)))
+
+
+def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig] | None:
+    """Read the members; None where there are none, which is a fault of its own."""
+    chain = raw.get("chain")
+    if not chain and isinstance(chain, (list, tuple, type(None))):
+        return None
+    if not isinstance(chain, (list, tuple)) or not all(isinstance(one, Mapping) for one in chain):
+        faults.add("chain must be a list of dict(name=..., model=..., epochs=...).")
+        return []
+    shared = StageDefaults.all_keys()
+    stages = []
+    for index, own in enumerate(chain):
+        values = {name: raw[name] for name in shared if raw.get(name) is not None}
+        inherited = values.keys() - own.keys()
+        for name, value in own.items():
+            merged = name in shared and shared[name].options.merged
+            values[name] = merge(values.get(name), value) if merged else value
+        stages.append(
+            StageConfig.read(values, faults, where=f"chain.{index}.", inherited=inherited)
+        )
+    return stages
