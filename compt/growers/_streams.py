@@ -1,6 +1,7 @@
 """Map a residual stream to a wider one, exactly wherever norms only read it.
 
-Shapes: S units of the smaller stream, T of the larger, k whole copies, r = T - k S pads.
+Shapes: S units of the smaller stream, T of the larger, of which k S are whole copies
+and r = T - k S are pads.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from compt.interfaces import Architecture, ParamAxes
 class StreamMap:
     """Make a stream of T units from one of S, as k scaled copies and r = T - k S pads.
 
-    ``x_large = scale * [x, ..., x, pads @ x]``. Under LayerNorm each pad is the mean of x, under
-    RMSNorm 0, so that normalised pads are 0. ``scale = sqrt(T / (k S))`` keeps the variance (mean
-    square), so the norm's epsilon means the same and no constant of the model changes.
+    ``x_large = scale * [x, ..., x, pads @ x]``. Under LayerNorm each pad is the mean of
+    x, under RMSNorm 0, so that normalised pads are 0. ``scale = sqrt(T / (k S))`` keeps
+    the variance (mean square), so the norm's epsilon means the same and no constant of
+    the model changes.
     """
 
     copies: int
@@ -29,7 +31,7 @@ class StreamMap:
     pads: Tensor
     """[r, S]"""
     pad_gains: Tensor
-    """[r], the gains that recover the mean in a stream which the only norm of this one writes."""
+    """[r], which a norm that writes another stream from this one has at the pads."""
 
     def write(self, value: Tensor, dim: int) -> Tensor:
         """Grow a tensor along an axis through which it writes the stream.
@@ -45,10 +47,10 @@ class StreamMap:
     ) -> Tensor:
         """Grow a tensor along an axis through which it reads the stream, after a norm.
 
-        [.., S, ..] -> [.., T, ..] along ``dim``. The copies of a column sum to the column, and
-        differ by noise of ``noise`` times their rms, without which they would stay equal for ever.
-        The columns that read pads read zeros, so they are free: they take those of ``fill``,
-        [.., T, ..].
+        [.., S, ..] -> [.., T, ..] along ``dim``. The copies of a column sum to the
+        column, and differ by noise of ``noise`` times their rms, without which they
+        would stay equal for ever. The columns that read pads read zeros, so they are
+        free: they take those of ``fill``, [.., T, ..].
         """
         value, fill = value.movedim(dim, 0), fill.movedim(dim, 0)
         share = value / self.copies
@@ -61,11 +63,14 @@ class StreamMap:
         return torch.cat([shares.flatten(0, 1), fill[self.copies * len(value) :]]).movedim(0, dim)
 
     def repeat(self, value: Tensor, pads: Tensor) -> Tensor:
-        """Return [S, ..] once for each copy and then the pads [r, ..], unscaled: [T, ..]."""
+        """Return a value once for each copy, and then the pads.
+
+        [S, ..], [r, ..] -> [T, ..]; nothing is scaled.
+        """
         return torch.cat([*[value] * self.copies, pads])
 
     def spread_over_pads(self, value: Tensor) -> Tensor:
-        """Return a value [1, ..] once for each pad: [r, ..]."""
+        """Return a value once for each pad, [1, ..] -> [r, ..]."""
         return value.expand(len(self.pads), *value.shape[1:])
 
 
@@ -95,8 +100,8 @@ def stream_map(
 def through_scale(stream: StreamMap, scale: Tensor) -> StreamMap:
     """Return the map of a parameter that writes a stream through a factor [S].
 
-    The factor of a pad is the mean size of all, so before it a pad holds the mean of what the
-    stream has after it, divided by that size.
+    The factor of a pad is the mean size of all, so before it a pad holds the mean of
+    what the stream has after it, divided by that size.
     """
     size = scale.abs().mean()
     return replace(stream, pads=stream.pads * scale / size if size else stream.pads)
@@ -113,10 +118,11 @@ def _mean_carrying_pads(pads_rS: Tensor, gain_S: Tensor) -> tuple[Tensor, Tensor
     """Return pads and their gains for a stream that is read by a norm which writes another.
 
     After the norm, pads must hold nearly the mean of its output. That mean is
-    u / sigma + mean(bias) with u = mean(gain * (y - mean(y))), linear in y. A pad holding
-    mean(y) + a u, with gain 1 / a, carries it through. With coefficients a that sum to zero the
-    norm's mean is untouched, and its variance is off only by u^2, which is small where gains are
-    alike. One pad alone cannot have a sum of zero: its coefficient is 1.
+    ``u / sigma + mean(bias)`` with ``u = mean(gain * (y - mean(y)))``, linear in y. A
+    pad holding ``mean(y) + a u``, with gain 1 / a, carries it through. With coefficients
+    a that sum to zero the norm's mean is untouched, and its variance is off only by
+    u^2, which is small where gains are alike. One pad alone cannot have a sum of zero:
+    its coefficient is 1.
     """
     num_pads, small = pads_rS.shape
     signs_r = torch.ones(num_pads, dtype=torch.float64)

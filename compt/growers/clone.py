@@ -1,5 +1,6 @@
-"""Growth by tiling: every unit, head and channel is copied, and its readers share its weight
-out.
+"""Grow by tiling, so that every unit is copied and its readers share its weight out.
+
+Shapes: S units of a smaller axis, T of the larger. Unit t of T copies unit t mod S.
 """
 
 from __future__ import annotations
@@ -20,25 +21,26 @@ from compt.interfaces import Architecture
 
 
 class Clone(AxisGrower):
-    """Tile the width: unit t of the larger model is a copy of unit t mod S of the smaller.
+    """Tile every width, so that the larger model's units are copies of the smaller one's.
 
-    What writes a unit is copied; what reads it divides its weight over the copies, unevenly, so
-    that they learn different things: noise of the readers that sums to zero over the copies of a
-    unit keeps the function and breaks the symmetry. Feature widths that leave the model are tiled
-    and divided by the square root of the copies, which keeps lengths and dot products. New blocks
-    are copies of their predecessor, or ones that write nothing yet.
+    What writes a unit is copied; what reads it divides its weight over the copies,
+    unevenly, so that they learn different things: noise of the readers that sums to
+    zero over the copies of a unit keeps the function and breaks the symmetry. Feature
+    widths that leave the model are tiled and divided by the square root of the copies,
+    which keeps lengths and dot products. New blocks are copies of their predecessor, or
+    ones that write nothing yet.
 
-    Exact at whole multiples of every width; elsewhere units have unequal numbers of copies, which
-    norms see: ``Growth.function_preserving`` says so.
+    Exact at whole multiples of every width; elsewhere units have unequal numbers of
+    copies, which norms see: ``Growth.function_preserving`` says so.
 
-    Source: HyperCloning, arXiv 2409.12903 (tiling, antisymmetric noise). Differs: any number of
-    copies, and noise by default.
+    Source: HyperCloning, arXiv 2409.12903 (tiling, antisymmetric noise). Differs: any
+    number of copies, and noise by default.
 
     Args:
-        noise: of the split between copies, in units of the split weights' rms; 0 leaves copies
-            equal for ever.
-        blocks: 'zero' for new blocks that write nothing yet, 'copy' for plain copies, which do not
-            keep the function.
+        noise: of the split between copies, in units of the split weights' rms; 0 leaves
+            copies equal for ever.
+        blocks: 'zero' for new blocks that write nothing yet, 'copy' for plain copies,
+            which do not keep the function.
     """
 
     function_preserving = True
@@ -47,28 +49,35 @@ class Clone(AxisGrower):
         if noise < 0:
             raise ConfigError(f"noise={noise} is negative.", where="grower clone")
         if not noise:
-            text = "clone with noise=0 makes copies that stay equal for ever: the new width is wasted. Try noise=1.0."
-            warnings.warn(text, UserWarning, stacklevel=2)
+            warnings.warn(
+                "clone with noise=0 makes copies that stay equal for ever: the new width is "
+                "wasted. Try noise=1.0.",
+                UserWarning,
+                stacklevel=2,
+            )
         self.noise, self.depth = noise, Stack(order="interleave", blocks=blocks)
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Tile along every axis that grows; along those it reads, share the weight out."""
+        """Tile along every axis that grows, and share the weight out along those it reads."""
+        # A norm whose one reader is tied to a table: the reader is copied as the table
+        # is, so the norm divides what each copy of a unit gives it.
+        divided_axis = pair.param.norm_axis if reads_for_table(pair.param, pair.target) else None
         value = source
         for dim, (axis, direction) in enumerate(pair.param.directions):
             small, large = pair.source.size(axis), pair.target.size(axis)
             if small == large:
                 continue
-            index = torch.arange(large) % small
-            copies = torch.bincount(index, minlength=small).double()
-            value = value.index_select(dim, index)
+            unit_T = torch.arange(large) % small
+            copies_S = torch.bincount(unit_T, minlength=small).double()
+            value = value.index_select(dim, unit_T)
             if pair.target.roles.get(axis) == "output":
                 value = value / sqrt(large / small)
             elif direction == "reads":
-                value = self._shared_out(
-                    value.movedim(dim, 0), index, copies, pair.generator
-                ).movedim(0, dim)
-            elif reads_for_table(pair.param, pair.target) and axis == pair.param.norm_axis:
-                value = (value.movedim(dim, 0) / _column(copies[index], value.ndim)).movedim(0, dim)
+                rows = self._shared_out(value.movedim(dim, 0), unit_T, copies_S, pair.generator)
+                value = rows.movedim(0, dim)
+            elif axis == divided_axis:
+                rows = value.movedim(dim, 0) / _column(copies_S[unit_T], value.ndim)
+                value = rows.movedim(0, dim)
         return value
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
@@ -76,45 +85,49 @@ class Clone(AxisGrower):
         return self.depth.init_new_block(value, target, pair)
 
     def without_noise(self) -> Clone:
-        """The same tiling, with weights shared out evenly."""
-        even = copy(self)
+        """Return the same tiling with weights shared out evenly."""
+        even = copy(self)  # the constructor would warn of copies that stay equal
         even.noise = 0.0
         return even
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
-        """Name every width that is no whole multiple, ties without a norm to help, and plain copies
-        of blocks.
-        """
-        found = {
-            f"'{axis}' grows from {source.sizes[axis]} to {size}: tiling is exact at whole multiples only": None
+        """Name widths that are no whole multiples, ties that no norm helps, and copied blocks."""
+        reasons = [
+            f"'{axis}' grows from {source.sizes[axis]} to {size}: tiling is exact at whole "
+            "multiples only"
             for axis, size in target.sizes.items()
             if size % source.sizes.get(axis, size)
-        }
+        ]
         for param in target.params.values():
             if param.tied_to:
-                found |= dict.fromkeys(tie_reasons(param, source, target))
-        return [*found, *self.depth.why_not_preserving(source, target)]
+                reasons += tie_reasons(param, source, target)
+        return [*dict.fromkeys(reasons), *self.depth.why_not_preserving(source, target)]
 
     def _shared_out(
-        self, value: Tensor, index: Tensor, copies: Tensor, generator: torch.Generator
+        self, rows: Tensor, unit_T: Tensor, copies_S: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Divide rows [T, ...] over the copies of their unit, and add noise that sums to zero over
-        them.
+        """Divide rows over the copies of their unit, with noise that sums to 0 over them.
+
+        Args:
+            rows: [T, ...], those of one unit equal.
+            unit_T: the unit, 0 to S - 1, that each row is a copy of.
+            copies_S: how many copies each unit has.
+            generator: of the noise.
         """
-        share = value / _column(copies[index], value.ndim)
+        shares = rows / _column(copies_S[unit_T], rows.ndim)
         if not self.noise:
-            return share
-        draw = torch.randn(share.shape, generator=generator, dtype=share.dtype)
-        total = torch.zeros(len(copies), *share.shape[1:], dtype=share.dtype).index_add_(
-            0, index, draw
-        )
-        draw -= (total / _column(copies, share.ndim))[index]
-        several = copies[index].clamp_min(2)  # of one alone the noise is 0
-        return share + draw * self.noise * share.square().mean().sqrt() / _column(
-            (1 - 1 / several).sqrt(), share.ndim
-        )
+            return shares
+        draw = torch.randn(shares.shape, generator=generator, dtype=shares.dtype)
+        sums = torch.zeros(len(copies_S), *shares.shape[1:], dtype=shares.dtype)
+        sums.index_add_(0, unit_T, draw)
+        draw -= (sums / _column(copies_S, shares.ndim))[unit_T]
+        # Less its mean over n copies, a draw has the variance 1 - 1 / n. A single copy
+        # has no noise left, and must not be divided by 0.
+        num_copies = copies_S[unit_T].clamp_min(2)
+        deviation = _column((1 - 1 / num_copies).sqrt(), shares.ndim)
+        return shares + draw * self.noise * shares.square().mean().sqrt() / deviation
 
 
 def _column(values: Tensor, ndim: int) -> Tensor:
-    """[T] -> [T, 1, ...] with ``ndim`` dimensions."""
+    """Reshape [T] to [T, 1, ...] with ``ndim`` dimensions."""
     return values.view(-1, *[1] * (ndim - 1))

@@ -1,4 +1,4 @@
-"""Growth by two operators: one for the width, another for the depth."""
+"""Grow by two operators, one for the width and another for the depth."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class Compose(AxisGrower):
 
     Args:
         width: name or config of the grower whose ``expand`` is used.
-        depth: name or config of the grower that picks the source's blocks and says what new ones
-            are.
+        depth: name or config of the grower that picks the source's blocks and says what
+            new ones are.
     """
 
     def __init__(self, *, width: str | Mapping[str, Any], depth: str | Mapping[str, Any]) -> None:
         self.width, self.depth = _axis_grower("width", width), _axis_grower("depth", depth)
-        self.function_preserving = self.width.function_preserving and self.depth.function_preserving  # type: ignore[misc]
+        aims_at_it = self.width.function_preserving and self.depth.function_preserving
+        self.function_preserving = aims_at_it  # type: ignore[misc]
 
     def check(self, source: Architecture, target: Architecture) -> None:
         """Raise GrowthError where either grower cannot do its part."""
@@ -35,7 +36,7 @@ class Compose(AxisGrower):
         self.depth.check_depth(source, target)
 
     def check_depth(self, source: Architecture, target: Architecture) -> None:
-        """As the grower of the depth."""
+        """Raise GrowthError where the grower of the depth cannot fill the target's."""
         self.depth.check_depth(source, target)
 
     def prepare(
@@ -44,42 +45,51 @@ class Compose(AxisGrower):
         archs: Mapping[str, Architecture],
         generator: torch.Generator,
     ) -> Any:
-        """As the grower of the width."""
+        """Make what the grower of the width shares between parameters."""
         return self.width.prepare(source, archs, generator)
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """As the grower of the width."""
+        """Return the value that the grower of the width makes."""
         return self.width.expand(source, target, pair)
 
     def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
-        """As the grower of the depth."""
+        """Return the source block that the grower of the depth chooses."""
         return self.depth.source_block_index(block, source_depth, target_depth)
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """As the grower of the depth."""
+        """Finish a value in a new block as the grower of the depth does."""
         return self.depth.init_new_block(value, target, pair)
 
     def without_noise(self) -> Compose:
-        """As the grower of the width."""
+        """Return this grower with nothing random in what the grower of the width inherits."""
         even = copy(self)
         even.width = self.width.without_noise()
         return even
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
-        """Those of the width at equal depth, and those of the depth at equal width."""
-        wide, deep = replace(source, depths=target.depths), replace(source, sizes=target.sizes)
-        found = [] if source.sizes == target.sizes else self.width.why_not_preserving(wide, target)
-        return found + (
-            [] if source.depths == target.depths else self.depth.why_not_preserving(deep, target)
-        )
+        """List the reasons of either grower, each asked about its own direction alone."""
+        reasons: list[str] = []
+        if source.sizes != target.sizes:
+            as_deep = replace(source, depths=target.depths)
+            reasons += self.width.why_not_preserving(as_deep, target)
+        if source.depths != target.depths:
+            as_wide = replace(source, sizes=target.sizes)
+            reasons += self.depth.why_not_preserving(as_wide, target)
+        return reasons
 
 
 def _axis_grower(key: str, config: str | Mapping[str, Any]) -> AxisGrower:
+    """Build the grower of one direction.
+
+    Raises:
+        ConfigError: it does not grow tensor by tensor.
+    """
     grower = build_grower(config)
     if not isinstance(grower, AxisGrower):
         raise ConfigError(
             f"{key}={config!r} grows whole models, not tensor by tensor.",
             where="grower compose",
-            do="Use one that derives from compt.AxisGrower, such as 'clone', 'lossless', 'leading_block' or 'stack'.",
+            do="Use one that derives from compt.AxisGrower, such as 'clone', 'lossless', "
+            "'leading_block' or 'stack'.",
         )
     return grower

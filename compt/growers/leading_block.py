@@ -1,4 +1,4 @@
-"""The paper's operator: the small tensor fills the leading block of the large one."""
+"""Grow by the paper's operator, which puts the small tensor into the large one's corner."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from torch import Tensor
 
 from compt.errors import ConfigError
 from compt.growth.operators import AxisGrower, ParamPair
+from compt.interfaces import Architecture, ParamAxes
 
 
 class LeadingBlock(AxisGrower):
-    """Put each source tensor into the leading corner of the target's, and repeat each block in
-    place.
+    """Put each source tensor into the leading corner of the target's, and repeat each block.
 
-    Width: the rest of the target keeps its random initialisation. Depth: source block l fills the
-    target blocks i with floor(i L_s / L_t) = l; at twice the depth these are 2l and 2l + 1.
-    Source: Chain-of-Models Pre-Training, arXiv 2604.12391, inverse weight initialisation.
+    Width: the rest of the target keeps its random initialisation. Depth: source block l
+    fills the target blocks i with floor(i L_s / L_t) = l; at twice the depth these are
+    2l and 2l + 1.
+    Source: Chain-of-Models Pre-Training, arXiv 2604.12391, inverse weight
+    initialisation.
 
     Args:
-        fused: what a fused tensor's corner is. 'split' gives q, k and v (any folded axes) a corner
-            each; 'whole' copies the folded tensor as one, as the authors' reference code does: the
-            new q then holds the old q and part of the old k.
+        fused: what a fused tensor's corner is. 'split' gives q, k and v (any folded
+            axes) a corner each; 'whole' copies the folded tensor as one, as the
+            authors' reference code does: the new q then holds the old q and part of the
+            old k.
     """
 
     def __init__(self, *, fused: Literal["split", "whole"] = "split") -> None:
@@ -39,10 +42,12 @@ class LeadingBlock(AxisGrower):
         if self.fused == "split":
             target[pair.corner] = source
             return target
-        small, large = (
-            [prod(map(arch.size, g)) for g in pair.param.groups]
-            for arch in (pair.source, pair.target)
-        )
-        folded = target.reshape(large)
-        folded[tuple(slice(0, n) for n in small)] = source.reshape(small)
+        small = _folded_shape(pair.param, pair.source)
+        folded = target.reshape(_folded_shape(pair.param, pair.target))
+        folded[tuple(slice(0, length) for length in small)] = source.reshape(small)
         return folded.reshape(target.shape)
+
+
+def _folded_shape(param: ParamAxes, arch: Architecture) -> list[int]:
+    """Return the shape that a parameter has in memory, one dimension a group of axes."""
+    return [prod(arch.size(axis) for axis in group) for group in param.groups]

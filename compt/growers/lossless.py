@@ -1,7 +1,7 @@
 """Grow a model so that it computes the same function.
 
-At any width and depth wherever norms only read the residual stream. Shapes: S units of a smaller
-axis, T of the larger.
+It does so at any width and depth wherever norms only read the residual stream. Shapes:
+S units of a smaller axis, T of the larger.
 """
 
 from __future__ import annotations
@@ -26,28 +26,32 @@ Maps = dict[str, StreamMap | Tensor]
 class Lossless(AxisGrower):
     """Grow width and depth so that the larger model computes the same function.
 
-    Residual streams become scaled copies plus pads (:class:`~compt.growers._streams.StreamMap`);
-    their readers split each column over the copies, unevenly, so that copies learn different
-    things. New hidden units and heads start as the target's own initialisation with zero weight on
-    what they write. New blocks are copies of their predecessor that write nothing yet. Feature
-    widths that leave the model grow by a random isometry, which keeps lengths and dot products. A
-    head tied to an embedding grows as the embedding does; the norm that the layout names as all it
-    reads makes up for the copies.
+    Residual streams become scaled copies plus pads
+    (:class:`~compt.growers._streams.StreamMap`); their readers split each column over
+    the copies, unevenly, so that copies learn different things. New hidden units and
+    heads start as the target's own initialisation with zero weight on what they write.
+    New blocks are copies of their predecessor that write nothing yet. Feature widths
+    that leave the model grow by a random isometry, which keeps lengths and dot
+    products. A head tied to an embedding grows as the embedding does; the norm that the
+    layout names as all it reads makes up for the copies.
 
-    Exact at any width where norms only read a stream. A norm that writes one (open_clip's
-    ``ln_pre``) cannot give its pads the mean of its own output: exact at whole multiples, otherwise
-    close, and ``Growth.function_preserving`` says so.
+    Exact at any width where norms only read a stream. A norm that writes one
+    (open_clip's ``ln_pre``) cannot give its pads the mean of its own output: exact at
+    whole multiples, otherwise close, and ``Growth.function_preserving`` says so.
 
-    Source: LEMON, arXiv 2310.07999 (copies, mean pads, uneven split); HyperCloning, arXiv
-    2409.12903 (noise).
-    Differs: the stream is rescaled instead of the epsilon, so exports need no changed constant.
+    Source: LEMON, arXiv 2310.07999 (copies, mean pads, uneven split); HyperCloning,
+    arXiv 2409.12903 (noise).
+    Differs: the stream is rescaled instead of the epsilon, so exports need no changed
+    constant.
 
     Args:
-        noise: of the split between copies, in units of their rms; 0 leaves copies equal for ever.
-        fill: what is free to choose: rows of new units and heads, and columns that read pads.
-            'init' takes the target's own initialisation, 'copy' tiles the source's.
-        blocks: what new blocks are, apart from what they write, which is 0: 'copy' of their
-            predecessor, or 'fresh'.
+        noise: of the split between copies, in units of their rms; 0 leaves copies equal
+            for ever.
+        fill: what is free to choose: rows of new units and heads, and columns that read
+            pads. 'init' takes the target's own initialisation, 'copy' tiles the
+            source's.
+        blocks: what new blocks are, apart from what they write, which is 0: 'copy' of
+            their predecessor, or 'fresh'.
     """
 
     function_preserving = True
@@ -77,8 +81,8 @@ class Lossless(AxisGrower):
     ) -> Maps:
         """Make one map per axis, and one for each parameter that writes through a layer scale.
 
-        Those of streams are StreamMaps, those of outputs isometries [T, S]; a parameter's own is
-        listed under its name.
+        Those of streams are StreamMaps, those of outputs isometries [T, S]; a
+        parameter's own is listed under its name.
         """
         small, large = archs["source"], archs["target"]
         maps: Maps = {}
@@ -140,8 +144,8 @@ class Lossless(AxisGrower):
                 value = torch.tensordot(axis_map, value.movedim(dim, 0), dims=1).movedim(0, dim)
             elif direction == "reads":
                 hidden_reads.append((dim, value.shape[dim]))
-        # What reads new hidden units is 0, and their own rows are not: with both at 0 neither would
-        # ever get a gradient.
+        # What reads new hidden units is 0, and their own rows are not: with both at 0
+        # neither would ever get a gradient.
         for dim, length in hidden_reads:
             target.narrow(dim, length, target.shape[dim] - length).zero_()
         target[_corner(value)] = value
@@ -214,24 +218,26 @@ def _grow_norm(source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
 
 
 def _grow_reading_norm(source: Tensor, read: StreamMap, pair: ParamPair) -> Tensor:
-    """Grow gain or bias of a norm that only reads its stream, such that it gives 0 at the pads."""
-    # A reader that is tied to a table has scaled copies of its columns, not shares of them. The
-    # norm then gives it less by as much.
+    """Grow gain or bias of a norm that only reads its stream."""
+    # A reader that is tied to a table has scaled copies of its columns, not shares of
+    # them. The norm then gives it less by as much.
     tied = reads_for_table(pair.param, pair.target)
     share = 1 / (read.copies * read.scale) if tied else 1.0
     # Not 0 where several tokens are normalised at once.
     dim = pair.param.axes.index(pair.param.norm_axis)
     value = source.movedim(dim, 0) * share
     if pair.param.kind.endswith("bias"):
+        # Normalised pads are 0, and have to stay so: new columns read them.
         pads = torch.zeros(len(read.pads), *value.shape[1:], dtype=source.dtype)
         return read.repeat(value, pads).movedim(0, dim)
     offset = _gain_offset(pair.param)
-    # The variance is the source's and the copies are larger by the scale: so they leave the norm,
-    # and the gain takes that back.
+    # The variance is the source's and the copies are larger by the scale: so they leave
+    # the norm, and the gain takes that back.
     gain = (value + offset * share) / read.scale
     pads = read.spread_over_pads(gain.mean(0, keepdim=True))
     if gain.ndim > 1:
-        pads = 0 * pads  # tokens differ in their means, so their pads are not 0
+        # Each token's pads hold its own mean, which a norm over several does not make 0.
+        pads = 0 * pads
     return read.repeat(gain, pads).movedim(0, dim) - offset
 
 

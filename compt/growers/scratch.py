@@ -1,15 +1,15 @@
-"""No growth: the larger model starts from its own random initialisation."""
+"""Do without growth and start the larger model from its own random initialisation."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from compt.interfaces import Architecture, Grower, Growth, Objective
+from compt.interfaces import Architecture, Grower, Growth, Objective, Status
 
 
 class Scratch(Grower):
-    """Leave the target as its constructor initialised it; any two architectures will do."""
+    """Leave the target as its constructor initialised it, whatever the source is."""
 
     def check(self, source: Architecture, target: Architecture) -> None:
         """Accept every pair."""
@@ -25,10 +25,12 @@ class Scratch(Grower):
         objective: Objective | None = None,
     ) -> Growth:
         """Report every target tensor as initialised and every source tensor as dropped."""
+        statuses: dict[str, Status] = {
+            name: "shared" if param.tied_to else "initialised"
+            for name, param in target_arch.params.items()
+        }
         return Growth(
-            params={
-                n: "shared" if p.tied_to else "initialised" for n, p in target_arch.params.items()
-            },
+            params=statuses,
             dropped=tuple(source_arch.params),
             reason="nothing is inherited",
         )

@@ -1,4 +1,4 @@
-"""Growth in depth: the blocks of the smaller model, repeated in one of several orders."""
+"""Grow in depth by repeating the smaller model's blocks, in one of several orders."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ORDERS = ("stack", "interleave", "solar")
 class Stack(AxisGrower):
     """Fill a deeper model of the same width with the source's blocks.
 
-    Target block i of L_t takes source block: 'stack' i mod L_s; 'interleave' floor(i L_s / L_t);
-    'solar' the first half of the target from the source's beginning, the second half up to its end,
-    so that the middle is doubled.
-    Source: Gong et al., ICML 2019, and G_stack, arXiv 2405.15319 (stack); SOLAR, arXiv 2312.15166
-    (depth up-scaling); LLaMA Pro, arXiv 2401.02415 (zeroed copies).
+    Target block i of L_t takes source block: 'stack' i mod L_s; 'interleave' floor(i
+    L_s / L_t); 'solar' the first half of the target from the source's beginning, the
+    second half up to its end, so that the middle is doubled.
+    Source: Gong et al., ICML 2019, and G_stack, arXiv 2405.15319 (stack); SOLAR, arXiv
+    2312.15166 (depth up-scaling); LLaMA Pro, arXiv 2401.02415 (zeroed copies).
 
     Args:
         order: of the blocks.
-        blocks: 'copy' for plain copies; 'zero' for copies that write nothing yet, which keeps the
-            function.
+        blocks: 'copy' for plain copies; 'zero' for copies that write nothing yet, which
+            keeps the function.
     """
 
     function_preserving = True
@@ -48,16 +48,15 @@ class Stack(AxisGrower):
         self.order, self.blocks = order, blocks
 
     def check(self, source: Architecture, target: Architecture) -> None:
-        """Raise GrowthError where a width differs, depth shrinks, or the order cannot fill the
-        depth.
-        """
+        """Raise GrowthError where a width differs, or the order cannot fill the depth."""
         super().check(source, target)
         for axis, size in target.sizes.items():
             if size != source.sizes.get(axis, size):
                 raise GrowthError(
-                    f"The grower stack grows depth only, and the axis '{axis}' changes from {source.sizes[axis]} to "
-                    f"{size}.",
-                    do="Use grower=dict(type='compose', width=dict(type='clone'), depth=dict(type='stack')).",
+                    f"The grower stack grows depth only, and the axis '{axis}' changes from "
+                    f"{source.sizes[axis]} to {size}.",
+                    do="Use grower=dict(type='compose', width=dict(type='clone'), "
+                    "depth=dict(type='stack')).",
                 )
         self.check_depth(source, target)
 
@@ -66,31 +65,31 @@ class Stack(AxisGrower):
         for scope, depth in target.depths.items():
             if self.order == "solar" and depth > 2 * source.depths.get(scope, depth):
                 raise GrowthError(
-                    f"'{scope}' grows from {source.depths[scope]} to {depth} blocks, and 'solar' doubles at most.",
+                    f"'{scope}' grows from {source.depths[scope]} to {depth} blocks, and 'solar' "
+                    "doubles at most.",
                     do="Use order='stack' or 'interleave', or a member between.",
                 )
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Copy."""
+        """Return the source, which has the target's width."""
         return source
 
     def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
-        """The source block by the order."""
+        """Return the source block that fills a target block, by the order."""
         if self.order == "interleave":
             return super().source_block_index(block, source_depth, target_depth)
         if self.order == "stack":
             return block % source_depth
-        return block if block < (target_depth + 1) // 2 else source_depth - (target_depth - block)
+        in_first_half = block < (target_depth + 1) // 2
+        return block if in_first_half else source_depth - (target_depth - block)
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Let new blocks write nothing yet, or leave them copies."""
-        return (
-            torch.zeros_like(value)
-            if self.blocks == "zero" and writes_stream(pair.param, pair.target)
-            else value
-        )
+        if self.blocks == "zero" and writes_stream(pair.param, pair.target):
+            return torch.zeros_like(value)
+        return value
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
-        """Plain copies of blocks change the function."""
+        """Return that plain copies of blocks change the function, where there are any."""
         plain = self.blocks == "copy" and source.depths != target.depths
         return ["new blocks are plain copies of others"] if plain else []

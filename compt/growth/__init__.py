@@ -1,5 +1,5 @@
 """Describe models by named axes and grow one into another.
 
-May import: registry, interfaces and below. Growers build on it, and so does everything that plans
-or trains.
+May import: registry, interfaces and below. Growers build on it, and so does everything
+that plans or trains.
 """

@@ -53,7 +53,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        # Not module.train(): a frozen submodule may have been in eval mode, and stays so.
+        # Not module.train(): a frozen submodule may have been in eval mode, and stays.
         for submodule, mode in modes.items():
             submodule.training = mode
 
@@ -62,8 +62,8 @@ def describe(module: nn.Module) -> Architecture:
     """Describe a module, on any device, as named axes.
 
     Raises:
-        LayoutError: no layout is registered for the module's class or for one of its parts, or a
-            layout does not fit the tensors it describes.
+        LayoutError: no layout is registered for the module's class or for one of its
+            parts, or a layout does not fit the tensors it describes.
     """
     module = unwrap(module)
     description = _walk(module)
@@ -118,8 +118,9 @@ class _Description:
             axis: "+".join(f"{child}.{folded}" for folded in axis.split("+"))
             for axis in (*inner.sizes, *inner.multiples_only, *inner.roles)
         }
-        # Only axes of tensors have aliases. A size that no tensor has, as the feature width of a
-        # tower without a projection, would otherwise be taken for that of this module's own axis.
+        # Only axes of tensors have aliases. A size that no tensor has, as the feature
+        # width of a tower without a projection, would otherwise be taken for that of
+        # this module's own axis.
         names |= {axis: _rename(names[axis], aliases) for axis in inner.roles}
         self.params += [(_renamed(param, child, names), tensor) for param, tensor in inner.params]
         self.sizes |= {names[axis]: size for axis, size in inner.sizes.items()}
@@ -135,10 +136,11 @@ class _Description:
     def add_roles(self, layout: Layout) -> None:
         """Give a role to every axis that a tensor has.
 
-        The outer layout's word is the last, since it alone knows how its parts are joined.
+        The outer layout's word is the last: it alone knows how its parts are joined.
         """
         for param, _ in self.params:
-            # In the order of the axes, as growers draw random maps in the order of the roles.
+            # In the order of the axes, not of a set: growers draw random maps in the
+            # order of the roles, and the same seed must give the same bytes.
             norm_axes = (param.norm_axis,) if param.norm_axis else ()
             for axis in (*param.axes, *norm_axes):
                 if not axis.isdigit() and axis not in self.roles:
@@ -224,7 +226,7 @@ def _match(
         if match := regex.match(named.name):
             return _param_axes(module, named, match.groupdict(), template, pattern)
     if named.is_buffer and not named.in_state_dict:
-        # What the constructor computes and no checkpoint holds, such as rotary frequencies.
+        # The constructor computes it and no checkpoint holds it, as rotary frequencies.
         groups = fixed_groups(named.tensor)
         return ParamAxes(named.name, "constant", groups, (), (), named.name, buffer=True)
     raise LayoutError(
@@ -382,7 +384,8 @@ def _solve(params: Sequence[ParamTensor], layout_sizes: Mapping[str, int]) -> di
         for group, length in zip(param.groups, tensor.shape, strict=True)
     ]
     num_known = -1
-    while num_known != len(sizes):  # a size that one pass finds may be what an earlier one lacked
+    # In passes, as a dimension may lack a size that a later one gives.
+    while num_known != len(sizes):
         num_known = len(sizes)
         for dimension in dimensions:
             sizes |= dimension.solve(sizes)

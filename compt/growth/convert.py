@@ -35,28 +35,26 @@ def grow_checkpoint(
     """Grow the model in ``source`` to ``target`` and write it to ``out``, in the same format.
 
     Args:
-        source: a folder or file that a paradigm reads, or the folder of a finished stage.
-        target: JSON file of a model config, folder with one, or a model name the paradigm knows.
+        source: a folder or file that a paradigm reads, or the folder of a finished
+            stage.
+        target: JSON file of a model config, folder with one, or a model name the
+            paradigm knows.
         out: folder to write; must not exist or be empty.
         grower: registered name.
-        paradigm: registered name; by default the first installed one that recognises the source.
-        source_model: the model of the source, given like ``target``, where it holds weights alone.
+        paradigm: registered name; by default the first installed one that recognises
+            the source.
+        source_model: the model of the source, given like ``target``, where it holds
+            weights alone.
         seed: of fresh weights and of the grower.
 
     Returns:
-        The report of the growth, with the grower's short name and ``out``, as JSON types.
+        The report of the growth with the grower's short name and ``out``, as JSON types.
 
     Raises:
-        ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
+        ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is
+            not empty.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise WorkDirError(
-            "The output exists and is no empty folder.",
-            where=str(out),
-            do="Choose another with -o.",
-        )
-    if not source.exists():
-        raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
+    _check_paths(source, out)
     checkpoint = source / EXPORT if (source / MANIFEST).is_file() else source
     reader = _reader(checkpoint, paradigm)
     if source_model is None:
@@ -70,6 +68,18 @@ def grow_checkpoint(
     reader.export(large, out)
     share(out)
     return {"grower": short_name(grower), **report.to_dict(), "out": str(out)}
+
+
+def _check_paths(source: Path, out: Path) -> None:
+    """Raise ConfigError where there is nothing to read, or no empty folder to write to."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise WorkDirError(
+            "The output exists and is no empty folder.",
+            where=str(out),
+            do="Choose another with -o.",
+        )
+    if not source.exists():
+        raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
 
 
 @contextmanager
@@ -119,8 +129,8 @@ def _reader(path: Path, name: str | None) -> Paradigm:
 def _installed() -> Iterator[Paradigm]:
     """Yield every paradigm that can be built without arguments.
 
-    Those that cannot be loaded are passed over, as one that is broken must not stand in the way of
-    another that reads the file.
+    Those that cannot be loaded are passed over, as one that is broken must not stand in
+    the way of another that reads the file.
     """
     for name in PARADIGMS.names():
         try:

@@ -14,8 +14,8 @@ from compt.interfaces import Architecture, Member, Outputs, Paradigm
 def build_member(paradigm: Paradigm, member: Member, *, seed: int) -> nn.Module:
     """Build a member's model with fresh weights that depend on the seed alone.
 
-    Constructors draw from the global random state. It is forked, so that what was drawn before does
-    not matter here, and what is drawn here does not matter after.
+    Constructors draw from the global random state. It is forked, so that what was drawn
+    before does not matter here, and what is drawn here does not matter after.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -28,8 +28,8 @@ def architecture(paradigm: Paradigm, model: nn.Module, outputs: Outputs) -> Arch
     Args:
         paradigm: names the outputs, and those that transferers compare by default.
         model: on any device, meta included.
-        outputs: of the model on any batch, ``[batch, ..., width]``; scalars such as a logit scale
-            have no width and are left out.
+        outputs: of the model on any batch, ``[batch, ..., width]``; scalars such as a
+            logit scale have no width and are left out.
     """
     widths = {
         name: outputs[name].shape[-1] for name in sorted(paradigm.outputs) if outputs[name].ndim > 1

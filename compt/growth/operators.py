@@ -1,6 +1,7 @@
 """Grow models along named axes, one parameter after the other.
 
-:class:`AxisGrower` is the base that most growers share; the functions are for those that are not.
+:class:`AxisGrower` is the base that most growers share. The functions are also for
+those that grow whole models.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ ROTARY_HINT = ": grow the number of heads instead (rotary positions allow nothin
 class ParamPair:
     """One target parameter and the source parameter that it grows from.
 
-    ``repeat`` is True in a block whose source block has already filled an earlier block. ``maps``
-    is what the grower's ``prepare`` returned.
+    ``repeat`` is True in a block whose source block has already filled an earlier
+    block. ``maps`` is what the grower's ``prepare`` returned.
     """
 
     param: ParamAxes
@@ -55,7 +56,8 @@ class ParamPair:
 def source_block(block: int, source_depth: int, target_depth: int) -> int:
     """Return the source block that fills a target block when blocks are repeated in place.
 
-    floor(i L_s / L_t), which is onto for every L_s <= L_t; round() would run out of range.
+    It is floor(i L_s / L_t), onto for every L_s <= L_t. With round() the last blocks
+    would ask for one that the source does not have.
     """
     return block * source_depth // target_depth
 
@@ -94,7 +96,8 @@ def writes_stream(param: ParamAxes, arch: Architecture) -> bool:
 def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
     """Return whether a norm's one reader is tied to a table that writes the norm's stream.
 
-    Such a reader grows as the writer that it is tied to, so the norm has to make up for it.
+    Such a reader grows as the writer that it is tied to, and the norm has to make up
+    for that.
     """
     reader = arch.params.get(norm.read_by or "")
     owner = arch.params.get(reader.tied_to or "") if reader else None
@@ -117,8 +120,8 @@ def check_growable(source: Architecture, target: Architecture) -> None:
             continue
         match = matching(param, source, target)
         if param.tied_to:
-            # Its shape is its owner's, whose axes are checked; it may have no match, as where
-            # weights are tied in the target alone.
+            # Its shape is its owner's, whose axes are checked; it may have no match, as
+            # where weights are tied in the target alone.
             _check_tie(param, match, source, target)
         elif match is None:
             raise GrowthError(
@@ -174,8 +177,8 @@ class AxisGrower(Grower):
     """Grow every parameter on its own, from its named axes, and repeat blocks to add depth.
 
     Subclasses write :meth:`expand`, for the width. :meth:`source_block_index` and
-    :meth:`init_new_block` say what depth does; :meth:`prepare` and :meth:`why_not_preserving` are
-    there for those that need them.
+    :meth:`init_new_block` say what depth does; :meth:`prepare` and
+    :meth:`why_not_preserving` are there for those that need them.
     """
 
     renamed_methods = {
@@ -205,7 +208,8 @@ class AxisGrower(Grower):
         """Return the grown value of one parameter.
 
         Args:
-            source: the unfolded source, a float64 copy with one dimension per atomic axis.
+            source: the unfolded source, a float64 copy with one dimension per atomic
+                axis.
             target: likewise the freshly initialised target; the result has its shape.
             pair: axes and sizes of both, and what :meth:`prepare` returned.
         """
@@ -267,8 +271,8 @@ class AxisGrower(Grower):
         for name, param in target_arch.params.items():
             match = matching(param, source_arch, target_arch, self.source_block_index)
             if match is None or param.tied_to or param.kind == "constant":
-                # A further name of a tied tensor gets no value: its owner's is its own, and the
-                # source may use the two names otherwise.
+                # A further name of a tied tensor gets no value: its owner's is its own,
+                # and the source may use the two names otherwise.
                 statuses[name] = "shared" if param.tied_to else "initialised"
             else:
                 repeat = match.name in used
@@ -293,12 +297,13 @@ class AxisGrower(Grower):
     def _value(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Grow one tensor, [memory order] -> the target's shape, in float64.
 
-        Shares of copies then add up to what they were shared out of, in every number format; and
-        ``qkv`` is unfolded into q, k and v, which must not run into one another when they grow.
+        Shares of copies then add up to what they were shared out of, in every number
+        format; and ``qkv`` is unfolded into q, k and v, which must not run into one
+        another when they grow.
         """
         small = source.double().reshape(pair.source.shape(pair.source_param)).clone()
         fresh = target.double().reshape(pair.target.shape(pair.param)).clone()
-        # Growers may write into what they get, and init_new_block still needs the fresh target.
+        # A copy, as growers may write into it and init_new_block needs the fresh target.
         value = self.expand(small, fresh.clone(), pair)
         if pair.repeat:
             value = self.init_new_block(value, fresh, pair)

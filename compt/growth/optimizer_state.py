@@ -1,7 +1,7 @@
 """Tell what a grown member takes along beside its weights, entry by entry.
 
-:func:`new_entries` finds what holds nothing of the source, for a learning rate of its own;
-:func:`grow_state` grows the optimizer's memory of the source.
+:func:`new_entries` finds what holds nothing of the source, for a learning rate of its
+own; :func:`grow_state` grows the optimizer's memory of the source.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def new_entries(
 ) -> dict[str, Tensor]:
     """Find the entries of the target's parameters that hold nothing of the source once grown.
 
-    They are those that come out the same from a source with other values, whatever the grower does.
+    They are those that come out the same from a source with other values. No grower has
+    to say which they are.
 
     Args:
         source: the smaller model.
@@ -83,13 +84,13 @@ def grow_state(
 ) -> dict[str, Tensor]:
     """Grow an optimizer's state along with the weights.
 
-    A moment follows the gradient: what a unit's copies write adds up, so the gradients of what
-    writes them are shared out as the weights of what reads them are, and the other way round.
-    Second moments follow its square. Entries that no gradient of the source tells of get zeros;
-    parameters of new blocks have no entry, and start anew, since with the source's step count Adam
-    would not correct the bias of moments that begin at zero. Exact for tilings (:class:`clone` at
-    whole multiples, without noise); elsewhere up to a factor for each tensor, which leaves Adam's
-    steps alone.
+    A moment follows the gradient: what a unit's copies write adds up, so the gradients
+    of what writes them are shared out as the weights of what reads them are, and the
+    other way round. Second moments follow its square. Entries that no gradient of the
+    source tells of get zeros; parameters of new blocks have no entry, and start anew,
+    since with the source's step count Adam would not correct the bias of moments that
+    begin at zero. Exact for tilings (:class:`clone` at whole multiples, without noise);
+    elsewhere up to a factor for each tensor, which leaves Adam's steps alone.
 
     Args:
         source: the smaller model, trained.
@@ -122,8 +123,8 @@ def _gradient_pairs(
 ) -> Iterator[tuple[str, Tensor, ParamPair]]:
     """Yield every parameter that inherits a state, with axes as its gradient flows.
 
-    A tied tensor comes once, as an optimizer has it. A source block gives its state once: the
-    others that it fills start anew.
+    A tied tensor comes once, as an optimizer has it. A source block gives its state
+    once: the others that it fills start anew.
     """
     archs = {"source": describe(source), "target": describe(target)}
     generator = torch.Generator().manual_seed(seed)
@@ -143,8 +144,9 @@ def _gradient_pairs(
 def _grown_moment(value: Tensor, power: int, pair: ParamPair, grower: AxisGrower) -> Tensor:
     """Grow one moment, the mean of a gradient's power, unfolded and in float64.
 
-    Its root is what grows as the gradient does: the share of a square is no square of a share.
-    What the maps do not reach stays 0, not the target's weights.
+    Its root is what grows as the gradient does, since halves of a square are not the
+    square of halves. What the maps do not reach stays 0, where a weight has its fresh
+    value.
     """
     root = (value.double() ** (1 / power)).reshape(pair.source.shape(pair.source_param))
     zeros = torch.zeros(pair.target.shape(pair.param), dtype=torch.float64)
@@ -164,8 +166,8 @@ def _entries(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 def _backward(param: ParamAxes, arch: Architecture) -> ParamAxes:
     """Return a parameter's axes as its gradient flows, from what it writes to what it reads.
 
-    Gains and factors read as well, as what they pass on is shared out; but for a norm whose gain
-    makes up for a head that is tied to a table, and so is copied.
+    Gains and factors read as well, as what they pass on is shared out; but for a norm
+    whose gain makes up for a head that is tied to a table, and so is copied.
     """
     every, none = tuple(range(len(param.groups))), tuple[int, ...]()
     if reads_for_table(param, arch):

@@ -27,8 +27,9 @@ The notation of a pattern, one per parameter, in the tensor's own memory order::
     ""                            a single number
     "constant:"                   leave it as the target's constructor made it
 
-Parentheses fold several axes into one dimension, slowest first. ``{block}`` in a parameter's name
-counts the blocks of a stack; any other ``{name}`` in it can be used in axis names.
+Parentheses fold several axes into one dimension, slowest first. ``{block}`` in a
+parameter's name counts the blocks of a stack; any other ``{name}`` in it can be used in
+axis names.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def parse(
         where: the parameter's name, for errors.
 
     Raises:
-        LayoutError: an unknown kind, or another number of dimensions than the tensor has.
+        LayoutError: an unknown kind, or another number of dimensions than the tensor
+            has.
     """
     kind, axes = _split_kind(pattern.format(**indices) if "{" in pattern else pattern)
     if kind not in KINDS:
@@ -132,8 +134,8 @@ def relations(
 ) -> tuple[str, str | None, str | None]:
     """Split a pattern into its axes, the factor after ``*`` and the reader after ``@``.
 
-    Factor and reader are None where there is none. Several names may follow either sign, since
-    variants of a model differ: the first that the module has is meant.
+    Factor and reader are None where there is none. Several names may follow either
+    sign, since variants of a model differ: the first that the module has is meant.
     """
     pattern, _, readers = pattern.partition("@")
     pattern, _, factors = pattern.partition("*")
@@ -177,8 +179,8 @@ def _norm_axes(
 ) -> TensorAxes:
     """Read a norm's gain or bias, which has one dimension whatever the arrow says.
 
-    Left of an arrow stands the axis that is normalised over, right of it that of the result, where
-    this is a stream of its own. Both name the tensor's one dimension.
+    Left of an arrow stands the axis that is normalised over, right of it that of the
+    result, where this is a stream of its own. Both name the tensor's one dimension.
     """
     return TensorAxes(
         kind,

@@ -44,12 +44,13 @@ def grow(
 
     Args:
         source: the smaller, trained model; stays as it is.
-        target: the larger model, freshly initialised; what no source weight reaches keeps its
-            values.
+        target: the larger model, freshly initialised; what no source weight reaches
+            keeps its values.
         grower: registered name, config dict or instance.
-        seed: of the grower's own random numbers; the global random state is not touched.
-        objective: loss of the target with given parameters on the stage's next batch, for learned
-            growers.
+        seed: of the grower's own random numbers; the global random state is not
+            touched.
+        objective: loss of the target with given parameters on the stage's next batch,
+            for learned growers.
 
     Raises:
         GrowthError: the pair cannot be grown; the target is then unchanged.
@@ -60,8 +61,8 @@ def grow(
     operator = build_grower(grower)
     operator.check(source_arch, target_arch)
     generator = torch.Generator().manual_seed(seed)
-    # An objective runs the target where it is trained, and draws there, as for dropout: then CUDA's
-    # random states are forked too. Without one they are not read, as that would start CUDA.
+    # An objective runs the target where it is trained, and draws there, as dropout does:
+    # then CUDA's random states are forked too. Else they are not: that would start CUDA.
     draws_on_cuda = objective is not None and torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if draws_on_cuda else ()
     with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(objective is not None):
@@ -125,8 +126,8 @@ def _measured(growth: Growth, source: nn.Module, target: nn.Module) -> Growth:
 def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float | None:
     """Measure the largest difference of two modules' outputs on one random input.
 
-    It is relative to the largest entry of the source's output. None where the layouts cannot probe
-    the modules or no output has the same shape in both.
+    It is relative to the largest entry of the source's output. None where the layouts
+    cannot probe the modules or no output has the same shape in both.
     """
     source_outputs, target_outputs = _probe(source, seed), _probe(target, seed)
     if not source_outputs or not target_outputs:
@@ -142,7 +143,7 @@ def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float |
 @torch.no_grad()
 def _probe(module: nn.Module, seed: int) -> Outputs | None:
     """Return a module's outputs on random input that depends on the seed alone."""
-    # Forked, as a model may draw in its forward from the global state, whatever the probe does.
+    # Forked, as a model's forward may draw from the global state (masks do).
     with torch.random.fork_rng(devices=[]), evaluating(module):
         return find_layout(module).probe(module, torch.Generator().manual_seed(seed))
 

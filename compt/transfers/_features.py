@@ -1,4 +1,4 @@
-"""What transfers that compare features share: which ones, and projections where widths differ."""
+"""Choose the features that a transfer compares, and project them where widths differ."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from compt.interfaces import Architecture, Outputs, Schedule, Transferer
 
 
 class FeatureTransfer(Transferer):
-    """Compares features of student and teacher, one by one.
+    """Compares features of student and teacher, one pair after the other.
 
     Args:
         weight, until, schedule: as of :class:`~compt.interfaces.Transferer`.
-        features: outputs to compare, ``[batch, ..., width]`` each; the paradigm's own ``features``
-            by default.
-        limit: largest share of the task loss that the weighted loss may reach ("L_IFD < L_task");
-            None: no limit.
+        features: outputs to compare, ``[batch, ..., width]`` each; the paradigm's own
+            ``features`` by default.
+        limit: largest share of the task loss that the weighted loss may reach ("L_IFD <
+            L_task" in the paper); None: no limit.
     """
 
     projected = True
-    """Whether a linear projection takes the student's features to the teacher's width, where it
-    differs.
-    """
+    """Whether a linear projection takes the student's features to a teacher's other width."""
 
     def __init__(
         self,
@@ -42,7 +40,11 @@ class FeatureTransfer(Transferer):
         self.heads = nn.ModuleDict()
 
     def bind(self, teacher: Architecture, student: Architecture) -> None:
-        """Choose the features, and make a projection for every one whose width differs."""
+        """Choose the features, and make a projection for each whose width differs.
+
+        Raises:
+            ConfigError: neither the config nor the paradigm names features.
+        """
         self.features = self.features or tuple(student.features)
         if not self.features:
             raise ConfigError(
@@ -51,20 +53,20 @@ class FeatureTransfer(Transferer):
             )
         self.needs = frozenset(self.features)
         for name in self.features:
-            wide, narrow = ((arch.outputs or arch.features)[name] for arch in (student, teacher))
-            if self.projected and wide != narrow:
-                self.heads[name] = nn.Linear(wide, narrow, bias=False)
+            student_width, teacher_width = (
+                (arch.outputs or arch.features)[name] for arch in (student, teacher)
+            )
+            if self.projected and student_width != teacher_width:
+                self.heads[name] = nn.Linear(student_width, teacher_width, bias=False)
 
     def pairs(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each feature of the student, projected, with the teacher's."""
+        """Yield each feature of the student, projected, with the teacher's."""
         for name in self.features or ():
-            yield (
-                self.heads[name](student[name]) if name in self.heads else student[name],
-                teacher[name].detach(),
-            )
+            feature = student[name]
+            projected = self.heads[name](feature) if name in self.heads else feature
+            yield projected, teacher[name].detach()
 
 
-def mean(values: Iterator[Tensor] | Sequence[Tensor]) -> Tensor:
-    """The mean of some scalars."""
-    listed = list(values)
-    return sum(listed[1:], listed[0]) / len(listed)
+def mean(terms: Sequence[Tensor]) -> Tensor:
+    """Return the mean of some scalars."""
+    return sum(terms[1:], terms[0]) / len(terms)

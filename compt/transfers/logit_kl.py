@@ -1,4 +1,4 @@
-"""Knowledge distillation: the student's predictions match the smaller teacher's."""
+"""Distil knowledge by matching the student's predictions to the smaller teacher's."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from compt.interfaces import Architecture, Outputs, Schedule, Transferer
 
 
 class LogitKl(Transferer):
-    """KL divergence from the teacher's predicted distribution to the student's, averaged over all
-    predictions.
+    """KL divergence of the predicted distributions, averaged over all predictions.
 
-    Source: Hinton et al. 2015, arXiv 1503.02531: soft targets at a temperature T, times T squared,
-    so that the gradients keep their size. Differs: with ``top_k``, all other classes count as one
-    class, so that the loss stays a divergence of two distributions (of coarser ones: never larger
-    than the whole).
+    Each is KL(teacher || student).
+    Source: Hinton et al. 2015, arXiv 1503.02531: soft targets at a temperature T, times
+    T squared, so that the gradients keep their size. Differs: with ``top_k``, all other
+    classes count as one class, so that the loss stays a divergence of two distributions
+    (of coarser ones: never larger than the whole).
 
     Args:
         weight, until, schedule: as of :class:`~compt.interfaces.Transferer`.
         temperature: what the logits are divided by.
-        top_k: compare this many of the teacher's likeliest classes and the rest as one; None
-            compares all.
-        output: the logits to compare, ``[batch, ..., classes]``; the same classes in both models.
-        limit: largest share of the task loss that the weighted loss may reach; None: no limit.
+        top_k: compare this many of the teacher's likeliest classes and the rest as one;
+            None compares all.
+        output: the logits to compare, ``[batch, ..., classes]``; the same classes in
+            both models.
+        limit: largest share of the task loss that the weighted loss may reach; None: no
+            limit.
 
     Raises:
         ConfigError: a temperature that is not positive, or a ``top_k`` below 1.
@@ -57,45 +59,53 @@ class LogitKl(Transferer):
         self.needs = frozenset({output})
 
     def bind(self, teacher: Architecture, student: Architecture) -> None:
-        """Check that both models predict the same number of classes."""
+        """Raise ConfigError unless both models predict the same number of classes."""
         counts = [(arch.outputs or arch.features)[self.output] for arch in (teacher, student)]
         if counts[0] != counts[1]:
             raise ConfigError(
-                f"logit_kl compares '{self.output}' of {counts[0]} classes in the teacher with {counts[1]} in the "
-                "student.",
-                do="Give both members the same vocabulary; feature_mse compares features of different widths.",
+                f"logit_kl compares '{self.output}' of {counts[0]} classes in the teacher with "
+                f"{counts[1]} in the student.",
+                do="Give both members the same vocabulary; feature_mse compares features of "
+                "different widths.",
             )
 
     def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
-        """Return ``{'logit_kl': scalar}``, in nats times the squared temperature; 0 where
-        predictions are equal.
+        """Return ``{'logit_kl': scalar}``, 0 where predictions are equal.
+
+        It is in nats times the squared temperature.
         """
-        ours, theirs = student[self.output], teacher[self.output].detach()
-        return {
-            "logit_kl": divergence(ours, theirs, temperature=self.temperature, top_k=self.top_k)
-        }
+        term = divergence(
+            student[self.output],
+            teacher[self.output].detach(),
+            temperature=self.temperature,
+            top_k=self.top_k,
+        )
+        return {"logit_kl": term}
 
 
 def divergence(
     student: Tensor, teacher: Tensor, *, temperature: float = 1.0, top_k: int | None = None
 ) -> Tensor:
-    """T^2 KL(teacher || student) of logits at a temperature T: [B, ..., C], [B, ..., C] -> scalar,
-    at least float32.
+    """Return T^2 KL(teacher || student) of logits at a temperature T, in float32 at least.
+
+    [B, ..., C], [B, ..., C] -> scalar, summed over the C classes and averaged over all
+    else.
     """
-    wide = torch.promote_types(student.dtype, torch.float32)
-    ours, theirs = (logits.to(wide) / temperature for logits in (student, teacher))
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    ours, theirs = (logits.to(dtype) / temperature for logits in (student, teacher))
     if top_k is not None and top_k < theirs.shape[-1]:
-        kept = theirs.topk(top_k, dim=-1, sorted=False).indices
-        ours, theirs = _coarse(ours, kept), _coarse(theirs, kept)
+        likeliest = theirs.topk(top_k, dim=-1, sorted=False).indices
+        ours, theirs = _with_rest(ours, likeliest), _with_rest(theirs, likeliest)
     terms = F.kl_div(
         ours.log_softmax(-1), theirs.log_softmax(-1), reduction="none", log_target=True
     )
     return temperature**2 * terms.sum(-1).mean()
 
 
-def _coarse(logits: Tensor, kept: Tensor) -> Tensor:
-    """The logits of some classes and of all others as one: [..., C], indices [..., K] -> [..., K +
-    1].
+def _with_rest(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the logits of some classes, and of all others as one.
+
+    [..., C], indices [..., K] -> [..., K + 1].
     """
-    rest = logits.scatter(-1, kept, float("-inf")).logsumexp(-1, keepdim=True)
-    return torch.cat([logits.gather(-1, kept), rest], dim=-1)
+    rest = logits.scatter(-1, classes, float("-inf")).logsumexp(-1, keepdim=True)
+    return torch.cat([logits.gather(-1, classes), rest], dim=-1)

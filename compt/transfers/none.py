@@ -1,4 +1,4 @@
-"""No feature transfer: the stage trains on its task alone."""
+"""Do without feature transfer and train a stage on its task alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The samples of a batch are as alike to the student as they are to the teacher."""
+"""Make the samples of a batch as alike to the student as they are to the teacher."""
 
 from __future__ import annotations
 
@@ -14,41 +14,49 @@ from compt.transfers._features import FeatureTransfer, mean
 class Relation(FeatureTransfer):
     """Mean squared difference of the cosines of all pairs of samples, averaged over the features.
 
-    Compares [B, B] matrices, so that widths may differ without a projection to be learned. Features
-    with more dimensions are averaged over those between batch and width.
-    Source: Tung and Mori 2019, arXiv 1907.09682, and Park et al. 2019, arXiv 1904.05068. Differs:
-    cosines, and a mean over the pairs of different samples, so that a weight means the same for
-    every batch size.
+    Compares [B, B] matrices, so that widths may differ without a projection to be
+    learned. Features with more dimensions are averaged over those between batch and
+    width.
+    Source: Tung and Mori 2019, arXiv 1907.09682, and Park et al. 2019, arXiv
+    1904.05068. Differs: cosines, and a mean over the pairs of different samples, so
+    that a weight means the same for every batch size.
     """
 
     projected = False
 
     def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
-        """Return ``{'relation': scalar}``; 0 where all pairs are equally alike, at most 4.
+        """Return ``{'relation': scalar}``, 0 where all pairs are equally alike, at most 4.
 
         Raises:
             TrainingError: a batch of one sample has no pairs.
         """
-        return {
-            "relation": mean([relation_distance(*pair) for pair in self.pairs(student, teacher)])
-        }
+        distances = [relation_distance(*pair) for pair in self.pairs(student, teacher)]
+        return {"relation": mean(distances)}
 
 
 def relation_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the cosines of all pairs of samples: [B, ..., S], [B, ..., T] ->
-    scalar.
+    """Return the mean squared difference of the cosines of all pairs of samples.
+
+    [B, ..., S], [B, ..., T] -> scalar, for B samples and widths S and T.
+
+    Raises:
+        TrainingError: fewer than two samples.
     """
-    count = len(student)
-    if count < 2:
+    num_samples = len(student)
+    if num_samples < 2:
         raise TrainingError(
             "relation compares pairs of samples, and the batch has one.", do="Use batches of two."
         )
     gap = _similarities(student) - _similarities(teacher)
-    return gap.square().sum() / (count * (count - 1))  # the diagonal is 0
+    num_pairs = num_samples * (num_samples - 1)  # without the diagonal, which is 0
+    return gap.square().sum() / num_pairs
 
 
 def _similarities(features: Tensor) -> Tensor:
-    """Cosines of all pairs of samples: [B, ..., D] -> [B, B]."""
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    units = F.normalize(wide.flatten(1, -2).mean(1) if wide.ndim > 2 else wide, dim=-1)
+    """Return the cosines of all pairs of samples, [B, ..., D] -> [B, B]."""
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    if features.ndim > 2:
+        features = features.flatten(1, -2).mean(1)
+    units = F.normalize(features, dim=-1)
+    # Exactly 1, whatever rounding makes of it: a sample is no pair with itself.
     return (units @ units.T).fill_diagonal_(1.0)
