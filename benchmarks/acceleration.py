@@ -1,4 +1,4 @@
-"""Is a family as good when it is trained as a chain, and for what fraction of the compute?
+"""Measure whether a family is as good as a chain, and for what fraction of the compute.
 
 ``python benchmarks/acceleration.py causal_lm --family 3 --preset cpu --json lm.json`` trains, in
 this order:
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,29 +31,31 @@ from typing import Any
 from measuring.baseline import best, raise_first, sweep
 from measuring.budgets import Budgets, Search, rank
 from measuring.command import add_arguments, measured
-from measuring.family import SIZES
+from measuring.family import SIZES, Recipe
 from measuring.outcome import Choice, outcome
 from measuring.runs import Bench, digest
 from measuring.show import draw, table, write
 
+from compt.report.results import MemberResult
+
 
 def acceleration(bench: Bench, *, search: bool = False) -> dict[str, Any]:
-    """Measure one family, and return the result; ``search`` for a chain even where the preset has
-    one.
+    """Measure one family, and return the result.
+
+    Args:
+        bench: where to run.
+        search: look for a chain even where the preset has one.
     """
     plan = bench.plan
     bench.say(f"{plan.name}: learning rates of every member alone, {plan.iters} iterations")
     sweeps = sweep(bench, range(len(plan.members)))
-    rates = [best(found) for found in sweeps]
+    rates = [best(qualities) for qualities in sweeps]
     swept = {
         job.folder: job
-        for i, found in enumerate(sweeps)
-        for job in (bench.alone(i, rate, 0) for rate in found)
+        for i, qualities in enumerate(sweeps)
+        for job in (bench.alone(i, rate, 0) for rate in qualities)
     }
-    bench.say(f"every member alone, seeds {list(plan.judging)}")
-    jobs = [[bench.alone(i, rate, seed) for i, rate in enumerate(rates)] for seed in plan.judging]
-    raise_first(bench.run([job for run in reversed(list(zip(*jobs, strict=True))) for job in run]))
-    alone = [[job.members()[0] for job in run] for run in jobs]
+    alone = _train_alone(bench, rates)
     recipe = None if search else plan.recipe
     searches: list[Search] = []
     spent: dict[Path, float] = {}
@@ -61,28 +64,47 @@ def acceleration(bench: Bench, *, search: bool = False) -> dict[str, Any]:
         budgets = Budgets(bench, rates, alone)
         searches, spent = budgets.search(), budgets.spent
         recipe = min(searches, key=rank)
-    bench.say(f"the chain, seeds {list(plan.judging)}")
-    parts = list(zip(rates, recipe.fractions, recipe.lr_mults, strict=True))
-    stages = [
-        plan.member(i, rate * mult, plan.part(part)) for i, (rate, part, mult) in enumerate(parts)
-    ]
-    label = "-".join(
-        [digest([plan.ways, recipe.lr_mults]), *(f"{fraction:g}" for fraction in recipe.fractions)]
-    )
-    chains = [
-        bench.chain(Path("chain") / label / f"seed_{seed}", stages, seed) for seed in plan.judging
-    ]
-    raise_first(bench.run(chains))
+    chains = _train_chains(bench, rates, recipe)
     sign = bench.sign(alone[0][0])
     choice = Choice(
-        [{rate: sign * value for rate, value in one.items()} for one in sweeps],
-        rates,
-        recipe,
-        searches,
-        sum(job.members()[0].flops for job in swept.values() if job.done),
-        sum(flops for folder, flops in spent.items() if folder not in swept),
+        sweeps=[{rate: sign * value for rate, value in values.items()} for values in sweeps],
+        rates=rates,
+        recipe=recipe,
+        searches=searches,
+        swept=sum(job.members()[0].flops for job in swept.values() if job.done),
+        searched=sum(flops for folder, flops in spent.items() if folder not in swept),
     )
-    return outcome(bench, choice, [job.members() for job in chains], alone)
+    return outcome(bench, choice, chains, alone)
+
+
+def _train_alone(bench: Bench, rates: Sequence[float]) -> list[list[MemberResult]]:
+    """Return every member alone at its learning rate, by judging seed."""
+    seeds = bench.plan.judging
+    bench.say(f"every member alone, seeds {list(seeds)}")
+    jobs = [[bench.alone(i, rate, seed) for i, rate in enumerate(rates)] for seed in seeds]
+    by_member = list(zip(*jobs, strict=True))
+    largest_first = [job for runs in reversed(by_member) for job in runs]
+    raise_first(bench.run(largest_first))
+    return [[job.members()[0] for job in run] for run in jobs]
+
+
+def _train_chains(
+    bench: Bench, rates: Sequence[float], recipe: Recipe
+) -> list[tuple[MemberResult, ...]]:
+    """Return the members of the chain, by judging seed."""
+    plan = bench.plan
+    bench.say(f"the chain, seeds {list(plan.judging)}")
+    stages = [
+        plan.member(i, rate * mult, plan.iters_of(fraction))
+        for i, (rate, fraction, mult) in enumerate(
+            zip(rates, recipe.fractions, recipe.lr_mults, strict=True)
+        )
+    ]
+    names = [digest([plan.ways, recipe.lr_mults]), *(f"{share:g}" for share in recipe.fractions)]
+    folder = Path("chain") / "-".join(names)
+    chains = [bench.chain(folder / f"seed_{seed}", stages, seed) for seed in plan.judging]
+    raise_first(bench.run(chains))
+    return [job.members() for job in chains]
 
 
 def main() -> int:
@@ -98,12 +120,12 @@ def main() -> int:
     add_arguments(parser)
     arguments = parser.parse_args()
     measure = partial(acceleration, search=arguments.search)
-    code, found = measured(arguments, arguments.paradigm, arguments.family, measure)
-    if found is not None:
+    code, result = measured(arguments, arguments.paradigm, arguments.family, measure)
+    if result is not None:
         if arguments.json:
-            write(found, arguments.json)
-            draw(found, arguments.json.with_suffix(".svg"))
-        table(found)
+            write(result, arguments.json)
+            draw(result, arguments.json.with_suffix(".svg"))
+        table(result)
     return code
 
 

@@ -1,5 +1,4 @@
-"""What compt costs: one of its stages against a hand-written PyTorch loop, side by side in one
-process.
+"""Time a stage of compt against a hand-written PyTorch loop, side by side in one process.
 
 ``python benchmarks/framework_cost.py`` trains the first member of ``configs/clip_chain.py`` without
 a teacher, in turns of 30 iterations: compt, by hand, by hand, compt, compt, ... so that both get
@@ -9,7 +8,7 @@ compt's: 1 means the same speed, 0.95 that compt takes 5 % longer. About two min
 * compt is ``compt.training.runner.run_stage`` as the chain calls it: Runner, loop, default hooks,
   log file, TensorBoard, check of the loss. Evaluations and checkpoints are left out: the config
   says how many there are.
-* by hand is the loop below, written for speed: everything that does not change is made before the
+* by hand is ``measuring.by_hand``, written for speed: what does not change is made before the
   loop, the loss is read as often as compt logs it. Model, samples and their order, loader options,
   loss, optimizer (its implementation, too), parameter groups and schedule are the same.
 
@@ -22,7 +21,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import platform
 import shlex
@@ -30,125 +28,36 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import open_clip
 import torch
+from measuring.by_hand import DEVICE, SCHEDULE, Batch, ByHand
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, LOOPS
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader, DistributedSampler
 
 from compt.cli import find_config
-from compt.config.schema import DEFAULTS, ChainConfig, StageConfig, load_config
-from compt.growth.models import build_member
-from compt.paradigms.clip import Clip
-from compt.planning.planner import StagePlan, plan
-from compt.registry import PARADIGMS
+from compt.config import ChainConfig, StageConfig, load_config
+from compt.planning.planner import plan
+from compt.planning.plans import StagePlan
 from compt.report.record import environment
 from compt.training.loops import TrainLoop
-from compt.training.runner import run_stage, stage_config
+from compt.training.runner import run_stage
+from compt.training.stage_config import stage_config
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WARM_UP = 10
 NEEDED = 0.95
 SAME = 1e-3
 """Relative difference of the losses that rounding may make in the first iterations."""
 
-Batch = Mapping[str, torch.Tensor]
-
-
-class ByHand:
-    """The loop a user would write around open_clip for this one stage."""
-
-    def __init__(
-        self, config: ChainConfig, stage: StageConfig, seed: int, iters: int, batch: Batch | None
-    ) -> None:
-        paradigm: Clip = PARADIGMS.build(dict(config.paradigm))
-        self.model: Any = build_member(paradigm, stage.member, seed=seed).to(DEVICE).train()
-        self.batches = self._loaded(paradigm, stage, seed) if batch is None else _same(batch)
-        self.loss = open_clip.ClipLoss(cache_labels=True)
-        self.options = dict(stage.runner["optim_wrapper"]["optimizer"])
-        self.peak, self.iters, self.warm = self.options["lr"], iters, round(0.05 * iters)
-        self.optimizer = self.build_optimizer()
-        mean, std = (
-            torch.tensor(v, device=DEVICE).view(3, 1, 1) for v in (paradigm.mean, paradigm.std)
-        )
-        self.shift, self.scale = -mean / std, 1 / (255 * std)
-        self.iteration = 0
-        self.losses: list[float] = []
-
-    def build_optimizer(self, **implementation: Any) -> torch.optim.Optimizer:
-        """The config's optimizer, with compt's two groups of parameters."""
-        params = list(self.model.parameters())
-        groups = [
-            {"params": [p for p in params if p.ndim >= 2]},
-            {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        options = {**self.options, **implementation}
-        return getattr(torch.optim, options.pop("type"))(groups, **options)
-
-    def _loaded(self, paradigm: Clip, stage: StageConfig, seed: int) -> Iterator[Batch]:
-        dataset = paradigm.build_dataset("train")
-        sampler: DistributedSampler[Any] = DistributedSampler(
-            dataset, 1, 0, shuffle=True, seed=seed, drop_last=True
-        )
-        options = {
-            "num_workers": 0,
-            "pin_memory": DEVICE.type == "cuda",
-            **stage.runner["train_dataloader"],
-        }
-        options.setdefault("persistent_workers", options["num_workers"] > 0)
-        loader = DataLoader(dataset, sampler=sampler, drop_last=True, **options)
-        epoch = 0
-        while True:
-            sampler.set_epoch(epoch)
-            yield from loader
-            epoch += 1
-
-    def rate(self) -> float:
-        """Linear warm-up over the first 5 %, then a cosine to 0."""
-        if self.iteration < self.warm:
-            return self.peak * (1e-3 + (1 - 1e-3) * self.iteration / max(1, self.warm - 1))
-        return (
-            self.peak
-            * 0.5
-            * (1 + math.cos(math.pi * (self.iteration - self.warm) / (self.iters - self.warm)))
-        )
-
-    def run(self, iterations: int, log_interval: int) -> None:
-        """Train some more."""
-        model, optimizer = self.model, self.optimizer
-        for _ in range(iterations):
-            batch = next(self.batches)
-            image = batch["image"].to(DEVICE, non_blocking=True)
-            text = batch["text"].to(DEVICE, non_blocking=True)
-            rate = self.rate()
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            image = torch.addcmul(self.shift, image.float(), self.scale)
-            loss = self.loss(*model(image, text))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                model.logit_scale.clamp_(0, math.log(100))
-            self.iteration += 1
-            if self.iteration % log_interval == 0:
-                self.losses.append(loss.item())
-
-
-def _same(batch: Batch) -> Iterator[Batch]:
-    while True:
-        yield batch
-
 
 class OneBatch(list):
-    """As much of a DataLoader as mmengine looks at."""
+    """A list with as much of a DataLoader as mmengine looks at."""
 
     dataset = ()
 
@@ -176,18 +85,16 @@ class Turns(Hook):
     def prepare(cls, by_hand: ByHand, rounds: int, iters: int) -> None:
         """Say what the hook of the next stage does."""
         cls.by_hand, cls.iters = by_hand, iters
-        order = [
-            turn
-            for i in range(rounds)
-            for turn in (("compt", "by hand") if i % 2 == 0 else ("by hand", "compt"))
-        ]
-        cls.order = order
+        cls.order = []
+        for i in range(rounds):  # who is first changes: the machine may slow down with time
+            cls.order += ("compt", "by hand") if i % 2 == 0 else ("by hand", "compt")
         cls.clocks = {"compt": [], "by hand": []}
         cls.losses = []
 
     def before_train_epoch(self, runner: Any) -> None:
-        """Take over what compt chose: how often the loss is read, which implementation of the
-        optimizer runs.
+        """Take over what compt chose.
+
+        That is how often the loss is read, and which implementation of the optimizer runs.
         """
         self.log_interval = runner.cfg.log_processor["window_size"]
         chosen = runner.optim_wrapper.optimizer.defaults
@@ -233,7 +140,7 @@ class Turns(Hook):
 
 
 class Finished(Exception):
-    """All turns have been taken."""
+    """Ends the stage when all turns have been taken."""
 
 
 def _now() -> tuple[float, float]:
@@ -250,25 +157,11 @@ def measure(
     iters: int,
     batch: Batch | None,
 ) -> dict[str, Any]:
-    """Take all turns and return the milliseconds an iteration, by round."""
+    """Take all turns, and return the milliseconds an iteration, by round."""
     total = max(stage_plan.iters, WARM_UP + rounds * iters + 1)
     by_hand = ByHand(config, stage, config.seed + stage_plan.index, total, batch)
     Turns.prepare(by_hand, rounds, iters)
-    with tempfile.TemporaryDirectory() as folder:
-        run = stage_config(
-            config,
-            stage,
-            replace(stage_plan, iters=total),
-            Path(folder) / "stage",
-            init=None,
-            teacher=None,
-        )
-        run.custom_hooks = [{"type": "Turns"}]
-        if batch is not None:
-            OneBatchLoop.batch = batch
-            run.train_cfg["type"] = "OneBatchLoop"
-        with contextlib.suppress(Finished):
-            run_stage(run, lambda iteration, iters, loss: None)
+    _run_compt(config, stage, replace(stage_plan, iters=total), batch)
     if batch is not None:
         _compare(Turns.losses, by_hand.losses[:WARM_UP])
     hand, own = Turns.clocks["by hand"], Turns.clocks["compt"]
@@ -285,30 +178,46 @@ def measure(
     }
 
 
+def _run_compt(
+    config: ChainConfig, stage: StageConfig, stage_plan: StagePlan, batch: Batch | None
+) -> None:
+    """Run the stage as a chain does, until all turns have been taken."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = stage_config(
+            config, stage, stage_plan, Path(folder) / "stage", init=None, teacher=None
+        )
+        run.custom_hooks = [{"type": "Turns"}]
+        if batch is not None:
+            OneBatchLoop.batch = batch
+            run.train_cfg["type"] = "OneBatchLoop"
+        with contextlib.suppress(Finished):
+            run_stage(run, lambda iteration, iters, loss: None)
+
+
 def _compare(own: list[float], hand: list[float]) -> None:
     for i, (a, b) in enumerate(zip(own, hand, strict=True)):
         if abs(a - b) > SAME * abs(b):
             sys.exit(
-                f"The two do not train the same: loss {a} in compt, {b} by hand, at iteration {i + 1}."
+                f"The two do not train the same: loss {a} in compt, {b} by hand, "
+                f"at iteration {i + 1}."
             )
 
 
 def one_batch(config: ChainConfig, stage: StageConfig, seed: int) -> Batch:
-    """The first batch of the stage, made once."""
+    """Return the first batch of the stage, made once."""
     hand = ByHand(config, stage, seed, 1, None)
     return dict(next(hand.batches))
 
 
 def read(path: str, member: int) -> tuple[ChainConfig, StageConfig, StagePlan]:
-    """The config without evaluations and checkpoints on the way, its stage and the stage's plan."""
+    """Return the config, one of its stages, and the stage's plan.
+
+    There are no evaluations and checkpoints on the way.
+    """
     config = load_config(find_config(path), {"evaluations": 1, "checkpoint.interval": 10**9})
     stage = config.stages[member]
-    wrapper = stage.runner["optim_wrapper"]
-    if (
-        config.paradigm["type"] != "clip"
-        or set(wrapper) != {"optimizer"}
-        or stage.runner["param_scheduler"] != DEFAULTS["param_scheduler"]
-    ):
+    plain = set(stage.optim_wrapper) == {"optimizer"} and stage.param_scheduler == SCHEDULE
+    if config.paradigm["type"] != "clip" or not plain:
         sys.exit(
             "The hand-written loop knows CLIP with a plain optimizer and the default schedule only."
         )
@@ -316,7 +225,7 @@ def read(path: str, member: int) -> tuple[ChainConfig, StageConfig, StagePlan]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return what the times were measured on."""
     return {
         **environment(),
         "open_clip": open_clip.__version__,
@@ -337,23 +246,23 @@ def show(result: Mapping[str, Any], command: str) -> None:
         table.add_column(column, justify="left" if column == "data" else "right", no_wrap=True)
     for row in result["rows"]:
         middle = [f"{statistics.median(row[key]):.2f}" for key in ("by_hand_ms", "compt_ms")]
-        found = (
+        ratios = (
             row["median_ratio"],
             min(row["ratios"]),
             max(row["ratios"]),
             row["median_processor_ratio"],
         )
-        ratios = [f"{x:.3f}" for x in found]
-        table.add_row(row["data"], *middle, *ratios)
+        table.add_row(row["data"], *middle, *(f"{ratio:.3f}" for ratio in ratios))
     console.print(table)
     for row in result["rows"]:
         console.print(
             f"ratio by round, {row['data']}: " + " ".join(f"{x:.3f}" for x in row["ratios"])
         )
     console.print(
-        f"Times are medians of an iteration. Ratio: by hand / compt, median of {result['rounds']} rounds of "
-        f"{result['iters']} iterations each; at least {NEEDED} is wanted. Processor: the ratio of processor times, "
-        "which other jobs on the machine disturb less."
+        "Times are medians of an iteration. Ratio: by hand / compt, median of "
+        f"{result['rounds']} rounds of {result['iters']} iterations each; at least {NEEDED} is "
+        "wanted. Processor: the ratio of processor times, which other jobs on the machine disturb "
+        "less."
     )
     console.print(", ".join(f"{k} {v}" for k, v in result["machine"].items()))
     console.print(f"Repeat: {command}")
@@ -369,25 +278,24 @@ def main() -> None:
         "--config", default="configs/clip_chain.py", help="a CLIP chain, by path or name"
     )
     parser.add_argument("--member", type=int, default=0, help="which of its members, from 0")
-    parser.add_argument("--json", metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", metavar="FILE", help="write all times here")
     arguments = parser.parse_args()
-    given = (arguments.config, arguments.member)
-    config, stage, stage_plan = read(*given)
+    config, stage, stage_plan = read(arguments.config, arguments.member)
     batch = one_batch(config, stage, config.seed + stage_plan.index)
-    before = machine()
+    state = machine()  # before this raises its load
     rows = [
         measure(config, stage, stage_plan, arguments.rounds, arguments.iters, cached)
         for cached in (None, batch)
     ]
     command = shlex.join(["python", *sys.argv])
     result = {
-        "member": stage.member.name,
+        "member": stage.name,
         "batch_size": stage_plan.batch_size,
         "rounds": arguments.rounds,
         "iters": arguments.iters,
         "seed": config.seed,
         "rows": rows,
-        "machine": before,
+        "machine": state,
         "command": command,
     }
     show(result, command)

@@ -1,6 +1,6 @@
-"""Results of several families -> one table and one picture.
+"""Put the results of several families into one table and one plot.
 
-``python benchmarks/merge.py benchmarks/results/acceleration-*.json --picture docs/acceleration.svg
+``python benchmarks/merge.py benchmarks/results/acceleration-*.json --plot docs/acceleration.svg
 --write README.md`` draws the first result's quality against compute, and acceleration against the
 number of members for all; the table is printed, and put into documents between ``<!-- acceleration
 -->`` and ``<!-- end -->``.
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument(
         "results", nargs="+", type=Path, help="files of acceleration.py --json; the first is drawn"
     )
-    parser.add_argument("--picture", type=Path, help="SVG to draw")
+    parser.add_argument("--plot", "--picture", type=Path, help="SVG to draw")
     parser.add_argument(
         "--write",
         nargs="+",
@@ -36,15 +36,15 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        found = [json.loads(path.read_text()) for path in arguments.results]
-        if arguments.picture:
-            draw_together(found, arguments.picture)
+        results = [json.loads(path.read_text()) for path in arguments.results]
+        if arguments.plot:
+            draw_together(results, arguments.plot)
         for document in arguments.write:
-            put_between(document, "acceleration", family_table(found))
+            put_between(document, "acceleration", family_table(results))
     except (ComptError, OSError, ValueError, KeyError) as error:
         print(f"merge: {error}", file=sys.stderr)
         return 2
-    plain_console().print(family_table(found), highlight=False, soft_wrap=True)
+    plain_console().print(family_table(results), highlight=False, soft_wrap=True)
     return 0
 
 

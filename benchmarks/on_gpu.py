@@ -1,8 +1,8 @@
-"""All three paradigms on one GPU, in pieces of under 9 minutes: run it again until it says that all
-is there.
+"""Measure all three paradigms on one GPU, in pieces of under 9 minutes.
 
-``python benchmarks/on_gpu.py`` needs no arguments, installs and downloads nothing, and prints the
-table of what is finished last. Without a GPU it says so.
+Run it again until it says that all is there. ``python benchmarks/on_gpu.py`` needs no arguments,
+installs and downloads nothing, and prints the table of what is finished last. Without a GPU it says
+so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("This needs a GPU, and there is none: nothing was measured.")
         return 0
-    end, found, left = time.time() + 60 * MINUTES, [], list(FAMILIES)
+    end = time.time() + 60 * MINUTES
+    results, left = [], list(FAMILIES)
     try:
         for name in FAMILIES:
             plan = read_plan(name, MEMBERS, "gpu", {})
@@ -41,7 +42,7 @@ def main() -> int:
             path = WORK_DIR / f"acceleration-{plan.name}-{MEMBERS}.json"
             write(result, path)
             draw(result, path.with_suffix(".svg"))
-            found.append(result)
+            results.append(result)
             left.remove(name)
     except OutOfTime:
         pass
@@ -51,7 +52,7 @@ def main() -> int:
     print(
         f"not finished, run it again: {', '.join(left)}" if left else f"all is there, in {WORK_DIR}"
     )
-    plain_console().print(family_table(found), highlight=False, soft_wrap=True)
+    plain_console().print(family_table(results), highlight=False, soft_wrap=True)
     return 0
 
 

@@ -1,5 +1,4 @@
-"""What pays when a member is grown: growers, transfers and learning-rate rules at parts of the
-budget alone.
+"""Measure which growers, transfers and rules for learning rates pay when a member is grown.
 
 ``python benchmarks/study.py causal_lm --preset cpu --json study.json`` trains the two smallest
 members of the family of three alone, at their best learning rates, then the second grown from the
@@ -49,34 +48,54 @@ class Study:
     def run(self) -> dict[str, Any]:
         """Measure every way, and return the result."""
         bench, plan = self.bench, self.plan
-        sweeps = sweep(bench, (0, 1))
-        rates = [best(found) for found in sweeps]
+        rates = [best(qualities) for qualities in sweep(bench, (0, 1))]
         alone = [[bench.alone(i, rates[i], seed) for i in (0, 1)] for seed in plan.choosing]
         raise_first(bench.run([job for jobs in alone for job in jobs]))
         source, target = (
-            statistics.mean(bench.quality(j[i].members()[0]) for j in alone) for i in (0, 1)
+            statistics.mean(bench.quality(jobs[i].members()[0]) for jobs in alone) for i in (0, 1)
         )
         bench.say(f"source {source:+.4f}, target alone {target:+.4f} (rising is better)")
+        first = alone[0][1].members()[0]
+        return {
+            "name": plan.name,
+            "command": repeating(sys.argv),
+            "hop": [member["name"] for member in plan.members[:2]],
+            "iters": plan.iters,
+            "rates": rates,
+            "seeds": list(plan.choosing),
+            "metric": bench.metric(first),
+            "higher_is_better": bench.sign(first) > 0,
+            "source": [bench.value(jobs[0].members()[0]) for jobs in alone],
+            "target": [bench.value(jobs[1].members()[0]) for jobs in alone],
+            "cells": self._cells(rates, alone, target, first.flops),
+            "environment": environment(),
+        }
+
+    def _cells(
+        self, rates: Sequence[float], alone: Sequence[Sequence[Job]], target: float, cost: float
+    ) -> list[dict[str, Any]]:
+        """Grow the target in every way, and return what each came to.
+
+        ``target`` is its quality alone, and ``cost`` its FLOPs.
+        """
         default = {
-            "grower": plan.ways["grower"],
+            "grower": self.plan.ways["grower"],
             "transfer": NONE,
             "grown": {},
             "fractions": FRACTIONS,
         }
-        ways = [{**default, **way} for way in plan.study]
+        ways = [{**default, **way} for way in self.plan.study]
         jobs = {
             (i, fraction): [
                 self._job(way, rates, fraction, *pair)
-                for pair in zip(alone, plan.choosing, strict=True)
+                for pair in zip(alone, self.plan.choosing, strict=True)
             ]
             for fraction in sorted(FRACTIONS)
             for i, way in enumerate(ways)
             if fraction in way["fractions"]
         }
-        failed = bench.run([job for several in jobs.values() for job in several])
-        raise_first(failed)
-        cost = alone[0][1].members()[0].flops
-        cells = [
+        raise_first(self.bench.run([job for by_seed in jobs.values() for job in by_seed]))
+        return [
             {
                 **{key: way[key] for key in WAYS},
                 "points": [
@@ -87,21 +106,6 @@ class Study:
             }
             for i, way in enumerate(ways)
         ]
-        first = alone[0][1].members()[0]
-        return {
-            "name": plan.name,
-            "command": repeating(sys.argv),
-            "hop": [member["name"] for member in plan.members[:2]],
-            "iters": plan.iters,
-            "rates": rates,
-            "seeds": list(plan.choosing),
-            "metric": plan.metric or first.main_metric,
-            "higher_is_better": bench.sign(first) > 0,
-            "source": [bench.figure(jobs[0].members()[0]) for jobs in alone],
-            "target": [bench.figure(jobs[1].members()[0]) for jobs in alone],
-            "cells": cells,
-            "environment": environment(),
-        }
 
     def _job(
         self,
@@ -111,21 +115,21 @@ class Study:
         alone: Sequence[Job],
         seed: int,
     ) -> Job:
-        """The target grown one way, from the source trained already unless its optimizer's state is
-        taken over.
+        """Return the run of the target grown one way.
+
+        From the source that is trained already, unless its optimizer's state is taken over.
         """
         plan = self.plan
         carried = way["grown"].get("optimizer_state", False)
         first = plan.member(0, rates[0], plan.iters if carried else 0)
         if not carried:
             first["init"] = str(alone[0].stages[-1])
-        keys = {
-            key: way[key] for key in WAYS if way[key] is not None
-        }  # {} too: the family's own rule is one of several
+        # An empty one is passed on too: to have no rule is one of the ways, and the family's own
+        # would take its place.
+        keys = {key: way[key] for key in WAYS if way[key] is not None}
         folder = Path("study") / digest(keys) / f"{fraction:g}" / f"seed_{seed}"
-        return self.bench.chain(
-            folder, [first, plan.member(1, rates[1], plan.part(fraction))], seed, **keys
-        )
+        second = plan.member(1, rates[1], plan.iters_of(fraction))
+        return self.bench.chain(folder, [first, second], seed, **keys)
 
     def _point(
         self, jobs: Sequence[Job], fraction: float, target: float, cost: float
@@ -134,61 +138,73 @@ class Study:
         gains = [self.bench.quality(member) - target for member in members]
         return {
             "fraction": fraction,
-            "figures": [self.bench.figure(member) for member in members],
+            "figures": [self.bench.value(member) for member in members],
             "gain": statistics.mean(gains),
             "deviation": deviation(gains),
             "flops": statistics.mean(member.flops for member in members) / cost,
-            "seconds": statistics.mean(member.seconds for member in members),
+            "seconds": statistics.mean(member.record.seconds for member in members),
         }
 
 
 def text_of(config: Mapping[str, Any] | None) -> str:
-    """A config in one line: its type, then what differs from the defaults."""
+    """Write a config in one line, as its type and what differs from the defaults."""
     if not config:
         return "as alone"
-    given = ", ".join(
+    options = ", ".join(
         f"{key}={text_of(value) if isinstance(value, Mapping) else value}"
         for key, value in config.items()
         if key != "type"
     )
     name = str(config.get("type", ""))
-    return f"{name}({given})" if name and given else name or given
+    return f"{name}({options})" if name and options else name or options
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """The table of one study: gains over the target alone, and over the first way that has every
-    fraction.
+def markdown(result: Mapping[str, Any]) -> str:
+    """Return the table of one study.
+
+    It has gains over the target alone, and over the first way that has every fraction.
     """
-    reference = next(cell for cell in found["cells"] if len(cell["points"]) == len(FRACTIONS))
-    known = {point["fraction"]: point for point in reference["points"]}
-    pairs = [("source", found["source"]), ("target alone, full budget", found["target"])]
+    reference = next(cell for cell in result["cells"] if len(cell["points"]) == len(FRACTIONS))
+    header = " | ".join(f"{fraction:g}" for fraction in FRACTIONS)
+    lines = [
+        _caption(result, reference),
+        "",
+        f"| grower | transfer | learning rate | {header} | FLOPs |",
+        "|---|---|---|" + "---|" * (len(FRACTIONS) + 1),
+    ]
+    return "\n".join([*lines, *(_row(result, cell, reference) for cell in result["cells"])])
+
+
+def _caption(result: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    pairs = [("source", result["source"]), ("target alone, full budget", result["target"])]
     ends = "; ".join(
         f"{name} {' / '.join(f'{value:.4f}' for value in values)}" for name, values in pairs
     )
-    lines = [
-        f"`{' -> '.join(found['hop'])}`, {found['metric']}, seeds {' / '.join(map(str, found['seeds']))}: {ends}. "
-        f"In brackets: gain over {text_of(reference['grower'])} with transfer {text_of(reference['transfer'])}, by "
-        "seed, with its standard error.",
-        "",
-        "| grower | transfer | learning rate | "
-        + " | ".join(f"{fraction:g}" for fraction in FRACTIONS)
-        + " | FLOPs |",
-        "|---|---|---|" + "---|" * (len(FRACTIONS) + 1),
-    ]
-    for cell in found["cells"]:
-        points = {point["fraction"]: point for point in cell["points"]}
-        gains = [_gain_text(points.get(f), known[f], found["higher_is_better"]) for f in FRACTIONS]
-        extra = statistics.mean(point["flops"] / point["fraction"] for point in points.values())
-        names = [text_of(cell["grower"]), text_of(cell["transfer"]), text_of(cell["grown"])]
-        lines.append("| " + " | ".join([*names, *gains, f"{extra:.2f}x"]) + " |")
-    return "\n".join(lines)
+    hop, seeds = " -> ".join(result["hop"]), " / ".join(map(str, result["seeds"]))
+    return (
+        f"`{hop}`, {result['metric']}, seeds {seeds}: {ends}. "
+        f"In brackets: gain over {text_of(reference['grower'])} with transfer "
+        f"{text_of(reference['transfer'])}, by seed, with its standard error."
+    )
+
+
+def _row(result: Mapping[str, Any], cell: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    points, known = (
+        {point["fraction"]: point for point in way["points"]} for way in (cell, reference)
+    )
+    rising = result["higher_is_better"]
+    gains = [_gain_text(points.get(share), known[share], rising) for share in FRACTIONS]
+    extra = statistics.mean(point["flops"] / point["fraction"] for point in points.values())
+    names = [text_of(cell[key]) for key in ("grower", "transfer", "grown")]
+    return f"| {' | '.join([*names, *gains, f'{extra:.2f}x'])} |"
 
 
 def _gain_text(
     point: Mapping[str, Any] | None, reference: Mapping[str, Any], higher_is_better: bool
 ) -> str:
-    """A gain over alone, and over the reference with the standard error of the difference; '' where
-    not measured.
+    """Write a gain over alone, and over the reference, '' where it was not measured.
+
+    The latter has the standard error of the difference.
     """
     if point is None:
         return ""
@@ -203,8 +219,9 @@ def _gain_text(
 def rewrite(document: Path, results: Sequence[Path]) -> None:
     """Put the tables of results into a document."""
     for path in results:
-        found = json.loads(path.read_text())
-        put_between(document, found["name"], f"{markdown(found)}\n\nRepeat: `{found['command']}`")
+        result = json.loads(path.read_text())
+        text = f"{markdown(result)}\n\nRepeat: `{result['command']}`"
+        put_between(document, result["name"], text)
 
 
 def main() -> int:
@@ -225,11 +242,11 @@ def main() -> int:
             print(error, file=sys.stderr)
             return error.exit_code
         return 0
-    code, found = measured(arguments, arguments.names[0], 3, lambda bench: Study(bench).run())
-    if found is not None:
+    code, result = measured(arguments, arguments.names[0], 3, lambda bench: Study(bench).run())
+    if result is not None:
         if arguments.json:
-            write(found, arguments.json)
-        plain_console().print(markdown(found), highlight=False, soft_wrap=True)
+            write(result, arguments.json)
+        plain_console().print(markdown(result), highlight=False, soft_wrap=True)
     return code
 
 

@@ -1,5 +1,6 @@
-"""Llama-style language models on bytes: few passes over much text. See benchmarks/README.md for the
-keys.
+"""Llama-style language models on bytes, few passes over much text.
+
+See benchmarks/README.md for the keys.
 """
 
 _base_ = ["_base_/schedule.py"]

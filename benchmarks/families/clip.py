@@ -1,4 +1,7 @@
-"""CLIP on icons: many epochs over little data. See benchmarks/README.md for the keys."""
+"""CLIP on icons, many epochs over little data.
+
+See benchmarks/README.md for the keys.
+"""
 
 _base_ = ["_base_/schedule.py"]
 paradigm = dict(type="clip", data=dict(type="icons"))
@@ -24,7 +27,10 @@ family = [
     dict(name="clip-160x5", model=clip(160, 5, 3), lr=5e-4),
 ]
 metric = "concept/image_to_text_R@10"
-floor = "chance is 0.011; classifying the 94 head words by the nearest training icon on 16x16 pixels gives 69 %"
+floor = (
+    "chance is 0.011; classifying the 94 head words by the nearest training icon on "
+    "16x16 pixels gives 69 %"
+)
 grower = dict(type="lossless")
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
@@ -53,7 +59,9 @@ presets = dict(
         longest=4.0,
         lr_mults=(1.0, 0.5, 0.25, 0.125, 0.0625),
         rates=3,
-        chains=[  # of three: found by --search; the others carry it on; of seven clip-128x5 is missed by 0.0017
+        # Of three: found by --search; the others carry it on. Of seven, clip-128x5 is missed by
+        # 0.0017.
+        chains=[
             dict(fractions=(3.375, 0.0625, 0.0625), lr_mults=(1.0, 0.25, 0.125)),
             dict(fractions=(3.375, *[0.0625] * 3), lr_mults=(1.0, 0.25, 0.0625, 0.0625)),
             dict(

@@ -1,5 +1,6 @@
-"""Masked autoencoders on icons: many epochs over little data. See benchmarks/README.md for the
-keys.
+"""Masked autoencoders on icons, many epochs over little data.
+
+See benchmarks/README.md for the keys.
 """
 
 _base_ = ["_base_/schedule.py"]
@@ -92,7 +93,8 @@ presets = dict(
         longest=4.0,
         lr_mults=(1.0, 0.5, 0.25, 0.125, 0.0625),
         rates=3,
-        chains=[  # a quarter: with the 3/16 that --search finds, other seeds miss one of three by 0.002
+        # A quarter: with the 3/16 that --search finds, other seeds miss one of three by 0.002.
+        chains=[
             dict(fractions=(1.0, *[0.25] * (n - 1)), lr_mults=(1.0, *[0.25] * (n - 1)))
             for n in (3, 4, 7)
         ],

@@ -1,3 +1,1 @@
-"""What the benchmarks share: families of members, runs in work folders, results, tables and
-pictures.
-"""
+"""Measure families of members in runs of compt, and show the results as tables and plots."""

@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines share."""
+"""Share arguments and errors among the benchmarks' command lines."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def repeating(arguments: Sequence[str]) -> str:
-    """The command that measures the same anywhere: without where runs are kept, and how many at a
-    time.
+    """Return the command that measures the same anywhere.
+
+    It does not say where runs are kept, nor how many are made at a time.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--work-dir", "--workers", "--minutes"):
@@ -61,7 +62,10 @@ def measured(
     members: int,
     measure: Callable[[Bench], dict[str, Any]],
 ) -> tuple[int, dict[str, Any] | None]:
-    """Measure a family, and return the exit code and the result, None where there is none."""
+    """Measure a family, and return the exit code and the result.
+
+    The result is None where the time was over, or something went wrong, which is then printed.
+    """
     if arguments.preset == "gpu" and not torch.cuda.is_available():
         print("The preset gpu needs a GPU, and there is none: nothing was measured.")
         return 0, None

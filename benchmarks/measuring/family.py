@@ -1,4 +1,4 @@
-"""A family's file and a preset -> what is to be measured."""
+"""Read from a family's file and a preset what is to be measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZES = {3: (0, 3, 6), 4: (0, 2, 4, 6), 7: tuple(range(7))}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long, and how fast, every member of a chain is trained."""
+    """How long and how fast every member of a chain is trained."""
 
     fractions: tuple[float, ...]
     """Of its budget alone, for every member."""
@@ -33,7 +33,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured: members, their budget alone, and what may be chosen."""
+    """What is to be measured, with the members' budget alone and what may be chosen."""
 
     name: str
     members: tuple[Mapping[str, Any], ...]
@@ -46,16 +46,16 @@ class Plan:
     rates: int
     """Learning rates to begin a sweep with; 1 for no sweep."""
     longest: float
-    """How many times longer than it needs itself a member may train that another grows from; 1 for
-    no longer.
-    """
+    """How many times longer than it needs itself a member may train that another grows from.
+
+    1 for no longer."""
     metric: str | None
-    """The held-out figure to compare, 'split/name'; None for the paradigm's main one."""
+    """The held-out metric to compare, 'split/name'; None for the paradigm's main one."""
     floor: str
     lr_mults: tuple[float, ...]
-    """Learning rates to try for a grown member, relative to its own, 1 among them, from the
-    highest.
-    """
+    """Learning rates to try for a grown member, relative to its own.
+
+    1 is among them, and the highest is the first."""
     recipe: Recipe | None
     """The chain to train; None where it is to be searched for."""
     study: tuple[Mapping[str, Any], ...]
@@ -68,29 +68,28 @@ class Plan:
 
     @property
     def judging(self) -> tuple[int, ...]:
-        """Seeds on which nothing is chosen, which alone are reported; without a sweep there is
-        nothing to choose.
-        """
-        return tuple(range(1, self.seeds + 1)) if self.rates > 1 else tuple(range(self.seeds))
+        """Seeds on which nothing is chosen, which alone are reported."""
+        if self.rates == 1:  # without a sweep there is nothing to choose
+            return tuple(range(self.seeds))
+        return tuple(range(1, self.seeds + 1))
 
     @property
     def ways(self) -> dict[str, Any]:
-        """How members are grown."""
+        """How members are grown, the keys of ``WAYS``."""
         return {key: self.base.get(key) for key in WAYS}
 
     def member(self, index: int, rate: float, iters: int) -> dict[str, Any]:
-        """One stage of a config: a member with its learning rate and budget."""
-        given = self.members[index]
-        optimizer = {"optimizer": {"lr": rate}}
+        """Return one stage of a config, a member with its learning rate and budget."""
+        member = self.members[index]
         return {
-            "name": given["name"],
-            "model": given["model"],
+            "name": member["name"],
+            "model": member["model"],
             "iters": iters,
-            "optim_wrapper": optimizer,
+            "optim_wrapper": {"optimizer": {"lr": rate}},
         }
 
-    def part(self, fraction: float) -> int:
-        """Iterations of a fraction of the budget."""
+    def iters_of(self, fraction: float) -> int:
+        """Return the iterations of a fraction of the budget."""
         return max(1, round(fraction * self.iters))
 
 
@@ -106,12 +105,7 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
     Raises:
         ConfigError: the file cannot be read, or lacks members or the preset.
     """
-    path = Path(paradigm) if Path(paradigm).is_file() else FAMILIES / f"{paradigm}.py"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in FAMILIES.glob("*.py")))
-        raise ConfigError(
-            f"There is no family '{paradigm}'.", do=f"Name a file, or one of: {known}."
-        )
+    path = _family_file(paradigm)
     config = Config.fromfile(path)
     config.merge_from_dict(dict(options))
     content = config.to_dict()
@@ -122,27 +116,14 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
             where=str(path),
             do="See families/causal_lm.py.",
         )
-    if preset not in content["presets"]:
-        raise ConfigError(
-            f"'{path.name}' has no preset '{preset}'.", where=str(path), do="Add it to `presets`."
-        )
-    family = content["family"]
-    if len(family) == 7:
-        family = [family[i] for i in SIZES[members]]
-    elif len(family) != members:
-        raise ConfigError(
-            f"'{path.name}' has {len(family)} members.",
-            do=f"Use --family {len(family)}, or give 7.",
-        )
-    chosen = content["presets"][preset]
-    lacking = [key for key in PRESET if key not in chosen]
-    if lacking:
-        raise ConfigError(f"The preset '{preset}' lacks {', '.join(lacking)}.", where=str(path))
+    chosen = _preset(content, preset, path)
+    family = _family(content["family"], members, path)
     base = {key: value for key, value in content.items() if key not in OWN}
+    base |= {key: value for key, value in chosen.items() if key not in PRESET + OPTIONAL}
     return Plan(
         name=f"{content.get('name', path.stem)}-{preset}",
         members=tuple(family),
-        base=base | {key: value for key, value in chosen.items() if key not in PRESET + OPTIONAL},
+        base=base,
         iters=chosen["iters"],
         seeds=chosen["seeds"],
         fractions=tuple(sorted(chosen["fractions"])),
@@ -156,8 +137,43 @@ def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, An
     )
 
 
+def _family_file(name: str) -> Path:
+    """Return a family's file, given by its path or by its name in ``families``."""
+    path = Path(name) if Path(name).is_file() else FAMILIES / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in FAMILIES.glob("*.py")))
+        raise ConfigError(f"There is no family '{name}'.", do=f"Name a file, or one of: {known}.")
+    return path
+
+
+def _preset(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    if name not in content["presets"]:
+        raise ConfigError(
+            f"'{path.name}' has no preset '{name}'.", where=str(path), do="Add it to `presets`."
+        )
+    preset = content["presets"][name]
+    lacking = [key for key in PRESET if key not in preset]
+    if lacking:
+        raise ConfigError(f"The preset '{name}' lacks {', '.join(lacking)}.", where=str(path))
+    return preset
+
+
+def _family(
+    family: Sequence[Mapping[str, Any]], members: int, path: Path
+) -> Sequence[Mapping[str, Any]]:
+    """Return so many members of a family, which has seven or exactly as many."""
+    if len(family) == 7:
+        return [family[i] for i in SIZES[members]]
+    if len(family) != members:
+        raise ConfigError(
+            f"'{path.name}' has {len(family)} members.",
+            do=f"Use --family {len(family)}, or give 7.",
+        )
+    return family
+
+
 def _recipe(chains: Sequence[Mapping[str, Any]], members: int) -> Recipe | None:
-    """The one that is known for so many members."""
+    """Return the recipe that is known for so many members, None where there is none."""
     for chain in chains:
         recipe = Recipe(tuple(chain.get("fractions", ())), tuple(chain.get("lr_mults", ())))
         if not 0 < len(recipe.fractions) == len(recipe.lr_mults):

@@ -1,5 +1,6 @@
-"""Runs of compt in work folders, several at a time; what is there already is read, what was
-interrupted goes on.
+"""Run compt in work folders, several at a time.
+
+What is there already is read, what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -7,58 +8,51 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
-import signal
 import sys
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import compt
-from compt.errors import ComptError, DivergedError, WorkDirError
-from compt.files import atomic
+from compt.errors import DivergedError, WorkDirError
+from compt.files import STATE, atomic, stage_name
 from compt.report.build import report
 from compt.report.format import duration, plain_console
 from compt.report.results import MemberResult
 from compt.workdir import StageFolder, differences
 from measuring.family import WAYS, Plan
+from measuring.processes import prepare_worker, run_job, stopped_at
 
 MOST = 8
 """Most runs at a time, however many cores there are."""
 
 
-_LEFT = threading.Event()
-"""In a process of its own: the one that started it is gone."""
-
-
 class OutOfTime(Exception):
-    """The time given is over; what was trained is kept."""
+    """Raised when the time is over, with what was trained kept."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a config and where it is kept."""
+    """One run, as a config and where it is kept."""
 
     folder: Path
     config: Mapping[str, Any]
     alone: bool = False
 
     def run(self) -> str:
-        """Train, or what is left of it; '' when done, else how training diverged."""
+        """Train what is not done yet, and return how training diverged, '' where it did not."""
         if self.done:
             return ""
-        resume = (self.folder / "chain.json").is_file()
+        resume = (self.folder / STATE).is_file()
         try:
             compt.train(
                 deepcopy(dict(self.config)),
@@ -72,7 +66,7 @@ class Job:
         return ""
 
     def _tidy(self) -> None:
-        """Keep no more than others start from: the weights of what was trained."""
+        """Keep no more than others start from, which is the weights of what was trained."""
         for member, path in zip(self.config["chain"], self.stages, strict=True):
             stage = StageFolder(path)
             shutil.rmtree(stage.export, ignore_errors=True)
@@ -82,21 +76,18 @@ class Job:
 
     @property
     def stages(self) -> list[Path]:
-        """Their folders; another chain can start from one that is finished."""
-        return [
-            self.folder / f"{i:02d}_{member['name']}"
-            for i, member in enumerate(self.config["chain"], 1)
-        ]
+        """Their folders, from one of which another chain can start once it is finished."""
+        names = [member["name"] for member in self.config["chain"]]
+        return [self.folder / stage_name(i, name) for i, name in enumerate(names)]
 
     @property
     def done(self) -> bool:
         """Whether all members are there."""
-        return (self.folder / "chain.json").is_file() and not report([self.folder]).runs[
-            0
-        ].unfinished
+        begun = (self.folder / STATE).is_file()
+        return begun and not report([self.folder]).runs[0].unfinished
 
     def members(self) -> tuple[MemberResult, ...]:
-        """What every member cost and reached."""
+        """Return what every member cost and reached."""
         return report([self.folder]).runs[0].members
 
 
@@ -122,21 +113,23 @@ class Bench:
         sys.stdout.flush()
 
     def alone(self, index: int, rate: float, seed: int) -> Job:
-        """A member trained from scratch, in full."""
-        folder = (
-            self.root / "alone" / self.plan.members[index]["name"] / f"lr_{rate:g}" / f"seed_{seed}"
-        )
+        """Return the run of a member trained from scratch, in full."""
+        name = self.plan.members[index]["name"]
+        folder = self.root / "alone" / name / f"lr_{rate:g}" / f"seed_{seed}"
         config = self._config([self.plan.member(index, rate, self.plan.iters)], seed)
         return Job(folder, {k: v for k, v in config.items() if k not in WAYS}, alone=True)
 
     def chain(
         self, folder: Path, chain: Sequence[Mapping[str, Any]], seed: int, **keys: Any
     ) -> Job:
-        """A chain in a folder below the plan's; ``keys`` replace those that all runs share."""
+        """Return the run of a chain in a folder below the plan's.
+
+        ``keys`` replace those that all runs share.
+        """
         return Job(self.root / folder, {**self._config(chain, seed), **keys})
 
     def run(self, jobs: Sequence[Job]) -> list[str]:
-        """Run all that are not done yet, and return for each '' or what went wrong.
+        """Run all that are not done yet, and return for each what went wrong, '' if nothing did.
 
         Raises:
             OutOfTime: the time given is over.
@@ -145,31 +138,36 @@ class Bench:
         """
         self._claim()
         due = [job for job in jobs if not job.done]
-        failed: dict[Path, str] = {}
+        failures: dict[Path, str] = {}
         with self._executor() as run:
-            for job, why in run(due):
-                failed[job.folder] = why
-                text = why.partition("\n")[0] or self.describe(job.members()[-1])
+            for job, failure in run(due):
+                failures[job.folder] = failure
+                text = failure.partition("\n")[0] or self.describe(job.members()[-1])
                 self.say(f"  {job.folder.relative_to(self.root)}: {text}")
         if time.time() >= self.deadline:
             raise OutOfTime
-        return [failed.get(job.folder, "") for job in jobs]
+        return [failures.get(job.folder, "") for job in jobs]
 
     def _claim(self) -> None:
-        """Make the folder this plan's: runs that are there already are read, so they must be the
-        same.
+        """Make the folder this plan's.
+
+        Runs that are there already are read, so they must be the same; members that either has
+        alone do no harm.
+
+        Raises:
+            WorkDirError: the folder has runs of another plan.
         """
         path, plan = self.root / "plan.json", self.plan
         base = {key: value for key, value in plan.base.items() if key not in WAYS}
         members = {member["name"]: member["model"] for member in plan.members}
         ours = json.loads(json.dumps({**base, "iters": plan.iters, "members": members}))
         known = json.loads(path.read_text()) if path.is_file() else ours
-        both = {**known, "members": {**ours["members"], **known["members"]}}
+        known_with_ours = {**known, "members": {**ours["members"], **known["members"]}}
         ours["members"] = {**known["members"], **ours["members"]}
-        if changed := differences(both, ours):
+        if changes := differences(known_with_ours, ours):
+            lines = "\n".join(f"  {change}" for change in changes)
             raise WorkDirError(
-                "The folder has runs of another plan.\n"
-                + "\n".join(f"  {line}" for line in changed),
+                f"The folder has runs of another plan.\n{lines}",
                 where=str(self.root),
                 do="Choose another with --work-dir.",
             )
@@ -179,22 +177,22 @@ class Bench:
 
     @contextmanager
     def _executor(self) -> Iterator[Callable[[Sequence[Job]], Iterator[tuple[Job, str]]]]:
-        """What runs jobs, here or in other processes, and tells of each as it ends.
+        """Yield what runs jobs, here or in other processes, and tells of each as it ends.
 
         How many threads a run has does not depend on how many jobs are left: it would show in the
         last digits.
         """
         if self.workers <= 1:
-            with _until(self.deadline):
-                yield lambda jobs: ((job, _guarded(job, self.deadline)) for job in jobs)
+            with stopped_at(self.deadline):
+                yield lambda jobs: ((job, run_job(job, self.deadline)) for job in jobs)
             return
         threads = max(1, torch.get_num_threads() // self.workers)
         with ProcessPoolExecutor(
-            self.workers, get_context("spawn"), _prepare, (threads, self.deadline)
+            self.workers, get_context("spawn"), prepare_worker, (threads, self.deadline)
         ) as pool:
 
             def run(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
-                running = {pool.submit(_guarded, job, self.deadline): job for job in jobs}
+                running = {pool.submit(run_job, job, self.deadline): job for job in jobs}
                 return ((running[future], future.result()) for future in as_completed(running))
 
             yield run
@@ -207,117 +205,43 @@ class Bench:
             "individual": {"iters": self.plan.iters},
         }
 
-    def figure(self, member: MemberResult) -> float:
-        """The held-out figure that is compared."""
-        metric = member.metrics.get(self.plan.metric or member.main_metric or "")
+    def metric(self, member: MemberResult) -> str:
+        """Return the name of the held-out metric that is compared."""
+        return self.plan.metric or member.record.main_metric or ""
+
+    def value(self, member: MemberResult) -> float:
+        """Return the metric's value, NaN where it is not finite.
+
+        Raises:
+            ConfigError: the metric is not measured.
+        """
+        metrics = member.record.metrics
+        metric = metrics.get(self.metric(member))
         if metric is None:
-            known = ", ".join(member.metrics) or "none"
+            known = ", ".join(metrics) or "none"
             raise compt.ConfigError(
                 f"'{self.plan.metric}' is not measured.", where="metric", do=f"One of: {known}."
             )
-        return math.nan if metric["value"] is None else metric["value"]
+        return math.nan if metric.value is None else metric.value
 
     def sign(self, member: MemberResult) -> int:
-        """1 where higher figures are better, -1 where lower are."""
-        return (
-            1
-            if member.metrics[self.plan.metric or member.main_metric or ""]["higher_is_better"]
-            else -1
-        )
+        """Return 1 where higher values are better, -1 where lower are."""
+        return member.record.metrics[self.metric(member)].sign
 
     def quality(self, member: MemberResult) -> float:
-        """The figure as a number that is to rise."""
-        return self.sign(member) * self.figure(member)
+        """Return the metric as a number that is to rise."""
+        return self.sign(member) * self.value(member)
 
     def describe(self, member: MemberResult) -> str:
-        """The figure and the time it took."""
-        return f"{self.figure(member):.4f} ({duration(member.seconds)})"
+        """Return the metric and the time that the member took."""
+        return f"{self.value(member):.4f} ({duration(member.record.seconds)})"
 
 
 def digest(value: Any) -> str:
-    """A short name for a config, for folders."""
+    """Return a short name for a config, for folders."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def default_workers() -> int:
-    """One run a core; one in all where there is a GPU."""
+    """Return how many runs to make at a time, one a core, one in all where there is a GPU."""
     return 1 if torch.cuda.is_available() else min(MOST, torch.get_num_threads())
-
-
-def _prepare(threads: int, deadline: float) -> None:
-    torch.set_num_threads(threads)
-    warnings.filterwarnings(
-        "ignore", message="Multi-processing start method"
-    )  # mmengine sets it for its own workers
-    _arm(deadline)
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    """Stop this process once the one that started it is gone, or its runs would go on unseen."""
-    if (parent := parent_process()) is not None:
-        parent.join()
-        _LEFT.set()
-        os.kill(os.getpid(), signal.SIGTERM)  # a run that is under way saves
-
-
-def _guarded(job: Job, deadline: float) -> str:
-    """Run a job in whatever process, unless the time is over; a stage that is stopped by it ends
-    the job.
-    """
-    if time.time() >= deadline:
-        return "out of time"
-    try:
-        return job.run()
-    except ComptError:
-        if time.time() >= deadline:
-            return "out of time"
-        raise
-    finally:
-        if _LEFT.is_set():
-            os._exit(1)
-
-
-def _arm(deadline: float) -> Callable[[], None]:
-    """Ask this process to stop from the deadline on, as the system would; call what is returned to
-    end it.
-
-    Only a stage in training hears it, which saves and ends; so it is asked again and again. To
-    raise here instead would break into whatever runs, which may take it for a failure of its own.
-    """
-    if math.isinf(deadline):
-        return lambda: None
-    done = threading.Event()
-
-    def outside(number: int, _: Any) -> None:
-        if _LEFT.is_set() or time.time() < deadline:  # it was not us
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    def ask() -> None:
-        done.wait(max(0.0, deadline - time.time()))
-        while not done.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)
-            done.wait(0.2)
-
-    signal.signal(signal.SIGTERM, outside)
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-
-    def disarm() -> None:
-        done.set()
-        thread.join()
-
-    return disarm
-
-
-@contextmanager
-def _until(deadline: float) -> Iterator[None]:
-    """Stop what trains inside at the deadline."""
-    before = signal.getsignal(signal.SIGTERM)
-    disarm = _arm(deadline)
-    try:
-        yield
-    finally:
-        disarm()
-        signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""What all families share: a long warm-up, the full rate up to 60 %, then linearly to zero.
+"""What all families share, a long warm-up, the full rate up to 60 %, then linearly to zero.
 
 Part of the baseline's tuning (docs/study.md): with half the warm-up, or a cosine, language models
 alone end worse.
