@@ -25,7 +25,7 @@ def save_checkpoint(state: Mapping[str, Any], folder: Path, iteration: int, *, k
 
 
 def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """Load the newest checkpoint of a folder that can be read; None if there is none."""
+    """Load the newest checkpoint of a folder that can be read, None if there is none."""
     for path in _checkpoints(folder):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -35,7 +35,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]
 
 
 def last_saved_iteration(folder: Path) -> int | None:
-    """Return the iteration of the newest checkpoint of a folder; None if there is none."""
+    """Return the iteration of the newest checkpoint of a folder, None if there is none."""
     for path in _checkpoints(folder):
         return int(path.stem.removeprefix(PREFIX))
     return None

@@ -31,7 +31,7 @@ def stop() -> None:
 
 
 def wrapper() -> dict[str, Any]:
-    """Return the config of the model's wrapper; mmengine's default assumes a GPU."""
+    """Return the config of the model's wrapper, as mmengine's default assumes a GPU."""
     if torch.cuda.is_available():
         return {}
     config = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
@@ -39,7 +39,10 @@ def wrapper() -> dict[str, Any]:
 
 
 def largest_of_all(*values: int) -> list[int]:
-    """Return the largest of each value over all processes; every process has to call it."""
+    """Return the largest of each value over all processes.
+
+    Every process has to call it, or those that do wait for ever.
+    """
     tensor = torch.tensor(values)
     all_reduce(tensor, op="max")
     return tensor.tolist()

@@ -1,4 +1,4 @@
-"""mmengine hooks of a stage: logs that do not wait for the device, and progress."""
+"""Follow a stage with hooks of mmengine, without waiting for the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a stage starts from: nothing, a checkpoint, or weights grown from the member before."""
+"""Give a stage its first weights.
+
+They are fresh ones, a checkpoint's, or grown from the member before.
+"""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class TrainLoop(BaseLoop):
                 self.seconds += time.perf_counter() - start
                 self._after_step(signals)
             if not self._max_iters and self.runner.val_loop is not None:
-                self._evaluate()  # a member that is given, not trained, is measured all the same
+                self._evaluate()  # a member that is given is measured all the same
             self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model

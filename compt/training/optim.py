@@ -61,12 +61,14 @@ def _fused(config: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return what an optimizer remembers of a model's parameters, by 'key:parameter'.
+    """Return what an optimizer remembers of a model's parameters.
 
-    The optimizer may have other parameters too, as a transferer's. torch has the like in
-    :mod:`torch.distributed.checkpoint.state_dict`, but that takes a step with zero gradients
-    where there is no state yet: a member that is not trained would hand on one that counts a
-    step, and to load a state would run the optimizer and its hooks.
+    By 'key:parameter', as ``exp_avg:head.weight``. The optimizer may have other parameters
+    too, as a transferer's.
+
+    torch has the like in :mod:`torch.distributed.checkpoint.state_dict`, but that takes a
+    step with zero gradients where there is no state yet: a member that is not trained would
+    hand on a state that counts a step, and loading one would run the optimizer and its hooks.
     """
     return {
         f"{key}:{name}": value

@@ -1,4 +1,4 @@
-"""StageModel: all that mmengine trains in one stage, as one model."""
+"""All that mmengine trains in one stage, as one model."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ from compt.registry import PARADIGMS
 from compt.report.plan_table import plan_text
 from compt.testing.toy import Toy, ToyNet
 from compt.training.objective import StageObjective
-from compt.training.runner import stage_config
 from compt.training.stage import StageModel, build_member
+from compt.training.stage_config import stage_config
 from tests.conftest import TOY, config_file
 from tests.training.test_distributed import python, two_processes
 

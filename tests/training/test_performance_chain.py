@@ -61,7 +61,7 @@ def test_a_stages_options_take_the_place_of_the_chains(toy, tmp_path, runs):
         Config.fromfile(folder / name / "config.py").model.performance for name in ("01_a", "02_b")
     )
     assert chain_options == dict(precision="bf16", grad_checkpointing=True)
-    assert stage_options == dict(precision="fp32", grad_checkpointing=False, attention="math")
+    assert stage_options == dict(attention="math")
 
 
 def test_a_recomputed_and_compiled_chain_ends_with_the_same_weights(toy, tmp_path):
