@@ -26,9 +26,10 @@ from compt.errors import ConfigError, WorkDirError
 from compt.files import LOCK
 from compt.report.build import report
 from compt.report.prediction import RESTART
-from compt.report.results import MemberResult, Point
+from compt.report.results import MemberResult
 from tests.conftest import config_file
 from tests.environments import ROOT
+from tests.report.records import stage_record
 
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -207,12 +208,10 @@ def test_a_family_of_ones_own_by_config_alone(tmp_path: Path) -> None:
         and "the preset has the chain" in printed
     )
     assert given["spent_on_choosing"]["search"] == 0
-    document, picture = tmp_path / "x.md", tmp_path / "x.svg"
+    document, plot = tmp_path / "x.md", tmp_path / "x.svg"
     document.write_text("<!-- acceleration -->\n<!-- end -->\n")
-    merged = run(
-        "merge.py", tmp_path / "acceleration.json", "--picture", picture, "--write", document
-    )
-    assert "| toys, " in merged and merged.strip() in document.read_text() and picture.is_file()
+    merged = run("merge.py", tmp_path / "acceleration.json", "--plot", plot, "--write", document)
+    assert "| toys, " in merged and merged.strip() in document.read_text() and plot.is_file()
     assert (
         measured(tmp_path, "acceleration.py", "--search", presets=presets)[0]["searches"]
         == found["searches"]
@@ -427,16 +426,12 @@ def test_the_families_can_be_planned(paradigm: str, preset: str) -> None:
 
 def member(name: str, value: float, flops: float, before: float = 0.0) -> MemberResult:
     """A member that falls from 4 through 2 * value at half its budget to a loss."""
-    metrics = {"val/loss": {"value": value, "chance": None, "higher_is_better": False}}
-    curve = tuple(
-        Point(i, i, share * flops, share, {"val/loss": figure})
-        for i, share, figure in ((1, 0.25, 4.0), (2, 0.5, 2 * value), (4, 1.0, value))
-    )
-    none = {"grower": None, "exact": None, "transfer": None, "environment": {}}
-    return MemberResult(
-        name=name, params=int(flops), samples=4, flops=flops, ancestor_flops=before, cumulative_flops=before + flops,
-        seconds=flops, metrics=metrics, main_metric="val/loss", curve=curve, **none,
-    )  # fmt: skip
+    points = [
+        (i, share * flops, share, loss)
+        for i, share, loss in ((1, 0.25, 4.0), (2, 0.5, 2 * value), (4, 1.0, value))
+    ]
+    record = stage_record(name, points, flops=flops, params=int(flops), seconds=flops)
+    return MemberResult(record, before)
 
 
 def plan_of(*names: str, **changes: Any) -> Plan:
@@ -491,13 +486,13 @@ class Scripted(Budgets):
     def _first(self, longer: float, seed: int) -> Any:
         return ScriptedJob(longer, member("a", 1.0, longer))
 
-    def _grown(self, index: int, fraction: float, mult: float, before: Any) -> Any:
-        name, cost = "abc"[index], 4.0**index
+    def _grown(self, hop: Any, fraction: float, mult: float) -> Any:
+        name, cost = "abc"[hop.index], 4.0**hop.index
         return [
             ScriptedJob(
                 longer, member(name, 1 - (fraction - self.needs[name, longer]), fraction * cost)
             )
-            for longer in before
+            for longer in hop.folders
         ]
 
     def _trained(self, jobs: Any) -> list[MemberResult]:
