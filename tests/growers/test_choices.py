@@ -1,4 +1,4 @@
-"""What growers can be told: compose and its two growers, lossless and its fillings, bad choices."""
+"""Growers do as their options say, and refuse options that they do not know."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_compose_takes_width_from_one_and_depth_from_the_other():
         assert torch.equal(target.blocks[i].fc1.weight[:16, :8], source.blocks[i % 2].fc1.weight)
 
 
-def test_lossless_fills_as_told():
+def test_lossless_fills_as_its_options_say():
     def grown(**options):
         torch.manual_seed(3)
         target = ToyNet(5, 2).double()
@@ -48,7 +48,7 @@ def test_lossless_fills_as_told():
 
 
 @pytest.mark.parametrize(
-    ("config", "what"),
+    ("config", "message"),
     [
         (dict(type="clone", blocks="none"), "blocks='none' is not known"),
         (dict(type="clone", noise=-1), "noise=-1 is negative"),
@@ -63,6 +63,6 @@ def test_lossless_fills_as_told():
         (dict(type="compose", width="clone"), "needs the argument 'depth'"),
     ],
 )
-def test_bad_choices(config, what):
-    with pytest.raises(ConfigError, match=what):
+def test_bad_choices(config, message):
+    with pytest.raises(ConfigError, match=message):
         GROWERS.build(config)

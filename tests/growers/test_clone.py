@@ -1,4 +1,4 @@
-"""clone: the shipped contract, exactness on real models, and cases worked by hand."""
+"""Cloning keeps its contract, is exact on real models, and gives what is worked out by hand."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def test_clone_elsewhere_says_that_it_is_close():
 
 
 def test_clone_by_hand():
-    """Two units to four: writers tiled, readers halved; the noise of a unit's two copies sums to
-    0.
+    """Two units grow to four, with writers tiled and readers halved.
+
+    The noise of a unit's two copies sums to 0.
     """
     source, target = ToyNet(2, 1).double(), ToyNet(4, 1).double()
     with torch.no_grad():
@@ -68,7 +69,7 @@ def test_clone_by_hand():
 
 
 def test_clone_at_odd_sizes_shares_out_by_the_number_of_copies():
-    """Three units to five: the first two have two copies, the third one."""
+    """Three units grow to five, so that the first two have two copies and the third has one."""
     source, target = ToyNet(3, 1).double(), ToyNet(5, 1).double()
     with torch.no_grad():
         source.head.weight.fill_(6.0)

@@ -1,4 +1,4 @@
-"""Built-in growers: the shipped contract, and cases worked by hand."""
+"""Built-in growers keep the shipped contract, and give what is worked out by hand."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_depth_maps_are_onto_and_in_range(small):
 
 
 def test_copies_part_ways():
-    """Readers of duplicated units differ at once; without noise they would stay equal."""
+    """Readers of duplicated units differ at once, and without noise would stay equal."""
     source = randomised(ToyNet(16, 1))
     for noise, equal in ((1.0, False), (0.0, True)):
         target = ToyNet(32, 1)
@@ -78,8 +78,9 @@ def test_copies_part_ways():
 
 
 def test_lossless_by_hand():
-    """One unit x, widened from 2 to 3: one pad with the mean, scale sqrt(3 / 2), gains divided by
-    it.
+    """Width 2 grows to 3 by one pad with the mean.
+
+    The scale is sqrt(3 / 2), and the norm's gains are divided by it.
     """
     source, target = ToyNet(2, 1).double(), ToyNet(3, 1).double()
     with torch.no_grad():
@@ -129,8 +130,9 @@ def fused_layout():
     [("split", [1, None, 2, None, 3, None]), ("whole", [1, 2, 3, None, None, None])],
 )
 def test_leading_block_of_a_fused_tensor_by_hand(fused_layout, fused, rows):
-    """q, k, v = 1, 2, 3 with one head, grown to two heads: each to its own corner, or all to the
-    first rows.
+    """q, k, v = 1, 2, 3 of one head grow to two heads.
+
+    Each goes to its own corner, or all to the first rows.
     """
     source, target = _Fused(1), _Fused(2)
     with torch.no_grad():

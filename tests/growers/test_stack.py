@@ -1,4 +1,4 @@
-"""stack: the shipped contract, its orders of blocks, and what it refuses."""
+"""Stacking keeps its contract, follows its orders of blocks, and refuses what it cannot do."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def test_the_orders_of_blocks_at_twice_the_depth(order, expected):
 
 
 def test_solar_doubles_the_middle():
-    """32 blocks to 48, as SOLAR: the first 24 and the last 24."""
-    picked = [Stack(order="solar").source_block_index(i, 32, 48) for i in range(48)]
-    assert picked == [*range(24), *range(8, 32)]
+    """32 blocks grow to 48 as SOLAR's did, by the first 24 and the last 24."""
+    indices = [Stack(order="solar").source_block_index(i, 32, 48) for i in range(48)]
+    assert indices == [*range(24), *range(8, 32)]
 
 
 @pytest.mark.parametrize("order", ["stack", "interleave", "solar"])
 def test_every_order_is_onto_and_in_range(order):
     for small in range(1, 13):
         for large in range(small, (2 * small if order == "solar" else 48) + 1):
-            picked = [Stack(order=order).source_block_index(i, small, large) for i in range(large)]
-            assert sorted(set(picked)) == list(range(small))
+            indices = [Stack(order=order).source_block_index(i, small, large) for i in range(large)]
+            assert sorted(set(indices)) == list(range(small))
 
 
 @pytest.mark.parametrize("blocks", ["copy", "zero"])

@@ -68,11 +68,11 @@ def llama_loss(model):
 def gradients(model, loss):
     model.zero_grad()
     loss(model).backward()
-    found = {name: p.grad.clone() for name, p in model.named_parameters()}
-    assert sum(gradient.norm() > 1e-9 for gradient in found.values()) > 0.7 * len(found), (
+    grads = {name: p.grad.clone() for name, p in model.named_parameters()}
+    assert sum(gradient.norm() > 1e-9 for gradient in grads.values()) > 0.7 * len(grads), (
         "nothing to compare"
     )
-    return found
+    return grads
 
 
 def memory(gradient):
@@ -89,17 +89,18 @@ def grown_and_true(source, target, grower, loss):
     return state, gradients(target, loss)
 
 
-def near(one, other, tolerance=1e-9):
-    return (one - other).norm() <= tolerance * other.norm() + 1e-15  # keys' biases get no gradient
+def near(actual, expected, tolerance=1e-9):
+    # The biases of keys get no gradient: between two of nearly 0 the distance is what counts.
+    return (actual - expected).norm() <= tolerance * expected.norm() + 1e-15
 
 
-def parts(model):
+def tensors_copied(model):
     """Copies of all that a model holds."""
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def unchanged(model, before):
-    after = model.state_dict()
-    return before.keys() == after.keys() and all(
-        torch.equal(before[name], after[name]) for name in before
+def unchanged(model, earlier):
+    now = model.state_dict()
+    return earlier.keys() == now.keys() and all(
+        torch.equal(earlier[name], now[name]) for name in earlier
     )

@@ -1,4 +1,4 @@
-"""grow_state: moments are the gradients of the grown model, at tilings exactly."""
+"""Grown optimizer states are the gradients of the grown model, at tilings exactly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.growth.states import (
     llama_loss,
     memory,
     near,
-    parts,
+    tensors_copied,
     toy_loss,
     unchanged,
     vit,
@@ -118,8 +118,8 @@ def test_up_to_a_factor_for_each_tensor_the_moments_are_the_gradient(make):
 
 def test_moments_of_features_go_through_the_isometry_of_the_same_seed():
     source, target = randomised(clip(16, 16)), clip(32, 24)
-    given = memory(gradients(source, clip_loss))
-    states = [grow_state(source, target, LOSSLESS, given, seed=seed) for seed in (3, 4)]
+    source_state = memory(gradients(source, clip_loss))
+    states = [grow_state(source, target, LOSSLESS, source_state, seed=seed) for seed in (3, 4)]
     grow(source, target, LOSSLESS, seed=3)
     true = gradients(target, clip_loss)
     for name in ("visual.proj", "text_projection"):
@@ -135,10 +135,10 @@ def test_a_tied_table_that_becomes_two_gives_its_moments_to_both(grower):
         llama(16, 1, 2, tie_word_embeddings=True),
         llama(32, 1, 4, tie_word_embeddings=False),
     )
-    given = memory(gradients(randomised(source), llama_loss))
+    source_state = memory(gradients(randomised(source), llama_loss))
     state, moment = (
-        grow_state(source, target, grower, given),
-        given["exp_avg:model.embed_tokens.weight"],
+        grow_state(source, target, grower, source_state),
+        source_state["exp_avg:model.embed_tokens.weight"],
     )
     assert near(state["exp_avg:model.embed_tokens.weight"], torch.cat([moment, moment], 1) / 2)
     assert near(state["exp_avg:lm_head.weight"], torch.cat([moment, moment], 1))
@@ -162,8 +162,9 @@ def test_a_tied_table_that_becomes_two_gives_its_moments_to_both(grower):
     ],
 )
 def test_new_blocks_start_anew_and_the_others_keep_their_moments(grower, new):
-    """Steps included: with the source's count Adam would not correct the bias of moments that begin
-    at zero.
+    """Steps start anew, too.
+
+    With the source's count Adam would not correct the bias of moments that begin at zero.
     """
     state, true = grown_and_true(vit(16, 2, 2), vit(32, 4, 4), grower, vit_loss)
     for name, gradient in true.items():
@@ -182,11 +183,11 @@ def test_lossless_moments_point_along_the_gradient_at_any_width(size):
             assert f"exp_avg:{name}" not in state, name
             continue
         moment, square = state[f"exp_avg:{name}"], state[f"exp_avg_sq:{name}"]
-        told = moment != 0
-        assert F.cosine_similarity(moment[told], gradient[told], dim=0) > 0.98, name
-        assert told.double().mean() > 0.3, name
+        inherited = moment != 0
+        assert F.cosine_similarity(moment[inherited], gradient[inherited], dim=0) > 0.98, name
+        assert inherited.double().mean() > 0.3, name
         assert (square >= 0).all() and torch.isfinite(square).all(), name
-        assert square[told].all(), f"{name} would take steps of any size"
+        assert square[inherited].all(), f"{name} would take steps of any size"
 
 
 @EVEN
@@ -222,8 +223,10 @@ def test_neither_noise_nor_filling_is_in_the_moments():
         (dict(type="lossless", fill="copy"), LOSSLESS),
         ("clone", Clone(noise=1.0).without_noise()),
     ):
-        one, other = (grow_state(source, target, grower, state) for grower in (noisy, even))
-        assert all(torch.equal(one[key], other[key]) for key in one), noisy
+        from_noisy, from_even = (
+            grow_state(source, target, grower, state) for grower in (noisy, even)
+        )
+        assert all(torch.equal(from_noisy[key], from_even[key]) for key in from_noisy), noisy
 
 
 def test_momentum_alone_is_grown_and_what_has_none_starts_anew():
@@ -256,16 +259,16 @@ def test_whatever_an_optimizer_remembers_gets_the_targets_shape():
 def test_models_and_global_random_numbers_are_left_alone(grower):
     source, target = randomised(ToyNet(8, 1).double()), ToyNet(20, 2).double()
     state = memory(gradients(source, toy_loss))
-    given, before = (
+    state_copy, models_before = (
         {key: value.clone() for key, value in state.items()},
-        (parts(source), parts(target)),
+        (tensors_copied(source), tensors_copied(target)),
     )
-    random = torch.get_rng_state()
+    random_state = torch.get_rng_state()
     grow_state(source, target, grower, state)
     new_entries(source, target, grower)
-    assert torch.equal(random, torch.get_rng_state())
-    assert unchanged(source, before[0]) and unchanged(target, before[1])
-    assert all(torch.equal(given[key], state[key]) for key in given)
+    assert torch.equal(random_state, torch.get_rng_state())
+    assert unchanged(source, models_before[0]) and unchanged(target, models_before[1])
+    assert all(torch.equal(state_copy[key], state[key]) for key in state_copy)
 
 
 def test_growers_without_noise_are_the_same_otherwise():
@@ -273,14 +276,14 @@ def test_growers_without_noise_are_the_same_otherwise():
         Clone(noise=0.5, blocks="copy"),
         Lossless(noise=0.5, fill="copy", blocks="fresh"),
     )
-    both = Compose(
+    composed = Compose(
         width=dict(type="clone", noise=0.5), depth=dict(type="stack", order="interleave")
     )
-    even = clone.without_noise(), lossless.without_noise(), both.without_noise()
+    even = clone.without_noise(), lossless.without_noise(), composed.without_noise()
     assert [even[0].noise, even[1].noise, even[2].width.noise] == [0, 0, 0]
     assert (even[0].depth.blocks, even[1].blocks, even[2].depth.order) == (
         "copy",
         "fresh",
         "interleave",
     )
-    assert (clone.noise, lossless.noise, both.width.noise) == (0.5, 0.5, 0.5)
+    assert (clone.noise, lossless.noise, composed.width.noise) == (0.5, 0.5, 0.5)

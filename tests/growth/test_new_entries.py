@@ -1,4 +1,4 @@
-"""new_entries: which entries of a grown member hold nothing of its source."""
+"""Entries of a grown member are new where they hold nothing of its source."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ def outside(shape, *corner):
 def test_leading_block_leaves_all_outside_the_corner_new():
     source, target = ToyNet(2, 1), ToyNet(3, 2)
     sizes = {name: tuple(param.shape) for name, param in source.named_parameters()}
-    found = new_entries(source, target, "leading_block")
-    assert list(found) == [name for name, _ in target.named_parameters()]
-    for name, mask in found.items():
+    masks = new_entries(source, target, "leading_block")
+    assert list(masks) == [name for name, _ in target.named_parameters()]
+    for name, mask in masks.items():
         corner = sizes[name.replace("blocks.1", "blocks.0")]
         assert torch.equal(mask, outside(mask.shape, *corner)), name
-    assert found["blocks.1.fc1.weight"].tolist() == [[False, False, True]] * 4 + [[True] * 3] * 2
+    assert masks["blocks.1.fc1.weight"].tolist() == [[False, False, True]] * 4 + [[True] * 3] * 2
 
 
 @pytest.mark.parametrize("fused", ["split", "whole"])
 def test_leading_block_of_fused_tensors(fused):
-    found = new_entries(vit(4, 1, 1), vit(8, 1, 2), dict(type="leading_block", fused=fused))
-    qkv = found["blocks.0.attn.qkv.weight"]
+    masks = new_entries(vit(4, 1, 1), vit(8, 1, 2), dict(type="leading_block", fused=fused))
+    qkv = masks["blocks.0.attn.qkv.weight"]
     expected = (
         outside((3, 8, 8), 3, 4, 4).reshape(24, 8) if fused == "split" else outside((24, 8), 12, 4)
     )
     assert torch.equal(qkv, expected)
-    assert torch.equal(found["blocks.0.attn.qkv.bias"], expected[:, 0])
+    assert torch.equal(masks["blocks.0.attn.qkv.bias"], expected[:, 0])
 
 
 @pytest.mark.parametrize("rms", [False, True])
 def test_lossless_adds_fresh_rows_and_zeroed_columns_and_pads_that_hold_means_are_not_new(rms):
-    """8 -> 20 is two copies and four pads; 16 of 40 hidden units are inherited. Pads of RMSNorm are
-    zero: new.
+    """8 -> 20 is two copies and four pads, and 16 of 40 hidden units are inherited.
+
+    Pads of RMSNorm are zero, and so new.
     """
-    found = new_entries(ToyNet(8, 1, rms=rms), ToyNet(20, 1, rms=rms), "lossless")
+    masks = new_entries(ToyNet(8, 1, rms=rms), ToyNet(20, 1, rms=rms), "lossless")
     stream = 16 if rms else 20
     expected = {
         "embed.weight": outside((20, 8), stream, 8),
@@ -61,8 +62,8 @@ def test_lossless_adds_fresh_rows_and_zeroed_columns_and_pads_that_hold_means_ar
     }
     if not rms:
         expected |= {name: outside((20,), 16) for name in ("blocks.0.norm.bias", "norm.bias")}
-    assert found.keys() == expected.keys()
-    for name, mask in found.items():
+    assert masks.keys() == expected.keys()
+    for name, mask in masks.items():
         assert torch.equal(mask, expected[name]), name
 
 
@@ -70,38 +71,38 @@ def test_lossless_adds_fresh_rows_and_zeroed_columns_and_pads_that_hold_means_ar
     ("grower", "new"), [("scratch", True), ("clone", False), ("lossless", False)]
 )
 def test_all_or_nothing_is_new(grower, new):
-    """From scratch everything is; where a model is as large as its source nothing is."""
-    found = new_entries(ToyNet(8, 2), ToyNet(16 if new else 8, 2), grower)
-    assert all(bool(mask.all()) is new and bool(mask.any()) is new for mask in found.values())
+    """From scratch everything is, and nothing where a model is as large as its source."""
+    masks = new_entries(ToyNet(8, 2), ToyNet(16 if new else 8, 2), grower)
+    assert all(bool(mask.all()) is new and bool(mask.any()) is new for mask in masks.values())
 
 
 class Drawn(LeadingBlock):
     """A leading block whose other entries the grower draws itself."""
 
-    def expand(self, source, target, site):
+    def expand(self, source, target, pair):
         return super().expand(
-            source, torch.randn(target.shape, generator=site.generator, dtype=target.dtype), site
+            source, torch.randn(target.shape, generator=pair.generator, dtype=target.dtype), pair
         )
 
 
 def test_what_the_grower_draws_itself_is_new_too():
-    found = new_entries(ToyNet(2, 1), ToyNet(3, 1), Drawn(), seed=5)
-    assert torch.equal(found["head.weight"], outside((10, 3), 10, 2))
+    masks = new_entries(ToyNet(2, 1), ToyNet(3, 1), Drawn(), seed=5)
+    assert torch.equal(masks["head.weight"], outside((10, 3), 10, 2))
 
 
 def test_what_a_new_block_writes_is_new():
-    found = new_entries(ToyNet(8, 1), ToyNet(16, 2), "clone")
-    assert {name for name, mask in found.items() if mask.any()} == {
+    masks = new_entries(ToyNet(8, 1), ToyNet(16, 2), "clone")
+    assert {name for name, mask in masks.items() if mask.any()} == {
         "blocks.1.fc2.weight",
         "blocks.1.fc2.bias",
     }
-    assert found["blocks.1.fc2.weight"].all()
+    assert masks["blocks.1.fc2.weight"].all()
 
 
-def test_tied_weights_are_told_once():
-    found = new_entries(TiedNet(8, 1), TiedNet(20, 1), "lossless")
-    assert "embed.weight" in found
-    assert "head.weight" not in found
-    assert not found["embed.weight"].any()
-    found = new_entries(TiedNet(8, 1), TiedNet(20, 1), "leading_block")
-    assert torch.equal(found["embed.weight"], outside((8, 20), 8, 8))
+def test_tied_weights_come_once():
+    masks = new_entries(TiedNet(8, 1), TiedNet(20, 1), "lossless")
+    assert "embed.weight" in masks
+    assert "head.weight" not in masks
+    assert not masks["embed.weight"].any()
+    masks = new_entries(TiedNet(8, 1), TiedNet(20, 1), "leading_block")
+    assert torch.equal(masks["embed.weight"], outside((8, 20), 8, 8))

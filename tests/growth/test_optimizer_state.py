@@ -1,4 +1,4 @@
-"""What trains a grown member: steps at two rates, states that go on, and what a plan refuses."""
+"""How grown members are trained, at two rates and from states that go on."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ OPTIMIZERS = {
 
 
 def descended(optimizer, lr, masks=None, ratio=1.0, steps=6):
-    """Three tensors after some steps, at rates that change, in a bowl where every entry moves on
-    its own.
-    """
+    """Return three tensors after some steps in a bowl where every entry moves on its own."""
     generator = torch.Generator().manual_seed(0)
     draws = [torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(6)]
     params = [nn.Parameter(draw.clone()) for draw in draws[:3]]
@@ -53,11 +51,13 @@ def test_masked_entries_follow_another_rate_exactly(optimizer, ratio):
     ]  # the third tensor has none
     slow, fast = descended(optimizer, 0.02), descended(optimizer, 0.02 * ratio)
     mixed = descended(optimizer, 0.02, masks, ratio)
-    for one, other, both, mask in zip(
+    for slow_param, fast_param, mixed_param, mask in zip(
         slow, fast, mixed, [*masks, torch.zeros(4, 3, dtype=torch.bool)]
     ):
-        assert torch.allclose(both, torch.where(mask, other, one), rtol=1e-11, atol=1e-12)
-        assert not torch.allclose(one, other, atol=1e-3)
+        assert torch.allclose(
+            mixed_param, torch.where(mask, fast_param, slow_param), rtol=1e-11, atol=1e-12
+        )
+        assert not torch.allclose(slow_param, fast_param, atol=1e-3)
 
 
 def two_groups(model, *, swapped=False, **options):
@@ -75,53 +75,54 @@ def steps(model, optimizer, count):
 
 
 def test_a_state_goes_on_whatever_the_order_of_the_parameters(tmp_path):
-    model, other = (ToyNet(8, 2).double() for _ in range(2))
-    one, two = two_groups(model, lr=1e-2), two_groups(other, swapped=True, lr=1e-2)
-    steps(model, one, 3)
-    other.load_state_dict(model.state_dict())
-    state = named_state(model, one)
-    names = [name for name, _ in model.named_parameters()]
+    first, second = (ToyNet(8, 2).double() for _ in range(2))
+    first_optimizer = two_groups(first, lr=1e-2)
+    second_optimizer = two_groups(second, swapped=True, lr=1e-2)
+    steps(first, first_optimizer, 3)
+    second.load_state_dict(first.state_dict())
+    state = named_state(first, first_optimizer)
+    names = [name for name, _ in first.named_parameters()]
     assert state.keys() == {
         f"{key}:{name}" for key in ("step", "exp_avg", "exp_avg_sq") for name in names
     }
     save_tensors(state, tmp_path / "state.safetensors")
-    load_named_state(other, two, read_state(tmp_path / "state.safetensors"))
-    again = named_state(other, two)
-    assert again.keys() == state.keys() and all(
-        torch.equal(state[key], again[key]) for key in state
+    load_named_state(second, second_optimizer, read_state(tmp_path / "state.safetensors"))
+    second_state = named_state(second, second_optimizer)
+    assert second_state.keys() == state.keys() and all(
+        torch.equal(state[key], second_state[key]) for key in state
     )
-    steps(model, one, 2)
-    steps(other, two, 2)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters()))
+    steps(first, first_optimizer, 2)
+    steps(second, second_optimizer, 2)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
 
 def test_what_has_no_state_starts_anew_at_the_optimizers_own_rate():
     model = ToyNet(8, 1).double()
     optimizer = two_groups(model, lr=1e-2)
     steps(model, optimizer, 3)
-    kept = {
+    without_head = {
         key: value
         for key, value in named_state(model, optimizer).items()
         if not key.endswith(":head.weight")
     }
-    other = two_groups(model, lr=5e-3, betas=(0.8, 0.9))
-    load_named_state(model, other, {**kept, "exp_avg:unknown": torch.ones(3)})
-    assert {group["lr"] for group in other.param_groups} == {5e-3}
-    assert {group["betas"] for group in other.param_groups} == {(0.8, 0.9)}
-    steps(model, other, 1)
+    resumed = two_groups(model, lr=5e-3, betas=(0.8, 0.9))
+    load_named_state(model, resumed, {**without_head, "exp_avg:unknown": torch.ones(3)})
+    assert {group["lr"] for group in resumed.param_groups} == {5e-3}
+    assert {group["betas"] for group in resumed.param_groups} == {(0.8, 0.9)}
+    steps(model, resumed, 1)
     for name, param in model.named_parameters():
-        assert other.state[param]["step"] == (1 if name == "head.weight" else 4), name
+        assert resumed.state[param]["step"] == (1 if name == "head.weight" else 4), name
 
 
 def test_fused_momentum_goes_on_beside_parameters_that_have_none():
     """As the projection of a transfer, which is in no member."""
     model, beside = ToyNet(8, 1).double(), nn.Parameter(torch.ones(3, dtype=torch.float64))
-    one = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
-    two = torch.optim.SGD([*model.parameters(), beside], lr=1e-2, momentum=0.9, fused=True)
-    steps(model, one, 2)
-    load_named_state(model, two, named_state(model, one))
+    plain = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+    fused = torch.optim.SGD([*model.parameters(), beside], lr=1e-2, momentum=0.9, fused=True)
+    steps(model, plain, 2)
+    load_named_state(model, fused, named_state(model, plain))
     beside.grad = torch.full((3,), 2.0, dtype=torch.float64)
-    two.step()
+    fused.step()
     assert beside.tolist() == pytest.approx([0.98] * 3)
 
 
@@ -156,5 +157,5 @@ def test_every_hop_is_checked(toy):
     toy |= dict(grower="scratch", grown=dict(optimizer_state=True))
     with pytest.raises(compt.ConfigError) as caught:
         compt.plan(toy)
-    for one, other in pairwise("abc"):
-        assert f"'{one}' -> '{other}'" in str(caught.value)
+    for source, target in pairwise("abc"):
+        assert f"'{source}' -> '{target}'" in str(caught.value)

@@ -1,4 +1,4 @@
-"""logit_kl: the shipped contract, divergences worked by hand, and what must hold for any logits."""
+"""Divergences keep the contract, are as worked out by hand, and hold for any logits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def logits(seed: int, *shape: int, dtype=torch.float64) -> torch.Tensor:
 
 
 def test_three_classes_by_hand():
-    """Teacher (1/2, 1/4, 1/4), student (1/4, 1/4, 1/2): 1/2 ln 2 + 0 + 1/4 ln 1/2 = 1/4 ln 2."""
+    """Of (1/2, 1/4, 1/4) and (1/4, 1/4, 1/2) it is 1/2 ln 2 + 0 + 1/4 ln 1/2 = 1/4 ln 2."""
     teacher, student = (
         torch.tensor([p], dtype=torch.float64).log() for p in ([0.5, 0.25, 0.25], [0.25, 0.25, 0.5])
     )
@@ -89,25 +89,23 @@ def test_the_likeliest_and_the_rest_equal_a_written_out_divergence(top_k):
     for q, p in zip(
         student.softmax(-1).flatten(0, 1).tolist(), teacher.softmax(-1).flatten(0, 1).tolist()
     ):
-        kept = sorted(range(11), key=lambda i: -p[i])[:top_k]
-        pairs = [(p[i], q[i]) for i in kept] + [
-            (1 - sum(p[i] for i in kept), 1 - sum(q[i] for i in kept))
+        likeliest = sorted(range(11), key=lambda i: -p[i])[:top_k]
+        pairs = [(p[i], q[i]) for i in likeliest] + [
+            (1 - sum(p[i] for i in likeliest), 1 - sum(q[i] for i in likeliest))
         ]
         total += sum(a * math.log(a / b) for a, b in pairs)
     assert divergence(student, teacher, top_k=top_k).item() == pytest.approx(total / 24, rel=1e-9)
 
 
 def test_coarser_distributions_diverge_less():
-    """More classes, more to tell apart: the divergence grows with top_k and ends at the whole
-    one.
-    """
+    """The divergence grows with top_k and ends at that of all classes."""
     student, teacher = logits(0), logits(1)
     values = [divergence(student, teacher, top_k=k).item() for k in range(1, 13)]
     assert all(a < b + 1e-12 for a, b in itertools.pairwise(values))
     assert values[0] > 0
-    whole = divergence(student, teacher).item()
-    assert values[8] < whole and values[10] == values[11] == whole
-    assert values[9] == pytest.approx(whole)  # ten classes of eleven, and the last as "the rest"
+    over_all = divergence(student, teacher).item()
+    assert values[8] < over_all and values[10] == values[11] == over_all
+    assert values[9] == pytest.approx(over_all)  # ten classes of eleven, and the last as "the rest"
 
 
 @pytest.mark.parametrize("top_k", [None, 4])
@@ -137,8 +135,9 @@ def test_the_gradient_at_temperature_one_is_the_difference_of_probabilities():
 
 @pytest.mark.parametrize("top_k", [None, 2])
 def test_half_precision_logits_are_compared_in_float32(top_k):
-    """Logits of a sure teacher: probabilities that underflow leave the loss finite, and its
-    gradient.
+    """The logits are a sure teacher's, whose probabilities underflow.
+
+    The loss stays finite, and its gradient too.
     """
     student = torch.tensor([[40.0, -40.0, 0.0, 1.0]], dtype=torch.bfloat16).requires_grad_()
     teacher = torch.tensor([[-300.0, 300.0, 0.0, 1.0]], dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Built-in transfers: the shipped contract, and distances worked by hand."""
+"""Feature distances keep the contract, and are as worked out by hand."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from compt.registry import TRANSFERERS
 from compt.testing import TransfererContract
 from compt.testing.toy import ToyNet
 from compt.transfers.feature_mse import feature_distance
+from tests.transfers.features import rows
 
 
 class TestFeatureMse(TransfererContract):
@@ -24,20 +25,12 @@ class TestFeatureMseOfTwo(TransfererContract):
     features = ("image", "text")
 
 
-class TestNone(TransfererContract):
-    transfer = dict(type="none")
-
-
 def bound(student: dict[str, int], teacher: dict[str, int], **options):
     """A feature_mse between models with these features, width by name."""
     transfer = TRANSFERERS.build(dict(type="feature_mse", **options))
     arch = describe(ToyNet(16, 1))
     transfer.bind(replace(arch, features=teacher), replace(arch, features=student))
     return transfer
-
-
-def rows(*values: list[float]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +50,7 @@ def test_distance_of_two_vectors_by_hand(student, teacher, distance):
 
 
 def test_distances_are_averaged_over_batch_and_tokens_and_summed_over_the_width():
-    """0, 2 and 4 average to 2; the same three as tokens of one sample, too."""
+    """0, 2 and 4 average to 2, also where they are tokens of one sample."""
     student = rows([1.0, 0.0], [1.0, 0.0], [1.0, 0.0])
     teacher = rows([7.0, 0.0], [0.0, 7.0], [-7.0, 0.0])
     assert feature_distance(student, teacher).item() == pytest.approx(2.0)
@@ -67,7 +60,7 @@ def test_distances_are_averaged_over_batch_and_tokens_and_summed_over_the_width(
 
 
 def test_terms_are_averaged_over_the_features():
-    """Images orthogonal (2), texts opposite (4): 3."""
+    """Orthogonal images (2) and opposite texts (4) give 3."""
     transfer = bound({"image": 2, "text": 2}, {"image": 2, "text": 2}, weight=5.0)
     student = {"image": rows([1.0, 0.0]), "text": rows([1.0, 0.0])}
     teacher = {"image": rows([0.0, 1.0]), "text": rows([-1.0, 0.0])}
@@ -99,13 +92,15 @@ def test_scale_rotation_and_width_do_not_change_the_distance():
         torch.randn(11, 5, generator=torch.Generator().manual_seed(3)).double()
     ).Q.T
     assert 0.5 < distance < 3.5
-    for one, other in (
+    for changed_student, changed_teacher in (
         (scales * student, teacher / scales),
         (student @ rotation, teacher @ rotation),
         (student @ isometry, teacher @ isometry),
         (torch.cat([student, student], 1), torch.cat([teacher, teacher], 1)),
     ):
-        assert feature_distance(one, other).item() == pytest.approx(distance, rel=1e-12)
+        assert feature_distance(changed_student, changed_teacher).item() == pytest.approx(
+            distance, rel=1e-12
+        )
     assert feature_distance(student @ rotation, teacher).item() != pytest.approx(distance, rel=1e-3)
 
 
@@ -128,9 +123,7 @@ def test_features_of_zero_length_have_finite_gradients():
 
 
 def test_the_gradient_turns_the_student_towards_the_teacher():
-    """d/ds |s/|s| - t|^2 = -2 (t - s (s.t)) for unit s: (0, -2) here, and nothing for the
-    teacher.
-    """
+    """For unit s, d/ds |s/|s| - t|^2 = -2 (t - s (s.t)), which is (0, -2) here."""
     student, teacher = rows([1.0, 0.0]).requires_grad_(), rows([0.0, 1.0])
     feature_distance(student, teacher).backward()
     assert torch.allclose(student.grad, rows([0.0, -2.0]))
@@ -145,7 +138,7 @@ def test_heads_only_where_widths_differ():
 
 
 def test_a_head_projects_the_student():
-    """A head that drops the third coordinate leaves orthogonal vectors: 2, whatever was dropped."""
+    """A head that drops the third coordinate leaves orthogonal vectors, whatever that was."""
     transfer = bound({"image": 3}, {"image": 2})
     with torch.no_grad():
         transfer.heads["image"].weight.copy_(torch.eye(2, 3))
@@ -159,8 +152,8 @@ def test_a_head_projects_the_student():
 def test_named_features_replace_the_default_and_are_needed():
     widths = {"image": 4, "text": 4}
     named, default = bound(widths, widths, features=["text"]), bound(widths, widths)
-    same, opposite = rows([1.0, 0, 0, 0]), rows([-1.0, 0, 0, 0])
-    student, teacher = {"image": same, "text": same}, {"image": opposite, "text": same}
+    right, left = rows([1.0, 0, 0, 0]), rows([-1.0, 0, 0, 0])
+    student, teacher = {"image": right, "text": right}, {"image": left, "text": right}
     assert named.needs == {"text"}
     assert named(student, teacher, progress=0.0)["feature_mse"].item() == 0.0
     assert default(student, teacher, progress=0.0)["feature_mse"].item() == pytest.approx(2.0)
@@ -181,11 +174,5 @@ def test_the_weight_ends_at_until():
         0.0,
         0.0,
     ]
-    whole = TRANSFERERS.build(dict(type="feature_mse"))
-    assert [whole.strength(p) for p in (0.0, 0.999)] == [1.0, 1.0]
-
-
-def test_none_has_no_strength_and_no_terms():
-    transfer = TRANSFERERS.build(dict(type="none"))
-    assert not any(transfer.strength(i / 10) for i in range(11))
-    assert transfer({"features": rows([1.0])}, {"features": rows([2.0])}, progress=0.0) == {}
+    to_the_end = TRANSFERERS.build(dict(type="feature_mse"))
+    assert [to_the_end.strength(p) for p in (0.0, 0.999)] == [1.0, 1.0]
