@@ -105,7 +105,7 @@ def test_a_growth_by_hand() -> None:
         source.blocks[1].weight.copy_(numbers([0, 1], [1, 0]))
         source.last.weight.copy_(numbers([1, -1]))
     pair = Pair(compt.describe(source), compt.describe(target))
-    bundles = pair.parts()
+    bundles = pair.bundles()
     maps = pair.maps(bundles, 0.5, torch.Generator())
     maps["embed", "writes"] = numbers([1, 0], [0, 1], [1, 1])
     maps["embed", "reads"] = numbers([1, 0], [0, 1], [2, -1])

@@ -87,7 +87,7 @@ def test_the_offset_of_a_gain_grows_with_it() -> None:
 
     source, target = Odd(2), Odd(4)
     pair = Pair(compt.describe(source), compt.describe(target))
-    bundles = [bundle for bundle in pair.parts() if bundle.names == ("gain",)]
+    bundles = [bundle for bundle in pair.bundles() if bundle.names == ("gain",)]
     ones = torch.ones(4, 2, dtype=torch.float64)
     expand = Expansion(bundles, compt.tensors_of(source), compt.tensors_of(target), torch.float64)
     assert expand({("embed", "writes"): ones})["gain"].tolist() == [2.0] * 4

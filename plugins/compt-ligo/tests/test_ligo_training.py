@@ -110,7 +110,7 @@ def test_gradients_reach_every_map(case: str) -> None:
         Pair(compt.describe(source), compt.describe(target)),
         torch.Generator().manual_seed(0),
     )
-    bundles = pair.parts()
+    bundles = pair.bundles()
     maps = {
         key: value.float().requires_grad_()
         for key, value in pair.maps(bundles, 0.5, generator).items()
