@@ -76,7 +76,9 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
     Raises:
         TrainingError: it cannot go on; what it saved is kept.
     """
-    config = Config(config.to_dict())
+    # mmengine logs the config four times a stage. Formatting it takes longer than all else at its
+    # start, and the copy for people, config.py, is formatted already.
+    config = Config(config.to_dict(), format_python_code=False)
     iters = config.train_cfg["max_iters"]
     import_modules_from_strings(config.custom_imports["imports"])
     try:
