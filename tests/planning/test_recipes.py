@@ -5,6 +5,7 @@ published figures.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ def recipe(name: str) -> compt.config.ChainConfig:
     return load_config(content)
 
 
+@cache
+def planned(name: str) -> compt.planning.planner.ChainPlan:
+    """Plan a recipe with little memory, once."""
+    config = recipe(name)
+    with torch.device("meta"):  # what is imported on the way is not counted
+        PARADIGMS.build(dict(config.paradigm)).build_model(config.stages[0].member)
+    with little_memory(2**30):
+        return compt.plan(config)
+
+
 def printed(plan: Any) -> str:
     console = Console(width=200, soft_wrap=True)
     with console.capture() as captured:
@@ -48,12 +59,8 @@ def row(text: str, name: str) -> str:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_planned_without_data_or_memory(name):
-    config = recipe(name)
-    with torch.device("meta"):  # what is imported on the way is not counted
-        PARADIGMS.build(dict(config.paradigm)).build_model(config.stages[0].member)
-    with little_memory(2**30):
-        plan = compt.plan(config)
-    assert [stage.name for stage in plan.stages] == [stage.member.name for stage in config.stages]
+    plan = planned(name)
+    assert [stage.name for stage in plan.stages] == [stage.name for stage in recipe(name).stages]
     assert all(stage.expansion > 1.3 for stage in plan.stages[1:])
     assert not [warning for warning in plan.warnings if "parameters" not in warning]
     shares = [chain.relative_compute for chain in plan.sub_chains]
@@ -74,7 +81,7 @@ def test_a_recipe_says_how_to_run_it(name):
 
 
 def test_the_papers_sub_chains_stand_beside_its_own_figures():
-    plan = compt.plan(recipe("cc3m_vit"))
+    plan = planned("cc3m_vit")
     ours = [chain.relative_compute for chain in plan.sub_chains]
     assert ours == pytest.approx([0.228, 0.271, 0.438], abs=1e-3)
     assert [chain.published for chain in plan.sub_chains] == [0.28, 0.36, 0.48]
