@@ -1,4 +1,4 @@
-"""``compare=True``: one command trains the chain and every member alone, and reports both."""
+"""``compare=True``: one command trains the chain and every member alone, and reports on all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import config_file
 
 
 @pytest.fixture
-def both(run, toy, tmp_path, monkeypatch) -> Path:
+def folder(run, toy, tmp_path, monkeypatch) -> Path:
     """The work folder of a run with ``compare``; the individual one is beside it."""
     monkeypatch.chdir(tmp_path)
     file = config_file(tmp_path, {**toy, "compare": True, "individual": dict(budget="chain")})
@@ -23,24 +23,24 @@ def both(run, toy, tmp_path, monkeypatch) -> Path:
     return tmp_path / "run"
 
 
-def test_every_member_is_compared_with_itself_alone(both):
-    report = json.loads((both / "report.json").read_text())
+def test_every_member_is_compared_with_itself_alone(folder):
+    report = json.loads((folder / "report.json").read_text())
     assert [run["mode"] for run in report["runs"]] == ["chain", "individual"]
     assert [m["name"] for m in report["comparisons"][0]["members"]] == ["a", "b", "c"]
     samples = [[m["samples"] for m in run["members"]] for run in report["runs"]]
     assert samples[0] == samples[1]
 
 
-def test_the_first_member_is_not_trained_twice(both):
-    chain, alone = (folder / "01_a" for folder in (both, both.with_name("run_individual")))
-    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (chain, alone)]
+def test_the_first_member_is_not_trained_twice(folder):
+    chain, alone = (f / "01_a" for f in (folder, folder.with_name("run_individual")))
+    manifests = [json.loads((stage / "manifest.json").read_text()) for stage in (chain, alone)]
     assert [m.pop("mode") for m in manifests] == ["chain", "individual"]
     assert manifests[0] == manifests[1]  # the seconds too: it is a copy
     assert (
         load_file(chain / "weights.safetensors").keys()
         == load_file(alone / "weights.safetensors").keys()
     )
-    second = json.loads((both.with_name("run_individual") / "02_b" / "manifest.json").read_text())
+    second = json.loads((folder.with_name("run_individual") / "02_b" / "manifest.json").read_text())
     assert second["grower"] is None
 
 
@@ -64,11 +64,11 @@ def test_an_initialised_first_member_is_trained_alone_from_scratch(run, toy, fin
     assert any((chain[name] != alone[name]).any() for name in chain)
 
 
-def test_resume_goes_on_with_whatever_is_missing(run, both):
-    shutil.rmtree(both.with_name("run_individual") / "03_c")
-    code, _, err = run("train", both.parent / "toy.py", "--work-dir", both, "--resume")
+def test_resume_goes_on_with_whatever_is_missing(run, folder):
+    shutil.rmtree(folder.with_name("run_individual") / "03_c")
+    code, _, err = run("train", folder.parent / "toy.py", "--work-dir", folder, "--resume")
     assert code == 0, err
-    assert (both.with_name("run_individual") / "03_c" / "manifest.json").is_file()
+    assert (folder.with_name("run_individual") / "03_c" / "manifest.json").is_file()
 
 
 def test_individual_alone_trains_no_chain(run, toy, tmp_path):

@@ -84,7 +84,7 @@ def make_run(
 
 
 @pytest.fixture
-def both(tmp_path: Path) -> list[Path]:
+def folders(tmp_path: Path) -> list[Path]:
     return [make_run(tmp_path / "c", "chain", CHAIN), make_run(tmp_path / "i", "individual", ALONE)]
 
 
@@ -92,8 +92,8 @@ def change(manifest: Path, **values: Any) -> None:
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **values}))
 
 
-def test_a_chain_charges_ancestors_and_an_individual_run_does_not(both: list[Path]) -> None:
-    chain, alone = report(both).runs
+def test_a_chain_charges_ancestors_and_an_individual_run_does_not(folders: list[Path]) -> None:
+    chain, alone = report(folders).runs
     assert [m.cumulative_flops for m in chain.members] == [100, 160]
     assert [m.ancestor_flops for m in chain.members] == [0, 100]
     assert [m.cumulative_flops for m in alone.members] == [100, 300]
@@ -103,8 +103,8 @@ def test_a_chain_charges_ancestors_and_an_individual_run_does_not(both: list[Pat
     assert chain.members[1].record.metrics["val/top1"] == MetricValue(0.45, 0.1, True)
 
 
-def test_the_first_measured_point_at_or_beyond_counts(both: list[Path]) -> None:
-    (comparison,) = report(both).comparisons
+def test_the_first_measured_point_at_or_beyond_counts(folders: list[Path]) -> None:
+    (comparison,) = report(folders).comparisons
     tiny, small = comparison.members
     assert (tiny.status, tiny.verdict, tiny.difference, tiny.acceleration) == (
         "reached",
@@ -148,39 +148,39 @@ def test_lower_is_better(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("params", 999), ("main_metric", "val/loss")])
-def test_unlike_members_are_not_compared(both: list[Path], field: str, value: Any) -> None:
-    change(both[0] / "01_tiny" / "manifest.json", **{field: value})
-    (comparison,) = report(both).comparisons
+def test_unlike_members_are_not_compared(folders: list[Path], field: str, value: Any) -> None:
+    change(folders[0] / "01_tiny" / "manifest.json", **{field: value})
+    (comparison,) = report(folders).comparisons
     assert [m.status for m in comparison.members] == ["incomparable", "reached"]
     assert comparison.acceleration is None
 
 
-def test_a_metric_that_is_not_finite_is_kept_apart(both: list[Path]) -> None:
+def test_a_metric_that_is_not_finite_is_kept_apart(folders: list[Path]) -> None:
     metrics = {"val/top1": _metric(float("nan"), True, 0.1)}
     curve = [{"iter": 1, "samples": 8, "flops": 60, "seconds": 1, "metrics": metrics}]
-    change(both[0] / "02_small" / "manifest.json", metrics=metrics, curve=curve)
-    result = report(both)
+    change(folders[0] / "02_small" / "manifest.json", metrics=metrics, curve=curve)
+    result = report(folders)
     assert result.comparisons[0].members[1].status == "incomparable"
     assert "NaN" not in json.dumps(result.to_dict())
-    write(result, both[0])
+    write(result, folders[0])
 
 
-def test_the_curve_may_hold_plain_numbers_and_may_be_missing(both: list[Path]) -> None:
+def test_the_curve_may_hold_plain_numbers_and_may_be_missing(folders: list[Path]) -> None:
     point = {"iter": 1, "samples": 8, "flops": 30, "seconds": 1, "metrics": {"val/top1": 0.41}}
-    change(both[0] / "02_small" / "manifest.json", curve=[point])
-    change(both[1] / "02_small" / "manifest.json", curve=[])
-    chain, alone = (run.members[1].record for run in report(both).runs)
+    change(folders[0] / "02_small" / "manifest.json", curve=[point])
+    change(folders[1] / "02_small" / "manifest.json", curve=[])
+    chain, alone = (run.members[1].record for run in report(folders).runs)
     assert chain.curve[0].value("val/top1") == 0.41
     assert [(p.flops, p.value("val/top1")) for p in alone.curve] == [(300, 0.4)]
 
 
 def test_unfinished_stages_are_shown(
-    tmp_path: Path, both: list[Path], capsys: pytest.CaptureFixture
+    tmp_path: Path, folders: list[Path], capsys: pytest.CaptureFixture
 ) -> None:
     curves = {**CHAIN, "base": [(1, 0.5)]}
     folder = make_run(tmp_path / "u", "chain", curves, done=1)
     (folder / "02_small").mkdir()
-    result = report([folder, both[1]])
+    result = report([folder, folders[1]])
     assert result.runs[0].unfinished == {"small": "started", "base": "not started"}
     (comparison,) = result.comparisons
     assert [m.status for m in comparison.members] == ["reached", "unfinished", "unfinished"]
@@ -199,55 +199,55 @@ def test_nothing_finished_yet(tmp_path: Path) -> None:
     "text",
     ["{", "[]", '{"format": 2}', '{"format": 1, "name": "tiny"}', '{"format": 1, "name": "x"}'],
 )
-def test_a_damaged_manifest_is_named(both: list[Path], text: str) -> None:
-    path = both[0] / "01_tiny" / "manifest.json"
+def test_a_damaged_manifest_is_named(folders: list[Path], text: str) -> None:
+    path = folders[0] / "01_tiny" / "manifest.json"
     path.write_text(text)
     with pytest.raises(WorkDirError) as caught:
-        report(both)
+        report(folders)
     assert caught.value.where == str(path)
     assert caught.value.do
 
 
-def test_a_lost_manifest_in_the_middle_is_named(both: list[Path]) -> None:
-    (both[0] / "01_tiny" / "manifest.json").unlink()
+def test_a_lost_manifest_in_the_middle_is_named(folders: list[Path]) -> None:
+    (folders[0] / "01_tiny" / "manifest.json").unlink()
     with pytest.raises(WorkDirError, match=r"'small' is done, but .* no manifest: 'tiny'"):
-        report(both)
+        report(folders)
 
 
-def test_foreign_folders(tmp_path: Path, both: list[Path]) -> None:
+def test_foreign_folders(tmp_path: Path, folders: list[Path]) -> None:
     with pytest.raises(WorkDirError, match="not the work folder of a compt run"):
         report([tmp_path])
     with pytest.raises(WorkDirError, match="does not exist"):
         report([tmp_path / "nowhere"])
     with pytest.raises(WorkDirError, match=r"name its work folder: .*c"):
-        report([both[0] / "01_tiny"])
-    (both[0] / "chain.json").write_text('{"format": 1, "mode": "chain"}')
+        report([folders[0] / "01_tiny"])
+    (folders[0] / "chain.json").write_text('{"format": 1, "mode": "chain"}')
     with pytest.raises(WorkDirError, match=r"chain\.json.* is damaged"):
-        report(both)
+        report(folders)
     with pytest.raises(ConfigError, match="no work folder"):
         report([])
 
 
-def test_several_runs(tmp_path: Path, both: list[Path]) -> None:
+def test_several_runs(tmp_path: Path, folders: list[Path]) -> None:
     second = make_run(tmp_path / "c2", "chain", CHAIN)
-    result = report([both[0], second, both[1], both[1]])
+    result = report([folders[0], second, folders[1], folders[1]])
     assert [run.label for run in result.runs] == ["chain 1", "chain 2", "alone"]
     assert [c.chain for c in result.comparisons] == ["chain 1", "chain 2"]
     alone = make_run(tmp_path / "i2", "individual", ALONE)
-    result = report([*both, alone])
+    result = report([*folders, alone])
     assert result.comparisons == ()
     assert "exactly one" in result.notes[0]
 
 
-def test_a_given_start_is_noted(both: list[Path]) -> None:
-    state = json.loads((both[0] / "chain.json").read_text())
+def test_a_given_start_is_noted(folders: list[Path]) -> None:
+    state = json.loads((folders[0] / "chain.json").read_text())
     state["config"]["chain"][0]["init"] = "weights.safetensors"
-    (both[0] / "chain.json").write_text(json.dumps(state))
-    assert "starts from weights.safetensors" in report(both).notes[0]
+    (folders[0] / "chain.json").write_text(json.dumps(state))
+    assert "starts from weights.safetensors" in report(folders).notes[0]
 
 
-def test_files_are_valid_and_reproducible(tmp_path: Path, both: list[Path]) -> None:
-    result = report(both)
+def test_files_are_valid_and_reproducible(tmp_path: Path, folders: list[Path]) -> None:
+    result = report(folders)
     paths = write(result, tmp_path / "one")
     assert {p.name for p in paths} == {"report.json", *PLOTS}
     assert sorted(paths) == sorted((tmp_path / "one").iterdir())
@@ -262,29 +262,31 @@ def test_files_are_valid_and_reproducible(tmp_path: Path, both: list[Path]) -> N
         assert b"<svg" in path.read_bytes()
 
 
-def test_only_a_comparison_has_a_plot_of_acceleration(tmp_path: Path, both: list[Path]) -> None:
-    write(report(both), tmp_path / "out")
-    write(report(both[:1]), tmp_path / "out")
+def test_only_a_comparison_has_a_plot_of_acceleration(tmp_path: Path, folders: list[Path]) -> None:
+    write(report(folders), tmp_path / "out")
+    write(report(folders[:1]), tmp_path / "out")
     assert not list((tmp_path / "out").glob("acceleration.*"))
     other = tmp_path / "other"
     other.mkdir()
     (other / "acceleration.png").write_text("not ours")
-    write(report(both[:1]), other)
+    write(report(folders[:1]), other)
     assert (other / "acceleration.png").exists()
 
 
-def test_an_unwritable_folder_is_named(tmp_path: Path, both: list[Path]) -> None:
+def test_an_unwritable_folder_is_named(tmp_path: Path, folders: list[Path]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WorkDirError, match="cannot be written"):
-        write(report(both), tmp_path / "file")
+        write(report(folders), tmp_path / "file")
 
 
-def test_the_json_has_the_documented_keys(both: list[Path], capsys: pytest.CaptureFixture) -> None:
-    assert report_command([str(folder) for folder in both], json=True, out=None) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == report(both).to_dict()
-    assert set(found) == {"format", "runs", "comparisons", "notes"}
-    member, compared = found["runs"][0]["members"][0], found["comparisons"][0]["members"][0]
+def test_the_json_has_the_documented_keys(
+    folders: list[Path], capsys: pytest.CaptureFixture
+) -> None:
+    assert report_command([str(folder) for folder in folders], json=True, out=None) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content == report(folders).to_dict()
+    assert set(content) == {"format", "runs", "comparisons", "notes"}
+    member, compared = content["runs"][0]["members"][0], content["comparisons"][0]["members"][0]
     assert {"name", "params", "samples", "flops", "cumulative_flops", "seconds", "metrics"} <= set(
         member
     )
@@ -298,12 +300,12 @@ def _lines(result: Report, capsys: pytest.CaptureFixture) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_tables_keep_to_their_width(both: list[Path], capsys: pytest.CaptureFixture) -> None:
+def test_tables_keep_to_their_width(folders: list[Path], capsys: pytest.CaptureFixture) -> None:
     names = [f"imagenet/metric_{i}" for i in range(7)]
     metrics = {name: _metric(0.312, True, 0.011) for name in names}
     for stage in ("01_tiny", "02_small"):
-        change(both[0] / stage / "manifest.json", metrics=metrics, main_metric=names[0])
-    result = report(both[:1])
+        change(folders[0] / stage / "manifest.json", metrics=metrics, main_metric=names[0])
+    result = report(folders[:1])
     lines = _lines(result, capsys)
     assert max(len(line) for line in lines if "tmp" not in line) <= 100
     assert "…" not in "".join(lines)
@@ -320,8 +322,10 @@ def test_tables_keep_to_their_width(both: list[Path], capsys: pytest.CaptureFixt
     assert next(iter(metrics.columns[1].cells)) == "1.1 %"
 
 
-def test_the_table_says_what_was_reached(both: list[Path], capsys: pytest.CaptureFixture) -> None:
-    text = "\n".join(_lines(report(both), capsys))
+def test_the_table_says_what_was_reached(
+    folders: list[Path], capsys: pytest.CaptureFixture
+) -> None:
+    text = "\n".join(_lines(report(folders), capsys))
     assert "lossless (yes)" in text
     assert "acceleration of the family 2.50x as it ran, 2.86x with each stage" in text
     assert "7.50x" in text
@@ -334,8 +338,8 @@ def test_an_identical_run_does_not_pass_as_faster(
     curves = {
         "tiny": [(50, 0.3), (100, 0.3)]
     }  # a plateau: the whole budget alone is twice what it took
-    folders = [make_run(tmp_path / mode, mode, curves) for mode in ("chain", "individual")]
-    result = report(folders)
+    alike = [make_run(tmp_path / mode, mode, curves) for mode in ("chain", "individual")]
+    result = report(alike)
     (tiny,) = result.comparisons[0].members
     assert (tiny.acceleration, tiny.individual_first_flops, tiny.reached_flops) == (2.0, 50, 50)
     assert "before the end; saved up to there: tiny 1.00x" in "\n".join(_lines(result, capsys))
