@@ -1,4 +1,4 @@
-"""Checks of how a grower refuses what it cannot grow."""
+"""Checks of how a grower refuses what it cannot do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from torch import nn
 
 from compt.errors import GrowthError
 from compt.growth.axes import describe
-from compt.testing._shared import changed, described, randomised, require, snapshot, some
+from compt.growth.run import grow
+from compt.testing._shared import Violation, changed, described, randomised, require, snapshot, some
 from compt.testing.growers.trial import Trial
 from compt.testing.toy import ToyNet
 
@@ -82,3 +83,17 @@ def require_early_refusals(trial: Trial) -> None:
             f"{described(error) if error else ''}.",
             "Raise the GrowthError in check(), which plans call before anything is trained.",
         )
+
+
+def require_alone(trial: Trial, source: nn.Module, target: nn.Module) -> None:
+    """Require that growing without an objective works, or ends in GrowthError."""
+    try:
+        grow(source, target, trial.grower)
+    except GrowthError:
+        return
+    except Exception as error:
+        raise Violation(
+            f"Without an objective grow() ends in {described(error)}.",
+            "Do without where objective is None, or raise compt.GrowthError that says to train in "
+            "a chain.",
+        ) from error

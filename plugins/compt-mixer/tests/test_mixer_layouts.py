@@ -243,7 +243,7 @@ def test_new_blocks_of_a_mixer_write_nothing_yet(make):
 
 
 @pytest.mark.parametrize(
-    ("large", "what"),
+    ("large", "message"),
     [
         (
             lambda: mamba(48, 2, state_size=8),

@@ -89,7 +89,7 @@ def test_features_are_learnt_from_the_smaller_model(run: Path) -> None:
     assert "transfer/feature_mse" in logs
 
 
-@pytest.mark.parametrize("given", ["export", "weights.safetensors"])
+@pytest.mark.parametrize("start", ["export", "weights.safetensors"])
 def test_a_chain_starts_from_a_siglip(
     start: str, run: Path, data: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -101,7 +101,7 @@ def test_a_chain_starts_from_a_siglip(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("given", ["export", "relabelled", "file"])
+@pytest.mark.parametrize("start", ["export", "relabelled", "file"])
 def test_a_chain_does_not_start_from_a_clip(
     start: str, data: dict[str, Any], tmp_path: Path
 ) -> None:
