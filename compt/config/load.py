@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from compt.config.faults import Faults
 from compt.config.file import ConfigFile, import_modules, read_config
-from compt.config.keys import merge
+from compt.config.keys import Key, merge
 from compt.config.mmengine_keys import REFUSED, refusal
 from compt.config.schema import ChainConfig, StageConfig, StageDefaults
 
@@ -72,9 +72,21 @@ def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig] | None:
         values = {name: raw[name] for name in shared if raw.get(name) is not None}
         inherited = values.keys() - own.keys()
         for name, value in own.items():
-            merged = name in shared and shared[name].options.merged
-            values[name] = merge(values.get(name), value) if merged else value
+            if name in shared and shared[name].options.merged:
+                value = merge(_filled(shared[name], values.get(name)), value)
+            values[name] = value
         stages.append(
             StageConfig.read(values, faults, where=f"chain.{index}.", inherited=inherited)
         )
     return stages
+
+
+def _filled(one: Key, value: Any) -> Any:
+    """Return what a stage's value is merged into: the chain's, and the default where it has none.
+
+    A stage that only changes ``optimizer.lr`` keeps the default optimizer.
+    """
+    if value is None:
+        return one.default
+    fill = one.options.filled and isinstance(value, Mapping)
+    return {**one.default, **value} if fill else value

@@ -51,6 +51,15 @@ def test_a_stage_changes_only_the_keys_it_names(toy):
         assert other.train_dataloader == dict(batch_size=32, num_workers=1)
 
 
+@pytest.mark.parametrize("chain", [{}, dict(optim_wrapper=dict(clip_grad=dict(max_norm=1.0)))])
+def test_a_stage_that_changes_the_rate_keeps_the_default_optimizer(toy, chain):
+    toy |= chain
+    toy["chain"][1]["optim_wrapper"] = dict(optimizer=dict(lr=5e-4))
+    a, b, _ = load_config(toy).stages
+    assert b.optim_wrapper["optimizer"] == {**a.optim_wrapper["optimizer"], "lr": 5e-4}
+    assert b.optim_wrapper.get("clip_grad") == a.optim_wrapper.get("clip_grad")
+
+
 def test_a_change_of_type_replaces_the_dict(toy):
     toy["optim_wrapper"] = dict(
         optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.98)), clip_grad=dict(max_norm=1.0)
