@@ -1,7 +1,8 @@
 """Three masked autoencoders on icons, small to large.
 
 Run:    mim train compt configs/mae_chain.py
-Needs:  pip install "compt[mae,demo]"; 12 minutes on 2 CPU cores, no GPU, no download but the packages
+Needs:  pip install "compt[mae,demo]"; 12 minutes on 2 CPU cores, no GPU, no download but the
+        packages
 Gives:  reconstruction loss on unseen icons: mae-t 0.432, mae-s 0.411, mae-b 0.400
 Alone:  trained too, for the same samples: 0.432, 0.559, 0.632; see docs/results.md
 """

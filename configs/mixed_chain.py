@@ -5,7 +5,8 @@ Install:  pip install -e ".[demo]"
           pip install ./plugins/compt-ligo ./plugins/compt-siglip ./plugins/compt-mixer
 Run:      mim train compt configs/mixed_chain.py
 Needs:    7 minutes on 2 CPU cores, no GPU, no download but the packages
-Gives:    zero-shot top-1 on unseen concepts (chance 1.1 %): mixer-t 25.7 %, mixer-s 31.0 %, mixer-b 32.4 %; one seed
+Gives:    zero-shot top-1 on unseen concepts (chance 1.1 %): mixer-t 25.7 %, mixer-s 31.0 %, mixer-b
+          32.4 %; one seed
 """
 
 custom_imports = dict(

@@ -4,9 +4,12 @@ Run:      mim train compt configs/paper/imagenet_mae_finetune.py --launcher pyto
 Needs:    as imagenet_mae_vit.py, whose first stage it starts from
 Plan:     compt plan configs/paper/imagenet_mae_finetune.py needs neither data nor GPU
 Gives:    not run here
-From:     MAE, arXiv 2111.06377: 100 epochs, batch 1024, layer-wise rate decay 0.65, drop path 0.1, RandAugment
-Differs:  images are not mixed (no mixup, no cutmix), nor labels smoothed: that loss cannot be planned without values
-Others:   for ViT-L or ViT-H change `_size`, `init` and the decay (0.75); the same chain can have several members
+From:     MAE, arXiv 2111.06377: 100 epochs, batch 1024, layer-wise rate decay 0.65, drop path 0.1,
+          RandAugment
+Differs:  images are not mixed (no mixup, no cutmix), nor labels smoothed: that loss cannot be
+          planned without values
+Others:   for ViT-L or ViT-H change `_size`, `init` and the decay (0.75); the same chain can have
+          several members
 """
 
 _width, _layers = _size = (768, 12)

@@ -1,15 +1,17 @@
 """Masked autoencoders on ImageNet as a chain: ViT-B, ViT-L, ViT-H.
 
 Run:      mim train compt configs/paper/imagenet_mae_vit.py --launcher pytorch --gpus 8
-Needs:    pip install "compt[mae]"; 8 GPUs for the global batch of 4096; ImageNet-1k in data/imagenet, as mmpretrain
-          reads it
+Needs:    pip install "compt[mae]"; 8 GPUs for the global batch of 4096; ImageNet-1k in
+          data/imagenet, as mmpretrain reads it
 Plan:     compt plan configs/paper/imagenet_mae_vit.py needs neither data nor GPU
 Gives:    not run here
-From:     MAE, arXiv 2111.06377: sizes, masking, decoder, crops, lr 1.5e-4 x batch / 256, AdamW, 800 epochs with 40 of
-          warm-up (1600 for its best figures); grower and transfer of Chain-of-Models Pre-Training, arXiv 2604.12391
-Ours:     150 and 100 epochs after the first member's 800: the paper names masked modelling and shows none
-Differs:  members of a chain share patches and head width: ViT-H has patches of 16, not 14, and 20 heads of 64, not
-          16 of 80; tokens get weight decay
+From:     MAE, arXiv 2111.06377: sizes, masking, decoder, crops, lr 1.5e-4 x batch / 256, AdamW, 800
+          epochs with 40 of warm-up (1600 for its best figures); grower and transfer of
+          Chain-of-Models Pre-Training, arXiv 2604.12391
+Ours:     150 and 100 epochs after the first member's 800: the paper names masked modelling and
+          shows none
+Differs:  members of a chain share patches and head width: ViT-H has patches of 16, not 14, and 20
+          heads of 64, not 16 of 80; tokens get weight decay
 """
 
 

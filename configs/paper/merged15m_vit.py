@@ -1,13 +1,14 @@
 """The paper's CLIP chain on Merged-15M (CC3M and CC12M): ViT-S, ViT-M, ViT-B, ViT-L.
 
 Run:      mim train compt configs/paper/merged15m_vit.py --launcher pytorch --gpus 8
-Needs:    pip install "compt[clip]"; 8 GPUs for the global batch of 1024; tables data/merged15m_train.csv and
-          data/imagenet_val.csv with the columns image, caption_0 ... caption_7 (empty where an image has fewer)
-          and label (empty in the first, the class name in ImageNet)
+Needs:    pip install "compt[clip]"; 8 GPUs for the global batch of 1024; tables
+          data/merged15m_train.csv and data/imagenet_val.csv with the columns image, caption_0 ...
+          caption_7 (empty where an image has fewer) and label (empty in the first, the class name
+          in ImageNet)
 Plan:     compt plan configs/paper/merged15m_vit.py needs neither data nor GPU
 Gives:    not run here
-From:     Chain-of-Models Pre-Training, arXiv 2604.12391, and its scripts: 64 epochs for a member alone, and for the
-          chain's first; then 22, 20 and 6
+From:     Chain-of-Models Pre-Training, arXiv 2604.12391, and its scripts: 64 epochs for a member
+          alone, and for the chain's first; then 22, 20 and 6
 Differs:  as cc3m_vit.py
 """
 

@@ -1,13 +1,16 @@
 """Language models on web text as a chain: Llamas of 134 M, 399 M and 1.26 B parameters.
 
 Run:      mim train compt configs/paper/web_llama_1b.py --launcher pytorch --gpus 32
-Needs:    pip install "compt[lm]"; 32 GPUs for the global batch of 256 x 2048 tokens; Parquet files with a column
-          `text` in data/web/train and data/web/val, a tokenizer of at most 32,000 tokens in data/tokenizer
+Needs:    pip install "compt[lm]"; 32 GPUs for the global batch of 256 x 2048 tokens; Parquet files
+          with a column `text` in data/web/train and data/web/val, a tokenizer of at most 32,000
+          tokens in data/tokenizer
 Plan:     compt plan configs/paper/web_llama_1b.py needs neither data, nor tokenizer, nor GPU
 Gives:    not run here
-From:     Chain-of-Models Pre-Training, arXiv 2604.12391, which proposes language models and shows none
-Ours:     all of it. 24.6 B tokens for the first member, 20 a parameter of the largest, and so for each alone; then
-          8.2 B and 6.1 B. Heads of 64 throughout; growth keeps the function, and there is no teacher
+From:     Chain-of-Models Pre-Training, arXiv 2604.12391, which proposes language models and shows
+          none
+Ours:     all of it. 24.6 B tokens for the first member, 20 a parameter of the largest, and so for
+          each alone; then 8.2 B and 6.1 B. Heads of 64 throughout; growth keeps the function, and
+          there is no teacher
 """
 
 _base_ = ["_base_/llama.py"]

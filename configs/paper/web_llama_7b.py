@@ -1,15 +1,17 @@
 """Language models on web text as a chain: Llamas of 1.06 B, 2.9 B and 6.7 B parameters.
 
 Run:      mim train compt configs/paper/web_llama_7b.py --launcher pytorch --gpus 128
-Needs:    pip install "compt[lm]"; 128 GPUs for the global batch of 512 x 2048 tokens, each with room for the 108 GB
-          of the largest's weights, gradients and Adam moments; Parquet files with a column `text` in data/web/train
-          and data/web/val, a tokenizer of at most 32,000 tokens in data/tokenizer
+Needs:    pip install "compt[lm]"; 128 GPUs for the global batch of 512 x 2048 tokens, each with
+          room for the 108 GB of the largest's weights, gradients and Adam moments; Parquet files
+          with a column `text` in data/web/train and data/web/val, a tokenizer of at most 32,000
+          tokens in data/tokenizer
 Plan:     compt plan configs/paper/web_llama_7b.py needs neither data, nor tokenizer, nor GPU
 Gives:    not run here
-From:     Chain-of-Models Pre-Training, arXiv 2604.12391, which proposes language models and shows none; the largest
-          has the sizes of Llama 2 7B, arXiv 2307.09288
-Ours:     all else. 135 B tokens for the first member, 20 a parameter of the largest, and so for each alone; then
-          41 B and 27 B. Heads of 128 throughout; growth keeps the function, and there is no teacher
+From:     Chain-of-Models Pre-Training, arXiv 2604.12391, which proposes language models and shows
+          none; the largest has the sizes of Llama 2 7B, arXiv 2307.09288
+Ours:     all else. 135 B tokens for the first member, 20 a parameter of the largest, and so for
+          each alone; then 41 B and 27 B. Heads of 128 throughout; growth keeps the function, and
+          there is no teacher
 """
 
 _base_ = ["_base_/llama.py"]
