@@ -24,65 +24,86 @@ def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def in_a_step() -> None:
+    step = loops.TrainLoop._step
+
+    def dying_step(self, batch):
+        if self.runner.work_dir.endswith("02_b") and self._iter == 5:
+            die()
+        step(self, batch)
+
+    loops.TrainLoop._step = dying_step
+
+
+def in_a_checkpoint() -> None:
+    save = torch.save
+
+    def dying_save(state, file, **options):
+        if isinstance(state, dict) and state.get("iter") == 6 and "01_a" in str(file):
+            Path(file).write_bytes(b"half a checkpoint")
+            die()
+        save(state, file, **options)
+
+    torch.save = dying_save
+
+
+def after_a_manifest() -> None:
+    write = StageRecord.write
+
+    def dying_write(self, path):
+        write(self, path)
+        if path.parent.name == "01_a":
+            die()
+
+    StageRecord.write = dying_write
+
+
+def before_a_manifest() -> None:
+    StageRecord.of_stage = die
+
+
+def before_grown_weights() -> None:
+    initial_weights.save_weights = die
+
+
+def after_growth() -> None:
+    run = chain.run_stage
+
+    def dying_run(config, on_progress):
+        if config.work_dir.endswith("02_b"):
+            die()
+        return run(config, on_progress)
+
+    chain.run_stage = dying_run
+
+
+def in_weights() -> None:
+    replace = os.replace
+
+    def dying_replace(source, target):
+        if str(target).endswith("02_b/weights.safetensors"):
+            die()
+        replace(source, target)
+
+    files.os.replace = dying_replace
+
+
+POINTS = {
+    "in the middle of a stage": in_a_step,
+    "while a checkpoint is written": in_a_checkpoint,
+    "between two stages": after_a_manifest,
+    "after growing, before the weights are written": before_grown_weights,
+    "after growth": after_growth,
+    "before the manifest": before_a_manifest,
+    "while weights are written": in_weights,
+}
+
+
 def arm(point: str) -> None:
-    """Patch what compt calls at this point so that the process dies there."""
-    if point == "in the middle of a stage":
-        step = loops.TrainLoop._step
+    """Patch what compt calls at this point, if it is one, so that the process dies there."""
+    if point != "never":
+        POINTS[point]()
 
-        def dying_step(self, batch):
-            if self.runner.work_dir.endswith("02_b") and self._iter == 5:
-                die()
-            step(self, batch)
-
-        loops.TrainLoop._step = dying_step
-    elif point == "while a checkpoint is written":
-        save = torch.save
-
-        def dying_save(state, file, **options):
-            if isinstance(state, dict) and state.get("iter") == 6 and "01_a" in str(file):
-                Path(file).write_bytes(b"half a checkpoint")
-                die()
-            save(state, file, **options)
-
-        torch.save = dying_save
-    elif point == "between two stages":
-        write = StageRecord.write
-
-        def dying_write(self, path):
-            write(self, path)
-            if path.parent.name == "01_a":
-                die()
-
-        StageRecord.write = dying_write
-    elif point == "after growth":
-        run = chain.run_stage
-        chain.run_stage = lambda config, report: (
-            die() if config.work_dir.endswith("02_b") else run(config, report)
-        )
-    elif point == "before the manifest":
-        StageRecord.of_stage = die
-    elif point == "after growing, before the weights are written":
-        initial_weights.save_weights = die
-    elif point == "while weights are written":
-        replace = os.replace
-
-        def dying_replace(source, target):
-            if str(target).endswith("02_b/weights.safetensors"):
-                die()
-            replace(source, target)
-
-        files.os.replace = dying_replace
-
-
-POINTS = (
-    "in the middle of a stage",
-    "while a checkpoint is written",
-    "between two stages",
-    "after growing, before the weights are written",
-    "after growth",
-    "before the manifest",
-    "while weights are written",
-)
 
 OPTIMISED = dict(
     TOY,
