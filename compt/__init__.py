@@ -34,8 +34,11 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
     from compt.interfaces import (
         Architecture as Architecture,
         Batch as Batch,
+        DataSource as DataSource,
         Grower as Grower,
         Growth as Growth,
+        Images as Images,
+        ImageSource as ImageSource,
         Layout as Layout,
         Member as Member,
         Metric as Metric,
@@ -44,10 +47,16 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         Paradigm as Paradigm,
         ParamAxes as ParamAxes,
         Status as Status,
+        Text as Text,
+        TextSource as TextSource,
+        Tokens as Tokens,
+        TokenSource as TokenSource,
+        TokenSpan as TokenSpan,
         Transferer as Transferer,
     )
     from compt.planning.planner import plan as plan
     from compt.registry import (
+        DATA as DATA,
         GROWERS as GROWERS,
         LAYOUTS as LAYOUTS,
         PARADIGMS as PARADIGMS,

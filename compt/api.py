@@ -33,8 +33,11 @@ TOP: Mapping[str, tuple[str, ...]] = {
     "compt.interfaces": (
         "Architecture",
         "Batch",
+        "DataSource",
         "Grower",
         "Growth",
+        "ImageSource",
+        "Images",
         "Layout",
         "Member",
         "Metric",
@@ -43,6 +46,11 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "Paradigm",
         "ParamAxes",
         "Status",
+        "Text",
+        "TextSource",
+        "TokenSource",
+        "TokenSpan",
+        "Tokens",
         "Transferer",
     ),
     "compt.growth.operators": (
@@ -56,18 +64,32 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "writes_stream",
     ),
     "compt.planning.planner": ("plan",),
-    "compt.registry": ("GROWERS", "LAYOUTS", "PARADIGMS", "TRANSFERERS"),
+    "compt.registry": ("DATA", "GROWERS", "LAYOUTS", "PARADIGMS", "TRANSFERERS"),
 }
 """What ``compt`` itself offers, by the module that defines it: ``from compt import describe``."""
 
 MODULES: Mapping[str, tuple[str, ...]] = {
-    "compt.data": ("open_source", "splits"),
+    "compt.data": (
+        "FileSource",
+        "build_source",
+        "open_source",
+        "open_text",
+        "renumber",
+        "splits",
+    ),
+    "compt.data.text": ("TokenBlocks", "Tokenizer", "open_tokens"),
     "compt.growers.leading_block": ("LeadingBlock",),
     "compt.growers.lossless": ("Lossless",),
-    "compt.paradigms.causal_lm": ("CausalLm",),
+    "compt.paradigms.causal_lm": ("ByteTokenizer", "CausalLm", "LmTokenizer", "open_tokenizer"),
     "compt.paradigms.clip": ("Clip",),
     "compt.paradigms.mae": ("Mae",),
-    "compt.testing": ("GrowerContract", "LayoutContract", "ParadigmContract", "TransfererContract"),
+    "compt.testing": (
+        "DataSourceContract",
+        "GrowerContract",
+        "LayoutContract",
+        "ParadigmContract",
+        "TransfererContract",
+    ),
     "compt.transfers.feature_mse": ("FeatureMse",),
     "compt.transfers.logit_kl": ("LogitKl",),
 }

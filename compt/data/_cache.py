@@ -1,4 +1,4 @@
-"""What is made once, by one of several processes, and kept in a folder."""
+"""Makes things once, by one of several processes, and keeps them in a folder."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ T = TypeVar("T")
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """The folder given, else that of COMPT_CACHE_DIR, else the user's cache folder; it may not
-    exist yet.
+    """Return the folder of what is made once, which may not exist yet.
+
+    It is ``cache_dir``, else that of COMPT_CACHE_DIR, else the user's cache folder.
     """
     return (
         Path(cache_dir or os.environ.get(ENVIRONMENT) or user_cache_dir("compt"))
@@ -31,7 +32,7 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def unwritable(folder: Path, error: OSError, megabytes: float) -> DataError:
-    """The error for a cache folder that is full, read-only or not a folder."""
+    """Make the error for a cache folder that is full, read-only or not a folder."""
     return DataError(
         f"The cache cannot be written: {error.strerror or error}.",
         where=str(folder),
@@ -39,9 +40,9 @@ def unwritable(folder: Path, error: OSError, megabytes: float) -> DataError:
     )
 
 
-def key_of(*what: Any) -> str:
-    """A name for what can be written as JSON."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]
+def key_of(*values: Any) -> str:
+    """Make a name for values that can be written as JSON."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def once(
@@ -64,25 +65,30 @@ def once(
         DataError: the cache cannot be written.
     """
     file = cache_folder(cache_dir) / name
-    found = find(file)
-    if found is not None:
-        return found
+    cached = find(file)
+    if cached is not None:
+        return cached
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            found = find(file)
-            return found if found is not None else make(file)
+            cached = find(file)
+            return make(file) if cached is None else cached
     except OSError as error:
         raise unwritable(file.parent, error, megabytes + 1) from error
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, gone at the end; yields what moves it to a position."""
+def progress(task: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, and yield what moves it to a position.
+
+    Args:
+        task: what it says.
+        total: the position of its end; None where that is not known.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        number = bar.add_task(task, total=total)
+        yield lambda done: bar.update(number, completed=done)

@@ -5,10 +5,12 @@ names.
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
+from compt.data import build_source
 from compt.errors import ConfigError
-from compt.interfaces import Paradigm
+from compt.interfaces import DataSource, Paradigm
 
 
 class Agreement:
@@ -51,12 +53,32 @@ class Agreement:
 class Sourced(Paradigm, ABC):
     """A paradigm whose argument ``data`` names a source and its splits."""
 
-    data: dict[str, Any] | None
+    needs: ClassVar[tuple[Collection[str], ...]]
+    """What samples of the source must hold; of several one must be met."""
     example: ClassVar[str]
     """What to write where there is no data."""
+    data: dict[str, Any] | None = None
+    """The source's config."""
+    _data_source: DataSource | None = None
+
+    def _use(self, data: Mapping[str, Any] | None) -> None:
+        """Build the source that a config names, and measure on its held-out splits.
+
+        Raises:
+            ConfigError: there is no such source or option, or it does not provide what is needed.
+        """
+        self.data = None if data is None else dict(data)
+        self._data_source = None if data is None else build_source(data, *self.needs)
+        self.splits = () if self._data_source is None else self._data_source.held_out
+
+    @property
+    def data_source(self) -> Any:
+        """The source of data; raise ConfigError where there is none."""
+        self.source()
+        return self._data_source
 
     def source(self) -> dict[str, Any]:
-        """The source's config; raise ConfigError where there is none."""
+        """Return the source's config; raise ConfigError where there is none."""
         if self.data is None:
             raise ConfigError(
                 "The paradigm has no data.",
@@ -66,6 +88,7 @@ class Sourced(Paradigm, ABC):
         return dict(self.data)
 
     def num_samples(self, split: str) -> int:
-        """``data['num_samples']`` for the training split, else the length of the data."""
-        declared = (self.data or {}).get("num_samples") if split == "train" else None
-        return int(declared) if declared is not None else super().num_samples(split)
+        """Return ``data['num_samples']`` for the training split, else the length of the data."""
+        source = self._data_source
+        known = None if source is None else source.num_samples(split)
+        return super().num_samples(split) if known is None else known

@@ -4,6 +4,7 @@ May import: interfaces, errors and below; it imports a plug-in only when that on
 """
 
 from compt.registry.registry import (
+    DATA,
     GROWERS,
     LAYOUTS,
     PARADIGMS,
@@ -12,4 +13,4 @@ from compt.registry.registry import (
     PluginRegistry,
 )
 
-__all__ = ["GROWERS", "LAYOUTS", "PARADIGMS", "REGISTRIES", "TRANSFERERS", "PluginRegistry"]
+__all__ = ["DATA", "GROWERS", "LAYOUTS", "PARADIGMS", "REGISTRIES", "TRANSFERERS", "PluginRegistry"]

@@ -1,6 +1,4 @@
-"""Plug-ins as installed packages declare them: entry points, found without importing what they
-name.
-"""
+"""Finds the plug-ins that installed packages declare, without importing what they name."""
 
 from __future__ import annotations
 
@@ -25,8 +23,9 @@ _DISTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One declared entry point, not loaded; ``package`` and ``version`` are those of its
-    distribution.
+    """One declared entry point, not loaded.
+
+    ``package`` and ``version`` are those of its distribution.
     """
 
     name: str
@@ -36,12 +35,12 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """The name that always means this entry: ``package:name``."""
+        """The name that always means this entry, ``package:name``."""
         return f"{normalised(self.package)}:{self.name}"
 
     @property
     def target(self) -> str:
-        """What is loaded: ``module:attribute``."""
+        """What is loaded, as ``module:attribute``."""
         return self.point.value.partition("[")[0].replace(" ", "")
 
     @property
@@ -50,17 +49,16 @@ class Entry:
         return f"{self.package} {self.version} ({self.target})"
 
     def holds(self, plugin: Any) -> bool:
-        """Whether the target is imported already and is this object; imports nothing."""
+        """Whether the target is imported already and is this object."""
         module, _, attribute = self.target.partition(":")
-        found: Any = sys.modules.get(module)
-        for part in attribute.split("."):
-            found = getattr(found, "__dict__", {}).get(part)
-        return found is plugin
+        owner: Any = sys.modules.get(module)
+        for name in attribute.split("."):
+            owner = getattr(owner, "__dict__", {}).get(name)
+        return owner is plugin
 
 
 class Names:
-    """The names of one kind of plug-in: those that packages declare and those registered in this
-    process.
+    """The names of one kind of plug-in, declared by packages or registered in this process.
 
     Nothing that a name stands for is imported to answer.
 
@@ -78,15 +76,14 @@ class Names:
         return installed(self.group)
 
     def declared(self) -> list[str]:
-        """Every name that this process or a package gives a plug-in, each once."""
+        """List every name that this process or a package gives a plug-in, each once."""
         return sorted({*self.local, *self.entries})
 
     def candidates(self, key: str) -> tuple[Any, list[Entry]]:
-        """What a name may mean: an object registered in this process or None, and entry points,
-        none loaded.
+        """Look up the object of this process, or None, and the entry points a name may mean.
 
-        ``package:name`` means that package's entry point alone. An object that one of the entry
-        points holds is not listed twice.
+        None of these is loaded. ``package:name`` means that package's entry point alone. An object
+        that one of the entry points holds is not listed twice.
         """
         package, colon, name = key.rpartition(":")
         entries = self.entries.get(name, [])
@@ -98,16 +95,13 @@ class Names:
         return None if any(entry.holds(local) for entry in entries) else local, entries
 
     def usable(self) -> list[str]:
-        """Every name that can be asked for, a clash as ``package:name`` of each."""
-        found: list[str] = []
+        """List every name that can be asked for, a clash as ``package:name`` of each."""
+        names: list[str] = []
         for name in self.declared():
             local, entries = self.candidates(name)
-            found += (
-                [name]
-                if len(entries) + (local is not None) == 1
-                else [entry.key for entry in entries]
-            )
-        return sorted(found)
+            unique = len(entries) + (local is not None) == 1
+            names += [name] if unique else [entry.key for entry in entries]
+        return sorted(names)
 
     def refresh(self) -> None:
         """Forget what packages declare, to see those installed since."""
@@ -116,7 +110,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A package whose list of entry points cannot be read; what it declares is not known."""
+    """A package whose list of entry points cannot be read, so that what it declares is unknown."""
 
     package: str
     version: str
@@ -124,10 +118,11 @@ class Damaged:
 
 
 def installed(group: str) -> dict[str, list[Entry]]:
-    """Find the entry points of a group, by name, without loading them; a package that is damaged is
-    passed over.
+    """Find the entry points of a group, by name, without loading them.
+
+    A package that is damaged is passed over.
     """
-    found: dict[str, list[Entry]] = {}
+    entries: dict[str, list[Entry]] = {}
     owners: dict[str, Distribution] = {}
     for dist in distributions():
         try:
@@ -140,17 +135,13 @@ def installed(group: str) -> dict[str, list[Entry]]:
         # A second copy of a distribution (stale beside editable) is shadowed, as its modules are.
         if owners.setdefault(normalised(package), dist) is dist:
             for point in points:
-                found.setdefault(point.name, []).append(Entry(point.name, package, version, point))
-    return {
-        name: sorted(entries, key=lambda entry: entry.key)
-        for name, entries in sorted(found.items())
-    }
+                entry = Entry(point.name, package, version, point)
+                entries.setdefault(point.name, []).append(entry)
+    return {name: sorted(entries[name], key=lambda entry: entry.key) for name in sorted(entries)}
 
 
 def damaged() -> Iterator[Damaged]:
-    """Packages that mean to declare plug-ins of compt, in a list of entry points that cannot be
-    read.
-    """
+    """Find packages that mean to declare plug-ins of compt, in a list that cannot be read."""
     for dist in distributions():
         try:
             list(dist.entry_points)
@@ -160,9 +151,7 @@ def damaged() -> Iterator[Damaged]:
 
 
 def unmet(entry: Entry) -> str:
-    """What the entry's package requires of compt and does not find, as a requirement; '' where all
-    is well.
-    """
+    """Return what the entry's package requires of compt and does not find, '' if nothing."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     for line in (entry.point.dist.requires if entry.point.dist else None) or []:
@@ -181,19 +170,20 @@ def unmet(entry: Entry) -> str:
 
 
 def _origin(dist: Distribution) -> tuple[str, str]:
-    """Name and version; reading them is slow, so only of packages that matter."""
+    """Read name and version, which is slow, so only of packages that matter."""
     metadata: Any = dist.metadata
     return metadata.get("Name") or "unknown", metadata.get("Version") or "unknown"
 
 
 def normalised(package: str) -> str:
-    """A distribution's name as PEP 503 compares it."""
+    """Write a distribution's name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def pip_command(module: str, entry: Entry) -> str:
-    """The command that installs a module a plug-in misses: an extra of its package, where one
-    brings it.
+    """Return the command that installs a module a plug-in misses.
+
+    It installs an extra of the plug-in's package, where one brings the module.
     """
     top = module.partition(".")[0]
     present = packages_distributions().get(top)  # then only a part of it is missing: too old
@@ -214,18 +204,17 @@ def pip_command(module: str, entry: Entry) -> str:
 
 
 def _requirements(entry: Entry) -> list[tuple[str, str]]:
-    """What the package of an entry requires: distribution and extra, '' where it is always
-    required.
-    """
-    found = []
+    """List what the package of an entry requires, each with the extra that asks for it, or ''."""
+    requirements = []
     for line in (entry.point.dist.requires if entry.point.dist else None) or []:
         name = re.match(r"\s*([A-Za-z0-9._-]+)", line)
         extra = re.search(r"""\bextra\s*==\s*['"]([^'"]+)['"]""", line)
         if name:
-            found.append((normalised(name[1]), normalised(extra[1]) if extra else ""))
-    return found
+            requirements.append((normalised(name[1]), normalised(extra[1]) if extra else ""))
+    return requirements
 
 
 def object_path(plugin: Any) -> str:
-    """Where a class or function was defined: ``module:name``."""
-    return f"{getattr(plugin, '__module__', '?')}:{getattr(plugin, '__qualname__', type(plugin).__name__)}"
+    """Return where a class or function was defined, as ``module:name``."""
+    name = getattr(plugin, "__qualname__", type(plugin).__name__)
+    return f"{getattr(plugin, '__module__', '?')}:{name}"

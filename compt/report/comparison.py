@@ -26,6 +26,7 @@ class MemberComparison:
     status: Literal["reached", "missed", "unfinished", "incomparable"]
     reason: str = ""
     chance: float | None = None
+    unit: str | None = None
     individual: float | None = None
     chain: float | None = None
     difference: float | None = None
@@ -134,6 +135,7 @@ def _compare_results(alone: MemberResult, student: MemberResult) -> MemberCompar
         name=alone.name,
         status="missed" if reached is None else "reached",
         chance=goal.chance,
+        unit=goal.unit,
         individual=goal.value,
         chain=final.value,
         difference=difference,

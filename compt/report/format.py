@@ -36,7 +36,13 @@ def quantity(value: float, unit: str = "") -> str:
 
 
 def is_share(metric: MetricValue) -> bool:
-    """Return whether a metric reads best in per cent, as a chance level and 0 to 1 say."""
+    """Return whether a metric reads best in per cent, as its unit says.
+
+    Records of older versions have no unit. There it is what lies between 0 and 1, with a chance
+    level.
+    """
+    if metric.unit is not None:
+        return metric.unit == "share"
     return metric.chance is not None and metric.value is not None and 0 <= metric.value <= 1
 
 

@@ -17,6 +17,8 @@ class MetricValue:
     chance: float | None = None
     """None where guessing has no meaning."""
     higher_is_better: bool = True
+    unit: str | None = None
+    """As ``Metric.unit``; None in records of older versions."""
 
     @property
     def sign(self) -> int:
@@ -38,6 +40,7 @@ class MetricValue:
             _finite(content["value"]),
             content.get("chance"),
             bool(content.get("higher_is_better", True)),
+            content.get("unit"),
         )
 
 
@@ -62,7 +65,7 @@ class CurvePoint:
 
     def to_json(self) -> dict[str, Any]:
         """Return the point as JSON types."""
-        content = asdict(self)
+        content = as_json(self)
         return {"iter": content.pop("iteration"), **content}
 
     @classmethod
@@ -75,6 +78,13 @@ class CurvePoint:
             seconds=float(content["seconds"]),
             metrics=read_metrics(content["metrics"]),
         )
+
+
+def as_json(record: Any) -> dict[str, Any]:
+    """Return a record with metrics as JSON types, without units that are not known."""
+    return asdict(
+        record, dict_factory=lambda items: {k: v for k, v in items if (k, v) != ("unit", None)}
+    )
 
 
 def read_metrics(content: Mapping[str, Any]) -> Metrics:

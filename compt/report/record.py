@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compt.files import FORMAT, read_record, write_json
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
-from compt.report.metrics import CurvePoint, Metrics, MetricValue, read_metrics
+from compt.report.metrics import CurvePoint, Metrics, MetricValue, as_json, read_metrics
 from compt.report.state import Mode
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class StageRecord:
         """Return the record as JSON types."""
         return {
             "format": FORMAT,
-            **asdict(self),
+            **as_json(self),
             "curve": [point.to_json() for point in self.curve],
             "growth": None if self.growth is None else self.growth.to_json(),
         }

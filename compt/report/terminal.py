@@ -152,15 +152,15 @@ def _metric_tables(run: RunResult, width: int) -> list[Table]:
 def _chance(run: RunResult, name: str) -> str:
     """Write a metric's chance level as its values are written."""
     metric = next(m.record.metrics[name] for m in run.members if name in m.record.metrics)
-    return _number(metric.chance, metric.chance)
+    return _number(metric.chance, metric.chance, metric.unit)
 
 
 def _value(member: MemberResult, name: str) -> str:
     return metric_text(member.record.metrics.get(name), with_chance=False)
 
 
-def _number(value: float | None, chance: float | None) -> str:
-    metric = None if value is None else MetricValue(value, chance)
+def _number(value: float | None, chance: float | None, unit: str | None) -> str:
+    metric = None if value is None else MetricValue(value, chance, unit=unit)
     return metric_text(metric, with_chance=False)
 
 
@@ -181,8 +181,8 @@ def _comparison_cells(m: MemberComparison) -> tuple[str, ...]:
         return (m.name, "", "", "", "", m.status, "", "", "")
     return (
         m.name,
-        _number(m.individual, m.chance),
-        _number(m.chain, m.chance),
+        _number(m.individual, m.chance, m.unit),
+        _number(m.chain, m.chance, m.unit),
         m.verdict or "",
         quantity(m.individual_flops),
         m.status if m.reached_flops is None else quantity(m.reached_flops),

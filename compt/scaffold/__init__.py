@@ -1,5 +1,6 @@
-"""compt new-plugin: writes a package that installs, passes its contract tests, and is listed at
-once.
+"""Writes a package with one plug-in that installs, passes its contract tests, and is listed.
+
+May import: registry, files, errors and below.
 """
 
 from __future__ import annotations
@@ -11,37 +12,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from packaging.version import Version
-
 from compt._version import __version__
 from compt.api import API_VERSION
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
-from compt.registry.entry_points import Names
+from compt.registry import DATA, GROWERS, LAYOUTS, PARADIGMS, TRANSFERERS, PluginRegistry
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of plug-in: its entry-point group, what messages call it, and the key that names it
-    in a config.
-    """
+    """One kind of plug-in, and the key that names it in a config."""
 
-    group: str
-    noun: str
+    registry: PluginRegistry
     usage: str
+    roots: tuple[str, ...] = ()
+    """Folders of templates beside those of every package and its own."""
+    layout: bool = False
+    """Whether the package has a layout, of the class in its module ``net``."""
+
+    @property
+    def noun(self) -> str:
+        """What messages call such a plug-in."""
+        return self.registry.noun
 
 
 KINDS: Mapping[str, Kind] = {
-    "grower": Kind("compt.growers", "grower", 'grower = dict(type="$plugin")'),
-    "transfer": Kind(
-        "compt.transfers", "transferer", 'transfer = dict(type="$plugin", weight=1.0)'
-    ),
-    "paradigm": Kind("compt.paradigms", "paradigm", 'paradigm = dict(type="$plugin")'),
+    "grower": Kind(GROWERS, 'grower = dict(type="$plugin")'),
+    "transfer": Kind(TRANSFERERS, 'transfer = dict(type="$plugin", weight=1.0)'),
+    "paradigm": Kind(PARADIGMS, 'paradigm = dict(type="$plugin")', roots=("net",), layout=True),
     "layout": Kind(
-        "compt.layouts", "layout", "# no key: the layout is found by the class that it describes"
+        LAYOUTS,
+        "# no key: the layout is found by the class that it describes",
+        roots=("net",),
+        layout=True,
     ),
+    "data": Kind(DATA, 'paradigm = dict(type="clip", data=dict(type="$plugin"))'),
 }
 
 
@@ -63,14 +70,14 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         raise WorkDirError(
             "The folder exists and is not empty.", where=str(folder), do="Choose another with -o."
         )
-    for root in ("any", *(["net"] if kind in ("layout", "paradigm") else []), kind):
+    for root in ("any", *KINDS[kind].roots, kind):
         for file in sorted((TEMPLATES / root).rglob("*.txt")):
             _write(file, folder / _path(file.relative_to(TEMPLATES / root), names), names)
     return folder
 
 
 def next_steps(folder: Path, kind: str) -> str:
-    """What to do with a new package."""
+    """Say what to do with a new package."""
     return (
         f"{folder}: a package with one {KINDS[kind].noun}. Next:\n"
         f"  cd {folder}\n"
@@ -81,25 +88,21 @@ def next_steps(folder: Path, kind: str) -> str:
 
 
 def _names(name: str, kind: str) -> dict[str, str]:
+    """Return what templates hold a place for, by placeholder."""
+    from packaging.version import Version  # the command line imports this module, but no library
+
     package = re.sub(r"[-_.]+", "-", name.strip()).lower()
     module = package.replace("-", "_")
     plugin = module.removeprefix("compt_")
-    if (
-        not re.fullmatch(r"[a-z][a-z0-9_]*", plugin)
-        or keyword.iskeyword(plugin)
-        or plugin in ("compt", "test")
-    ):
+    _check_name(name, plugin)
+    chosen = KINDS[kind]
+    entries = chosen.registry.known.entries.get(plugin)
+    if entries:
         raise ConfigError(
-            f"'{name}' cannot be the name of a plug-in package.",
-            do="Letters, digits and hyphens, beginning with a letter: compt-mean-fill.",
-        )
-    camel = "".join(part.capitalize() for part in plugin.split("_"))
-    taken = Names(KINDS[kind].group).entries.get(plugin)
-    if taken and kind != "layout":
-        raise ConfigError(
-            f"There is a {KINDS[kind].noun} '{plugin}' already, of {taken[0].origin}.",
+            f"There is a {chosen.noun} '{plugin}' already, of {entries[0].origin}.",
             do="Choose another name.",
         )
+    camel = "".join(word.capitalize() for word in plugin.split("_"))
     major, minor = Version(__version__).release[:2]
     names = {
         "package": package,
@@ -108,33 +111,37 @@ def _names(name: str, kind: str) -> dict[str, str]:
         "camel": camel,
         "api": API_VERSION,
         "compt": f"compt>={major}.{minor},<{major}.{minor + 1}",
-        "noun": KINDS[kind].noun,
-        "entries": _entries(kind, module, plugin, camel),
+        "noun": chosen.noun,
+        "entries": _entries(chosen, module, plugin, camel),
     }
-    return {**names, "usage": Template(KINDS[kind].usage).substitute(names)}
+    return {**names, "usage": Template(chosen.usage).substitute(names)}
 
 
-def _entries(kind: str, module: str, plugin: str, camel: str) -> str:
-    """The entry points of the package, as TOML; the models of a paradigm have a layout of their
-    own.
-    """
-    layout = (
-        f'[project.entry-points."compt.layouts"]\n"{module}.net.Net" = "{module}.layout:NetLayout"'
-    )
-    if kind == "layout":
-        return layout
-    own = f'[project.entry-points."{KINDS[kind].group}"]\n{plugin} = "{module}:{camel}"'
-    return f"{own}\n\n{layout}" if kind == "paradigm" else own
+def _check_name(name: str, plugin: str) -> None:
+    reserved = keyword.iskeyword(plugin) or plugin in ("compt", "test")
+    if reserved or not re.fullmatch(r"[a-z][a-z0-9_]*", plugin):
+        raise ConfigError(
+            f"'{name}' cannot be the name of a plug-in package.",
+            do="Letters, digits and hyphens, beginning with a letter: compt-mean-fill.",
+        )
+
+
+def _entries(kind: Kind, module: str, plugin: str, camel: str) -> str:
+    """Write the package's entry points as TOML."""
+    groups = {}
+    if kind.registry is not LAYOUTS:
+        groups[kind.registry.group] = f'{plugin} = "{module}:{camel}"'
+    if kind.layout:
+        groups[LAYOUTS.group] = f'"{module}.net.Net" = "{module}.layout:NetLayout"'
+    tables = (f'[project.entry-points."{group}"]\n{line}' for group, line in groups.items())
+    return "\n\n".join(tables)
 
 
 def _path(template: Path, names: Mapping[str, str]) -> Path:
-    """Where a template is written: without ``.txt``, the package's own names in place of 'module'
-    and 'plugin'.
-    """
-    parts = [
-        names["module"] if part == "module" else part for part in template.with_suffix("").parts
-    ]
-    return Path(*parts[:-1], parts[-1].replace("plugin", names["plugin"]))
+    """Return where a template is written, under the package's own names."""
+    *folders, name = template.with_suffix("").parts
+    own = [names["module"] if folder == "module" else folder for folder in folders]
+    return Path(*own, name.replace("plugin", names["plugin"]))
 
 
 def _write(template: Path, file: Path, names: Mapping[str, str]) -> None:

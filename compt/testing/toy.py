@@ -225,8 +225,10 @@ class Toy(Paradigm):
         scores, truth = torch.cat(logits), torch.cat(labels)
         accuracy = (scores.argmax(1) == truth).float().mean().item()
         return {
-            "accuracy": Metric(accuracy, chance=1 / CLASSES),
-            "loss": Metric(F.cross_entropy(scores, truth).item(), higher_is_better=False),
+            "accuracy": Metric(accuracy, chance=1 / CLASSES, unit="share"),
+            "loss": Metric(
+                F.cross_entropy(scores, truth).item(), higher_is_better=False, unit="nats"
+            ),
         }
 
     def export(self, model: nn.Module, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -51,8 +50,8 @@ class EvalLoop(BaseLoop):
         """Evaluate every split, and put the model's mode and the random state back.
 
         Returns:
-            ``{'split/metric': {'value', 'chance', 'higher_is_better'}}``, in the paradigm's
-            order.
+            ``{'split/metric': {'value', 'chance', 'higher_is_better', 'unit'}}``, in the
+            paradigm's order.
         """
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
@@ -68,7 +67,7 @@ class EvalLoop(BaseLoop):
         values = {name: metric.value for name, metric in metrics.items()}
         self.runner.call_hook("after_val_epoch", metrics=values)
         self.runner.call_hook("after_val")
-        return {name: asdict(metric) for name, metric in metrics.items()}
+        return {name: metric.to_json() for name, metric in metrics.items()}
 
     def _measure(self, split: str, *, with_evaluator: bool) -> dict[str, Metric]:
         """Measure one split, the paradigm's metrics first."""

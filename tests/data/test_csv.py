@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from compt.data import CsvPairs
+from compt.data.images.csv import CsvPairs
 from compt.errors import ConfigError, DataError
 
 

@@ -9,7 +9,7 @@ import pytest
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from compt.data import FolderImages
+from compt.data.images.folder import FolderImages
 from compt.errors import ConfigError, DataError
 
 from .conftest import picture

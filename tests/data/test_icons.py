@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 
 pytest.importorskip("resvg_py")
 
-from compt.data import Icons
-from compt.data.icons import drawings as icon_cache
+from compt.data.icons import Icons, drawings as icon_cache
 from compt.data.icons.names import Icon, divide, held_out
 from compt.errors import ConfigError, DataError
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from compt.data import ShardPairs
-from compt.data.images import _tar_index as tar_index_module
-from compt.data.images import shards as shards_module
+from compt.data.images import _tar_index as tar_index_module, shards as shards_module
 from compt.data.images.broken import decode
+from compt.data.images.shards import ShardPairs
 from compt.errors import ConfigError, DataError
 
 from .conftest import picture

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from compt.data.text import TokenBlocks, open_tokens
-from compt.data.text import tokens as module
-from compt.data.text.tokens import Span, Tokens
+from compt.data.text import TokenBlocks, open_tokens, tokens as module
 from compt.errors import ConfigError, DataError
+from compt.interfaces import Tokens, TokenSpan
 
 from .byte_tokenizer import ByteTokenizer, stream
 
@@ -22,7 +21,7 @@ def sequence(folder: Path, *lengths: int, dtype: str = "uint16") -> Tokens:
     for i, length in enumerate(lengths):
         path = folder / f"{i}.bin"
         path.write_bytes(b"head" + np.arange(start, start + length, dtype=dtype).tobytes())
-        spans.append(Span(path, dtype, 4, length))
+        spans.append(TokenSpan(path, dtype, 4, length))
         start += length
     return Tokens(tuple(spans), None)
 

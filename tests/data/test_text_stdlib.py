@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from compt.data.text import Stdlib, open_tokens
-from compt.data.text.stdlib import split_of
+from compt.data.text import open_tokens
+from compt.data.text.stdlib import Stdlib, split_of
 from compt.errors import ConfigError, DataError
 
 from .byte_tokenizer import ByteTokenizer, expected, tokens_of
@@ -15,16 +15,16 @@ ROOT = Path(sysconfig.get_path("stdlib"))
 
 
 def test_the_splits_share_no_file() -> None:
-    train, val = (Stdlib(None, split) for split in Stdlib.splits)
+    train, val = (Stdlib().open(split) for split in Stdlib.splits)
     names = {file.name for file in train.files} | {file.name for file in val.files}
     assert len(names) == len(train.files) + len(val.files)
     assert 0.95 < len(train.files) / len(names) < 0.98
-    assert 0.95 < train.total / (train.total + val.total) < 0.99
+    assert 0.95 < train.num_bytes / (train.num_bytes + val.num_bytes) < 0.99
     assert [file.name for file in val.files] == sorted(file.name for file in val.files)
 
 
 def test_nothing_but_the_library() -> None:
-    names = [Path(file.name).relative_to(ROOT).as_posix() for file in Stdlib(None, "train").files]
+    names = [Path(file.name).relative_to(ROOT).as_posix() for file in Stdlib().open("train").files]
     assert {"abc.py", "json/decoder.py"} <= set(names)
     assert not [name for name in names if "site-packages" in name or "__pycache__" in name]
 
@@ -40,7 +40,7 @@ def test_the_split_of_a_file_stays() -> None:
 def test_val_is_read_file_by_file(tmp_path: Path) -> None:
     cfg = dict(type="stdlib", tests=False, cache_dir=tmp_path)
     blocks = open_tokens(cfg, "val", ByteTokenizer(), 1)
-    source = Stdlib(None, "val", tests=False)
+    source = Stdlib(tests=False).open("val")
     texts = [Path(file.name).read_text("utf-8") for file in source.files]
     texts = [text for text in texts if text.strip()]
     assert blocks.num_tokens == len(expected(*texts))
@@ -69,7 +69,7 @@ def test_what_cannot_be_decoded_is_skipped(tmp_path: Path, monkeypatch: pytest.M
 def test_a_python_without_source_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "python311.zip"))
     with pytest.raises(DataError, match=r"(?s)not on this machine.*python311\.zip.*type='text'"):
-        Stdlib(None, "train")
+        Stdlib().open("train")
 
 
 def test_its_splits_and_options_are_checked(tmp_path: Path) -> None:

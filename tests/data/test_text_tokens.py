@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compt.data.text import TokenFiles, open_tokens
-from compt.data.text import token_files as module
+from compt.data.text import _ids as module, open_tokens
 from compt.errors import ConfigError, DataError
 
 from .byte_tokenizer import ByteTokenizer, stream
@@ -63,13 +62,13 @@ def test_tokens_of_another_tokenizer_are_refused(
 
 def test_tokens_are_looked_at_once(cfg: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(cfg)
-    scan = TokenFiles._scan
-    monkeypatch.setattr(TokenFiles, "_scan", lambda *_: pytest.fail("looked at again"))
+    scan = module._scan
+    monkeypatch.setattr(module, "_scan", lambda *_: pytest.fail("looked at again"))
     opened(cfg)
     (facts,) = cfg["cache_dir"].glob("tokens/*.json")
     for damage in ("[]", "[[1", "{}", "[[1]]"):
         facts.write_text(damage)
-        monkeypatch.setattr(TokenFiles, "_scan", scan)
+        monkeypatch.setattr(module, "_scan", scan)
         opened(cfg)
         assert facts.read_text() == "[[0, 29]]"
 

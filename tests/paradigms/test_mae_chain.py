@@ -127,7 +127,9 @@ def test_a_classifier_is_fine_tuned_from_an_autoencoder(pictures, tmp_path):
         folder = compt.train(config, work_dir=tmp_path / "run")
     (manifest,) = manifests(folder)
     assert manifest["main_metric"] == "val/accuracy"
-    assert manifest["metrics"]["val/accuracy"] == dict(value=1.0, chance=0.5, higher_is_better=True)
+    assert manifest["metrics"]["val/accuracy"] == dict(
+        value=1.0, chance=0.5, higher_is_better=True, unit="share"
+    )
 
 
 def test_a_checkpoint_with_other_heads_is_refused_before_training(pictures, tmp_path):

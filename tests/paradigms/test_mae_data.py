@@ -20,6 +20,7 @@ import compt
 from compt import ConfigError
 from compt.config import load_config
 from compt.errors import DataError
+from compt.interfaces import Images
 from compt.paradigms.mae import Mae
 from compt.paradigms.mae.data import default_pipeline
 from compt.paradigms.mae.mmpretrain import scope
@@ -109,23 +110,24 @@ def test_held_out_classes_are_numbered_as_the_training_images_are(tmp_path):
 def test_icons_are_drawn_at_the_models_size(monkeypatch):
     paradigm, _ = made(mae(size=64), data=dict(type="icons"))
     assert paradigm.splits == ("concept", "vendor")
-    opened = []
+    drawn = []
     monkeypatch.setattr(
-        "compt.paradigms.mae.open_source",
-        lambda **options: opened.append(options) or image_source(),
+        "compt.data.icons.source.Icons",
+        lambda split, image_size, **options: drawn.append((split, image_size)) or Drawn(),
     )
     for split in ("train", "concept"):
         assert paradigm.build_dataset(split)[0]["inputs"].shape == (3, 64, 64)
-    assert opened == [
-        dict(type="icons", split=split, image_size=64) for split in ("train", "concept")
-    ]
+    paradigm, _ = made(mae(size=64), data=dict(type="icons", image_size=48))
+    paradigm.build_dataset("train")
+    assert drawn == [("train", 64), ("concept", 64), ("train", 48)], "a config's own size counts"
 
 
-def image_source():
-    class Source(list):
-        classes = ()
+class Drawn(Images):
+    def __len__(self):
+        return 1
 
-    return Source([{"image": picture(0, (64, 64)), "label": -1}])
+    def __getitem__(self, index):
+        return {"image": picture(index, (64, 64)), "captions": (), "label": -1}
 
 
 def test_broken_images_are_counted_and_too_many_of_them_stop(tmp_path):

@@ -49,6 +49,7 @@ def test_listing(install):
         "transfers",
         "paradigms",
         "layouts",
+        "data",
     ]
     assert {"lossless", "scratch"} <= {row.name for row in rows_of("compt", rows)}
 
@@ -89,7 +90,7 @@ def test_listing_imports_no_plugin(tmp_path):
         "registry": "growers", "name": "one", "package": "alpha", "version": "1.2",
         "target": "alpha_m:Fake", "type": "one", "clash": False,
     }  # fmt: skip
-    assert ("paradigms", "clip") in rows
+    assert {("paradigms", "clip"), ("data", "csv")} <= set(rows)
     loaded = done.stderr.splitlines()[-1]
     assert loaded == "0 ['compt']", "not even a library"
 
@@ -160,21 +161,21 @@ class TestCheck:
 
 
 def test_check_passes_where_all_is_well(install, monkeypatch, capsys):
-    monkeypatch.setattr("compt.registry.listing.GROUPS", ("compt.growers",))
+    monkeypatch.setattr("compt.registry.listing.REGISTRIES", (GROWERS,))
     install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER})
     assert check_command(json=False) == 0
     assert capsys.readouterr().out.count(" ok ") == len(GROWERS)
 
 
 def test_check_of_a_class_in_process(install, monkeypatch):
-    monkeypatch.setattr("compt.registry.listing.GROUPS", ("compt.growers",))
+    monkeypatch.setattr("compt.registry.listing.REGISTRIES", (GROWERS,))
     GROWERS.register_module(name="mine", module=int)
     (row,) = (row for row in check() if row.plugin.name == "mine")
     assert "(builtins:int) is not a subclass of compt.Grower" in row.error
 
 
 def test_a_clash_is_shown_but_is_no_failure(install, monkeypatch, capsys):
-    monkeypatch.setattr("compt.registry.listing.GROUPS", ("compt.growers",))
+    monkeypatch.setattr("compt.registry.listing.REGISTRIES", (GROWERS,))
     install("alpha", {"same": "alpha_m:Fake"}, {"alpha_m": GROWER})
     install("beta", {"same": "beta_m:Fake"}, {"beta_m": GROWER})
     assert check_command(json=False) == 0
@@ -359,7 +360,7 @@ class TestVersions:
 def test_a_list_of_entry_points_that_cannot_be_read_harms_nobody_else(
     install, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("compt.registry.listing.GROUPS", ("compt.growers",))
+    monkeypatch.setattr("compt.registry.listing.REGISTRIES", (GROWERS,))
     install("alpha", {"one": "alpha_m:Fake"}, {"alpha_m": GROWER})
     install("beta", {"two": "beta_m:Fake"}, {"beta_m": GROWER})
     (tmp_path / "site" / "beta-1.2.dist-info" / "entry_points.txt").write_text(

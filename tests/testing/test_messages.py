@@ -28,6 +28,7 @@ def test_every_complaint_has_advice(file):
 
 def test_what_tests_of_plug_ins_import_is_in_one_place():
     assert set(compt.testing.__all__) == {
+        "DataSourceContract",
         "GrowerContract",
         "LayoutContract",
         "ParadigmContract",

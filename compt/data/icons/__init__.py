@@ -1,5 +1,5 @@
-"""Icons with names, drawn from an installed package: images that need no download."""
+"""Icons with names, drawn from an installed package, that need no download."""
 
-from compt.data.icons.source import Icons
+from compt.data.icons.source import Icons, IconSource
 
-__all__ = ["Icons"]
+__all__ = ["IconSource", "Icons"]

@@ -1,4 +1,4 @@
-"""Draws the icons of mkdocs-material once and keeps the pictures in a verified file."""
+"""Draws the icons of mkdocs-material once and keeps them in a verified file."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Drawings:
 
     ``paths`` are relative to the folder of icons and sorted; row i of the array in ``file`` (uint8
     [N, size, size], grey, white is 255) is ``paths[i]``, plain white where it is in ``skipped``.
-    ``pictures`` are hashes of the rows.
+    ``digests`` are hashes of the rows.
     """
 
     file: Path
     paths: tuple[str, ...]
-    pictures: tuple[str, ...]
+    digests: tuple[str, ...]
     skipped: frozenset[str]
 
     def open(self) -> np.ndarray:
@@ -62,8 +62,8 @@ def drawings(image_size: int, cache_dir: str | Path | None = None) -> Drawings:
         DataError: mkdocs-material or resvg-py is not installed, or the cache cannot be written.
     """
     root, version = _icon_folder()
-    found_paths = (path for vendor in VENDORS for path in (root / vendor).rglob("*.svg"))
-    paths = tuple(sorted(path.relative_to(root).as_posix() for path in found_paths))
+    files = (file for vendor in VENDORS for file in (root / vendor).rglob("*.svg"))
+    paths = tuple(sorted(file.relative_to(root).as_posix() for file in files))
     if not paths:
         raise DataError(
             "The package mkdocs-material has no icons.",
@@ -81,7 +81,7 @@ def drawings(image_size: int, cache_dir: str | Path | None = None) -> Drawings:
 
 
 def _icon_folder() -> tuple[Path, str]:
-    """The folder of icons of the installed package, and its version."""
+    """Find the folder of icons of the installed package, and its version."""
     try:
         package = metadata.distribution("mkdocs-material")
     except metadata.PackageNotFoundError as error:
@@ -92,7 +92,7 @@ def _icon_folder() -> tuple[Path, str]:
 
 
 def _intact(file: Path, paths: Sequence[str]) -> Drawings | None:
-    """What the cache holds, None if that is nothing or damaged."""
+    """Return what the cache holds, None if that is nothing or damaged."""
     try:
         facts: dict[str, Any] = json.loads(file.with_suffix(".json").read_text("utf-8"))
         if facts["sha256"] != sha256(file) or len(facts["pictures"]) != len(paths):
@@ -103,34 +103,36 @@ def _intact(file: Path, paths: Sequence[str]) -> Drawings | None:
 
 
 def _draw_all(root: Path, paths: Sequence[str], size: int, file: Path) -> Drawings:
-    """Draw every icon and write array and facts; the caller holds the lock."""
+    """Draw every icon and write array and facts, while the caller holds the lock."""
     sweep(file.parent, f".{file.stem}*.tmp")
     draw = _drawer(size)
-    pictures: list[str] = []
+    digests: list[str] = []
     skipped: list[str] = []
 
-    with atomic(file) as part, part.open("wb") as out:
+    with atomic(file) as beside, beside.open("wb") as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
         np.lib.format.write_array_header_1_0(out, header)
         with progress("drawing icons", len(paths)) as advance:
             for done, path in enumerate(paths, 1):
-                picture = draw(root / path)
-                if picture is None:
+                image = draw(root / path)
+                if image is None:
                     skipped.append(path)
-                    picture = np.full((size, size), 255, np.uint8)
-                pictures.append(hashlib.sha256(picture.tobytes()).hexdigest()[:16])
-                out.write(picture.tobytes())
+                    image = np.full((size, size), 255, np.uint8)
+                digests.append(hashlib.sha256(image.tobytes()).hexdigest()[:16])
+                out.write(image.tobytes())
                 advance(done)
 
-    facts = {"sha256": sha256(file), "skipped": skipped, "pictures": pictures}
-    with atomic(file.with_suffix(".json")) as part:
-        part.write_text(json.dumps(facts), "utf-8")
-    return Drawings(file, tuple(paths), tuple(pictures), frozenset(skipped))
+    # Caches of older versions have the key "pictures", and drawing anew takes up to a minute.
+    facts = {"sha256": sha256(file), "skipped": skipped, "pictures": digests}
+    with atomic(file.with_suffix(".json")) as beside:
+        beside.write_text(json.dumps(facts), "utf-8")
+    return Drawings(file, tuple(paths), tuple(digests), frozenset(skipped))
 
 
 def _drawer(size: int) -> Callable[[Path], np.ndarray | None]:
-    """Return SVG file -> uint8 [size, size], centred on white; None where it cannot be drawn or is
-    empty.
+    """Return what draws an SVG file, centred on white.
+
+    It returns uint8 [size, size], or None where a file cannot be drawn or is empty.
     """
     try:
         from resvg_py import svg_to_bytes
@@ -150,7 +152,7 @@ def _drawer(size: int) -> Callable[[Path], np.ndarray | None]:
             return None
         canvas = Image.new("L", (size, size), 255)
         canvas.paste(drawn, ((size - drawn.width) // 2, (size - drawn.height) // 2))
-        picture = np.asarray(canvas)
-        return picture if (picture < 255).any() else None
+        image = np.asarray(canvas)
+        return image if (image < 255).any() else None
 
     return draw

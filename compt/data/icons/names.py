@@ -1,16 +1,19 @@
-"""What the file name of an icon says: caption, concept, head word, and the split they put it in."""
+"""Reads an icon's caption, concept and head word off its file name, and the split they lead to."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+SPLITS = ("train", "concept", "vendor")
 VENDORS = ("fontawesome", "material", "octicons", "simple")
 HELD_OUT_VENDOR = "fontawesome"
+NAMING_VENDOR = "material"
+"""The vendor whose names the held-out vendor's drawings share."""
 LOGOS = "simple"
 """The vendor of brand logos, which are trained on."""
 HELD_OUT_SHARE = 0.12
@@ -38,11 +41,10 @@ LEVEL = re.compile(r"\d{2,}")
 
 @dataclass(frozen=True)
 class Icon:
-    """One icon, by the path of its file below the folder of icons, such as
-    ``material/bell-outline.svg``.
-    """
+    """One icon, by the path of its file."""
 
     path: str
+    """Below the folder of icons, such as ``material/bell-outline.svg``."""
 
     @property
     def vendor(self) -> str:
@@ -51,13 +53,13 @@ class Icon:
 
     @cached_property
     def name(self) -> str:
-        """The file name; octicons' sizes (``-16``, ``-24``) are no part of it."""
+        """The file name, without octicons' sizes (``-16``, ``-24``)."""
         stem = self.path.rpartition("/")[2].removesuffix(".svg")
         return re.sub(r"-\d+$", "", stem) if self.vendor == "octicons" else stem
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """The words of the name; a brand's also with 'logo' behind."""
+        """The words of the name, a brand's also with 'logo' behind."""
         caption = self.name.replace("-", " ")
         return (caption, f"{caption} logo") if self.vendor == LOGOS else (caption,)
 
@@ -68,11 +70,11 @@ class Icon:
 
     @cached_property
     def concept(self) -> str:
-        """What is drawn, with style words, levels (numbers of two digits or more) and word borders
-        left out.
+        """What is drawn, without style words, levels and word borders.
 
-        ``battery-10`` and ``battery-90-outline`` are one concept, as are ``language-python`` and
-        ``python``, ``microsoft-azure`` and ``microsoftazure``.
+        Levels are numbers of two digits or more. ``battery-10`` and ``battery-90-outline`` are one
+        concept, as are ``language-python`` and ``python``, ``microsoft-azure`` and
+        ``microsoftazure``.
         """
         words = self.name.split("-")
         if words[0] == "language" and len(words) > 1:
@@ -90,67 +92,81 @@ def held_out(concept: str) -> bool:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of the drawn icons, the class of each (-1: none), and the names of the classes."""
+    """Rows of the drawn icons, the class of each, and the names of the classes."""
 
     rows: tuple[int, ...]
     labels: tuple[int, ...]
+    """Indices into ``classes``, -1 for none."""
     classes: tuple[str, ...]
 
 
-def divide(icons: Sequence[Icon | None], pictures: Sequence[str]) -> dict[str, Split]:
+def divide(icons: Sequence[Icon | None], digests: Sequence[str]) -> dict[str, Split]:
     """Divide icons into 'train', 'concept' and 'vendor'.
 
-    A picture that also occurs in 'train' is in no held-out split, nor is one that a held-out split
+    An image that also occurs in 'train' is in no held-out split, nor is one that a held-out split
     would give two classes.
 
     Args:
         icons: one a row; None where it could not be drawn.
-        pictures: one a row, equal where the pixels are.
+        digests: one a row, equal where the pixels are.
     """
-    brands = {icon.concept for icon in icons if icon and icon.vendor == LOGOS}
-    sides: dict[str, list[int]] = {"train": [], "concept": [], "vendor": []}
-    for row, icon in enumerate(icons):
-        if icon is None:
-            continue
+    drawn = {row: icon for row, icon in enumerate(icons) if icon}
+    heads = {row: icon.head for row, icon in drawn.items()}
+    names = {row: icon.name for row, icon in drawn.items()}
+    sides = _sides(drawn)
+    trained = sides["train"]
+    known_names = {names[row] for row in trained if drawn[row].vendor == NAMING_VENDOR}
+    redrawn = [row for row in sides["vendor"] if names[row] in known_names]
+    unseen = _unambiguous(_unlike(sides["concept"], trained, digests), heads, digests)
+    redrawn = _unambiguous(_unlike(redrawn, trained, digests), names, digests)
+    head_classes = _head_classes([heads[row] for row in trained], [heads[row] for row in unseen])
+    name_classes = sorted({names[row] for row in redrawn})
+    return {
+        "train": _label(trained, heads, head_classes),
+        "concept": _label(unseen, heads, head_classes),
+        "vendor": _label(redrawn, names, name_classes),
+    }
+
+
+def _unlike(rows: Sequence[int], others: Sequence[int], digests: Sequence[str]) -> list[int]:
+    """Leave out every row whose image is also that of one of the others."""
+    seen = {digests[row] for row in others}
+    return [row for row in rows if digests[row] not in seen]
+
+
+def _sides(drawn: Mapping[int, Icon]) -> dict[str, list[int]]:
+    """Put each row on the side that its icon's vendor and concept decide."""
+    brands = {icon.concept for icon in drawn.values() if icon.vendor == LOGOS}
+    sides: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for row, icon in drawn.items():
         if icon.vendor == HELD_OUT_VENDOR:
             sides["vendor"].append(row)
         else:
             unseen = icon.concept not in brands and held_out(icon.concept)
             sides["concept" if unseen else "train"].append(row)
-    seen = {pictures[row] for row in sides["train"]}
-    named = {row: icon for row, icon in enumerate(icons) if icon}
-    trained = {named[row].name for row in sides["train"] if named[row].vendor == "material"}
-    concept = [row for row in sides["concept"] if pictures[row] not in seen]
-    vendor = [
-        row for row in sides["vendor"] if pictures[row] not in seen and named[row].name in trained
-    ]
-    heads = {row: icon.head for row, icon in named.items()}
-    names = {row: icon.name for row, icon in named.items()}
-    concept, vendor = _unambiguous(concept, heads, pictures), _unambiguous(vendor, names, pictures)
-    classes = _head_classes([heads[row] for row in sides["train"]], [heads[row] for row in concept])
-    return {
-        "train": _label(sides["train"], heads, classes),
-        "concept": _label(concept, heads, classes),
-        "vendor": _label(vendor, names, sorted({names[row] for row in vendor})),
-    }
+    return sides
 
 
-def _unambiguous(rows: Sequence[int], words: dict[int, str], pictures: Sequence[str]) -> list[int]:
-    """Leave out every picture that occurs under several words."""
+def _unambiguous(
+    rows: Sequence[int], words: Mapping[int, str], digests: Sequence[str]
+) -> list[int]:
+    """Leave out every image that occurs under several words."""
     meanings: dict[str, set[str]] = {}
     for row in rows:
-        meanings.setdefault(pictures[row], set()).add(words[row])
-    return [row for row in rows if len(meanings[pictures[row]]) == 1]
+        meanings.setdefault(digests[row], set()).add(words[row])
+    return [row for row in rows if len(meanings[digests[row]]) == 1]
 
 
 def _head_classes(train: Sequence[str], unseen: Sequence[str]) -> list[str]:
-    trained, held = Counter(train), Counter(unseen)
+    in_train, in_unseen = Counter(train), Counter(unseen)
     return sorted(
-        word for word in held if trained[word] >= MIN_TRAIN and held[word] >= MIN_HELD_OUT
+        word
+        for word, count in in_unseen.items()
+        if in_train[word] >= MIN_TRAIN and count >= MIN_HELD_OUT
     )
 
 
-def _label(rows: Sequence[int], words: dict[int, str], classes: Sequence[str]) -> Split:
+def _label(rows: Sequence[int], words: Mapping[int, str], classes: Sequence[str]) -> Split:
     number = {name: i for i, name in enumerate(classes)}
     labels = tuple(number.get(words[row], -1) for row in rows)
     return Split(tuple(rows), labels, tuple(name.replace("-", " ") for name in classes))

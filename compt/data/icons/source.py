@@ -1,6 +1,4 @@
-"""About 14,300 icons with their names: image-text pairs that need no download, for first runs and
-tests.
-"""
+"""About 14,300 icons with their names, for first runs and tests without a download."""
 
 from __future__ import annotations
 
@@ -9,17 +7,17 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
 
 from compt.data.icons.drawings import drawings
-from compt.data.icons.names import Icon, divide
+from compt.data.icons.names import SPLITS, Icon, divide
 from compt.data.images.broken import Sample
 from compt.errors import ConfigError, did_you_mean
+from compt.interfaces import Images, ImageSource
 
-SPLITS = ("train", "concept", "vendor")
+DEFAULT_SIZE = 32
 
 
-class Icons(Dataset):
+class IconSource(ImageSource):
     """Icons of four vendors, dark on white, captioned by their file names.
 
     The SVG files are those that the package mkdocs-material ships. They are drawn once (5 s and 15
@@ -36,7 +34,7 @@ class Icons(Dataset):
       name: those that material has in train too. Each drawing of a name (solid, regular, brands) is
       a sample.
 
-    No picture of a held-out split occurs in train, pixel for pixel.
+    No image of a held-out split occurs in train, pixel for pixel.
 
     Measured at 32 px with mkdocs-material 9.8.2 (14,340 icons, all of which could be drawn; the
     2,356 of them that no split holds are nearly all fontawesome names that train has not); the
@@ -52,19 +50,18 @@ class Icons(Dataset):
     ======= ======= ================================= ======= ====== =====
 
     Args:
-        split: 'train', 'concept' or 'vendor'.
-        image_size: height and width in pixels. The fewer, the more icons look the same and are left
-            out of the held-out splits.
+        image_size: height and width in pixels; None for what models take, 32 where that is not
+            known. The fewer, the more icons look the same and are left out of the held-out splits.
         cache_dir: where the drawings are kept.
         samples: how many of the icons in 'train' to keep, for many epochs over little data; the
             same ones each time, more of them hold all that fewer hold. None for all. Held-out
             splits stay whole.
-
-    Items: ``image`` RGB [image_size, image_size], ``captions``, ``label``.
+        num_samples: size of 'train', for plans.
 
     Raises:
         ConfigError: there is no such split or size, or too few icons.
-        DataError: mkdocs-material or resvg-py is missing, or the cache cannot be written.
+        DataError: on opening, mkdocs-material or resvg-py is missing, or the cache cannot be
+            written.
     """
 
     LICENCES = {
@@ -74,13 +71,39 @@ class Icons(Dataset):
         "simple": "CC0-1.0 (Simple Icons); the logos are trademarks of their owners",
     }
 
+    provides = frozenset({"image", "captions", "label"})
     splits = SPLITS
+
+    def __init__(
+        self,
+        *,
+        image_size: int | None = None,
+        cache_dir: str | Path | None = None,
+        samples: int | None = None,
+        num_samples: int | None = None,
+    ) -> None:
+        super().__init__(num_samples=num_samples)
+        self.image_size, self.cache_dir, self.samples = image_size, cache_dir, samples
+
+    def open(self, split: str, *, captions: bool = True, image_size: int | None = None) -> Icons:
+        """Draw the icons, unless the cache holds them, and open a split."""
+        self.check_split(split)
+        sizes = (self.image_size, image_size, DEFAULT_SIZE)
+        size = next(size for size in sizes if size is not None)
+        return Icons(split, image_size=size, cache_dir=self.cache_dir, samples=self.samples)
+
+
+class Icons(Images):
+    """One split of the icons.
+
+    Arguments and errors are those of :class:`IconSource`.
+    """
 
     def __init__(
         self,
         split: str,
         *,
-        image_size: int = 32,
+        image_size: int = DEFAULT_SIZE,
         cache_dir: str | Path | None = None,
         samples: int | None = None,
     ) -> None:
@@ -98,17 +121,17 @@ class Icons(Dataset):
         icons = [
             None if path in self._drawings.skipped else Icon(path) for path in self._drawings.paths
         ]
-        part = divide(icons, self._drawings.pictures)[split]
-        self.classes = part.classes
+        icons_of_split = divide(icons, self._drawings.digests)[split]
+        self.classes = icons_of_split.classes
         self.skipped = len(self._drawings.skipped)
         """How many icons could not be drawn or are empty."""
-        kept = _kept(len(part.rows), samples if split == "train" else None)
-        self._rows = np.array(part.rows, np.int64)[kept]
-        self._labels = np.array(part.labels, np.int64)[kept]
+        chosen = _chosen(len(icons_of_split.rows), samples if split == "train" else None)
+        self._rows = np.array(icons_of_split.rows, np.int64)[chosen]
+        self._labels = np.array(icons_of_split.labels, np.int64)[chosen]
         self._pixels = self._drawings.open()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the mapped pixels behind: a worker process maps them anew."""
+        """Leave the mapped pixels behind, as a worker process maps them anew."""
         return {k: v for k, v in self.__dict__.items() if k != "_pixels"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -133,8 +156,8 @@ class Icons(Dataset):
         return Icon(self._drawings.paths[self._rows[index]])
 
 
-def _kept(count: int, samples: int | None) -> np.ndarray:
-    """Which of so many samples to keep, in their order."""
+def _chosen(count: int, samples: int | None) -> np.ndarray:
+    """Choose which of so many samples to keep, in their order."""
     if samples is None:
         return np.arange(count)
     if not isinstance(samples, int) or not 1 <= samples <= count:

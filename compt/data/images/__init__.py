@@ -1,1 +1,1 @@
-"""Images with captions and labels: tables, shards, folders."""
+"""Images with captions and labels, in tables, shards and folders."""

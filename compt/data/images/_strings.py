@@ -34,7 +34,7 @@ class PackedStrings:
 
 
 class Packer:
-    """Grows a PackedStrings; lone surrogates are kept."""
+    """What makes PackedStrings, string by string, lone surrogates included."""
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
         self._data, self._ends = bytearray(), array("q")
@@ -47,7 +47,7 @@ class Packer:
         self._ends.append(len(self._data))
 
     def packed(self) -> PackedStrings:
-        """What was added; the packer cannot grow any more."""
+        """Return what was added, after which nothing more can be."""
         return PackedStrings(
             np.frombuffer(self._data, np.uint8), np.frombuffer(self._ends, np.int64)
         )

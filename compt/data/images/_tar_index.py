@@ -1,4 +1,4 @@
-"""Where the members of a tar archive lie, found once and remembered."""
+"""Finds where the members of a tar archive lie, once, and remembers it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLACK = 1 << 20
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The samples of one archive: members grouped by the part of their name before the first dot.
+    """The samples of one archive, which are members whose names agree up to the first dot.
 
     ``members`` is int64 [M, 4]: sample, extension (index into ``extensions``), offset, size in
     bytes.
@@ -37,17 +37,17 @@ class TarIndex:
     members: np.ndarray
 
     def find(self, extensions: Sequence[str]) -> np.ndarray:
-        """Offset and size of each sample's member with the first of these extensions that it has.
+        """Find each sample's member, with the first of these extensions that it has.
 
         Returns:
-            int64 [N, 2], (-1, -1) where a sample has none.
+            Offset and size, int64 [N, 2], (-1, -1) where a sample has none.
         """
-        found = np.full((len(self.keys), 2), -1, np.int64)
+        places = np.full((len(self.keys), 2), -1, np.int64)
         for extension in reversed(extensions):
             if extension in self.extensions:
                 mine = self.members[self.members[:, 1] == self.extensions.index(extension)]
-                found[mine[:, 0]] = mine[:, 2:]
-        return found
+                places[mine[:, 0]] = mine[:, 2:]
+        return places
 
 
 def tar_index(path: Path, cache_dir: str | Path | None = None) -> TarIndex:
@@ -92,7 +92,7 @@ def _store(file: Path, same: np.ndarray, index: TarIndex) -> None:
         "extensions": np.array(index.extensions, np.str_),
         "members": index.members,
     }
-    with atomic(file) as part, part.open("wb") as out:
+    with atomic(file) as beside, beside.open("wb") as out:
         np.savez(out, **arrays)  # type: ignore[arg-type]
 
 
@@ -117,7 +117,8 @@ def _scan(path: Path, size: int) -> TarIndex:
         raise DataError(
             f"The shard is no readable, uncompressed tar archive: {error}.",
             where=str(path),
-            do="Fetch it again if it is cut short; unpack .tar.gz to .tar, as samples are read at random.",
+            do="Fetch it again if it is cut short; unpack .tar.gz to .tar, as samples are read at "
+            "random.",
         ) from error
     if size - end > SLACK:
         raise DataError(

@@ -1,6 +1,4 @@
-"""The one rule for samples that cannot be read: skip and count them, stop when they are too
-many.
-"""
+"""Skips and counts samples that cannot be read, and stops when they are too many."""
 
 from __future__ import annotations
 
@@ -12,9 +10,9 @@ from typing import TypedDict
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from compt.errors import ConfigError, DataError
+from compt.interfaces import Images
 
 MAX_IN_A_ROW = 100
 """Broken samples one after the other that stop a run whatever their share: the root is wrong,
@@ -27,7 +25,7 @@ FIRST = 8
 
 
 class Sample(TypedDict):
-    """What every source yields."""
+    """One item of a split of images."""
 
     image: Image.Image
     """RGB."""
@@ -71,26 +69,25 @@ def decode_file(path: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparent becomes white, 16 bits are scaled to 8, floats are in
-    [0, 1].
+    """Convert any mode to RGB.
+
+    Transparent becomes white, 16 bits are scaled to 8, floats are in [0, 1].
     """
     if image.mode.startswith("I"):
         values = np.asarray(image)
         values = values // 257 if values.max(initial=0) > 255 else values
         return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        return Image.fromarray(
-            (np.asarray(image).clip(0, 1) * 255).round().astype(np.uint8)
-        ).convert("RGB")
+        levels = (np.asarray(image).clip(0, 1) * 255).round()
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
 
-class SkipBroken(Dataset):
-    """A map-style data set that puts the next readable sample in the place of one that cannot be
-    read.
+class SkipBroken(Images):
+    """Images of which the next readable one takes the place of one that cannot be read.
 
     Each broken sample is counted once, across all workers of a data loader, in memory that they
     share. A subclass says how to read a sample and where it lies.
@@ -99,8 +96,6 @@ class SkipBroken(Dataset):
         num_samples: length of the data set.
         max_broken: share of broken samples above which reading raises DataError.
     """
-
-    classes: tuple[str, ...] = ()
 
     def __init__(self, num_samples: int, *, max_broken: float) -> None:
         if not isinstance(max_broken, int | float) or not 0 <= max_broken <= 1:
@@ -113,7 +108,7 @@ class SkipBroken(Dataset):
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """Read one sample; raise BrokenSample where it cannot be."""
+        """Read one sample, or raise BrokenSample where it cannot be."""
 
     @abstractmethod
     def where(self, index: int) -> str:
@@ -191,5 +186,6 @@ class SkipBroken(Dataset):
         return DataError(
             f"{how_many} {when}cannot be read; {allowed}.",
             where="; ".join(lines),
-            do="Repair or remove these files, check the paths and the root folder, or raise max_broken.",
+            do="Repair or remove these files, check the paths and the root folder, or raise "
+            "max_broken.",
         )

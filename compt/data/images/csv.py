@@ -7,13 +7,16 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from compt.data.images._labels import number
+from compt.data.file_source import FileSource
 from compt.data.images._strings import Packer
 from compt.data.images.broken import BrokenSample, Sample, SkipBroken, decode_file
+from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError, did_you_mean
+from compt.interfaces import ImageSource
 
 ALIASES = {"image": "filepath", "caption": "title"}
 """open_clip's names for the columns, read where the default names do not occur."""
@@ -22,30 +25,64 @@ BORDER = "\0"
 MAX_CELL = 2**24
 
 
-class CsvPairs(SkipBroken):
-    """Image-text pairs from a table: a column of image paths, one or several of captions.
+class CsvSource(FileSource, ImageSource):
+    """Image-text pairs from tables, each a column of image paths and one or several of captions.
 
-    Rows without image path, or without caption where captions are read, count as broken, as do
-    those with more cells than the header. A cell may hold a JSON list of captions.
+    ``dict(type='csv', train='train.csv', val='val.csv')``: a split is one table, with a header
+    line, in UTF-8. A cell may hold a JSON list of captions.
 
     Args:
-        path: the table, with a header line, in UTF-8.
         root: the folder that relative image paths start from; that of the table by default.
         image_key: column of image paths ('filepath' is read too, as open_clip writes it).
         caption_key: column or columns of captions ('title' is read too); None reads images alone.
         label_key: column of class names; ``classes`` are those in this table, sorted.
         sep: what separates cells; by default a tab in .tsv files and where the header holds more
             tabs than commas, else a comma.
-        max_broken: share of unreadable images above which reading stops; see :meth:`check`.
-
-    Items: ``image`` RGB of any size, ``captions`` (empty with ``caption_key=None``), ``label``.
+        max_broken: share of unreadable images above which reading stops; see
+            :meth:`~compt.data.images.broken.SkipBroken.check`.
+        num_samples: size of the training split, for plans.
+        files: split -> its table.
 
     Raises:
         ConfigError: an option that cannot be.
-        DataError: the table is missing, empty, not readable, or has no such column.
+        DataError: on opening, the table is missing, empty, not readable, or has no such column.
     """
 
-    takes = "file"
+    provides = frozenset({"image", "captions", "label"})
+    split_noun, takes_lists = "file", False
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None = None,
+        image_key: str = "image",
+        caption_key: str | Sequence[str] | None = "caption",
+        label_key: str | None = None,
+        sep: str | None = None,
+        max_broken: float = 0.01,
+        num_samples: int | None = None,
+        **files: Any,
+    ) -> None:
+        super().__init__(files, num_samples=num_samples)
+        self.caption_key = caption_key
+        self.options: dict[str, Any] = dict(
+            root=root, image_key=image_key, label_key=label_key, sep=sep, max_broken=max_broken
+        )
+        if caption_key is None:
+            self.provides = self.provides - {"captions"}
+
+    def open(self, split: str, *, captions: bool = True, image_size: int | None = None) -> CsvPairs:
+        """Read the table of a split."""
+        caption_key = self.caption_key if captions else None
+        return CsvPairs(self.path(split), caption_key=caption_key, **self.options)
+
+
+class CsvPairs(SkipBroken):
+    """The rows of one table.
+
+    Rows without image path, or without caption where captions are read, count as broken, as do
+    those with more cells than the header. Arguments and errors are those of :class:`CsvSource`.
+    """
 
     def __init__(
         self,
@@ -80,8 +117,10 @@ class CsvPairs(SkipBroken):
     def _fill(
         self, rows: _Rows, image: int, captions: Sequence[int], label: int | None
     ) -> list[str]:
-        """Pack image paths and, where there are columns for them, captions; return the class
-        names.
+        """Pack image paths and captions, where there are columns for them.
+
+        Returns:
+            The name of each row's class.
         """
         images, texts, labels = Packer(), Packer(), []
         for row in rows:
@@ -99,12 +138,12 @@ class CsvPairs(SkipBroken):
         return labels
 
     def where(self, index: int) -> str:
-        """The path of the image, or the row that has none."""
+        """Return the path of the image, or the row that has none."""
         image = self._images[index]
         return os.path.join(self.root, image) if image else f"{self.path}, row {index + 1}"
 
     def read(self, index: int) -> Sample:
-        """Read one row's image and captions; raise BrokenSample where it has none."""
+        """Read one row's image and captions, or raise BrokenSample where it has none."""
         if not self._images[index]:
             raise BrokenSample("its row has no image path, or more cells than the header")
         captions = self._captions(index)
@@ -124,7 +163,7 @@ class CsvPairs(SkipBroken):
 
 
 class _Rows:
-    """The rows of a table, read one by one; blank lines are left out."""
+    """The rows of a table, read one by one, without blank lines."""
 
     def __init__(self, path: Path, sep: str | None) -> None:
         self.path = path
@@ -145,7 +184,7 @@ class _Rows:
         self.width = len(self.header)
 
     def column(self, key: str) -> int:
-        """The index of a column, by its name or, for default names, open_clip's name for it."""
+        """Find a column by its name or, for default names, by open_clip's name for it."""
         for name in (key, ALIASES.get(key)):
             if name in self.header:
                 return self.header.index(name)
@@ -153,7 +192,8 @@ class _Rows:
             f"The table has no column '{key}'.{did_you_mean(key, self.header)}",
             where=str(self.path),
             do=f"Its columns, separated by {self.sep!r}: {', '.join(self.header)}. "
-            "Name them with image_key, caption_key (None: images alone) and label_key; the separator with sep.",
+            "Name them with image_key, caption_key (None: images alone) and label_key; the "
+            "separator with sep.",
         )
 
     def __iter__(self) -> Iterator[list[str]]:
@@ -167,17 +207,18 @@ class _Rows:
                 raise DataError(
                     f"The table cannot be read: {error}.",
                     where=f"{self.path}, about line {reader.line_num + 1}",
-                    do="It must be UTF-8, with quotes around cells that hold separators or line breaks.",
+                    do="It must be UTF-8, with quotes around cells that hold separators or line "
+                    "breaks.",
                 ) from error
 
 
 def _captions(cell: str) -> list[str]:
-    """The captions of a cell: those of a JSON list of strings, else the cell itself."""
+    """Return the captions of a cell, which is one itself unless it is a JSON list of strings."""
     if cell.startswith("["):
         try:
-            found = json.loads(cell)
+            listed = json.loads(cell)
         except ValueError:
-            found = None
-        if isinstance(found, list) and all(isinstance(caption, str) for caption in found):
-            return [caption.replace(BORDER, " ").strip() for caption in found if caption.strip()]
+            listed = None
+        if isinstance(listed, list) and all(isinstance(caption, str) for caption in listed):
+            return [caption.replace(BORDER, " ").strip() for caption in listed if caption.strip()]
     return [cell.replace(BORDER, " ")] if cell else []

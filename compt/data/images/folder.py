@@ -6,21 +6,26 @@ import heapq
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from compt.data.images._labels import number
+from compt.data.file_source import FileSource
 from compt.data.images._strings import PackedStrings, Packer
 from compt.data.images.broken import Sample, SkipBroken, decode_file
+from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError
+from compt.interfaces import ImageSource
 
 BORDER = "\0"
 """Stands between the names of a folder's images, where they are joined."""
 
 
-class FolderImages(SkipBroken):
-    """Images below a folder, at any depth; the first sub-folder on the way to an image is its
-    class.
+class FolderSource(FileSource, ImageSource):
+    """Images below folders, at any depth, whose sub-folders name the classes.
+
+    ``dict(type='folder', train='images/train', val='images/val')``: a split is one folder. The
+    first sub-folder on the way to an image is its class.
 
     Order and labels are those of torchvision's ImageFolder. Differs: images directly in the folder
     have no class; a sub-folder without images is none; names that begin with a dot are skipped; a
@@ -28,20 +33,45 @@ class FolderImages(SkipBroken):
     take some seconds.
 
     Args:
-        path: the folder.
         labels: whether sub-folders are classes; ``classes`` are those in this folder, sorted by
             name, so that a split without some of them numbers the others differently: see
             :func:`compt.data.renumber`.
-        max_broken: share of unreadable images above which reading stops; see :meth:`check`.
-
-    Items: ``image`` RGB of any size, ``captions`` (empty), ``label``.
+        max_broken: share of unreadable images above which reading stops; see
+            :meth:`~compt.data.images.broken.SkipBroken.check`.
+        num_samples: size of the training split, for plans.
+        files: split -> its folder.
 
     Raises:
         ConfigError: an option that cannot be.
-        DataError: the folder or one below it cannot be read, or there are no images.
+        DataError: on opening, the folder or one below it cannot be read, or there are no images.
     """
 
-    takes = "folder"
+    provides = frozenset({"image", "label"})
+    split_noun, takes_lists = "folder", False
+
+    def __init__(
+        self,
+        *,
+        labels: bool = True,
+        max_broken: float = 0.01,
+        num_samples: int | None = None,
+        **files: Any,
+    ) -> None:
+        super().__init__(files, num_samples=num_samples)
+        self.options: dict[str, Any] = dict(labels=labels, max_broken=max_broken)
+
+    def open(
+        self, split: str, *, captions: bool = True, image_size: int | None = None
+    ) -> FolderImages:
+        """List the images of a split."""
+        return FolderImages(self.path(split), **self.options)
+
+
+class FolderImages(SkipBroken):
+    """The images of one folder.
+
+    Arguments and errors are those of :class:`FolderSource`.
+    """
 
     def __init__(self, path: str | Path, *, labels: bool = True, max_broken: float = 0.01) -> None:
         if not isinstance(labels, bool):
@@ -51,19 +81,19 @@ class FolderImages(SkipBroken):
                 do="True: sub-folders are classes.",
             )
         self.root = Path(path).expanduser()
-        found = scan(self.root)
-        order = sorted(found, key=lambda folder: (_top(folder), folder))
-        self._images, counts = _pack({folder: found[folder] for folder in order})
+        images = scan(self.root)
+        order = sorted(images, key=lambda folder: (_top(folder), folder))
+        self._images, counts = _pack({folder: images[folder] for folder in order})
         super().__init__(len(self._images), max_broken=max_broken)
         self.classes, numbers = number([_top(folder) if labels else "" for folder in order])
         self._labels = np.repeat(numbers, counts)
 
     def where(self, index: int) -> str:
-        """The path of an image."""
+        """Return the path of an image."""
         return os.path.join(self.root, self._images[index])
 
     def read(self, index: int) -> Sample:
-        """Read one image; raise BrokenSample where it cannot be."""
+        """Read one image, or raise BrokenSample where it cannot be."""
         return {
             "image": decode_file(self.where(index)),
             "captions": (),
@@ -85,10 +115,8 @@ def scan(root: Path) -> dict[str, str]:
 
     start = os.path.realpath(root)
     seen = {str(parent) for parent in Path(start).parents}  # a link to one of these leads back here
-    queue = [
-        (False, "", start)
-    ]  # links come last, so that what lies below the root keeps its own place
-    found: dict[str, str] = {}
+    queue = [(False, "", start)]  # links come last: what lies below the root keeps its own place
+    joined: dict[str, str] = {}
     others: set[str] = set()
     while queue:
         _, folder, real = heapq.heappop(queue)
@@ -101,17 +129,18 @@ def scan(root: Path) -> dict[str, str]:
             heapq.heappush(queue, (linked, f"{folder}/{name}" if folder else name, target))
         images = [name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
         if images:
-            found[folder] = BORDER.join(sorted(images))
-        elif not found:
+            joined[folder] = BORDER.join(sorted(images))
+        elif not joined:
             others.update(os.path.splitext(name)[1].lower() or name for name in names)
-    if not found:
+    if not joined:
         raise _no_images(root, IMG_EXTENSIONS, others)
-    return found
+    return joined
 
 
 def _list(folder: Path) -> tuple[list[tuple[str, bool]], list[str]]:
-    """The sub-folders of a folder, and whether each is a link; the names of its files. Hidden ones
-    are left out.
+    """List the sub-folders of a folder, with whether each is a link, and the names of its files.
+
+    Hidden ones are left out.
     """
     folders, files = [], []
     try:
@@ -128,16 +157,17 @@ def _list(folder: Path) -> tuple[list[tuple[str, bool]], list[str]]:
         raise DataError(
             f"The folder cannot be read: {error.strerror}.",
             where=str(folder),
-            do="Give a folder of images that you may read; tables are of type 'csv', tar archives 'webdataset'.",
+            do="Give a folder of images that you may read; tables are of type 'csv', tar archives "
+            "'webdataset'.",
         ) from error
     return folders, files
 
 
-def _pack(found: Mapping[str, str]) -> tuple[PackedStrings, list[int]]:
-    """The paths of all images, relative to the root, folder by folder, and their number in each."""
+def _pack(joined: Mapping[str, str]) -> tuple[PackedStrings, list[int]]:
+    """Pack the paths of all images, relative to the root, and count those of each folder."""
     paths, counts = Packer(), []
-    for folder, joined in found.items():
-        names = joined.split(BORDER)
+    for folder, images in joined.items():
+        names = images.split(BORDER)
         counts.append(len(names))
         for name in names:
             paths.add(f"{folder}/{name}" if folder else name)
@@ -145,7 +175,7 @@ def _pack(found: Mapping[str, str]) -> tuple[PackedStrings, list[int]]:
 
 
 def _top(folder: str) -> str:
-    """The first part of a relative path; empty for the root."""
+    """Return the first part of a relative path, empty for the root."""
     return folder.partition("/")[0]
 
 

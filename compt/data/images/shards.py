@@ -1,6 +1,4 @@
-"""Image-text pairs, or images alone, in WebDataset shards: tar archives, read at random without
-unpacking.
-"""
+"""Image-text pairs, or images alone, in tar archives that are read at random without unpacking."""
 
 from __future__ import annotations
 
@@ -14,39 +12,81 @@ from typing import Any
 
 import numpy as np
 
-from compt.data.images._labels import number
+from compt.data.file_source import FileSource
 from compt.data.images._strings import Packer
 from compt.data.images._tar_index import tar_index
 from compt.data.images.broken import BrokenSample, Sample, SkipBroken, decode
+from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError, did_you_mean
+from compt.interfaces import ImageSource
 
+IMAGES = ("png", "jpg", "jpeg", "webp")
+CAPTIONS = ("txt", "json:caption", "json:captions")
 MAX_OPEN = 64
 """Shards that a process keeps open at a time."""
 
 
-class ShardPairs(SkipBroken):
+class ShardSource(FileSource, ImageSource):
     """Image-text pairs from local tar archives as img2dataset and WebDataset write them.
 
-    The members ``000017.jpg``, ``000017.txt`` and ``000017.json`` are one sample. Each archive's
-    headers are read once (10,000 samples in 0.4 s); where its members lie is then remembered in the
-    cache folder until the file changes.
+    ``dict(type='webdataset', train='cc3m-{000..331}.tar', val='val.tar')``: a split is a path, a
+    pattern, or a list of these. The members ``000017.jpg``, ``000017.txt`` and ``000017.json`` are
+    one sample. Each archive's headers are read once (10,000 samples in 0.4 s); where its members
+    lie is then remembered in the cache folder until the file changes.
 
     Args:
-        urls: path, pattern such as ``cc3m-{000..331}.tar``, or a list of these.
-        max_broken: share of unreadable samples above which reading stops; see :meth:`check`.
+        max_broken: share of unreadable samples above which reading stops; see
+            :meth:`~compt.data.images.broken.SkipBroken.check`.
         cache_dir: where the indexes are kept.
         image_keys: extensions of images; a sample has the first that is there.
         caption_keys: where captions are, the first that is there counts: an extension whose text is
             the caption, or ``json:key`` for a text or list of texts in a JSON member. None reads
-            images alone.
+            images alone, as does ``caption_key=None``, which tables know too.
         label_key: key in the JSON member of a class name; ``classes`` are those that occur, sorted.
-
-    Items: ``image`` RGB of any size, ``captions`` (empty with ``caption_keys=None``), ``label``.
+        num_samples: size of the training split, for plans.
+        files: split -> its archives.
 
     Raises:
         ConfigError: an option that cannot be.
-        DataError: an archive is missing, damaged or compressed, or no sample has an image and a
-            caption, where captions are read.
+        DataError: on opening, an archive is missing, damaged or compressed, or no sample has an
+            image and a caption, where captions are read.
+    """
+
+    provides = frozenset({"image", "captions", "label"})
+
+    def __init__(
+        self,
+        *,
+        max_broken: float = 0.01,
+        cache_dir: str | Path | None = None,
+        image_keys: Sequence[str] = IMAGES,
+        caption_keys: Sequence[str] | None = CAPTIONS,
+        label_key: str | None = None,
+        num_samples: int | None = None,
+        **files: Any,
+    ) -> None:
+        if caption_keys is CAPTIONS and files.get("caption_key", "") is None:
+            caption_keys = files.pop("caption_key")
+        super().__init__(files, num_samples=num_samples)
+        self.caption_keys = caption_keys
+        self.options: dict[str, Any] = dict(
+            max_broken=max_broken, cache_dir=cache_dir, image_keys=image_keys, label_key=label_key
+        )
+        if caption_keys is None:
+            self.provides = self.provides - {"captions"}
+
+    def open(
+        self, split: str, *, captions: bool = True, image_size: int | None = None
+    ) -> ShardPairs:
+        """Index the archives of a split."""
+        caption_keys = self.caption_keys if captions else None
+        return ShardPairs(self.path(split), caption_keys=caption_keys, **self.options)
+
+
+class ShardPairs(SkipBroken):
+    """The samples of one split's archives.
+
+    Arguments and errors are those of :class:`ShardSource`.
     """
 
     def __init__(
@@ -55,8 +95,8 @@ class ShardPairs(SkipBroken):
         *,
         max_broken: float = 0.01,
         cache_dir: str | Path | None = None,
-        image_keys: Sequence[str] = ("png", "jpg", "jpeg", "webp"),
-        caption_keys: Sequence[str] | None = ("txt", "json:caption", "json:captions"),
+        image_keys: Sequence[str] = IMAGES,
+        caption_keys: Sequence[str] | None = CAPTIONS,
         label_key: str | None = None,
     ) -> None:
         lists = {"image_keys": image_keys} | (
@@ -92,8 +132,10 @@ class ShardPairs(SkipBroken):
     def _load(
         self, image_keys: Sequence[str], texts: Sequence[str], cache_dir: str | Path | None
     ) -> None:
-        """Index all archives: ``_spans`` int64 [N, columns, 2] (offset and size), ``_shard`` int32
-        [N].
+        """Index all archives.
+
+        Of each sample, ``_spans`` holds offset and size of its members, int64 [N, columns, 2], and
+        ``_shard`` the number of its archive, int32 [N].
         """
         spans, shards, keys = [], [], Packer()
         seen: set[str] = set()
@@ -123,16 +165,16 @@ class ShardPairs(SkipBroken):
             raise DataError(
                 f"No sample has an image ({', '.join(image_keys)}){caption}.",
                 where=str(self.paths[0]),
-                do=f"Members end in: {', '.join(sorted(seen))}. Name them with image_keys and caption_keys (None: "
-                "images alone).",
+                do=f"Members end in: {', '.join(sorted(seen))}. Name them with image_keys and "
+                "caption_keys (None: images alone).",
             )
 
     def where(self, index: int) -> str:
-        """The archive and key of a sample."""
+        """Return the archive and key of a sample."""
         return f"{self.paths[self._shard[index]]}: {self._keys[index]}"
 
     def read(self, index: int) -> Sample:
-        """Read one sample's image and captions; raise BrokenSample where it has none."""
+        """Read one sample's image and captions, or raise BrokenSample where it has none."""
         captions = self._captions(index)
         return {
             "image": decode(self._member(index, "image")),
@@ -148,12 +190,12 @@ class ShardPairs(SkipBroken):
             if self._spans[index, self._columns[column], 0] < 0:
                 continue
             if colon:
-                found = self._json(index, column).get(key)
+                value = self._json(index, column).get(key)
             else:
-                found = self._member(index, column).decode("utf-8", "replace")
-            found = [found] if isinstance(found, str) else found if isinstance(found, list) else []
+                value = self._member(index, column).decode("utf-8", "replace")
+            texts = value if isinstance(value, list) else [value]
             captions = tuple(
-                text.strip() for text in found if isinstance(text, str) and text.strip()
+                text.strip() for text in texts if isinstance(text, str) and text.strip()
             )
             if captions:
                 return captions
@@ -182,10 +224,10 @@ class ShardPairs(SkipBroken):
 
     def _json(self, index: int, column: str) -> dict[str, Any]:
         try:
-            found = json.loads(self._member(index, column))
+            value = json.loads(self._member(index, column))
         except ValueError as error:
             raise BrokenSample(f"its JSON is damaged: {error}") from error
-        return found if isinstance(found, dict) else {}
+        return value if isinstance(value, dict) else {}
 
     def _member(self, index: int, column: str) -> bytes:
         offset, size = self._spans[index, self._columns[column]].tolist()
@@ -235,8 +277,9 @@ def _braces(pattern: str) -> list[str]:
 
 
 class _OpenFiles:
-    """The archives that a process reads; each process opens its own, the least used are closed
-    again.
+    """The archives that a process reads, of which the least used are closed again.
+
+    Each process opens its own.
     """
 
     def __init__(self) -> None:
@@ -244,7 +287,7 @@ class _OpenFiles:
         self._process = os.getpid()
 
     def read(self, path: Path, offset: int, size: int) -> bytes:
-        """Up to ``size`` bytes of a file."""
+        """Read up to ``size`` bytes of a file."""
         if self._process != os.getpid():
             self._close()
             self._process = os.getpid()
@@ -257,9 +300,7 @@ class _OpenFiles:
 
     def _close(self, close: Callable[[int], None] = os.close) -> None:
         while self._open:
-            close(
-                self._open.popitem()[1]
-            )  # bound above: when the interpreter ends, modules go first
+            close(self._open.popitem()[1])  # bound above: modules go before this at the end
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

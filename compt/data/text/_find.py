@@ -1,4 +1,4 @@
-"""Files by path, folder, pattern or URL, on any file system that fsspec knows."""
+"""Finds files by path, folder, pattern or URL, on any file system that fsspec knows."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ CHANGES = ("mtime", "LastModified", "last_modified", "updated", "ETag", "created
 
 @dataclass(frozen=True)
 class File:
-    """A file as found: ``size`` in bytes, ``stamp`` another text after every change."""
+    """A file, by what its file system says of it."""
 
     name: str
     size: int
+    """In bytes."""
     stamp: str
+    """Another one after every change."""
     system: Any = field(default=None, repr=False)
     path: str = ""
 
@@ -36,7 +38,7 @@ class File:
 
 
 def name_of(files: Sequence[File]) -> str:
-    """The first of some files, and how many there are."""
+    """Name the first of some files, and how many there are."""
     return f"{files[0].name} and {len(files) - 1} more" if len(files) > 1 else files[0].name
 
 
@@ -56,7 +58,7 @@ def package(name: str) -> Any:
 
 
 def locate(url: str | Path) -> tuple[Any, str]:
-    """The file system and the path on it of a path or URL.
+    """Find the file system of a path or URL, and the path on it.
 
     Raises:
         DataError: no such file system, or the package for it is missing.
@@ -67,8 +69,9 @@ def locate(url: str | Path) -> tuple[Any, str]:
 
 
 def find(paths: str | Path | Sequence[str | Path], pattern: str) -> tuple[File, ...]:
-    """All files of a path, folder, glob pattern or list of these, in the order given, each of them
-    sorted.
+    """Find all files of a path, folder, glob pattern or list of these.
+
+    They come in the order of the list, and those of each entry sorted.
 
     Args:
         paths: local, or URLs of fsspec.
@@ -77,19 +80,19 @@ def find(paths: str | Path | Sequence[str | Path], pattern: str) -> tuple[File, 
     Raises:
         DataError: a path or a file in a folder is missing.
     """
-    found: list[File] = []
+    files: list[File] = []
     for url in (paths,) if isinstance(paths, str | Path) else paths:
         system, path = locate(url)
         with reading(str(url), "Check the path."):
-            files = _files(system, path, pattern)
-        if not files:
+            matches = _files(system, path, pattern)
+        if not matches:
             raise _nothing(system, path, str(url), pattern)
-        found += files
-    return tuple(found)
+        files += matches
+    return tuple(files)
 
 
 def _files(system: Any, path: str, pattern: str) -> list[File]:
-    """The files of one path, sorted; none where it leads nowhere."""
+    """Find the files of one path, sorted, or none where it leads nowhere."""
     if system.isfile(path):
         return [_describe(system, path, system.info(path))]
     if system.isdir(path):
@@ -108,11 +111,11 @@ def _files(system: Any, path: str, pattern: str) -> list[File]:
     return files or [file for folder in sorted(matches) for file in _files(system, folder, pattern)]
 
 
-def described(system: Any, found: Mapping[str, dict[str, Any]]) -> list[File]:
-    """The files among what a file system lists, sorted; of links, what they lead to."""
+def described(system: Any, listed: Mapping[str, dict[str, Any]]) -> list[File]:
+    """Pick the files among what a file system lists, sorted, and of links what they lead to."""
     resolved = {
         path: system.info(path) if info.get("islink") else info
-        for path, info in sorted(found.items())
+        for path, info in sorted(listed.items())
     }
     return [
         _describe(system, path, info) for path, info in resolved.items() if info["type"] == "file"
@@ -120,7 +123,7 @@ def described(system: Any, found: Mapping[str, dict[str, Any]]) -> list[File]:
 
 
 def _describe(system: Any, path: str, info: dict[str, Any]) -> File:
-    """A file by what its file system says of it."""
+    """Describe a file by what its file system says of it."""
     stamp = next((str(info[key]) for key in CHANGES if info.get(key)), "")
     name = path if "file" in _protocols(system) else system.unstrip_protocol(path)
     return File(name, int(info.get("size") or 0), stamp, system, path)
@@ -135,12 +138,12 @@ def _counts(path: str, folder: str, pattern: str) -> bool:
     parts = path[len(folder.rstrip("/")) :].strip("/").split("/")
     name = parts[-1]
     plain = name.rpartition(".")[0] if name.endswith(COMPRESSED) else name
-    hidden = any(part.startswith(".") for part in parts)
+    hidden = any(name.startswith(".") for name in parts)
     return not hidden and (fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(plain, pattern))
 
 
 def _nothing(system: Any, path: str, url: str, pattern: str) -> DataError:
-    """The error for a path without files."""
+    """Make the error for a path without files."""
     if system.isdir(path):
         return DataError(
             f"The folder has no files '{pattern}'.", where=url, do="Name them with pattern='...'."
@@ -158,7 +161,7 @@ def _nothing(system: Any, path: str, url: str, pattern: str) -> DataError:
 
 @contextmanager
 def opened(file: File) -> Iterator[tuple[Any, Any]]:
-    """Open a file, decompressed by its name: a reader of its text, and the raw file below it.
+    """Open a file, decompressed by its name, as a reader of its text and the raw file below it.
 
     Raises:
         DataError: it cannot be read, or what is read within is damaged or not UTF-8.

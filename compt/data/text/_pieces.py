@@ -16,6 +16,16 @@ class Piece(NamedTuple):
     last: bool
 
 
+def bounded(text: str, last: bool) -> Iterator[Piece]:
+    """Cut a piece of any length into pieces of bounded length."""
+    parts = _parts(text, PIECE)
+    end = next(parts)
+    for following in parts:
+        yield Piece(end, last=False)
+        end = following
+    yield Piece(end, last)
+
+
 def pieces(chunks: Iterable[str], separator: str = "") -> Iterator[Piece]:
     """Cut a stream of text into documents at a separator, which is dropped, and these into pieces.
 
@@ -30,22 +40,16 @@ def pieces(chunks: Iterable[str], separator: str = "") -> Iterator[Piece]:
             yield from _ended(document, begun)
             begun = False
         *parts, rest = _parts(rest, PIECE + len(separator))
-        for part in parts:
-            yield Piece(part, last=False)
+        for text in parts:
+            yield Piece(text, last=False)
             begun = True
     yield from _ended(rest, begun)
 
 
 def _ended(text: str, begun: bool) -> Iterator[Piece]:
-    """The pieces of a document, or of its end where it has begun before."""
-    if not begun and len(text) <= PIECE and not text.strip():
-        return
-    parts = _parts(text, PIECE)
-    part = next(parts)
-    for following in parts:
-        yield Piece(part, last=False)
-        part = following
-    yield Piece(part, last=True)
+    """Yield the pieces of a document, or of its end where it has begun before."""
+    if begun or len(text) > PIECE or text.strip():
+        yield from bounded(text, last=True)
 
 
 def _parts(text: str, limit: int) -> Iterator[str]:

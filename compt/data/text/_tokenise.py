@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from compt.data._cache import key_of, once, progress
-from compt.data.text.files import Source
-from compt.data.text.tokens import Span, Tokens
+from compt.data.text._pieces import bounded
 from compt.errors import ConfigError, DataError
 from compt.files import atomic, sha256, sweep
+from compt.interfaces import Text, Tokens, TokenSpan
 
 FORMAT = 1
 BATCH = 1 << 20
@@ -24,11 +24,14 @@ OVERHEAD = 64
 
 
 class Tokenizer(Protocol):
-    """What tokenising needs of a tokenizer."""
+    """What tokenising needs of a tokenizer.
+
+    :class:`~compt.paradigms.causal_lm.LmTokenizer` is one for those that transformers loads.
+    """
 
     @property
     def size(self) -> int:
-        """Number of token ids: each is from 0 to ``size - 1``."""
+        """Number of token ids, which are from 0 to ``size - 1``."""
 
     @property
     def eos(self) -> int:
@@ -36,13 +39,13 @@ class Tokenizer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the tokenizer changes: part of the name of what is cached."""
+        """Another text whenever the tokenizer is another, for the name of what is cached."""
 
     def encode(self, texts: Sequence[str]) -> Sequence[np.ndarray | Sequence[int]]:
-        """The ids of each text, without special tokens."""
+        """Return the ids of each text, without special tokens."""
 
 
-def tokenised(source: Source, tokenizer: Tokenizer, cache_dir: str | Path | None = None) -> Tokens:
+def tokenised(text: Text, tokenizer: Tokenizer, cache_dir: str | Path | None = None) -> Tokens:
     """Return the tokens of all documents, made now if the cache does not hold them undamaged.
 
     Memory does not grow with the text. Several processes may call this at once: one works, the
@@ -52,29 +55,21 @@ def tokenised(source: Source, tokenizer: Tokenizer, cache_dir: str | Path | None
         ConfigError: the tokenizer gives ids that it should not.
         DataError: the text cannot be read or there is none, or the cache cannot be written.
     """
-    files = [(file.name, file.size, file.stamp) for file in source.files]
     dtype = "uint16" if tokenizer.size <= 1 << 16 else "uint32"
-    key = key_of(
-        FORMAT,
-        source.kind,
-        source.options,
-        files,
-        tokenizer.fingerprint,
-        tokenizer.size,
-        tokenizer.eos,
-    )
+    ids = (tokenizer.fingerprint, tokenizer.size, tokenizer.eos)
     return once(
-        f"tokens/{source.kind}-{key}.bin",
+        f"tokens/{key_of(FORMAT, text.fingerprint, *ids)}.bin",
         cache_dir,
         find=lambda file: _intact(file, dtype),
-        make=lambda file: _tokenise(source, tokenizer, file, dtype),
-        megabytes=source.total * np.dtype(dtype).itemsize / 1e6,
+        make=lambda file: _tokenise(text, tokenizer, file, dtype),
+        megabytes=text.num_bytes * np.dtype(dtype).itemsize / 1e6,
     )
 
 
 def _intact(file: Path, dtype: str) -> Tokens | None:
-    """What the cache holds, None if that is nothing or damaged; read through only if its date is
-    not as written.
+    """Return what the cache holds, None if that is nothing or damaged.
+
+    It is read through only if its date is not as written.
     """
     try:
         facts: dict[str, Any] = json.loads(file.with_suffix(".json").read_text("utf-8"))
@@ -83,57 +78,55 @@ def _intact(file: Path, dtype: str) -> Tokens | None:
             return None
         if stat.st_mtime_ns != facts["mtime_ns"] and sha256(file) != facts["sha256"]:
             return None
-        return Tokens(
-            (Span(file, dtype, 0, count),), int(facts["num_bytes"]), int(facts["skipped"])
-        )
+        span = TokenSpan(file, dtype, 0, count)
+        return Tokens((span,), int(facts["num_bytes"]), int(facts["skipped"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _tokenise(source: Source, tokenizer: Tokenizer, file: Path, dtype: str) -> Tokens:
-    """Write tokens and facts; the caller holds the lock."""
+def _tokenise(text: Text, tokenizer: Tokenizer, file: Path, dtype: str) -> Tokens:
+    """Write tokens and facts, while the caller holds the lock."""
     sweep(file.parent, f".{file.stem}*.tmp")
     digest, count, num_bytes = hashlib.sha256(), 0, 0
     with (
-        atomic(file) as part,
-        part.open("wb") as out,
-        progress("tokenising", source.total) as advance,
+        atomic(file) as beside,
+        beside.open("wb") as out,
+        progress("tokenising", text.num_bytes or None) as advance,
     ):
-        for texts, ends, size in _batches(source):
+        for texts, ends, size in _batches(text):
             tokens = _encode(tokenizer, texts, ends).astype(dtype)
             out.write(tokens.data)
             digest.update(tokens.data)
             count, num_bytes = count + len(tokens), num_bytes + size
-            advance(source.done)
+            advance(text.num_read)
         if not count:
-            none = f": {source.skipped} rows or files have none" if source.skipped else ""
+            none = f": {text.skipped} rows or files have none" if text.skipped else ""
             raise DataError(
-                f"There is no text{none}.", where=source.where, do="Check the files and options."
+                f"There is no text{none}.", where=text.where, do="Check the files and options."
             )
     facts = dict(
         num_tokens=count,
         num_bytes=num_bytes,
-        skipped=source.skipped,
+        skipped=text.skipped,
         dtype=dtype,
-        source=source.where,
+        source=text.where,
+        sha256=digest.hexdigest(),
+        mtime_ns=file.stat().st_mtime_ns,
+        tokenizer=tokenizer.fingerprint,
     )
-    facts |= dict(
-        sha256=digest.hexdigest(), mtime_ns=file.stat().st_mtime_ns, tokenizer=tokenizer.fingerprint
-    )
-    with atomic(file.with_suffix(".json")) as part:
-        part.write_text(json.dumps(facts), "utf-8")
-    return Tokens((Span(file, dtype, 0, count),), num_bytes, source.skipped)
+    with atomic(file.with_suffix(".json")) as beside:
+        beside.write_text(json.dumps(facts), "utf-8")
+    return Tokens((TokenSpan(file, dtype, 0, count),), num_bytes, text.skipped)
 
 
-def _batches(source: Source) -> Iterator[tuple[list[str], list[bool], int]]:
-    """Pieces of documents in batches: texts, whether each ends a document, and their UTF-8
-    bytes.
-    """
+def _batches(text: Text) -> Iterator[tuple[list[str], list[bool], int]]:
+    """Yield pieces in batches, with whether each ends a document, and their UTF-8 bytes."""
     texts, ends, num_bytes = list[str](), list[bool](), 0
-    for piece in source.pieces():
-        text, size = _utf8(piece.text)
-        texts.append(text)
-        ends.append(piece.last)
+    pieces = (piece for whole in text.pieces() for piece in bounded(*whole))
+    for piece, last in pieces:
+        encodable, size = _utf8(piece)
+        texts.append(encodable)
+        ends.append(last)
         num_bytes += size
         if num_bytes + OVERHEAD * len(texts) >= BATCH:
             yield texts, ends, num_bytes
@@ -143,7 +136,7 @@ def _batches(source: Source) -> Iterator[tuple[list[str], list[bool], int]]:
 
 
 def _utf8(text: str) -> tuple[str, int]:
-    """The text with lone surrogates, which no tokenizer takes, as '?', and its bytes in UTF-8."""
+    """Return a text with lone surrogates, which no tokenizer takes, as '?', and its UTF-8 bytes."""
     try:
         return text, len(text.encode())
     except UnicodeEncodeError:
@@ -152,27 +145,27 @@ def _utf8(text: str) -> tuple[str, int]:
 
 
 def _encode(tokenizer: Tokenizer, texts: Sequence[str], ends: Sequence[bool]) -> np.ndarray:
-    """The tokens of a batch, int32, with the end mark after each document."""
+    """Return the tokens of a batch, int32, with the end mark after each document."""
     encoded = tokenizer.encode(texts)
     if len(encoded) != len(texts):
         raise _wrong(tokenizer, f"{len(encoded)} texts for {len(texts)}")
     eos = np.array([tokenizer.eos])
-    parts = [eos[:0]]
+    arrays = [eos[:0]]
     for ids, last in zip(encoded, ends, strict=True):
         if len(ids):
-            parts.append(np.asarray(ids))
+            arrays.append(np.asarray(ids))
         if last:
-            parts.append(eos)
-    tokens = np.concatenate(parts, dtype=np.int32, casting="same_kind")
+            arrays.append(eos)
+    tokens = np.concatenate(arrays, dtype=np.int32, casting="same_kind")
     low, high = int(tokens.min(initial=0)), int(tokens.max(initial=0))
     if low < 0 or high >= tokenizer.size:
         raise _wrong(tokenizer, f"the id {low if low < 0 else high}")
     return tokens
 
 
-def _wrong(tokenizer: Tokenizer, what: str) -> ConfigError:
+def _wrong(tokenizer: Tokenizer, result: str) -> ConfigError:
     return ConfigError(
-        f"The tokenizer gives {what}, but has ids from 0 to {tokenizer.size - 1}.",
+        f"The tokenizer gives {result}, but has ids from 0 to {tokenizer.size - 1}.",
         where=f"tokenizer {tokenizer.fingerprint}",
         do="Its size must count added tokens too.",
     )

@@ -1,34 +1,44 @@
-"""Text in rows: JSON lines, Parquet files, saved Hugging Face datasets."""
+"""Text in the rows of JSON lines, Parquet files and saved Hugging Face datasets."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from compt.data._options import text_option
+from compt.data.file_source import FileSource
 from compt.data.text._find import File, described, find, locate, opened, package, reading
-from compt.data.text._pieces import Piece, pieces
-from compt.data.text.files import Source
+from compt.data.text._pieces import pieces
+from compt.data.text.files import Read, TextReader, text_option
 from compt.errors import DataError, did_you_mean
 
 ROWS = 64
 """Rows read at a time."""
 
 
-class Rows(Source):
-    """Documents that are values of rows; what is no text, or empty, is skipped and counted."""
+class Rows(FileSource, TextReader):
+    """Documents that are values of rows.
 
-    pattern: ClassVar[str]
+    What is no text, or empty, is skipped and counted.
 
-    def __init__(self, files: Sequence[File], key: str) -> None:
-        self.key = text_option(self.kind, "key", key)
-        super().__init__(files, key=key)
+    Args:
+        files: split -> what holds its rows.
+        key: of the text in a row.
+        cache_dir: where tokens are kept.
+        options: those of every source.
+    """
 
-    def read(self, file: File) -> Iterator[tuple[Piece, int]]:
+    def __init__(
+        self, files: Mapping[str, Any], key: str, cache_dir: str | Path | None, **options: Any
+    ) -> None:
+        super().__init__(files, **options)
+        self.key, self.cache_dir = text_option("key", key), cache_dir
+        self.options = {"key": key}
+
+    def read(self, file: File) -> Read:
         """Read a file row by row."""
         with reading(file.name):
             for value, position in self.rows(file):
@@ -36,14 +46,14 @@ class Rows(Source):
                     for piece in pieces([value]):
                         yield piece, position
                 else:
-                    self.skipped += 1
+                    yield None, position
 
     @abstractmethod
     def rows(self, file: File) -> Iterator[tuple[Any, int]]:
-        """The values of a file, each with about how many bytes of the file are read."""
+        """Yield the values of a file, each with about how many bytes of the file are read."""
 
     def missing(self, columns: Iterable[str], where: str) -> DataError:
-        """The error for rows without the key."""
+        """Make the error for rows without the key."""
         names = list(columns)
         return DataError(
             f"The rows have no '{self.key}'.{did_you_mean(self.key, names)}",
@@ -56,27 +66,34 @@ class JsonLines(Rows):
     """One JSON object a line, compressed or not.
 
     Args:
-        paths: file, folder, pattern or list of these; fsspec URLs too.
-        split: not read.
         key: of the text. The first row of a file must have it; later ones without it are skipped.
         pattern: names of the files that count in a folder and those below it.
+        num_samples: size of the training split in blocks, for plans.
+        cache_dir: where tokens are kept.
+        files: split -> file, folder, pattern or list of these; fsspec URLs too.
 
     Raises:
         ConfigError: an option that cannot be.
         DataError: no such files; while reading, a line that is no JSON object, or no such key.
     """
 
-    kind = "jsonl"
+    format = "jsonl"
 
     def __init__(
         self,
-        paths: str | Path | Sequence[str | Path],
-        split: str,
         *,
         key: str = "text",
         pattern: str = "*.jsonl",
+        num_samples: int | None = None,
+        cache_dir: str | Path | None = None,
+        **files: Any,
     ) -> None:
-        super().__init__(find(paths, text_option(self.kind, "pattern", pattern)), key)
+        super().__init__(files, key, cache_dir, num_samples=num_samples)
+        self.pattern = text_option("pattern", pattern)
+
+    def find(self, split: str) -> Sequence[File]:
+        """Return the files that the config names for a split."""
+        return find(self.path(split), self.pattern)
 
     def rows(self, file: File) -> Iterator[tuple[Any, int]]:
         """Parse line by line."""
@@ -110,10 +127,11 @@ class Parquet(Rows):
     """A column of Parquet files, read batch by batch.
 
     Args:
-        paths: file, folder, pattern or list of these; fsspec URLs too.
-        split: not read.
         key: the column of texts.
         pattern: names of the files that count in a folder and those below it.
+        num_samples: size of the training split in blocks, for plans.
+        cache_dir: where tokens are kept.
+        files: split -> file, folder, pattern or list of these; fsspec URLs too.
 
     Raises:
         ConfigError: an option that cannot be.
@@ -121,22 +139,26 @@ class Parquet(Rows):
             missing.
     """
 
-    kind = "parquet"
+    format = "parquet"
 
     def __init__(
         self,
-        paths: str | Path | Sequence[str | Path],
-        split: str,
         *,
         key: str = "text",
         pattern: str = "*.parquet",
+        num_samples: int | None = None,
+        cache_dir: str | Path | None = None,
+        **files: Any,
     ) -> None:
-        super().__init__(find(paths, text_option(self.kind, "pattern", pattern)), key)
+        super().__init__(files, key, cache_dir, num_samples=num_samples)
+        self.pattern = text_option("pattern", pattern)
+
+    def find(self, split: str) -> Sequence[File]:
+        """Return the files that the config names for a split."""
+        return find(self.path(split), self.pattern)
 
     def rows(self, file: File) -> Iterator[tuple[Any, int]]:
-        """Read one row group after the other, a few rows at a time; buffers keep row groups out of
-        memory.
-        """
+        """Read a few rows at a time, through buffers that keep whole row groups out of memory."""
         parquet = package("pyarrow.parquet")
         with file.system.open(file.path, "rb") as raw:
             table = parquet.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
@@ -154,10 +176,12 @@ class SavedDatasets(Rows):
     """A column of Hugging Face datasets as ``save_to_disk`` leaves them.
 
     Args:
-        paths: folder or list of folders; fsspec URLs too. Of a DatasetDict the part named like the
-            split counts; its subfolders, such as ``'corpus/validation'``, are datasets too.
-        split: of the part that counts.
         key: the column of texts.
+        num_samples: size of the training split in blocks, for plans.
+        cache_dir: where tokens are kept.
+        files: split -> folder or list of folders; fsspec URLs too. Of a DatasetDict the part named
+            like the split counts; its subfolders, such as ``'corpus/validation'``, are datasets
+            too.
 
     Raises:
         ConfigError: an option that cannot be.
@@ -165,13 +189,23 @@ class SavedDatasets(Rows):
             is missing.
     """
 
-    kind = "datasets"
+    format = "datasets"
 
     def __init__(
-        self, paths: str | Path | Sequence[str | Path], split: str, *, key: str = "text"
+        self,
+        *,
+        key: str = "text",
+        num_samples: int | None = None,
+        cache_dir: str | Path | None = None,
+        **files: Any,
     ) -> None:
+        super().__init__(files, key, cache_dir, num_samples=num_samples)
+
+    def find(self, split: str) -> Sequence[File]:
+        """Return the folders of a split's datasets, each as one file."""
+        paths = self.path(split)
         folders = (paths,) if isinstance(paths, str | Path) else paths
-        super().__init__([_dataset(str(folder), split) for folder in folders], key)
+        return [_dataset(str(folder), split) for folder in folders]
 
     def rows(self, file: File) -> Iterator[tuple[Any, int]]:
         """Read a dataset, mapped into memory, a few rows at a time."""
@@ -186,16 +220,17 @@ class SavedDatasets(Rows):
 
 
 def _dataset(url: str, split: str) -> File:
-    """The folder of a dataset, or of the part of a DatasetDict, as one file."""
+    """Find the folder of a dataset, or of the part of a DatasetDict, as one file."""
     system, path = locate(url)
     with reading(url):
         if system.isfile(f"{path}/dataset_dict.json"):
-            parts = json.loads(system.cat_file(f"{path}/dataset_dict.json"))["splits"]
-            if split not in parts:
+            names = json.loads(system.cat_file(f"{path}/dataset_dict.json"))["splits"]
+            if split not in names:
+                folders = ", ".join(f"{path}/{name}" for name in names)
                 raise DataError(
-                    f"The dataset has no part '{split}'.{did_you_mean(split, parts)}",
+                    f"The dataset has no part '{split}'.{did_you_mean(split, names)}",
                     where=url,
-                    do=f"Name the folder of one: {', '.join(f'{path}/{part}' for part in parts)}.",
+                    do=f"Name the folder of one: {folders}.",
                 )
             path = f"{path}/{split}"
         if not system.isfile(f"{path}/state.json"):

@@ -1,28 +1,25 @@
-"""The source text of Python's standard library: text that needs no download, for first runs and
-tests.
-"""
+"""The source text of Python's standard library, for first runs and tests without a download."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compt.data.text._find import File, reading
-from compt.data.text._pieces import Piece, pieces
-from compt.data.text.files import Source
+from compt.data.text._pieces import pieces
+from compt.data.text.files import Read, TextReader
 from compt.errors import ConfigError, DataError
 
-SPLITS = ("train", "val")
 HELD_OUT = 4
 """Per cent of the files."""
 FOREIGN = frozenset({"site-packages", "dist-packages", "__pycache__"})
 TESTS = frozenset({"test", "tests", "idle_test"})
 
 
-class Stdlib(Source):
+class Stdlib(TextReader):
     """The .py files of the standard library of the Python that runs, one document each.
 
     Python 3.11.7 has 1,786 of them, 31.5 MB: 1,721 (30.6 MB) in train and 65 (0.9 MB) in val, told
@@ -30,59 +27,67 @@ class Stdlib(Source):
     UTF-8 are left out.
 
     Args:
-        paths: not read.
-        split: 'train' or 'val'.
         tests: whether the library's own tests, 62 % of the text, count.
+        num_samples: size of 'train' in blocks, for plans.
+        cache_dir: where tokens are kept.
 
     Raises:
         ConfigError: no such split, or an option that cannot be.
-        DataError: this Python has no source text.
+        DataError: on opening, this Python has no source text.
     """
 
-    kind = "stdlib"
-    splits = SPLITS
+    format = "stdlib"
+    options = {}  # the files say all
+    splits = ("train", "val")
 
-    def __init__(self, paths: None, split: str, *, tests: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        tests: bool = True,
+        num_samples: int | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__(num_samples=num_samples)
         if not isinstance(tests, bool):
-            raise ConfigError(
-                f"tests={tests!r} is not True or False.", where="data of type 'stdlib'"
-            )
+            raise ConfigError(f"tests={tests!r} is not True or False.")
+        self.left_out = FOREIGN if tests else FOREIGN | TESTS
+        self.cache_dir = cache_dir
+
+    def find(self, split: str) -> Sequence[File]:
+        """Return the library's files that are in a split."""
+        self.check_split(split)
         root = Path(sysconfig.get_path("stdlib"))
-        chosen = [
-            path
-            for path in _sources(root, FOREIGN if tests else FOREIGN | TESTS)
-            if split_of(path) == split
-        ]
+        chosen = [path for path in _sources(root, self.left_out) if split_of(path) == split]
         if not chosen:
             raise DataError(
                 "The source text of Python's standard library is not on this machine.",
                 where=str(root),
-                do="Use a Python that was installed with it, or data=dict(type='text', train=..., val=...).",
+                do="Use a Python that was installed with it, or "
+                "data=dict(type='text', train=..., val=...).",
             )
         with reading(str(root), "Check its permissions."):
-            files = [_file(root / path) for path in sorted(chosen)]
-        super().__init__(files)
+            return [_file(root / path) for path in sorted(chosen)]
 
-    def read(self, file: File) -> Iterator[tuple[Piece, int]]:
+    def read(self, file: File) -> Read:
         """Read a file whole, if it is UTF-8."""
         with reading(file.name):
             try:
                 text = Path(file.name).read_text("utf-8")
             except UnicodeDecodeError:
-                self.skipped += 1
+                yield None, file.size
                 return
             for piece in pieces([text]):
                 yield piece, file.size
 
 
 def split_of(path: str) -> str:
-    """The split of a file, by its path below the library, with forward slashes."""
+    """Return the split of a file, by its path below the library, with forward slashes."""
     digest = hashlib.sha256(path.encode()).digest()
     return "val" if int.from_bytes(digest[:4], "big") % 100 < HELD_OUT else "train"
 
 
 def _sources(root: Path, left_out: frozenset[str]) -> Iterator[str]:
-    """The paths of .py files below a folder, without some folders."""
+    """Yield the paths of .py files below a folder, without some folders."""
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if name not in left_out]
         for name in names:

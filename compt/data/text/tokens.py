@@ -1,10 +1,8 @@
-"""Tokens in files, mapped into memory and cut into blocks."""
+"""Maps tokens in files into memory, and cuts them into blocks."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,56 +10,34 @@ import torch
 from torch.utils.data import Dataset
 
 from compt.errors import DataError
+from compt.interfaces import Tokens, TokenSpan
 
 MAX_OPEN = 64
 """Files that a process keeps mapped at a time."""
 
 
-@dataclass(frozen=True)
-class Span:
-    """``count`` tokens of a type in a file, from a byte on."""
+def mapped(span: TokenSpan) -> np.ndarray:
+    """Map tokens into memory, read-only.
 
-    file: Path
-    dtype: str
-    offset: int
-    count: int
-
-    def open(self) -> np.ndarray:
-        """Map them into memory, read-only.
-
-        Raises:
-            DataError: the file is gone or shorter than it was.
-        """
-        try:
-            return np.memmap(self.file, self.dtype, "r", self.offset, (self.count,))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                "The file of tokens was removed or cut short while in use.",
-                where=str(self.file),
-                do="Start again: what the cache holds is made anew.",
-            ) from error
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One sequence of tokens that lies in several files."""
-
-    spans: tuple[Span, ...]
-    num_bytes: int | None
-    skipped: int = 0
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of all files, end marks with them."""
-        return sum(span.count for span in self.spans)
+    Raises:
+        DataError: the file is gone or shorter than it was.
+    """
+    try:
+        return np.memmap(span.file, span.dtype, "r", span.offset, (span.count,))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            "The file of tokens was removed or cut short while in use.",
+            where=str(span.file),
+            do="Start again: what the cache holds is made anew.",
+        ) from error
 
 
 class TokenBlocks(Dataset):
-    """A sequence of tokens in blocks of ``context + 1``, each beginning with the last token of the
-    one before.
+    """A sequence of tokens in blocks of ``context + 1``.
 
-    So every token but the first is predicted exactly once, each in its block alone; fewer than
-    ``context`` at the end, which fill no block, are left out.
+    Each begins with the last token of the one before, so that every token but the first is
+    predicted exactly once, each in its block alone; fewer than ``context`` at the end, which fill
+    no block, are left out.
 
     Args:
         tokens: more than ``context`` of them.
@@ -86,7 +62,7 @@ class TokenBlocks(Dataset):
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the mapped files behind: a worker process maps them anew."""
+        """Leave the mapped files behind, as a worker process maps them anew."""
         return {**self.__dict__, "_maps": OrderedDict()}
 
     def __len__(self) -> int:
@@ -100,19 +76,19 @@ class TokenBlocks(Dataset):
         return {"tokens": torch.from_numpy(self._read(start, start + self.context + 1))}
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens from one position to another, int64."""
-        parts = []
+        """Read tokens from one position to another, int64."""
+        pieces = []
         number = int(np.searchsorted(self._ends, start, "right"))
         while start < stop:
             end = int(self._ends[number])
             first = end - self._spans[number].count
-            parts.append(self._map(number)[start - first : min(stop, end) - first])
+            pieces.append(self._map(number)[start - first : min(stop, end) - first])
             start, number = min(stop, end), number + 1
-        return np.concatenate(parts, dtype=np.int64, casting="same_kind")
+        return np.concatenate(pieces, dtype=np.int64, casting="same_kind")
 
     def _map(self, number: int) -> np.ndarray:
         if number not in self._maps:
-            self._maps[number] = self._spans[number].open()
+            self._maps[number] = mapped(self._spans[number])
         self._maps.move_to_end(number)
         if len(self._maps) > MAX_OPEN:
             self._maps.popitem(last=False)

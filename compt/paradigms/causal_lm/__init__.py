@@ -1,5 +1,6 @@
 """Next-token prediction with transformers."""
 
 from compt.paradigms.causal_lm.paradigm import CausalLm
+from compt.paradigms.causal_lm.tokenizer import ByteTokenizer, LmTokenizer, open_tokenizer
 
-__all__ = ["CausalLm"]
+__all__ = ["ByteTokenizer", "CausalLm", "LmTokenizer", "open_tokenizer"]

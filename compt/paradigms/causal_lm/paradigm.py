@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from transformers import GenerationConfig
 
-from compt.data.text import open_tokens, text_splits
+from compt.data.text import NEEDS, open_blocks
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Batch, Member, Metric, Outputs
 from compt.paradigms._shared import Agreement, Sourced
@@ -53,6 +53,7 @@ class CausalLm(Sourced):
 
     outputs = frozenset({"logits", "hidden"})
     features = ("hidden",)
+    needs = NEEDS
     example = "data=dict(type='stdlib')"
 
     def __init__(
@@ -74,10 +75,9 @@ class CausalLm(Sourced):
         for key, number in (("context", context), ("eval_blocks", eval_blocks)):
             if number is not None and number < 1:
                 raise ConfigError(f"{key}={number} is below 1.", where="paradigm causal_lm")
-        self.data = dict(data) if data is not None else None
+        self._use(data)
         self.context, self.attention, self._tokenizer = context, attention, tokenizer
         self.eval_blocks = eval_blocks
-        self.splits = text_splits(self.source()) if self.data is not None else ()
         self._input = Agreement()
         self._bare = False
         self._tokens_a_byte: dict[str, float | None] = {}
@@ -119,7 +119,7 @@ class CausalLm(Sourced):
 
     def build_dataset(self, split: str) -> Dataset:
         """Open a split as ``dict(tokens=int64 [context + 1])`` samples."""
-        blocks = open_tokens(self.source(), split, self.tokenizer, self._length())
+        blocks = open_blocks(self.data_source, split, self.tokenizer, self._length())
         self._tokens_a_byte[split] = (
             blocks.num_tokens / blocks.num_bytes if blocks.num_bytes else None
         )
@@ -189,13 +189,17 @@ class CausalLm(Sourced):
             total += _cross_entropy(logits, labels, reduction="sum").double().cpu()
             count, size = count + labels.numel(), logits.shape[-1]
         loss, chance = total / max(count, 1), math.log(size)
-        found = {"loss": (loss.item(), chance), "perplexity": (loss.exp().item(), float(size))}
+        values = {
+            "loss": (loss.item(), chance, "nats"),
+            "perplexity": (loss.exp().item(), float(size), ""),
+        }
         rate = self._rate(split)
         if rate is not None:
-            found["bits_per_byte"] = (rate * loss.item() / math.log(2), rate * chance / math.log(2))
+            bits, even_bits = (rate * nats / math.log(2) for nats in (loss.item(), chance))
+            values["bits_per_byte"] = (bits, even_bits, "bits/byte")
         return {
-            name: Metric(value, even, higher_is_better=False)
-            for name, (value, even) in found.items()
+            name: Metric(value, even, higher_is_better=False, unit=unit)
+            for name, (value, even, unit) in values.items()
         }
 
     def _rate(self, split: str) -> float | None:

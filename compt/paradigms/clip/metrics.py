@@ -20,7 +20,7 @@ def zero_shot(image_NE: Tensor, classifier_EC: Tensor, label_N: Tensor) -> dict[
     hit = ranked == label_N[labelled, None].to(ranked.device)
     return {
         f"zeroshot_top{k}": Metric(
-            hit[:, :k].any(1).float().mean().item(), chance=min(1.0, k / classes)
+            hit[:, :k].any(1).float().mean().item(), chance=min(1.0, k / classes), unit="share"
         )
         for k in (1, 5)
     }
@@ -45,7 +45,9 @@ def retrieval(
         hits = torch.cat([_hits(q, answer, ids, text_id, max(ks)) for q, ids in chunks])
         for k in ks:
             metrics[f"{way}_R@{k}"] = Metric(
-                hits[:, :k].any(1).float().mean().item(), chance=_chance(right, len(right), k)
+                hits[:, :k].any(1).float().mean().item(),
+                chance=_chance(right, len(right), k),
+                unit="share",
             )
     return metrics
 

@@ -18,9 +18,8 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from compt.data import SkipBroken, open_source, splits
 from compt.errors import ConfigError, did_you_mean
-from compt.interfaces import Batch, Member, Metric, Outputs
+from compt.interfaces import Batch, Images, Member, Metric, Outputs
 from compt.paradigms._shared import Agreement, Sourced
 from compt.paradigms.clip.data import PairDataset
 from compt.paradigms.clip.metrics import retrieval, zero_shot
@@ -66,6 +65,7 @@ class Clip(Sourced):
 
     outputs = frozenset({"image_features", "text_features", "logit_scale"})
     features = ("image_features", "text_features")
+    needs = (("image", "captions"),)
     example = "data=dict(type='icons')"
     model_defaults: ClassVar[Mapping[str, Any]] = {}
     """Keys of open_clip's configs, such as ``init_logit_scale``, for members whose config leaves
@@ -81,11 +81,11 @@ class Clip(Sourced):
         mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
         std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
     ) -> None:
-        self.data = dict(data) if data is not None else None
+        self._use(data)
         self.templates = tuple(templates)
         self.augment, self.mean, self.std = augment, tuple(mean), tuple(std)
-        self.splits = splits(self.source()) if self.data is not None else ()
         self._input = Agreement()
+        self._classes: dict[str, tuple[str, ...]] = {}
         self._sent: dict[torch.device, tuple[Tensor, ...]] = {}
         if augment is not None and not 0 < augment <= 1:
             raise ConfigError(f"augment={augment} is not in (0, 1].", where="paradigm.augment")
@@ -161,26 +161,16 @@ class Clip(Sourced):
         return open_clip.SimpleTokenizer(context_length=length, **kwargs)
 
     def build_dataset(self, split: str) -> Dataset:
-        """Open a split as ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)`` samples.
+        """Open a split as ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)`` samples."""
+        images = self._open(split)
+        images.check()
+        augment = self.augment if split == "train" else None
+        return PairDataset(images, self._input["image size"], self.tokenizer, augment=augment)
 
-        Raises:
-            ConfigError: the data has no captions.
-        """
-        size, options = self._input["image size"], self.source()
-        if options.get("type") == "icons":
-            options.setdefault("image_size", max(size))
-        source = open_source(split=split, **options)
-        if isinstance(source, SkipBroken):
-            source.check()
-        if len(source) and not source[0]["captions"]:
-            raise ConfigError(
-                f"The split '{split}' has no captions, and CLIP learns from image-text pairs.",
-                where="paradigm.data",
-                do="Leave out caption_key=None, or give tables or shards with captions: folders have none.",
-            )
-        return PairDataset(
-            source, size, self.tokenizer, augment=self.augment if split == "train" else None
-        )
+    def _open(self, split: str) -> Images:
+        images: Images = self.data_source.open(split, image_size=max(self._input["image size"]))
+        self._classes[split] = images.classes
+        return images
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Zeros for images [B, 3, H, W] and texts [B, context] on the model's device."""
@@ -248,7 +238,7 @@ class Clip(Sourced):
             tokens.append(batch["text"])
             labels.append(batch["label"])
         image, text = torch.cat(images), torch.cat(texts)
-        classes = self._classes(split)
+        classes = self._classes[split] if split in self._classes else self._open(split).classes
         weights: Any = None
         if classes:
             weights = open_clip.build_zero_shot_classifier(
@@ -264,9 +254,6 @@ class Clip(Sourced):
         ):  # features may be rough, their comparison not
             found = zero_shot(image, weights.float(), torch.cat(labels)) if classes else {}
             return found | retrieval(image, text, torch.cat(tokens))
-
-    def _classes(self, split: str) -> tuple[str, ...]:
-        return getattr(open_source(split=split, **self.source()), "classes", ())
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write a folder that ``open_clip.create_model_and_transforms('local-dir:FOLDER')``

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from compt.data import SkipBroken, open_source, renumber, splits
+from compt.data import renumber
 from compt.errors import ConfigError, DataError
-from compt.interfaces import Batch, Member, Metric, Outputs
+from compt.interfaces import Batch, Images, Member, Metric, Outputs
 from compt.paradigms._shared import Agreement, Sourced
 from compt.paradigms.mae import mmpretrain, timm_vit
 from compt.paradigms.mae.data import ImageDataset, default_pipeline
@@ -38,8 +38,6 @@ from compt.paradigms.mae.weights import fill
 from compt.random_state import random_state, restore_random_state
 from compt.weights import load_state
 
-CAPTIONED = ("csv", "shards", "webdataset")
-"""Sources that want to be told that captions are not needed."""
 FEATURES = frozenset({"tokens", "pooled"})
 
 
@@ -70,6 +68,7 @@ class Mae(Sourced):
 
     outputs = FEATURES | {"loss"}
     features = ("tokens", "pooled")
+    needs = (("image",),)
     example = "data=dict(type='icons'), or train_dataloader=dict(dataset=dict(type=...))"
 
     def __init__(
@@ -81,8 +80,7 @@ class Mae(Sourced):
         data_preprocessor: Mapping[str, Any] | None = None,
         probe: Mapping[str, Any] | None = {"samples": 2000},
     ) -> None:
-        self.data = dict(data) if data is not None else None
-        self.splits = splits(self.source()) if self.data is not None else ()
+        self._use(data)
         self.pipelines = {True: pipeline, False: test_pipeline}
         self.data_preprocessor = data_preprocessor
         self.probe = {"samples": 2000, "dataset": None, **probe} if probe is not None else None
@@ -123,13 +121,6 @@ class Mae(Sourced):
             self._input.hold(name, what, value, binding=not loaded)
         return model
 
-    def source(self) -> dict[str, Any]:
-        """The source's config, told that captions are not needed."""
-        options = super().source()
-        if options.get("type") in CAPTIONED and "caption_keys" not in options:
-            options.setdefault("caption_key", None)
-        return options
-
     def build_dataset(self, split: str) -> Dataset:
         """Open a split of ``data``: ``inputs`` uint8 [3, H, W] in BGR, or what the pipeline makes
         of it.
@@ -137,19 +128,20 @@ class Mae(Sourced):
         return self._dataset(split, train=split == "train")
 
     def _dataset(self, split: str, *, train: bool) -> ImageDataset:
-        size, options = self._input["image size"], self.source()
-        if options.get("type") == "icons":
-            options.setdefault("image_size", max(size))
-        source = open_source(split=split, **options)
-        if isinstance(source, SkipBroken):
-            source.check()
+        images = self._open(split)
+        images.check()
         if split == "train":
-            self._classes = source.classes
+            self._classes = images.classes
         elif self._classes is None:
-            self._classes = open_source(split="train", **options).classes
+            self._classes = self._open("train").classes
+        size = self._input["image size"]
         return ImageDataset(
-            source, self.pipelines[train] or default_pipeline(size, train=train), self._classes
+            images, self.pipelines[train] or default_pipeline(size, train=train), self._classes
         )
+
+    def _open(self, split: str) -> Images:
+        size = max(self._input["image size"])
+        return self.data_source.open(split, captions=False, image_size=size)
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Stack ``inputs``, view by view where there are several, and list ``data_samples``."""

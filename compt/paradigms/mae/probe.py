@@ -45,8 +45,11 @@ def probe(
         warnings.simplefilter("ignore", ConvergenceWarning)
         linear.fit(train, labels)
     return {
-        "knn": Metric(float(knn.score(normalize(test), truth)), chance=chance(truth)),
-        "linear_probe": Metric(float(linear.score(test, truth)), chance=chance(truth)),
+        name: Metric(float(score), chance=chance(truth), unit="share")
+        for name, score in (
+            ("knn", knn.score(normalize(test), truth)),
+            ("linear_probe", linear.score(test, truth)),
+        )
     }
 
 
@@ -58,7 +61,9 @@ def accuracy(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
     right = score_NC[known].argmax(1) == label_N[known]
     return {
         "accuracy": Metric(
-            right.double().mean().item(), chance=chance(label_N[known].cpu().numpy())
+            right.double().mean().item(),
+            chance=chance(label_N[known].cpu().numpy()),
+            unit="share",
         )
     }
 
