@@ -1,0 +1,56 @@
+"""The plug-in contract, one interface a file, all of it importable from here.
+
+A plug-in author needs this package and nothing else of the core. Words: a *chain* trains *members*
+small to large; weights grow from *source* to *target*, features are learned by a *student* from its
+*teacher* (the previous, smaller member).
+
+May import: weights, errors and below.
+"""
+
+from compt.interfaces.architecture import Architecture, Group, ParamAxes, Role
+from compt.interfaces.data import (
+    DataSource,
+    Images,
+    ImageSource,
+    Text,
+    TextSource,
+    Tokens,
+    TokenSource,
+    TokenSpan,
+)
+from compt.interfaces.grower import Grower, Growth, Objective, Status
+from compt.interfaces.layout import Layout
+from compt.interfaces.paradigm import Batch, Member, Metric, Outputs, Paradigm
+from compt.interfaces.plugin import Plugin, renamed_method, warn_renamed
+from compt.interfaces.transferer import SCHEDULES, Schedule, Transferer
+
+__all__ = [
+    "SCHEDULES",
+    "Architecture",
+    "Batch",
+    "DataSource",
+    "Group",
+    "Grower",
+    "Growth",
+    "ImageSource",
+    "Images",
+    "Layout",
+    "Member",
+    "Metric",
+    "Objective",
+    "Outputs",
+    "Paradigm",
+    "ParamAxes",
+    "Plugin",
+    "Role",
+    "Schedule",
+    "Status",
+    "Text",
+    "TextSource",
+    "TokenSource",
+    "TokenSpan",
+    "Tokens",
+    "Transferer",
+    "renamed_method",
+    "warn_renamed",
+]

@@ -1,0 +1,61 @@
+"""The interface of layouts, which name the axes of a module's tensors."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from compt.interfaces.architecture import Role
+from compt.interfaces.paradigm import Outputs
+from compt.interfaces.plugin import Plugin, renamed_method
+
+
+class Layout(Plugin, ABC):
+    """Say, for one module class, what each of its parameters' axes are.
+
+    A layout is registered under the path of the module class it describes, such as
+    ``timm.models.vision_transformer.VisionTransformer``.
+    """
+
+    renamed_methods = {"same": "axis_aliases"}
+    patterns: Mapping[str, str] = {}
+    """Patterns by parameter name, in the notation of :mod:`compt.growth.patterns`."""
+    parts: tuple[str, ...] = ()
+    """Child modules that their own layouts describe.
+
+    Their axes are prefixed with the child's name.
+    """
+    roles: Mapping[str, Role] = {}
+    """How axes may grow, where their name does not already say it."""
+    whole: frozenset[str] = frozenset()
+    """Axes whose units all pass through the same weights, as the channels of a token mixer do.
+
+    Such weights see the pads that other widths need, so that growing keeps the function at whole
+    multiples only.
+    """
+
+    def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
+        """Return axes that are one and the same in this module, as ``{name: name to use}``.
+
+        For example ``{"visual.feature": "feature"}``.
+        """
+        return {}
+
+    same = renamed_method("same", axis_aliases)
+
+    def sizes(self, module: nn.Module) -> Mapping[str, int]:
+        """Return the sizes that shapes alone cannot tell, such as the number of heads."""
+        return {}
+
+    def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs | None:
+        """Run the module on small random input, to measure what growth changed.
+
+        The input may depend only on the generator and on fixed sizes.
+
+        Returns:
+            The outputs by name, or None where this module cannot be probed.
+        """
+        return None
