@@ -1,6 +1,4 @@
-"""What the built-in paradigms share: members that agree on their input, and data that a config
-names.
-"""
+"""Hold what the built-in paradigms share, agreement on the input and a named data source."""
 
 from __future__ import annotations
 
@@ -14,47 +12,52 @@ from compt.interfaces import DataSource, Paradigm
 
 
 class Agreement:
-    """What the first member expects as input, and all others with it: teacher and student see one
-    batch.
+    """Hold all members of a chain to the input that the first of them expects.
+
+    Teacher and student see one batch. A member with another image size or vocabulary would fail
+    only in the stage that pairs it with its teacher, after the earlier stages were trained; held
+    here, it fails while the chain is planned.
     """
 
     def __init__(self) -> None:
-        self._told: dict[str, Any] = {}
+        self._agreed: dict[str, Any] = {}
 
     def hold(self, member: str, what: str, value: Any, *, binding: bool = True) -> None:
-        """Remember a value from the first member that tells one; raise ConfigError where a later
-        one differs.
+        """Remember the first member's value and raise ConfigError where a later one differs.
 
         Args:
             member: name of the member, for the message.
             what: such as 'image size'.
+            value: what this member expects.
             binding: whether this member must agree.
         """
-        if self._told.setdefault(what, value) != value and binding:
+        agreed = self._agreed.setdefault(what, value)
+        if agreed != value and binding:
             raise ConfigError(
-                f"Member '{member}' has {what} {value}, the members before it {self._told[what]}.",
-                do=f"Teacher and student see the same batch: give all members of a chain the same {what}.",
+                f"Member '{member}' has {what} {value}, the members before it {agreed}.",
+                do="Teacher and student see the same batch: "
+                f"give all members of a chain the same {what}.",
             )
 
     def __getitem__(self, what: str) -> Any:
-        """What was agreed on; raise ConfigError before any member has been built."""
-        if what not in self._told:
+        """Return what was agreed on, and raise ConfigError before any member has been built."""
+        if what not in self._agreed:
             raise ConfigError(
                 f"The {what} is not known before a member has been built.",
                 do="Call build_model first.",
             )
-        return self._told[what]
+        return self._agreed[what]
 
     def get(self, what: str) -> Any:
-        """What was agreed on, None before any member has been built."""
-        return self._told.get(what)
+        """Return what was agreed on, None before any member has been built."""
+        return self._agreed.get(what)
 
 
 class Sourced(Paradigm, ABC):
     """A paradigm whose argument ``data`` names a source and its splits."""
 
     needs: ClassVar[tuple[Collection[str], ...]]
-    """What samples of the source must hold; of several one must be met."""
+    """What samples of the source must hold, as alternatives of which one must be met."""
     example: ClassVar[str]
     """What to write where there is no data."""
     data: dict[str, Any] | None = None
@@ -73,12 +76,12 @@ class Sourced(Paradigm, ABC):
 
     @property
     def data_source(self) -> Any:
-        """The source of data; raise ConfigError where there is none."""
+        """Return the source of data, and raise ConfigError where there is none."""
         self.source()
         return self._data_source
 
     def source(self) -> dict[str, Any]:
-        """Return the source's config; raise ConfigError where there is none."""
+        """Return the source's config, and raise ConfigError where there is none."""
         if self.data is None:
             raise ConfigError(
                 "The paradigm has no data.",

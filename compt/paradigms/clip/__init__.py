@@ -1,4 +1,4 @@
-"""Contrastive language-image pre-training with open_clip."""
+"""Provide contrastive language-image pre-training with open_clip."""
 
 from compt.paradigms.clip.paradigm import Clip
 

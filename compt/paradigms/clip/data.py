@@ -1,6 +1,4 @@
-"""Image-text samples as CLIP reads them: uint8 pixels of the model's size, token ids, class
-label.
-"""
+"""Read image-text samples as pixels of the model's size, token ids and class label."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, Normalize, ToTensor
 
 
 class PairDataset(Dataset):
@@ -41,12 +39,10 @@ class PairDataset(Dataset):
     ) -> None:
         self.source, self.size, self.augment = source, size, augment
         self.classes: tuple[str, ...] = getattr(source, "classes", ())
-        options = {} if augment is None else {"aug_cfg": {"scale": (augment, 1.0)}}
-        whole = open_clip.image_transform(size, is_train=augment is not None, **options)
-        self.transform = Compose(
-            whole.transforms[:-2]
-        )  # the last two, to floats and normalised, are Clip.prepare
+        self.transform = _to_image(size, augment)
         self._tokenize = tokenize
+        # Captions repeat at every epoch, and over the images of a class that are captioned by its
+        # name: tokenised again each time, they would keep the workers from reading images.
         self._tokens = lru_cache(maxsize=100_000)(self._encode)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -59,7 +55,7 @@ class PairDataset(Dataset):
 
     @property
     def broken_count(self) -> int:
-        """How many samples of the source could not be read so far."""
+        """Return how many samples of the source could not be read so far."""
         return getattr(self.source, "broken_count", 0)
 
     def __len__(self) -> int:
@@ -83,3 +79,14 @@ class PairDataset(Dataset):
 
     def _encode(self, caption: str) -> Tensor:
         return self._tokenize([caption])[0]
+
+
+def _to_image(size: tuple[int, int], augment: float | None) -> Compose:
+    """Return open_clip's transform up to the image, before it makes floats of it.
+
+    ``Clip.prepare`` does the rest on the model's device.
+    """
+    options = {} if augment is None else {"aug_cfg": {"scale": (augment, 1.0)}}
+    complete = open_clip.image_transform(size, is_train=augment is not None, **options)
+    to_floats = (ToTensor, Normalize)
+    return Compose([step for step in complete.transforms if not isinstance(step, to_floats)])

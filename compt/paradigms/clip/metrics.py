@@ -1,4 +1,4 @@
-"""Zero-shot classification and image-text retrieval, with what guessing would reach."""
+"""Measure zero-shot classification and retrieval, with what guessing would reach."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from compt.interfaces import Metric
 
 
 def zero_shot(image_NE: Tensor, classifier_EC: Tensor, label_N: Tensor) -> dict[str, Metric]:
-    """Top-1 and top-5 accuracy over the samples that have a class (label >= 0); chance is k of C
-    classes.
+    """Return top-1 and top-5 accuracy over the samples that have a class.
+
+    A class is a label >= 0. Chance is k of C classes. Empty where no sample has a class.
     """
     labelled = label_N >= 0
     classes = classifier_EC.shape[1]
@@ -29,10 +30,11 @@ def zero_shot(image_NE: Tensor, classifier_EC: Tensor, label_N: Tensor) -> dict[
 def retrieval(
     image_NE: Tensor, text_NE: Tensor, token_NL: Tensor, ks: tuple[int, ...] = (1, 5, 10)
 ) -> dict[str, Metric]:
-    """Recall at k, both ways: the share of queries with a right answer among the k nearest.
+    """Return recall at k from images to texts and from texts to images.
 
-    Samples whose texts are equal to the token are right answers for each other; chance is the
-    expectation for a random order.
+    It is the share of queries with a right answer among the k nearest. Samples whose texts are
+    equal to the token are right answers for each other; chance is the expectation for a random
+    order.
     """
     _, text_id = torch.unique(token_NL, dim=0, return_inverse=True)
     right = torch.bincount(text_id)[text_id]
@@ -58,7 +60,10 @@ def _hits(query: Tensor, answer: Tensor, query_id: Tensor, answer_id: Tensor, k:
 
 
 def _chance(right_N: Tensor, total: int, k: int) -> float:
-    """1 - P(no right answer among k drawn without replacement), averaged over the queries."""
+    """Return the expected recall at k of a random order.
+
+    That is 1 - P(no right answer among k drawn without replacement), averaged over the queries.
+    """
     miss = torch.ones(len(right_N), dtype=torch.float64)
     for i in range(min(k, total)):
         miss *= ((total - right_N.cpu().double() - i) / (total - i)).clamp_min(0)

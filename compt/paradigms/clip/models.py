@@ -1,0 +1,132 @@
+"""Check open_clip's model configs and build models from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Set
+from copy import deepcopy
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from torch import nn
+
+from compt.errors import ConfigError, did_you_mean
+from compt.interfaces import Member
+
+CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
+OPTIONAL_KEYS = ("custom_text", "quick_gelu", "init_logit_scale", "init_logit_bias")
+KEYS = frozenset(REQUIRED_KEYS + OPTIONAL_KEYS)
+"""What a member's config may hold."""
+
+
+def model_config(member: Member) -> dict[str, Any]:
+    """Return the open_clip config of a member.
+
+    Raises:
+        ConfigError: unknown names or keys, with the nearest ones, or keys that are missing.
+    """
+    if isinstance(member.model, str):
+        return named_config(member)
+    # A folder's JSON wraps the model's config.
+    wrapped = member.model.get("model_cfg", member.model)
+    config = json.loads(json.dumps(wrapped))
+    faults = _unknown_keys("model", config, KEYS)
+    faults += [f"model.{key} is missing." for key in REQUIRED_KEYS if key not in config]
+    for key, cls in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+        tower = config.get(key, {})
+        if isinstance(tower, Mapping):
+            faults += _unknown_keys(f"model.{key}", tower, {field.name for field in fields(cls)})
+        else:
+            faults.append(f"model.{key} is no dict.")
+    if faults:
+        raise ConfigError(
+            f"The model of member '{member.name}' is not an open_clip config: {' '.join(faults)}"
+        )
+    return config
+
+
+def _unknown_keys(where: str, config: Mapping[str, Any], known: Set[str]) -> list[str]:
+    unknown = sorted(set(config) - known)
+    return [f"{where}.{key} is unknown.{did_you_mean(key, known)}" for key in unknown]
+
+
+def named_config(member: Member) -> dict[str, Any]:
+    """Return the config of a member that is an open_clip name or a folder.
+
+    Raises:
+        ConfigError: open_clip has no such model, or the folder's config cannot be read.
+    """
+    name = f"local-dir:{member.model}" if Path(member.model).is_dir() else member.model
+    try:
+        config = open_clip.get_model_config(name)
+        if not isinstance(config, dict | None):
+            raise ValueError("its model_cfg is no dict")
+    except (OSError, ValueError, AttributeError) as error:
+        # open_clip raises AttributeError where the file's JSON is no dict.
+        raise ConfigError(
+            f"Cannot read the model '{member.model}' of member '{member.name}': {error}."
+        ) from error
+    if config is None:
+        near = did_you_mean(member.model, open_clip.list_models())
+        raise ConfigError(
+            f"open_clip has no model '{member.model}' (member '{member.name}').{near}",
+            do="See open_clip.list_models().",
+        )
+    return config
+
+
+def in_folder(path: Path) -> Member:
+    """Return a folder's model as a member."""
+    return Member(path.name, f"local-dir:{path}")
+
+
+def open_tokenizer(options: Mapping[str, Any], context_length: int) -> Any:
+    """Open the tokenizer that the keys of a text config with 'tokenizer' in them describe."""
+    name = options.get("hf_tokenizer_name")
+    arguments = options.get("tokenizer_kwargs") or {}
+    if name:
+        mode = options.get("tokenizer_mode")
+        return open_clip.HFTokenizer(name, context_length, tokenizer_mode=mode, **arguments)
+    return open_clip.SimpleTokenizer(context_length=context_length, **arguments)
+
+
+def build(member: Member, config: Mapping[str, Any]) -> nn.Module:
+    """Build a model with fresh weights from a complete config.
+
+    Raises:
+        ConfigError: sizes that open_clip refuses, or a timm tower of another image size.
+    """
+    custom = config.get("custom_text") or "hf_model_name" in config["text_cfg"]
+    cls = CustomTextCLIP if custom else CLIP
+    arguments = {k: v for k, v in deepcopy(dict(config)).items() if k != "custom_text"}
+    try:
+        model = cls(**arguments)
+    except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"open_clip cannot build the model of member '{member.name}': "
+            f"{type(error).__name__}: {error}",
+            do="Check its sizes: heads must divide widths "
+            "(image tower: width / head_width heads, 64 by default).",
+        ) from error
+    _check_timm_size(member, model)
+    return model
+
+
+def _check_timm_size(member: Member, model: nn.Module) -> None:
+    """Raise ConfigError where a timm tower's image size is not the config's.
+
+    open_clip builds such a tower at timm's own size and does not look at the config's.
+    """
+    patch_embed = getattr(getattr(model.visual, "trunk", None), "patch_embed", None)
+    own: Any = getattr(patch_embed, "img_size", None)
+    size: Any = model.visual.image_size  # type: ignore[union-attr]
+    if own is not None and tuple(own) != tuple(size):
+        raise ConfigError(
+            f"The timm tower of member '{member.name}' takes images of {tuple(own)}, "
+            f"its config says {tuple(size)}.",
+            do=f"Set vision_cfg.image_size={own[0]}, or use a timm model of the size you want.",
+        )
