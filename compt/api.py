@@ -113,7 +113,9 @@ DEPRECATED: Mapping[str, Deprecation] = {
     "AxisGrower.prepare() site": Deprecation("AxisGrower.prepare() archs", since="1.2"),
     "AxisGrower.renew() site": Deprecation("AxisGrower.init_new_block() pair", since="1.2"),
 }
-"""What still works and warns, as tests/api writes it; each goes with the minor version after ``since``.
+"""What still works and warns, as tests/api writes it.
+
+Each goes with the minor version after ``since``.
 
 Arguments that compt itself passes by position need no warning."""
 

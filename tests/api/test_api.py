@@ -17,8 +17,9 @@ from compt import api
 from tests.api.surface import FOLDER, lines, recorded
 
 ADVICE = (
-    "The public API is not what tests/api says of version {version}. If names, arguments or methods were added, raise "
-    "the minor version in compt/api.py; if one is to go, put it into DEPRECATED for one minor version first; then "
+    "The public API is not what tests/api says of version {version}. If names, arguments or "
+    "methods were added, raise the minor version in compt/api.py; if one is to go, put it into "
+    "DEPRECATED for one minor version first; then "
     "write it down: python -m tests.api.surface"
 )
 
@@ -34,7 +35,7 @@ def test_the_api_is_the_one_written_down():
 
 
 def said_to_go(line: str) -> bool:
-    """Whether a line of the surface is a name that is deprecated, or an argument of a method that is.
+    """Tell whether a line of the surface is deprecated, as a name or a method's argument.
 
     A method's argument stands once in DEPRECATED, and in the surface of every subclass.
     """
@@ -83,7 +84,8 @@ def test_a_deprecated_name_works_and_warns_where_it_is_used(monkeypatch):
     for _ in range(2):  # every time, not only the first
         with pytest.warns(
             DeprecationWarning,
-            match=r"compt\.old_describe is deprecated since API 1\.0: use compt\.growth\.axes\.describe",
+            match=r"compt\.old_describe is deprecated since API 1\.0: "
+            r"use compt\.growth\.axes\.describe",
         ) as seen:
             assert compt.old_describe is compt.describe
         assert seen[0].filename == __file__
@@ -97,6 +99,9 @@ def test_a_name_that_is_not_deprecated_does_not_warn():
 
 
 def test_importing_compt_imports_no_library():
-    code = "import sys; before = set(sys.modules); import compt; print(sorted(set(sys.modules) - before))"
+    code = (
+        "import sys; before = set(sys.modules); import compt; "
+        "print(sorted(set(sys.modules) - before))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "torch" not in done.stdout and "mmengine" not in done.stdout

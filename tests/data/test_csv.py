@@ -35,7 +35,8 @@ def test_open_clip_tables_are_read_as_they_are(pictures: Path) -> None:
 
 
 def test_several_captions(pictures: Path) -> None:
-    text = 'image,short,long\n01.png,one,"[""uno, due"", "" ein ""]"\n02.png,,[not json\n03.png,x,"[1]"\n'
+    rows = ('01.png,one,"[""uno, due"", "" ein ""]"', "02.png,,[not json", '03.png,x,"[1]"')
+    text = "".join(f"{row}\n" for row in ("image,short,long", *rows))
     data = CsvPairs(table(pictures, text), caption_key=["short", "long"])
     assert [data[i]["captions"] for i in range(3)] == [
         ("one", "uno, due", "ein"),

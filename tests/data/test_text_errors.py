@@ -186,7 +186,10 @@ def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_opening_needs_nothing_heavy() -> None:
     import subprocess
 
-    code = "import sys, compt.data.text; print([m for m in ('fsspec', 'pyarrow', 'datasets') if m in sys.modules])"
+    code = (
+        "import sys, compt.data.text; "
+        "print([m for m in ('fsspec', 'pyarrow', 'datasets') if m in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
         == "[]"

@@ -73,7 +73,8 @@ def test_listing_imports_no_plugin(tmp_path):
         tmp_path, "alpha", {"one": "alpha_m:Fake"}, {"alpha_m": "print('imported')\n" + GROWER}
     )
     code = (
-        "import sys; before = set(sys.modules); from compt.cli import main; code = main(['list', '--json']);"
+        "import sys; before = set(sys.modules); from compt.cli import main;"
+        "code = main(['list', '--json']);"
         "loaded = {name.partition('.')[0] for name in set(sys.modules) - before};"
         "print(code, sorted(loaded - sys.stdlib_module_names), file=sys.stderr)"
     )
@@ -225,7 +226,8 @@ def test_missing_dependency(install, module, command):
         GROWERS.get("clip")
     top = module.partition(".")[0]
     assert caught.value.what == (
-        f"The grower 'clip' of alpha 1.2 (alpha_m:Fake) needs the module '{top}', which is not installed."
+        f"The grower 'clip' of alpha 1.2 (alpha_m:Fake) needs the module '{top}', "
+        "which is not installed."
     )
     assert caught.value.do == f"Install it: {command}"
     assert GROWERS.signature_faults({"type": "clip"}) == [f"{caught.value.what} {caught.value.do}"]
@@ -285,7 +287,8 @@ def test_the_place_of_the_error_is_named(install):
 
 class TestVersions:
     def test_a_package_that_requires_another_compt(self, install):
-        needs = "Requires-Dist: numpy\nRequires-Dist: not a requirement\nRequires-Dist: compt[clip]>=99,<100\n"
+        required = ("numpy", "not a requirement", "compt[clip]>=99,<100")
+        needs = "".join(f"Requires-Dist: {line}\n" for line in required)
         install(
             "alpha",
             {"one": "alpha_m:Fake"},
@@ -295,7 +298,8 @@ class TestVersions:
         with pytest.raises(PluginError) as caught:
             GROWERS.get("one")
         assert caught.value.what == (
-            f"The grower 'one' of alpha 1.2 (alpha_m:Fake) needs compt<100,>=99, and this is {compt.__version__}."
+            "The grower 'one' of alpha 1.2 (alpha_m:Fake) needs compt<100,>=99, "
+            f"and this is {compt.__version__}."
         )
         assert "pip install --upgrade alpha" in caught.value.do
         assert "alpha_m" not in sys.modules, "it is not even imported"

@@ -68,7 +68,8 @@ def test_two_packages_with_one_name(install):
         with pytest.raises(PluginError) as caught:
             ask("same")
         assert caught.value.what == (
-            "The grower 'same' is declared by 2 packages: alpha 1.2 (alpha_m:Fake) and Beta_Pack 3.0 (beta_m:Fake)."
+            "The grower 'same' is declared by 2 packages: alpha 1.2 (alpha_m:Fake) and "
+            "Beta_Pack 3.0 (beta_m:Fake)."
         )
         assert "'alpha:same' or 'beta-pack:same'" in caught.value.do
     assert "beta_m" not in sys.modules
