@@ -180,8 +180,10 @@ def test_members_of_different_vocabularies_are_refused():
 def test_what_is_neither_here_nor_to_be_downloaded_says_what_to_give(tmp_path):
     """In a process of its own, as transformers reads only once whether it is offline."""
     code = (
-        "from compt.paradigms.causal_lm.paradigm import CausalLm; from compt.interfaces import Member\n"
-        f"for options, model in (({{}}, 'nobody/model'), (dict(tokenizer='nobody/tokens'), {LLAMA!r})):\n"
+        "from compt.interfaces import Member\n"
+        "from compt.paradigms.causal_lm.paradigm import CausalLm\n"
+        f"unknown = ({{}}, 'nobody/model'), (dict(tokenizer='nobody/tokens'), {LLAMA!r})\n"
+        "for options, model in unknown:\n"
         "    try: CausalLm(**options).build_model(Member('a', model))\n"
         "    except Exception as error: print(type(error).__name__, error)"
     )

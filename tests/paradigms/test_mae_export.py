@@ -257,7 +257,8 @@ def test_only_models_of_the_two_libraries_are_recognised(tmp_path):
 
 def test_no_code_of_a_checkpoint_is_run(tmp_path):
     """Neither what its config says, nor what its objects do when they are unpickled."""
-    text = f"open({str(tmp_path / 'run')!r}, 'w')\nmodel = dict(type='MAE', size=open({str(tmp_path / 'run')!r}, 'w'))"
+    write = f"open({str(tmp_path / 'run')!r}, 'w')"
+    text = f"{write}\nmodel = dict(type='MAE', size={write})"
     torch.save(
         {"meta": {"cfg": text, "hook": _Runs(tmp_path / "run")}, "state_dict": {}},
         tmp_path / "evil.pth",

@@ -1,4 +1,4 @@
-"""Next-token prediction with transformers."""
+"""Provide next-token prediction with transformers."""
 
 from compt.paradigms.causal_lm.paradigm import CausalLm
 from compt.paradigms.causal_lm.tokenizer import ByteTokenizer, LmTokenizer, open_tokenizer

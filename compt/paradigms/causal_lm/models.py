@@ -1,4 +1,4 @@
-"""Decoder-only models of transformers: built from checked configs, loaded strictly."""
+"""Build decoder-only models of transformers from checked configs and load them strictly."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ WEIGHT_FILES = (
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 POSITIONS = "max_position_embeddings"
 DECODERS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_MASKED_LM_MAPPING_NAMES))
-"""Model types that predict the next token and are no encoders, which would see it."""
+"""Name the model types that predict the next token and are no encoders, which would see it."""
 
 
 def model_config(
     member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None
 ) -> PreTrainedConfig:
-    """The transformers config of a member, with what it leaves out filled in.
+    """Return the transformers config of a member, with what it leaves out filled in.
 
     Args:
+        member: whose ``model`` is a config dict, a folder or a name.
+        tokenizer: whose ids the model must take.
         vocab_size: where the member's dict has none.
-        context: tokens that the model must take, and its positions where the dict has none; None:
-            any number.
+        context: tokens that the model must take, and its positions where the dict has none; None
+            for any number.
 
     Raises:
         ConfigError: unknown model, key or value, or a vocabulary or positions that do not suffice.
@@ -56,15 +58,17 @@ def model_config(
     config.use_cache = False
     ids = _special(config)
     if {*ids.get("pad", ())} & {*ids.get("bos", ()), *ids.get("eos", ())}:
-        config.pad_token_id = None  # the embedding of a padding token would not be trained
+        # torch leaves the embedding of a padding token untrained. Many tokenizers pad with the
+        # token that ends a text, which must be learned.
+        config.pad_token_id = None
     return config
 
 
 def _from_dict(
     member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None
 ) -> PreTrainedConfig:
-    given = json.loads(json.dumps(member.model))
-    kind = given.pop("model_type", None)
+    options = json.loads(json.dumps(member.model))
+    kind = options.pop("model_type", None)
     if kind not in DECODERS:
         raise _unknown_kind(member.name, kind)
     cls = CONFIG_MAPPING[kind]
@@ -72,26 +76,22 @@ def _from_dict(
         "vocab_size": vocab_size,
         "bos_token_id": tokenizer.bos,
         "eos_token_id": tokenizer.eos,
+        "pad_token_id": tokenizer.pad,
     }
-    filled["pad_token_id"] = tokenizer.pad
     try:
         default = set(vars(cls()))
         known = default | set(cls.attribute_map)
-        if (
-            context is not None
-            and POSITIONS in known
-            and cls.attribute_map.get(POSITIONS) not in given
-        ):
+        says_positions = cls.attribute_map.get(POSITIONS) in options
+        if context is not None and POSITIONS in known and not says_positions:
             filled[POSITIONS] = context
-        config = AutoConfig.for_model(kind, **{**filled, **given})
+        config = AutoConfig.for_model(kind, **{**filled, **options})
     except Exception as error:  # each config class has its own
         raise ConfigError(
             f"The model of member '{member.name}' cannot be: {type(error).__name__}: {error}"
         ) from error
-    extra = set(vars(config)) - default
-    faults = [
-        f"model.{key} is unknown.{did_you_mean(key, known)}" for key in sorted(set(given) & extra)
-    ]
+    # A config class takes any argument and keeps what it does not know as an attribute.
+    unknown = sorted(set(options) & (set(vars(config)) - default))
+    faults = [f"model.{key} is unknown.{did_you_mean(key, known)}" for key in unknown]
     if faults:
         raise ConfigError(
             f"The model of member '{member.name}' is no config of '{kind}': {' '.join(faults)}"
@@ -100,14 +100,12 @@ def _from_dict(
 
 
 def _unknown_kind(name: str, kind: Any) -> ConfigError:
-    what = (
-        "has no model_type"
-        if kind is None
-        else f"has model_type '{kind}', which is no decoder-only language model"
-    )
+    fault = f"has model_type '{kind}', which is no decoder-only language model"
+    if kind is None:
+        fault = "has no model_type"
     near = did_you_mean(kind, DECODERS) if kind is not None and kind not in CONFIG_MAPPING else ""
     return ConfigError(
-        f"The model of member '{name}' {what}.{near}",
+        f"The model of member '{name}' {fault}.{near}",
         do="For example model=dict(model_type='llama', hidden_size=256, ...); transformers' "
         "AutoModelForCausalLM lists the types.",
     )
@@ -118,17 +116,23 @@ def _from_files(member: Member) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(str(member.model), trust_remote_code=False)
     except Exception as error:  # transformers and the hub each have their own
         raise ConfigError(
-            f"Cannot read the model '{member.model}' of member '{member.name}': {type(error).__name__}: {error}",
-            do="Give a config dict with model_type, a folder with config.json, or a name that is in the cache or can "
-            "be downloaded.",
+            f"Cannot read the model '{member.model}' of member '{member.name}': "
+            f"{type(error).__name__}: {error}",
+            do="Give a config dict with model_type, a folder with config.json, or a name that is "
+            "in the cache or can be downloaded.",
         ) from error
 
 
 def check_config(
     name: str, config: PreTrainedConfig, tokenizer: LmTokenizer | Ids, context: int | None
 ) -> None:
-    """Raise ConfigError unless the config is of a decoder-only model that takes the tokens and the
-    context.
+    """Raise ConfigError unless a decoder-only model would take the tokens and the context.
+
+    Args:
+        name: of the member, for the message.
+        config: of the model.
+        tokenizer: whose ids the model must take.
+        context: tokens that the model must take at once; None for any number.
     """
     if config.model_type not in DECODERS or config.is_encoder_decoder:
         raise _unknown_kind(name, config.model_type)
@@ -138,13 +142,15 @@ def check_config(
         )
     if config.vocab_size < tokenizer.size:
         raise ConfigError(
-            f"The model of member '{name}' has {config.vocab_size} tokens, the tokenizer {tokenizer.size}.",
+            f"The model of member '{name}' has {config.vocab_size} tokens, "
+            f"the tokenizer {tokenizer.size}.",
             do="Leave vocab_size out, or raise it.",
         )
     for kind, ids in _special(config).items():
         if not all(0 <= i < config.vocab_size for i in ids):
             raise ConfigError(
-                f"The model of member '{name}' has {kind}_token_id={ids}; its tokens are 0 to {config.vocab_size - 1}.",
+                f"The model of member '{name}' has {kind}_token_id={ids}; "
+                f"its tokens are 0 to {config.vocab_size - 1}.",
                 do="Leave it out of the model's dict: it is taken from the tokenizer.",
             )
     positions = getattr(config, POSITIONS, None)
@@ -156,13 +162,13 @@ def check_config(
 
 
 def _special(config: PreTrainedConfig) -> dict[str, list[int]]:
-    """The ids of special tokens that a config names."""
-    found = {kind: getattr(config, f"{kind}_token_id", None) for kind in ("bos", "eos", "pad")}
-    return {
-        kind: ids if isinstance(ids, list) else [ids]
-        for kind, ids in found.items()
-        if ids is not None
-    }
+    """Return the ids of special tokens that a config names, by kind."""
+    special = {}
+    for kind in ("bos", "eos", "pad"):
+        ids = getattr(config, f"{kind}_token_id", None)
+        if ids is not None:
+            special[kind] = ids if isinstance(ids, list) else [ids]
+    return special
 
 
 def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
@@ -178,7 +184,8 @@ def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedMode
         )
     except Exception as error:  # transformers raises what it likes
         raise ConfigError(
-            f"transformers cannot build the model of member '{name}': {type(error).__name__}: {error}",
+            f"transformers cannot build the model of member '{name}': "
+            f"{type(error).__name__}: {error}",
             do="Check its sizes; a model without this attention may have attention='eager'.",
         ) from error
     check_head(name, model)
@@ -186,10 +193,11 @@ def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedMode
 
 
 def check_head(name: str, model: PreTrainedModel) -> None:
-    """Raise ConfigError where a family's own forward does more than its output layer after the
-    final norm.
+    """Raise ConfigError where a family's logits are more than an output layer's.
 
-    Some scale or cap the logits, or add a loss for their experts; here that would be left out.
+    Some families scale or cap the logits after it, or add a loss for their experts. The paradigm
+    runs decoder and output layer by themselves, so that a teacher can be asked for hidden states
+    alone; all else in the family's own forward would be left out without a word.
     """
     head, decoder = model.get_output_embeddings(), model.get_decoder()
     hidden = torch.zeros(
@@ -207,37 +215,41 @@ def check_head(name: str, model: PreTrainedModel) -> None:
         del decoder.forward
     if not plain:
         raise ConfigError(
-            f"The model of member '{name}' ({model.config.model_type}) does more than an output layer after its final "
-            "norm (it may scale or cap logits, or balance experts), which causal_lm would leave out.",
+            f"The model of member '{name}' ({model.config.model_type}) does more than an output "
+            "layer after its final norm (it may scale or cap logits, or balance experts), which "
+            "causal_lm would leave out.",
             do="Use another family, or a paradigm of your own: docs/plugins.md.",
         )
 
 
+class _Recorder(TorchDispatchMode):
+    """Note the names of torch's operators that run, without views."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
 @torch.no_grad()
 def _operators(run: Callable[[], Any]) -> list[str]:
-    """The names of torch's operators that a call runs, without views."""
-    names: list[str] = []
-
-    class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if not func.is_view:
-                names.append(func.name())
-            return func(*args, **(kwargs or {}))
-
-    with Recorder():
+    """Return the names of torch's operators that a call runs, without views."""
+    with _Recorder() as recorder:
         run()
-    return names
+    return recorder.names
 
 
 def has_tokenizer(path: Path) -> bool:
-    """Whether a folder holds a tokenizer."""
+    """Say whether a folder holds a tokenizer."""
     return any((path / file).is_file() for file in TOKENIZER_FILES)
 
 
 def recognises(path: Path) -> bool:
-    """Whether a path is a folder with the config and weights of a decoder-only model."""
+    """Say whether a path is a folder with the config and weights of a decoder-only model."""
     try:
         kind = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
@@ -249,7 +261,7 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
     """Load the weights of a folder in float32, strictly.
 
     Raises:
-        ConfigError: the weights are damaged or another model's; names the first tensors that
+        ConfigError: the weights are damaged or another model's. It names the first tensors that
             differ.
     """
     try:
@@ -269,17 +281,17 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
             f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
             do="Give a folder that transformers or compt exported, complete.",
         ) from error
-    model, found = loaded
-    faults = [f"it lacks '{name}'" for name in sorted(found["missing_keys"])]
-    faults += [f"'{name}' is unknown to the model" for name in sorted(found["unexpected_keys"])]
+    model, info = loaded
+    faults = [f"it lacks '{name}'" for name in sorted(info["missing_keys"])]
+    faults += [f"'{name}' is unknown to the model" for name in sorted(info["unexpected_keys"])]
     faults += [
         f"'{name}' is {list(theirs)} in it and {list(ours)} in the model"
-        for name, theirs, ours in sorted(found["mismatched_keys"])
+        for name, theirs, ours in sorted(info["mismatched_keys"])
     ]
-    if faults or found["error_msgs"]:
+    if faults or info["error_msgs"]:
         raise ConfigError(
             f"The weights in '{path}' are not of the model that its {CONFIG_FILE} describes: "
-            f"{some(faults or found['error_msgs'])}.",
+            f"{some(faults or info['error_msgs'])}.",
             do="Give a folder that transformers or compt exported, complete.",
         )
     check_head(path.name, model)

@@ -1,4 +1,4 @@
-"""Next-token prediction with decoder-only models, tokenizers and checkpoints of transformers."""
+"""Predict the next token with models, tokenizers and checkpoints of transformers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ ATTENTIONS = ("sdpa", "eager")
 
 
 class CausalLm(Sourced):
-    """Language models as transformers builds them: mean cross entropy of each token given those
-    before it.
+    """Language models of transformers, trained to predict each token from those before it.
+
+    The loss is the mean cross entropy.
 
     A member's ``model`` is a config dict with ``model_type`` (``'llama'``, ``'qwen3'``, ``'gpt2'``,
     ...), a folder with a config.json, or a name that is in the cache or can be downloaded; weights
@@ -84,7 +85,7 @@ class CausalLm(Sourced):
 
     @cached_property
     def tokenizer(self) -> LmTokenizer:
-        """The members' tokenizer."""
+        """Return the members' tokenizer."""
         return open_tokenizer(self._tokenizer)
 
     def build_model(self, member: Member) -> nn.Module:
@@ -95,16 +96,15 @@ class CausalLm(Sourced):
                 positions that the tokenizer, the context or the members before do not agree with.
         """
         planned = torch.get_default_device().type == "meta" and self._tokenizer is not None
-        says = isinstance(member.model, Mapping) and "vocab_size" in member.model
-        tokenizer = (
-            UNKNOWN if (planned and says) or self._bare else self.tokenizer
-        )  # plans need none to be there
+        says_size = isinstance(member.model, Mapping) and "vocab_size" in member.model
+        # A plan may be made where the tokenizer is not, if the config says what it is needed for.
+        absent = (planned and says_size) or self._bare
+        tokenizer = UNKNOWN if absent else self.tokenizer
         size = self._input.get("vocab_size") or tokenizer.size
         config = models.model_config(member, tokenizer, size, self.context)
+        context = self.context or getattr(config, models.POSITIONS, None)
         self._input.hold(member.name, "vocab_size", config.vocab_size)
-        self._input.hold(
-            member.name, "context", self.context or getattr(config, models.POSITIONS, None)
-        )
+        self._input.hold(member.name, "context", context)
         return models.build(member.name, config, self.attention)
 
     def _length(self) -> int:
@@ -129,16 +129,16 @@ class CausalLm(Sourced):
         return Subset(blocks, chosen.round().long().tolist())
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
-        """Zeros for tokens [B, context] on the model's device; on the meta device with a mask for
-        attention.
+        """Return zeros for tokens [B, context] on the model's device.
 
-        Without one transformers looks for packed texts in the values of the positions, which meta
-        tensors do not have.
+        On the meta device they come with a mask for attention.
         """
         weight, length = next(model.parameters()), self._length()
         tokens = torch.zeros(batch_size, length, device=weight.device, dtype=torch.long)
         batch = {"input_ids": tokens, "labels": tokens}
         if weight.device.type == "meta" and hasattr(model.config, "num_attention_heads"):
+            # Without a mask transformers looks for packed texts in the values of the positions,
+            # which meta tensors do not have.
             mask = torch.zeros(
                 batch_size, 1, length, length, device=weight.device, dtype=weight.dtype
             )
@@ -146,24 +146,23 @@ class CausalLm(Sourced):
         return batch
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Split tokens [B, L + 1] into ``input_ids`` and ``labels``, the token after each: [B,
-        L].
+        """Split tokens [B, L + 1] into ``input_ids`` and ``labels``, both [B, L].
+
+        A label is the token after.
         """
         tokens = batch["tokens"]
         return {"input_ids": tokens[:, :-1], "labels": tokens[:, 1:]}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Logits [B, L, V], and the hidden states [B, L, D] after the final norm."""
+        """Return logits [B, L, V], and the hidden states [B, L, D] after the final norm."""
         hidden = self._hidden(model, batch)
         return {"logits": model.get_output_embeddings()(hidden), "hidden": hidden}  # type: ignore[operator]
 
     def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
         """Run the output layer, which costs most where the vocabulary is large, only for logits."""
-        return (
-            self.forward(model, batch)
-            if "logits" in needs
-            else {"hidden": self._hidden(model, batch)}
-        )
+        if "logits" in needs:
+            return self.forward(model, batch)
+        return {"hidden": self._hidden(model, batch)}
 
     def _hidden(self, model: nn.Module, batch: Batch) -> Tensor:
         decoder = model.get_decoder()  # type: ignore[operator]
@@ -173,15 +172,15 @@ class CausalLm(Sourced):
         ).last_hidden_state
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Mean cross entropy of the next token, in nats, computed in float32."""
+        """Return the mean cross entropy of the next token, in nats, computed in float32."""
         return {"next_token": _cross_entropy(outputs["logits"], batch["labels"])}
 
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
-        """``loss`` in nats a token, ``perplexity``, and ``bits_per_byte`` where the bytes of the
-        text are known.
+        """Measure loss, perplexity and bits per byte.
 
-        Chance is an even guess over the vocabulary. Bits per byte take the split's mean number of
-        tokens a byte.
+        ``loss`` is in nats a token; ``bits_per_byte`` is there where the bytes of the text are
+        known, and takes the split's mean number of tokens a byte. Chance is an even guess over the
+        vocabulary.
         """
         total, count, size = torch.zeros((), dtype=torch.float64), 0, 1
         for batch in batches:
@@ -203,31 +202,33 @@ class CausalLm(Sourced):
         }
 
     def _rate(self, split: str) -> float | None:
-        """Tokens a byte of a split, None where its bytes are not known."""
+        """Return tokens a byte of a split, None where its bytes are not known."""
         if split not in self._tokens_a_byte:
             self.build_dataset(split)
         return self._tokens_a_byte[split]
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Write a folder that transformers loads: config, safetensors, generation config,
-        tokenizer.
+        """Write a folder that transformers loads.
+
+        It holds config, generation config, safetensors and the tokenizer.
         """
         theirs: Any = model
-        kept = theirs.config, theirs.generation_config
+        own_configs = theirs.config, theirs.generation_config
         try:
             theirs.config = copy.deepcopy(theirs.config)
-            theirs.config.use_cache = True  # for generation; in training it is off
+            theirs.config.use_cache = True  # off in training, but generation is slow without
             theirs.generation_config = GenerationConfig.from_model_config(theirs.config)
             with quiet():
                 theirs.save_pretrained(folder)
         finally:
-            theirs.config, theirs.generation_config = kept
+            theirs.config, theirs.generation_config = own_configs
         if not self._bare:
             self.tokenizer.save(folder)
 
     def recognises(self, path: Path) -> bool:
-        """Whether the path is a folder of transformers with a decoder-only language model's config
-        and weights.
+        """Say whether the path is a folder of transformers with a decoder-only model.
+
+        It must hold the config and the weights.
         """
         return models.recognises(path)
 
@@ -257,21 +258,18 @@ class CausalLm(Sourced):
         """
         self._adopt(path)
         super().load_weights(model, path)
-        if (
-            not self._bare
-            and models.has_tokenizer(path)
-            and open_tokenizer(path).inner.get_vocab() != self.tokenizer.inner.get_vocab()
-        ):
+        if self._bare or not models.has_tokenizer(path):
+            return
+        if open_tokenizer(path).inner.get_vocab() != self.tokenizer.inner.get_vocab():
             raise ConfigError(
                 f"The tokenizer of '{path}' is not the paradigm's.",
                 where="paradigm.tokenizer",
-                do=f"Train on with the one it had: paradigm=dict(type='causal_lm', tokenizer='{path}', ...).",
+                do="Train on with the one it had: "
+                f"paradigm=dict(type='causal_lm', tokenizer='{path}', ...).",
             )
 
     def _adopt(self, path: Path) -> None:
-        """Take a folder's tokenizer, or have none, where the paradigm has neither data nor a
-        tokenizer of its own.
-        """
+        """Take a folder's tokenizer, or none, where the paradigm has neither data nor its own."""
         if self.data is None and self._tokenizer is None:
             self._bare = not models.has_tokenizer(path)
             self._tokenizer = None if self._bare else str(path)
@@ -279,6 +277,8 @@ class CausalLm(Sourced):
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross entropy in at least float32: [B, L, V], [B, L] -> scalar."""
+    """Return the cross entropy of logits [B, L, V] and labels [B, L], as a scalar."""
+    # bfloat16 has two to three digits: losses would be rounded more coarsely than members of a
+    # chain differ.
     wide = torch.promote_types(logits.dtype, torch.float32)
     return F.cross_entropy(logits.to(wide).flatten(0, -2), labels.flatten(), reduction=reduction)

@@ -1,6 +1,4 @@
-"""Tokenizers of language models: any that transformers loads, or the bytes of UTF-8, which need no
-download.
-"""
+"""Open tokenizers of transformers, or read the bytes of UTF-8, which needs no download."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Ids:
-    """What model configs need of a tokenizer: its number of ids, and those of special tokens."""
+    """What model configs need of a tokenizer, its number of ids and those of special tokens."""
 
     size: int
     eos: int | None
@@ -33,7 +31,7 @@ class Ids:
 
 
 UNKNOWN = Ids(0, None, None, None)
-"""Of a tokenizer that is not there: it fits any model."""
+"""Stand for a tokenizer that is not there, and fit any model."""
 
 
 class LmTokenizer:
@@ -67,19 +65,20 @@ class LmTokenizer:
             tokenizer.pad_token_id,
         )
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        content = (
-            backend.to_str()
-            if backend is not None
-            else json.dumps([type(tokenizer).__name__, vocabulary])
-        )
+        if backend is not None:
+            content = backend.to_str()
+        else:
+            content = json.dumps([type(tokenizer).__name__, vocabulary])
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
         self.dtype = np.uint16 if self.size <= 2**16 else np.uint32
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text, without special tokens; names of special tokens in a text are text
-        like any other.
+        """Return the ids of each text, without special tokens.
+
+        Names of special tokens in a text are text like any other: a page that shows
+        '<|endoftext|>' does not end there.
         """
-        found = self.inner(
+        encoded = self.inner(
             list(texts),
             add_special_tokens=False,
             split_special_tokens=True,
@@ -87,7 +86,7 @@ class LmTokenizer:
             return_token_type_ids=False,
             verbose=False,
         )
-        return [np.asarray(ids, dtype=self.dtype) for ids in found["input_ids"]]
+        return [np.asarray(ids, dtype=self.dtype) for ids in encoded["input_ids"]]
 
     def save(self, folder: Path) -> None:
         """Write the files that ``AutoTokenizer.from_pretrained`` loads."""
@@ -95,8 +94,9 @@ class LmTokenizer:
 
 
 class ByteTokenizer(LmTokenizer):
-    """The bytes of UTF-8 as ids 0 to 255, and 256 for the end of a text: byte-level BPE without any
-    merge.
+    """Read the bytes of UTF-8 as ids 0 to 255, and the end of a text as 256.
+
+    It is byte-level BPE without any merge, so that transformers saves and loads it.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,10 @@ class ByteTokenizer(LmTokenizer):
         )
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The bytes of each text; what UTF-8 cannot hold (half a surrogate pair) becomes '?'."""
+        """Return the bytes of each text.
+
+        What UTF-8 cannot hold (half a surrogate pair) becomes '?'.
+        """
         return [
             np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8).astype(self.dtype)
             for text in texts
@@ -124,7 +127,7 @@ class ByteTokenizer(LmTokenizer):
 
 
 def open_tokenizer(source: str | Path | None) -> LmTokenizer:
-    """Open a folder or name that transformers loads; None is the byte-level one.
+    """Open a folder or name that transformers loads, or the byte-level tokenizer for None.
 
     Raises:
         ConfigError: it is not there, not in the cache and not to be downloaded, or needs code of
@@ -139,15 +142,15 @@ def open_tokenizer(source: str | Path | None) -> LmTokenizer:
         raise ConfigError(
             f"The tokenizer '{source}' cannot be loaded: {type(error).__name__}: {error}",
             where="paradigm.tokenizer",
-            do="Give a folder with tokenizer.json, or a name that is in the cache or can be downloaded; without any, "
-            "texts are read as bytes.",
+            do="Give a folder with tokenizer.json, or a name that is in the cache or can be "
+            "downloaded; without any, texts are read as bytes.",
         ) from error
     return LmTokenizer(tokenizer, where=f"tokenizer '{source}'")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and warnings off the terminal; errors are still raised."""
+    """Keep transformers' progress bars and warnings off the terminal, but let errors through."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     if bars:
