@@ -1,4 +1,4 @@
-"""The public API, all of it: what plug-ins and scripts may import, and how it changes.
+"""List the public API, which plug-ins and scripts may import, and say how it changes.
 
 The version counts the contract, not the package. A minor step adds names, arguments or methods with
 defaults; what is to go is marked in ``DEPRECATED`` first and warns for one minor version; only a
@@ -100,7 +100,7 @@ Clip``.
 
 @dataclass(frozen=True)
 class Deprecation:
-    """A public name on its way out: what to use, and the API version that began to warn."""
+    """A public name on its way out, with what to use and when it began to warn."""
 
     use: str
     """``module:name`` of what takes its place."""
@@ -124,10 +124,12 @@ NAMES = tuple(_HOME)
 
 
 def find(name: str) -> Any:
-    """The object behind a public name of ``compt``, imported now; AttributeError where there is
-    none.
+    """Return the object behind a public name of ``compt``, imported now.
 
     A deprecated name warns, as the caller of ``compt.<name>``.
+
+    Raises:
+        AttributeError: there is no such name.
     """
     if name in DEPRECATED:
         gone = DEPRECATED[name]
@@ -144,9 +146,7 @@ def find(name: str) -> Any:
 
 
 def fault(wanted: Any) -> str:
-    """Why a plug-in that was written for an API version cannot be used with this one; '' where it
-    can.
-    """
+    """Say why a plug-in written for an API version cannot be used here, '' where it can."""
     try:
         major, minor = map(int, str(wanted).split("."))
     except ValueError:

@@ -95,33 +95,6 @@ class DivergedError(TrainingError):
     """The loss is no longer finite."""
 
 
-class Faults:
-    """Collects what is wrong with a config, to report all of it at once."""
-
-    def __init__(self, where: str) -> None:
-        self.where, self.found = where, list[str]()
-
-    def add(self, fault: str) -> None:
-        """Note one fault, a sentence that begins with the key; the same one again is dropped."""
-        if fault not in self.found:
-            self.found.append(fault)
-
-    def unknown(self, where: str, key: str, known: Iterable[str]) -> None:
-        """Note a key that does not exist, with the nearest that do."""
-        self.add(f"{where}{key} is not a key of compt.{did_you_mean(key, known)}")
-
-    def raise_if_any(self) -> None:
-        """Raise one ConfigError with all faults, if there are any."""
-        if self.found:
-            count = "1 fault" if len(self.found) == 1 else f"{len(self.found)} faults"
-            lines = "\n".join(f"  - {fault}" for fault in self.found)
-            raise ConfigError(
-                f"The config has {count}:\n{lines}",
-                where=self.where,
-                do="See docs/config.md for every key.",
-            )
-
-
 def did_you_mean(name: Any, options: Iterable[str], cutoff: float = 0.6) -> str:
     """Return a sentence with the nearest of some names, '' where none is near.
 

@@ -1,4 +1,4 @@
-"""Read, check and freeze a config: the first room on the way of the data.
+"""Read, check and freeze a config, first on the way of the data.
 
 A file or dict goes in, a :class:`ChainConfig` comes out, or one error with every fault. Each
 section is a frozen dataclass whose fields are its keys.

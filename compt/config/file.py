@@ -1,4 +1,4 @@
-"""Read a config file: mmengine's text format, overrides, and the modules it imports."""
+"""Read a config file in mmengine's text format, override keys, and import its modules."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_config(
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an option that would come too late: helpers are used while reading."""
+    """Raise ConfigError for a helper variable, which was used while the file was read."""
     for option in options:
         if option.startswith(HELPER):
             raise ConfigError(

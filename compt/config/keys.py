@@ -1,4 +1,4 @@
-"""Keys of a config as fields of frozen dataclasses: their types, defaults, checks and help.
+"""Declare the keys of a config as fields of frozen dataclasses, and read them.
 
 A section is a dataclass that derives from :class:`Section`. The annotation of a field says which
 values its key takes; :func:`key` adds what an annotation cannot say. Reading, checking, messages
@@ -68,7 +68,7 @@ def key(default: Any = MISSING, *, help: str, **options: Any) -> Any:
 
 @dataclass(frozen=True)
 class Key:
-    """One key: its field, resolved annotation and options."""
+    """One key, with its field, resolved annotation and options."""
 
     field: Field[Any]
     annotation: Any
@@ -86,7 +86,7 @@ class Key:
 
     @property
     def default(self) -> Any:
-        """Value where it is not given; None where it must be."""
+        """Value where it is not given, None where it must be."""
         if self.field.default_factory is not MISSING:
             return self.field.default_factory()
         return None if self.required else self.field.default
@@ -107,7 +107,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Section:
-    """A dict of a config; its fields are the keys."""
+    """A dict of a config, whose keys are the fields."""
 
     @classmethod
     def all_keys(cls) -> dict[str, Key]:
@@ -129,7 +129,7 @@ class Section:
         inherited: Iterable[str] = (),
         **others: Any,
     ) -> S:
-        """Build the section; note every fault, and go on with the default in its place.
+        """Build the section, note every fault, and go on with the default in its place.
 
         Args:
             raw: values by key.
@@ -184,7 +184,7 @@ def merge(base: Any, override: Any) -> Any:
 
 
 def listed(value: Any) -> list[Any]:
-    """Return a value that may stand alone as a list; None as an empty one."""
+    """Return a value that may stand alone as a list, and None as an empty one."""
     if value is None:
         return []
     alone = isinstance(value, (str, Mapping)) or not isinstance(value, Iterable)
@@ -235,7 +235,7 @@ def _none_is_a_fault(one: Key) -> bool:
 
 
 def _read_section(one: Key, value: Mapping[str, Any], full: str, faults: Faults) -> Any:
-    """Read the dict of a key as its section; where ``type`` chooses the class, by that."""
+    """Read the dict of a key as its section, whose class ``type`` may choose."""
     section = one.section
     assert section is not None
     if one.options.variants is None:

@@ -1,4 +1,4 @@
-"""Load a config: mmengine's Config in, a checked ChainConfig out, every fault at once."""
+"""Load a config as a checked ChainConfig, or raise one error with every fault."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_config(
 
 
 def _without_foreign_keys(file: ConfigFile, faults: Faults) -> ConfigFile:
-    """Take out what base files say for other programs; what the author wrote is a fault.
+    """Take out what base files say for other programs, and note it where the author says it.
 
     A base of mmpretrain has helper variables, and keys for a Runner that compt does not build.
     """
@@ -59,7 +59,7 @@ def _without_foreign_keys(file: ConfigFile, faults: Faults) -> ConfigFile:
 
 
 def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig] | None:
-    """Read the members; None where there are none, which is a fault of its own."""
+    """Read the members, or return None where there are none, which is a fault of its own."""
     chain = raw.get("chain")
     if not chain and isinstance(chain, (list, tuple, type(None))):
         return None
@@ -82,7 +82,7 @@ def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig] | None:
 
 
 def _filled(one: Key, value: Any) -> Any:
-    """Return what a stage's value is merged into: the chain's, and the default where it has none.
+    """Return the chain's value, or the default, into which a stage's is merged.
 
     A stage that only changes ``optimizer.lr`` keeps the default optimizer.
     """

@@ -1,4 +1,4 @@
-"""What becomes of mmengine's keys: passed on, translated, or refused with what to write instead."""
+"""Pass on, translate or refuse mmengine's keys, with what to write instead."""
 
 from __future__ import annotations
 

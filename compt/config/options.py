@@ -1,4 +1,4 @@
-"""Small sections of a config: budgets, growth, performance, checkpoints."""
+"""Declare the small sections of a config, such as budgets and performance options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _amount(help: str, maximum: float) -> Any:
 
 @dataclass(frozen=True)
 class Budget(Section):
-    """How long something is trained; exactly one unit is given."""
+    """How long something is trained, in exactly one unit."""
 
     epochs: float | None = _amount("passes over the training data", 1e12)
     iters: int | None = _amount("iterations", MAX_ITERS)
@@ -163,5 +163,5 @@ class Published(Section):
 
 
 def sub_chain_names(members: Sequence[str]) -> tuple[str, ...]:
-    """Name the chains that end with the last member: a, b, c -> 'a->b->c', 'b->c'."""
+    """Name the chains that end with the last member, as 'a->b->c' and 'b->c' of a, b, c."""
     return tuple("->".join(members[i:]) for i in range(len(members) - 1))

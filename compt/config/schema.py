@@ -1,4 +1,4 @@
-"""The sections of a config: what a chain says, what a stage says, and what lies between them."""
+"""Declare what a chain says, what a stage says, and what must hold between them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _check_published(value: Published, name: str, faults: Faults) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ChainConfig(StageDefaults, RunnerKeys):
-    """A checked config: what every file after this one works from."""
+    """A checked config, from which every file after this one works."""
 
     paradigm: Mapping[str, Any] = key(
         help="`dict(type=..., ...)`: what is trained, on what, with which loss",

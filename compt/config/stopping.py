@@ -29,7 +29,7 @@ class StoppingRule(Section, ABC):
 
     @abstractmethod
     def reached(self, curve: Curve) -> str:
-        """Say why the stage may end after these evaluations; '' while it may not."""
+        """Say why the stage may end after these evaluations, '' while it may not."""
 
     def values(self, curve: Curve) -> list[float]:
         """Return the metric at each evaluation, as a number that is to rise.
@@ -108,7 +108,7 @@ RULES: Mapping[str, type[StoppingRule]] = {"until": Until, "gain": Gain}
 
 
 def stopping_rule(config: Mapping[str, Any] | None) -> StoppingRule | None:
-    """Build the rule of ``dict(type=..., ...)``; None of None."""
+    """Build the rule of ``dict(type=..., ...)``, or return None for None."""
     if config is None:
         return None
     options = {name: value for name, value in config.items() if name != "type"}

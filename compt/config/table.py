@@ -103,7 +103,7 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _table(header: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
-    """Return a Markdown table; columns without any content are left out."""
+    """Return a Markdown table without its empty columns."""
     table = [tuple(header), *rows]
     columns = [
         column

@@ -31,14 +31,14 @@ class ValueOptions:
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return what a union allows; any other annotation alone."""
+    """Return what a union allows, or any other annotation alone."""
     if get_origin(annotation) in (Union, types.UnionType):
         return get_args(annotation)
     return (annotation,)
 
 
 def problem_of(value: Any, annotation: Any, options: ValueOptions) -> str:
-    """Say what is wrong with a value, as the end of a sentence; '' where it fits."""
+    """Say what is wrong with a value, as the end of a sentence, '' where it fits."""
     problems = [
         _alternative_problem(value, alternative, options)
         for alternative in alternatives(annotation)
@@ -98,7 +98,10 @@ def _list_problem(value: Any, contents: tuple[Any, ...], options: ValueOptions) 
 
 
 def _number_problem(value: Any, kind: type, options: ValueOptions) -> str:
-    """Say what is wrong with a number; whole ones may be written as floats (``samples=1e6``)."""
+    """Say what is wrong with a number.
+
+    Whole ones may be written as floats (``samples=1e6``).
+    """
     sound = _is_finite(value)
     if sound and kind is int and isinstance(value, float):
         sound = value.is_integer()
@@ -112,7 +115,7 @@ def _number_problem(value: Any, kind: type, options: ValueOptions) -> str:
 
 
 def _is_finite(value: Any) -> bool:
-    """Tell whether a value is a number that a float can hold; True and False are none."""
+    """Tell whether a value is a number that a float can hold, which True and False are not."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

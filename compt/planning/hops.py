@@ -1,4 +1,4 @@
-"""Check what happens between two members: order, growth, transfer."""
+"""Check order, growth and transfer between two members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn budgets into iterations; the data is opened only where an epoch makes it necessary."""
+"""Turn budgets into iterations, and open the data only where an epoch makes it necessary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class TrainingLength:
         """Configs of data sets with their lengths; a config is a dict, so no key."""
 
     def iters(self, budget: tuple[str, float], batch_size: int, dataset: Any) -> int:
-        """Return the iterations of a budget; an epoch has no short batch at its end.
+        """Return the iterations of a budget.
+
+        An epoch has no short batch at its end.
 
         Args:
             budget: unit and number.
@@ -70,7 +72,7 @@ class TrainingLength:
         return length
 
     def _mmengine_dataset(self, config: Any) -> Any:
-        """Open a data set of mmengine; raise DataError with whatever stopped it."""
+        """Open a data set of mmengine, or raise DataError with whatever stopped it."""
         try:
             with DefaultScope.overwrite_default_scope(self.scope):
                 return DATASETS.build(config)

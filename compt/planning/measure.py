@@ -1,4 +1,4 @@
-"""Models on the meta device: how many parameters and FLOPs they have, without weights."""
+"""Count parameters and FLOPs of models on the meta device, without weights."""
 
 from __future__ import annotations
 

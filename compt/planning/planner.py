@@ -1,4 +1,4 @@
-"""Plan a chain: its order, sizes, growth, transfer and compute, on the meta device."""
+"""Plan order, sizes, growth, transfer and compute of a chain, on the meta device."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def plan(
 
 
 class _Planner:
-    """Plans a chain stage by stage, small to large; faults are collected until the end."""
+    """Plan a chain stage by stage, small to large, and collect faults until the end."""
 
     def __init__(self, config: ChainConfig, individual: bool, world_size: int) -> None:
         self.config, self.individual, self.world_size = config, individual, world_size
@@ -117,7 +117,7 @@ class _Planner:
     def _hop(
         self, stage: StageConfig, arch: Architecture, num_params: int
     ) -> tuple[Grower | None, Transferer | None]:
-        """Check the hop from the member before; return grower and transferer, if there is one."""
+        """Check the hop from the member before, and return its grower and transferer, if any."""
         if self.source is None or self.individual:
             return None, None
         source, previous = self.source[0], self.stages[-1]

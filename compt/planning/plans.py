@@ -1,6 +1,4 @@
-"""What a chain will do and cost, as numbers: stages, the chain, and the shorter chains that end as
-it does.
-"""
+"""Say in numbers what a chain and its stages will do and cost."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ from compt.config.options import sub_chain_names
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage will do and cost. FLOPs count a multiply-add as 2, as torch's flop counter
-    does.
+    """What one stage will do and cost.
+
+    FLOPs count a multiply-add as 2, as torch's flop counter does.
     """
 
     name: str
@@ -38,42 +37,35 @@ class StagePlan:
     expansion: float | None
     """Parameters relative to the member before."""
     growth_iters: int = 0
-    """Batches on which a grower that learns asks for the loss, and its gradients, before the
-    stage.
-    """
+    """Batches on which a grower that learns asks for the loss before the stage."""
     first_samples: int = 0
-    """Samples of the chain's first stage: what a member trained alone would need by the paper's
-    recipe.
-    """
+    """Samples of the chain's first stage, which the paper's recipe gives to members alone."""
 
     @property
     def flops(self) -> float:
-        """Of the whole stage, learned growth and teacher passes charged."""
+        """FLOPs of the whole stage, learned growth and teacher passes charged."""
         return self.flops_until(self.iters)
 
     def flops_until(self, iteration: int) -> float:
-        """From the start of the stage, growth included, to an iteration."""
-        taught = min(iteration, self.teacher_iters)
-        return self.growth_flops + self.batch_size * (
-            iteration * self.student_flops + taught * self.teacher_flops
-        )
+        """Return the FLOPs from the start of the stage, growth included, to an iteration."""
+        teacher_iters = min(iteration, self.teacher_iters)
+        per_sample = iteration * self.student_flops + teacher_iters * self.teacher_flops
+        return self.growth_flops + self.batch_size * per_sample
 
     @property
     def growth_flops(self) -> float:
-        """Of learned growth: as much as that many training steps."""
+        """FLOPs of learned growth, as much as that many training steps."""
         return self.growth_iters * self.batch_size * self.student_flops
 
     @property
     def alone_flops(self) -> float:
-        """Of the same member trained alone."""
+        """FLOPs of the same member trained alone."""
         return self.alone_samples * self.student_flops
 
 
 @dataclass(frozen=True)
 class SubChain:
-    """The last members of a chain as a chain of their own, whose first member is trained in
-    full.
-    """
+    """The last members of a chain, as a chain whose first member is trained in full."""
 
     name: str
     """The members' names, joined by '->'."""
@@ -81,7 +73,7 @@ class SubChain:
     relative_compute: float
     """Relative to the largest member alone, trained in full."""
     published: float | None
-    """The same figure as a publication gives it."""
+    """The same as a publication gives it."""
 
 
 @dataclass(frozen=True)
@@ -91,57 +83,51 @@ class ChainPlan:
     stages: tuple[StagePlan, ...]
     warnings: tuple[str, ...] = ()
     individual: bool = False
-    """Every member alone, from scratch: no chain."""
+    """Whether every member is trained alone, from scratch."""
     published: Mapping[str, Any] = field(default_factory=dict)
-    """Figures of a publication: its ``source``, and ``relative_compute`` by the names of
-    sub-chains.
-    """
+    """What a publication says, as ``source`` and ``relative_compute`` by sub-chain."""
 
     @property
     def flops(self) -> float:
-        """Of the whole family, as a chain."""
+        """FLOPs of the whole family, as a chain."""
         return sum(stage.flops for stage in self.stages)
 
     @property
     def alone_flops(self) -> float:
-        """Of the whole family, every member trained alone with the individual budget."""
+        """FLOPs of the whole family, every member trained alone with the individual budget."""
         return sum(stage.alone_flops for stage in self.stages)
 
     @property
     def first_budget_flops(self) -> float:
-        """Of the whole family, every member trained alone on as many samples as the first."""
+        """FLOPs of the whole family, every member alone on as many samples as the first."""
         return sum(stage.first_samples * stage.student_flops for stage in self.stages)
 
     @property
     def largest_alone_flops(self) -> float:
-        """Of the largest member, trained alone on as many samples as the first."""
+        """FLOPs of the largest member, trained alone on as many samples as the first."""
         return self.stages[-1].first_samples * self.stages[-1].student_flops
 
     @property
     def sub_chains(self) -> tuple[SubChain, ...]:
-        """Every chain that ends with the largest member, the longest first; none where there is no
-        chain.
+        """Every chain that ends with the largest member, the longest first.
 
         The first member of each is trained as the whole chain's first one is: alone, on as many
         samples. The others are trained as in the whole chain. All members and all teacher passes
         are charged.
         """
-        alone, names = (
-            self.largest_alone_flops,
-            sub_chain_names([stage.name for stage in self.stages]),
-        )
+        alone = self.largest_alone_flops
         if self.individual or not alone:
             return ()
-        given = self.published.get("relative_compute") or {}
-        found = []
-        for i, name in enumerate(names):
-            first, *rest = self.stages[i:]
-            flops = first.first_samples * first.student_flops + sum(stage.flops for stage in rest)
-            found.append(SubChain(name, flops, flops / alone, given.get(name)))
-        return tuple(found)
+        published = self.published.get("relative_compute") or {}
+        chains = []
+        for index, name in enumerate(sub_chain_names([stage.name for stage in self.stages])):
+            first, *others = self.stages[index:]
+            flops = first.first_samples * first.student_flops + sum(s.flops for s in others)
+            chains.append(SubChain(name, flops, flops / alone, published.get(name)))
+        return tuple(chains)
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as plain types."""
+        """Return the plan as plain types."""
         stages = [
             {
                 **asdict(s),

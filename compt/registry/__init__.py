@@ -1,4 +1,4 @@
-"""Find plug-ins by name: those that packages declare and those registered in this process.
+"""Find the plug-ins that packages declare or this process registers, by name.
 
 May import: interfaces, errors and below; it imports a plug-in only when that one is asked for.
 """

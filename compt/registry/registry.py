@@ -1,4 +1,4 @@
-"""The registries of plug-ins: mmengine's decorator and config form over entry points.
+"""Find plug-ins by name with mmengine's decorator and config form over entry points.
 
 A name is looked up among the classes registered in this process (``register_module``) and the
 entry points of installed packages; only the one asked for is imported. ``package:name`` always
@@ -50,10 +50,10 @@ class PluginRegistry:
         force: bool = False,
         module: type | None = None,
     ) -> Any:
-        """Register a class in this process, as a decorator or directly; the form is mmengine's.
+        """Register a class in this process, as a decorator or directly.
 
-        A class that is defined again under its own path (a notebook cell run twice) replaces its
-        older self.
+        The form is mmengine's. A class that is defined again under its own path (a notebook cell
+        run twice) replaces its older self.
 
         Args:
             name: one name or several; that of the class by default.
@@ -130,12 +130,15 @@ class PluginRegistry:
             return [error.one_line]
 
     def names(self) -> list[str]:
-        """List every name that can be asked for, a clash as ``package:name``; import nothing."""
+        """List every name that can be asked for, without importing anything.
+
+        A clash is listed as ``package:name`` of each.
+        """
         return self.known.usable()
 
     @contextmanager
     def choosing(self, choices: Mapping[str, str]) -> Iterator[None]:
-        """Let names stand for others within: ``{'lossless': 'compt-other:lossless'}``.
+        """Let names stand for others within, such as ``{'lossless': 'compt-other:lossless'}``.
 
         Config keys such as ``layouts`` use it where a name is not written in the config itself.
 
@@ -156,7 +159,7 @@ class PluginRegistry:
         return self._choices.get({}).get(key, key) if isinstance(key, str) else key
 
     def candidates(self, key: str) -> tuple[Any, list[Entry]]:
-        """Look up what a name may mean: an object of this process or None, and entry points.
+        """Look up an object of this process, or None, and the entry points of a name.
 
         Nothing is loaded.
 
@@ -216,7 +219,7 @@ class PluginRegistry:
             self._replacing.add(name)
 
     def _resolve(self, cfg: Any, defaults: Mapping[str, Any]) -> tuple[str, type, dict[str, Any]]:
-        """Read name, class and arguments out of a config; its type is a name or the class."""
+        """Read name, class and arguments out of a config whose type is a name or the class."""
         if not hasattr(cfg, "keys") or "type" not in {*cfg.keys(), *defaults}:
             what = f"{cfg!r} is not a dict(type=..., ...) that names a {self.noun}."
             raise ConfigError(what, do=self._available())
@@ -313,7 +316,7 @@ class LayoutRegistry(PluginRegistry):
 
 
 def short_name(name: str) -> str:
-    """Return how reports name a plug-in: built-ins without their package."""
+    """Return the name of a plug-in in reports, which is without the package for built-ins."""
     package, colon, rest = name.partition(":")
     return rest if colon and normalised(package) == BUILT_IN else name
 

@@ -1,4 +1,4 @@
-"""Run a stage: the only file that builds an mmengine Runner."""
+"""Run a stage in the only file that builds an mmengine Runner."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ class StageResult:
 
 
 class StageRunner(Runner):
-    """mmengine's Runner, with its log in files only: the terminal belongs to the chain's
-    progress.
-    """
+    """mmengine's Runner with its log in files only, as the terminal shows the chain."""
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger without its console handler."""
@@ -58,7 +56,7 @@ class StageRunner(Runner):
         return logger
 
     def train(self) -> nn.Module:
-        """Train, then close the log: a chain has many stages."""
+        """Train, then close the log, as a chain has many stages."""
         try:
             return super().train()
         finally:
@@ -67,7 +65,7 @@ class StageRunner(Runner):
                 self.logger.removeHandler(handler)
 
     def dump_config(self) -> None:
-        """Do nothing: the chain has written the stage's config.py."""
+        """Do nothing, as the chain has written the stage's config.py."""
 
 
 def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:

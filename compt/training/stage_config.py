@@ -109,7 +109,10 @@ def _model(
 
 
 def _val_dataloader(config: ChainConfig, stage: StageConfig) -> dict[str, Any]:
-    """Return loader options for the splits to validate on; no gradients leave room for more."""
+    """Return loader options for the splits to validate on.
+
+    Without gradients there is room for twice the batch.
+    """
     return {"batch_size": 2 * stage.batch_size, "num_workers": 0, **config.val_dataloader}
 
 
@@ -174,7 +177,7 @@ def _logging(config: ChainConfig, plan: StagePlan) -> dict[str, Any]:
 
 
 def _passed_on(config: ChainConfig) -> dict[str, Any]:
-    """Return what the Runner gets as it stands; keys that are not given are left to it."""
+    """Return what the Runner gets as it stands, without keys that are not given."""
     content: dict[str, Any] = {
         "env_cfg": config.env_cfg,
         "model_wrapper_cfg": config.model_wrapper_cfg,
@@ -184,12 +187,12 @@ def _passed_on(config: ChainConfig) -> dict[str, Any]:
 
 
 def log_interval(iters: int) -> int:
-    """Return the iterations between two lines of the log: ten lines a stage at least."""
+    """Return the iterations between two of at least ten lines of the log."""
     return max(1, min(LOG_INTERVAL, iters // 10))
 
 
 def evaluation_iters(iters: int, evaluations: int) -> list[int]:
-    """Return the iterations at which to evaluate: equal parts of the stage, the last at its end."""
+    """Return the iterations at which to evaluate, evenly spaced up to the end of the stage."""
     return sorted({max(1, round(iters * (i + 1) / evaluations)) for i in range(evaluations)})
 
 
