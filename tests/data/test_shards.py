@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from compt.data.images import _tar_index as tar_index_module, shards as shards_module
+from compt.data.images import _open_files as open_files_module, _tar_index as tar_index_module
 from compt.data.images.broken import decode
 from compt.data.images.shards import ShardPairs
 from compt.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ def test_patterns_and_lists(make_tar: Make, cache: Path, tmp_path: Path) -> None
 def test_few_files_stay_open(
     make_tar: Make, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards_module, "MAX_OPEN", 2)
+    monkeypatch.setattr(open_files_module, "MAX_OPEN", 2)
     paths = [make_tar(f"s{shard}.tar", members(range(shard, shard + 1))) for shard in range(5)]
     data = ShardPairs(paths, cache_dir=cache)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
@@ -78,7 +78,7 @@ def test_files_close_when_the_interpreter_ends(
     data = ShardPairs(make_tar("a.tar", members(range(1))), cache_dir=cache)
     assert data[0]["captions"] == ("picture 0",)
     (file,) = data._files._open.values()
-    monkeypatch.setattr(shards_module, "os", None)  # modules are emptied first
+    monkeypatch.setattr(open_files_module, "os", None)  # modules are emptied first
     data._files.__del__()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(file)

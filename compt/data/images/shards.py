@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compt.data.file_source import FileSource
+from compt.data.images._open_files import OpenFiles
 from compt.data.images._strings import Packer
 from compt.data.images._tar_index import tar_index
 from compt.data.images.broken import BrokenSample, Sample, SkipBroken, decode
@@ -22,8 +21,6 @@ from compt.interfaces import ImageSource
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
 CAPTIONS = ("txt", "json:caption", "json:captions")
-MAX_OPEN = 64
-"""Shards that a process keeps open at a time."""
 
 
 class ShardSource(FileSource, ImageSource):
@@ -121,7 +118,7 @@ class ShardPairs(SkipBroken):
         self._load(image_keys, tuple(texts), cache_dir)
         super().__init__(len(self._shard), max_broken=max_broken)
         self._labels = np.full(len(self), -1, np.int64)
-        self._files = _OpenFiles()
+        self._files = OpenFiles()
         if label_key is not None:
             self.classes, self._labels = number(
                 [self._class_name(i, label_key) for i in range(len(self))]
@@ -274,39 +271,3 @@ def _braces(pattern: str) -> list[str]:
         raise ConfigError(
             f"'{pattern}' is no brace pattern: {error}.", where="webdataset"
         ) from error
-
-
-class _OpenFiles:
-    """The archives that a process reads, of which the least used are closed again.
-
-    Each process opens its own.
-    """
-
-    def __init__(self) -> None:
-        self._open: OrderedDict[Path, int] = OrderedDict()
-        self._process = os.getpid()
-
-    def read(self, path: Path, offset: int, size: int) -> bytes:
-        """Read up to ``size`` bytes of a file."""
-        if self._process != os.getpid():
-            self._close()
-            self._process = os.getpid()
-        if path not in self._open:
-            self._open[path] = os.open(path, os.O_RDONLY)
-        self._open.move_to_end(path)
-        if len(self._open) > MAX_OPEN:
-            os.close(self._open.popitem(last=False)[1])
-        return os.pread(self._open[path], size, offset)
-
-    def _close(self, close: Callable[[int], None] = os.close) -> None:
-        while self._open:
-            close(self._open.popitem()[1])  # bound above: modules go before this at the end
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
-
-    def __del__(self) -> None:
-        self._close()
