@@ -1,4 +1,4 @@
-"""Masked autoencoders and other self-supervised learning of images with mmpretrain."""
+"""Provide masked autoencoders and other self-supervised learning of images with mmpretrain."""
 
 from compt.paradigms.mae.paradigm import Mae
 

@@ -1,4 +1,4 @@
-"""Images as mmpretrain's algorithms read them: through its transforms, packed with their labels."""
+"""Read images through mmpretrain's transforms, packed with their labels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
+from PIL import Image
 from torch.utils.data import Dataset
 
 from compt.data import renumber
@@ -15,9 +16,7 @@ from compt.paradigms.mae.mmpretrain import scope
 
 
 def default_pipeline(size: tuple[int, int], *, train: bool) -> list[dict[str, Any]]:
-    """MAE's own transforms in training; the shorter side resized and the centre cropped
-    otherwise.
-    """
+    """Return MAE's own transforms for training, and a resized centre crop otherwise."""
     bicubic = {"backend": "pillow", "interpolation": "bicubic"}
     steps: list[dict[str, Any]]
     if train:
@@ -41,14 +40,14 @@ def default_pipeline(size: tuple[int, int], *, train: bool) -> list[dict[str, An
 class ImageDataset(Dataset):
     """A source of images behind a pipeline of mmpretrain transforms.
 
+    Items are as in mmpretrain's data sets, ``inputs`` uint8 [3, H, W] in BGR, or a list of views,
+    and ``data_samples``.
+
     Args:
         source: items ``dict(image=PIL RGB, label=int)``.
         pipeline: transform configs, without one that loads images; the last packs the inputs.
         classes: names of the classes by which labels are numbered, -1 for any other; the source's
             own by default.
-
-    Items: as mmpretrain's data sets: ``inputs`` uint8 [3, H, W] in BGR, or a list of views, and
-    ``data_samples``.
 
     Raises:
         ConfigError: mmpretrain has no such transform, or not with these arguments.
@@ -75,7 +74,7 @@ class ImageDataset(Dataset):
 
     @property
     def broken_count(self) -> int:
-        """How many samples of the source could not be read so far."""
+        """Return how many samples of the source could not be read so far."""
         return getattr(self.source, "broken_count", 0)
 
     def __len__(self) -> int:
@@ -96,3 +95,19 @@ class ImageDataset(Dataset):
                 "sample_idx": index,
             }
         )
+
+
+def black_sample(size: tuple[int, int], pipeline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a pipeline makes of a black image of ``size`` (height, width) with the label 0.
+
+    Raises:
+        ConfigError: the pipeline does not pack its results as mmpretrain's algorithms take them.
+    """
+    sample = ImageDataset([{"image": Image.new("RGB", size[::-1]), "label": 0}], pipeline)[0]
+    if not {"inputs", "data_samples"} <= sample.keys():
+        raise ConfigError(
+            f"The pipeline ends with {sorted(sample)}, not with inputs and data_samples.",
+            where="paradigm.pipeline",
+            do="End it with dict(type='PackInputs').",
+        )
+    return sample

@@ -1,14 +1,15 @@
-"""What a backbone of mmpretrain makes of a batch: tokens, their mean, and the labels beside."""
+"""Read tokens, their mean, labels and losses from models and batches of mmpretrain."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compt.errors import DataError
 from compt.interfaces import Batch
 
 
@@ -27,74 +28,110 @@ def watching(model: nn.Module, batch: Batch) -> Iterator[list[Any]]:
 
 
 def features(model: nn.Module, seen: Sequence[Any]) -> dict[str, Tensor]:
-    """Tokens and their mean from all that a backbone returned, views after each other."""
-    found = torch.cat([tokens(output) for output in seen])
-    extra = 0 if detailed(seen[0]).ndim == 4 else getattr(model.backbone, "num_extra_tokens", 0)
-    patches = found[:, extra:] if found.shape[1] > extra else found
-    return {"tokens": found, "pooled": patches.mean(1)}
+    """Return ``tokens`` [B, N, D] and ``pooled`` [B, D] from all that a backbone returned.
+
+    Where it ran on several views, they follow each other along B.
+    """
+    all_tokens = torch.cat([tokens(output) for output in seen])
+    is_map = detailed(seen[0]).ndim == 4
+    num_extra = 0 if is_map else getattr(model.backbone, "num_extra_tokens", 0)
+    has_patches = all_tokens.shape[1] > num_extra
+    patches = all_tokens[:, num_extra:] if has_patches else all_tokens
+    return {"tokens": all_tokens, "pooled": patches.mean(1)}
 
 
 def tokens(output: Any) -> Tensor:
-    """A backbone's output as tokens [B, N, D]."""
-    found = detailed(output)
-    if found.ndim == 4:
-        return found.flatten(2).mT
-    return found if found.ndim == 3 else found[:, None]
+    """Return a backbone's output as tokens [B, N, D]."""
+    values = detailed(output)
+    if values.ndim == 4:
+        return values.flatten(2).mT
+    return values if values.ndim == 3 else values[:, None]
 
 
 def detailed(output: Any) -> Tensor:
-    """The last, most detailed tensor of a backbone's output: a vector, tokens, or a map [B, D, H,
-    W] of patches.
+    """Return the last, most detailed tensor of a backbone's output.
+
+    That is a map [B, D, H, W] of patches, else tokens [B, N, D], else a vector [B, D].
     """
-    found = (
-        [output]
-        if isinstance(output, Tensor)
-        else [one for one in output if torch.is_floating_point(one)]
-    )
-    return [one for one in found if one.ndim == max(f.ndim for f in found)][-1]
+    if isinstance(output, Tensor):
+        return output
+    candidates = [value for value in output if torch.is_floating_point(value)]
+    most = max(value.ndim for value in candidates)
+    return [value for value in candidates if value.ndim == most][-1]
 
 
 def whole(model: nn.Module, batch: Batch) -> Tensor:
-    """Pooled features [B, D] of whole images, nothing masked."""
-    inputs = batch["inputs"] if isinstance(batch["inputs"], Tensor) else batch["inputs"][0]
-    return features(model, [model.extract_feat(inputs)])["pooled"].float()  # type: ignore[operator]
+    """Return pooled features [B, D] of complete images, of which nothing is masked."""
+    output = model.extract_feat(first_view(batch))  # type: ignore[operator]
+    return features(model, [output])["pooled"].float()
+
+
+def first_view(batch: Batch) -> Tensor:
+    """Return the images [B, 3, H, W] of a batch, the first view where there are several."""
+    inputs = batch["inputs"]
+    return inputs if isinstance(inputs, Tensor) else inputs[0]
 
 
 def labels(batch: Batch) -> Tensor:
-    """The classes [B] of a batch, -1 for none."""
-    device = (batch["inputs"] if isinstance(batch["inputs"], Tensor) else batch["inputs"][0]).device
-    return torch.tensor([label_of(sample) for sample in batch["data_samples"]], device=device)
+    """Return the classes [B] of a batch, -1 for none."""
+    classes = [label_of(sample) for sample in batch["data_samples"]]
+    return torch.tensor(classes, device=first_view(batch).device)
 
 
 def only_labelled(batch: Batch) -> Batch:
-    """The samples of a batch that have a class."""
-    kept = (labels(batch) >= 0).nonzero()[:, 0].tolist()
+    """Return the samples of a batch that have a class."""
+    indices = (labels(batch) >= 0).nonzero()[:, 0].tolist()
     return {
         **batch,
-        "inputs": batch["inputs"][kept],
-        "data_samples": [batch["data_samples"][i] for i in kept],
+        "inputs": batch["inputs"][indices],
+        "data_samples": [batch["data_samples"][index] for index in indices],
     }
 
 
 def label_of(data_sample: Any) -> int:
-    """The class of mmpretrain's DataSample, -1 for none."""
+    """Return the class of mmpretrain's DataSample, -1 for none."""
     label = getattr(data_sample, "gt_label", None)
     return -1 if label is None else int(label.flatten()[0])
 
 
+def check_labelled(batch: Batch) -> None:
+    """Raise DataError where a classifier would learn from an image without a label."""
+    samples = batch["data_samples"]
+    # As in mmpretrain's heads: scores, of Mixup or of soft labels, come before labels.
+    if "gt_score" in samples[0]:
+        return
+    present = [sample.gt_label.flatten() for sample in samples if "gt_label" in sample]
+    # A plan runs on the meta device, whose tensors have no values.
+    if any(label.is_meta for label in present):
+        return
+    if present and (torch.cat(present) < 0).any():
+        raise DataError(
+            "A classifier learns from labels, and a training image has none.",
+            where="paradigm.data",
+            do="Leave such images out of the training data.",
+        )
+
+
+def loss_terms(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of an algorithm's outputs that are terms of its loss.
+
+    They are the ones with 'loss' in their name. This is mmengine's contract with its models:
+    ``BaseModel.parse_losses`` sums these and logs all others, such as an accuracy. It is not called
+    here because it returns the sum and the logs, not the terms.
+    """
+    return {name: value for name, value in values.items() if "loss" in name}
+
+
 def scalar(value: Tensor | Sequence[Tensor]) -> Tensor:
-    """A loss of mmengine: a tensor's mean, or the sum of means over a list."""
-    return (
-        value.mean()
-        if isinstance(value, Tensor)
-        else torch.stack([one.mean() for one in value]).sum()
-    )
+    """Return a loss term of mmengine as a scalar, the mean of a tensor or the sum over a list."""
+    if isinstance(value, Tensor):
+        return value.mean()
+    return torch.stack([term.mean() for term in value]).sum()
 
 
 def moved(value: Any, like: Tensor) -> Any:
-    """A part of a batch on the device, and floats in the number format, of another tensor."""
+    """Return a value of a batch on the device of a tensor, floats also in its number format."""
     if isinstance(value, (list, tuple)):
-        return [moved(one, like) for one in value]
-    return value.to(
-        like if isinstance(value, Tensor) and value.is_floating_point() else like.device
-    )
+        return [moved(item, like) for item in value]
+    is_float = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(like if is_float else like.device)

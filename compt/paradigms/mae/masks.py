@@ -1,4 +1,4 @@
-"""Masks that are drawn once, for teacher and student alike."""
+"""Draw masks once, for teacher and student alike."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from compt.paradigms.mae.mmpretrain import MAEViT
 
 
 def give_masks(backbone: Any) -> int:
-    """Let a backbone that draws its masks take them from ``noise`` [B, N], where it is set: low
-    noise is kept.
+    """Let a backbone that draws its masks take them from ``noise`` [B, N], where it is set.
+
+    Patches of low noise stay.
 
     Returns:
         N, the number of its patches; 0 where it draws no masks.
@@ -26,21 +27,24 @@ def give_masks(backbone: Any) -> int:
 
 
 def _masked(self: Any, x: Tensor, mask_ratio: float = 0.75) -> tuple[Tensor, Tensor, Tensor]:
-    """As mmpretrain's ``MAEViT.random_masking``: patches kept, mask (1 is removed), and the order
-    to restore.
+    """Do as mmpretrain's ``MAEViT.random_masking``, but by ``noise``.
+
+    Returns:
+        The visible patches [B, K, D], the mask [B, N] in which 1 is removed, and the order [B, N]
+        that restores the patches.
     """
     if self.noise is None:
         return type(self).random_masking(self, x, mask_ratio)
     _, patches, width = x.shape
-    kept = int(patches * (1 - mask_ratio))
+    num_visible = int(patches * (1 - mask_ratio))
     order = self.noise.argsort(dim=1)
     restore = order.argsort(dim=1)
-    visible = x.gather(1, order[:, :kept, None].expand(-1, -1, width))
-    mask = (restore >= kept).to(x.device, torch.float32)
+    visible = x.gather(1, order[:, :num_visible, None].expand(-1, -1, width))
+    mask = (restore >= num_visible).to(x.device, torch.float32)
     return visible, mask, restore
 
 
 def draw_noise(images: Tensor, patches: int, generator: torch.Generator) -> Tensor:
-    """Uniform noise [B, N] on the images' device, from a generator of any device."""
+    """Draw uniform noise [B, N] on the images' device, from a generator of any device."""
     shape = (len(images), patches)
     return torch.rand(shape, generator=generator, device=generator.device).to(images.device)

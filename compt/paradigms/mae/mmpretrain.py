@@ -1,6 +1,4 @@
-"""mmpretrain as compt uses it: imported in silence, built from configs, read and written as
-checkpoints.
-"""
+"""Build models of mmpretrain from configs, and read and write its checkpoints."""
 
 from __future__ import annotations
 
@@ -21,10 +19,10 @@ from compt.errors import ConfigError
 from compt.interfaces import Member
 from compt.weights import plain_state, read_checkpoint, read_state, saving
 
+# mmpretrain warns while it is imported of compiled operators that mmcv-lite does not have. Nothing
+# here needs them, and users could do nothing about the warnings that every command would print.
 with warnings.catch_warnings():
-    warnings.simplefilter(
-        "ignore"
-    )  # of operators that mmcv-lite does not have, and nothing here needs
+    warnings.simplefilter("ignore")
     from mmpretrain.models import MAE, BaseClassifier, ImageClassifier, MAEViT, VisionTransformer
     from mmpretrain.registry import MODELS
     from mmpretrain.utils import register_all_modules
@@ -44,31 +42,30 @@ def scope() -> Iterator[None]:
 
 
 def model_config(member: Member) -> dict[str, Any]:
-    """A member's mmpretrain config: the dict itself, or ``model`` of a config file or an exported
-    folder.
+    """Return a member's mmpretrain config.
+
+    That is the dict itself, or ``model`` of a config file or an exported folder.
 
     Raises:
         ConfigError: it is none of these.
     """
     if isinstance(member.model, Mapping):
         content = Config(dict(member.model)).to_dict()
-        return (
-            config_of(content, member.name)
-            if "model" in content and "type" not in content
-            else content
-        )
+        is_wrapped = "model" in content and "type" not in content
+        return config_of(content, member.name) if is_wrapped else content
     path = Path(str(member.model))
     file = path / CONFIG_FILE if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(
             f"The model of member '{member.name}' is no mmpretrain config: {member.model!r}.",
-            do="Give dict(type='mmpretrain.MAE', backbone=..., ...), the path of a config file, or an exported folder.",
+            do="Give dict(type='mmpretrain.MAE', backbone=..., ...), "
+            "the path of a config file, or an exported folder.",
         )
     return config_of(_file(file), file)
 
 
 def _file(path: Path) -> dict[str, Any]:
-    """The content of a config file.
+    """Return the content of a config file.
 
     Raises:
         ConfigError: it cannot be read.
@@ -82,7 +79,7 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def config_of(content: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
-    """The model of a config, with the pre-processing that stands beside it."""
+    """Return the model of a config, with the pre-processing that stands beside it."""
     if "model" not in content:
         raise ConfigError(f"'{where}' has no `model`.", do="Give a config of mmpretrain.")
     model = dict(content["model"])
@@ -92,8 +89,9 @@ def config_of(content: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
 
 
 def default_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How a model's pixels are prepared where its config does not say: ImageNet's mean and
-    deviation, from BGR.
+    """Return how a model's pixels are prepared where its config does not say.
+
+    They are turned from BGR to RGB and normalised by ImageNet's mean and deviation.
     """
     with scope():
         algorithm = MODELS.get(config.get("type"))
@@ -106,8 +104,9 @@ def default_preprocessor(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(config: Mapping[str, Any], name: str, *, fresh: bool = True) -> nn.Module:
-    """Build a model of mmpretrain with fresh weights; on the meta device, or without ``fresh``, it
-    has none.
+    """Build a model of mmpretrain with fresh weights.
+
+    On the meta device, or without ``fresh``, its weights are not initialised.
 
     Raises:
         ConfigError: an unknown type or argument, or sizes that do not fit each other.
@@ -119,7 +118,8 @@ def build(config: Mapping[str, Any], name: str, *, fresh: bool = True) -> nn.Mod
                 model.init_weights()  # type: ignore[operator]
     except Exception as error:  # mmengine wraps whatever a constructor raises
         raise ConfigError(
-            f"mmpretrain cannot build the model of member '{name}': {type(error).__name__}: {error}",
+            f"mmpretrain cannot build the model of member '{name}': "
+            f"{type(error).__name__}: {error}",
             do="Check its types, arguments and sizes: heads must divide widths, patches the image.",
         ) from error
     model.mmpretrain_config = Config(dict(config)).to_dict()  # type: ignore[assignment]
@@ -127,26 +127,26 @@ def build(config: Mapping[str, Any], name: str, *, fresh: bool = True) -> nn.Mod
 
 
 def _made(config: Mapping[str, Any]) -> nn.Module:
-    """Build a model; on the meta device by way of the CPU where its constructor reads values."""
+    """Build a model, on the meta device by way of the CPU where need be."""
     try:
         return MODELS.build(dict(config))
     except Exception:
         if torch.get_default_device().type != "meta":
             raise
+        # Swin's constructor reads drop path rates from a tensor; on meta they have no values.
         with torch.device("cpu"):
             return MODELS.build(dict(config)).to("meta")
 
 
 def image_size(model: nn.Module) -> tuple[int, int]:
-    """Height and width that a model's backbone is made for.
+    """Return the height and width that a model's backbone is made for.
 
     Raises:
         ConfigError: it does not say, as a ResNet.
     """
     backbone: Any = getattr(model, "backbone", None)
-    size = getattr(backbone, "img_size", None) or getattr(
-        getattr(backbone, "patch_embed", None), "init_input_size", None
-    )
+    patch_embed = getattr(backbone, "patch_embed", None)
+    size = getattr(backbone, "img_size", None) or getattr(patch_embed, "init_input_size", None)
     if size is None:
         raise ConfigError(
             f"A {type(backbone).__name__} does not say what size of images it is for.",
@@ -167,8 +167,9 @@ def _quiet() -> Iterator[None]:
 
 
 def save(model: nn.Module, folder: Path) -> None:
-    """Write config and checkpoint, as ``mmpretrain.get_model(config, pretrained=checkpoint)`` reads
-    them.
+    """Write config and checkpoint.
+
+    ``mmpretrain.get_model(config, pretrained=checkpoint)`` reads them.
     """
     config = Config(dict(model=model.mmpretrain_config))
     with saving(folder / CONFIG_FILE) as file:
@@ -178,37 +179,38 @@ def save(model: nn.Module, folder: Path) -> None:
 
 
 def recognises(path: Path) -> bool:
-    """Whether a path is a folder of :func:`save`, or a checkpoint that says what model it is of."""
+    """Say whether a path is a folder of :func:`save` or a checkpoint that holds its config."""
     if path.is_dir():
         return (path / CONFIG_FILE).is_file() and (path / WEIGHTS_FILE).is_file()
     if path.suffix not in (".pth", ".pt"):
         return False
     try:
-        return "model" in _told(_checkpoint(path))
+        return "model" in _config_inside(_checkpoint(path))
     except ConfigError:
         return False
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and state dict of a path that :func:`recognises` accepts."""
+    """Return config and state dict of a path that :func:`recognises` accepts."""
     if path.is_dir():
         file = path / CONFIG_FILE
         return config_of(_file(file), file), read_weights(path)
     content = _checkpoint(path)
-    return config_of(_told(content), path), plain_state(content, path)
+    return config_of(_config_inside(content), path), plain_state(content, path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """State dict of a folder of :func:`save`, or of any file of weights."""
+    """Return the state dict of a folder of :func:`save`, or of any file of weights."""
     file = path / WEIGHTS_FILE if path.is_dir() else path
-    return (
-        read_state(file) if file.suffix == ".safetensors" else plain_state(_checkpoint(file), path)
-    )
+    if file.suffix == ".safetensors":
+        return read_state(file)
+    return plain_state(_checkpoint(file), path)
 
 
 class _LeftOut:
-    """Stands for an object in a checkpoint that is neither a tensor nor a plain type, and is not
-    made.
+    """Stand for an object in a checkpoint that is neither a tensor nor a plain type.
+
+    The object itself is not made, so that no code of a checkpoint runs.
     """
 
     def __new__(cls, *args: Any) -> _LeftOut:
@@ -219,8 +221,9 @@ class _LeftOut:
 
 
 def _checkpoint(path: Path) -> Any:
-    """A file of torch.save without the objects that mmengine's Runner puts beside the weights: its
-    log.
+    """Read a file of torch.save without the objects in it.
+
+    mmengine's Runner puts its log beside the weights.
     """
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -230,36 +233,42 @@ def _checkpoint(path: Path) -> Any:
         return read_checkpoint(path)
 
 
-def _told(content: Any) -> dict[str, Any]:
-    """What the config that a checkpoint holds as text says of its model; nothing in it is run."""
+def _config_inside(content: Any) -> dict[str, Any]:
+    """Return what the config that a checkpoint holds as text says of its model.
+
+    It is parsed, not run. Empty where there is none, or where it is more than literals.
+    """
     meta = content.get("meta") if isinstance(content, Mapping) else None
     text = meta.get("cfg") if isinstance(meta, Mapping) else None
     try:
         steps = ast.parse(text).body if isinstance(text, str) else []
-        named = [
-            (s.targets[0].id, s.value)
-            for s in steps
-            if isinstance(s, ast.Assign) and hasattr(s.targets[0], "id")
-        ]
-        return {key: _plain(value) for key, value in named if key in ("model", "data_preprocessor")}
-    except (SyntaxError, ValueError):
+        values: dict[str, Any] = {}
+        for step in steps:
+            if not isinstance(step, ast.Assign) or not isinstance(step.targets[0], ast.Name):
+                continue
+            name = step.targets[0].id
+            if name in ("model", "data_preprocessor"):
+                values[name] = _plain(step.value)
+        return values
+    except (SyntaxError, TypeError, ValueError):
         return {}
 
 
 def _plain(node: ast.expr) -> Any:
-    """The value of an expression of literals and ``dict(...)``; ValueError where there is more to
-    it.
+    """Return the value of an expression of literals and ``dict(...)``.
+
+    Raises:
+        ValueError: there is more to it.
     """
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        return {k: v for one in node.args for k, v in _plain(one).items()} | {
-            str(keyword.arg): _plain(keyword.value) for keyword in node.keywords
-        }
+        merged: dict[str, Any] = {}
+        for argument in node.args:
+            merged.update(_plain(argument))
+        merged.update({str(keyword.arg): _plain(keyword.value) for keyword in node.keywords})
+        return merged
     if isinstance(node, ast.Dict):
-        return {
-            _plain(k): _plain(v)
-            for k, v in zip(node.keys, node.values, strict=True)
-            if k is not None
-        }
+        items = zip(node.keys, node.values, strict=True)
+        return {_plain(key): _plain(value) for key, value in items if key is not None}
     if isinstance(node, (ast.List, ast.Tuple)):
         values = [_plain(value) for value in node.elts]
         return values if isinstance(node, ast.List) else tuple(values)

@@ -1,10 +1,7 @@
-"""Masked autoencoders, and whatever else of mmpretrain learns from images through a backbone and a
-loss.
-"""
+"""Train masked autoencoders and other algorithms of mmpretrain that have a backbone and a loss."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,19 +9,21 @@ from typing import Any
 import torch
 from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from compt.data import renumber
-from compt.errors import ConfigError, DataError
+from compt.errors import ConfigError
 from compt.interfaces import Batch, Images, Member, Metric, Outputs
 from compt.paradigms._shared import Agreement, Sourced
 from compt.paradigms.mae import mmpretrain, timm_vit
-from compt.paradigms.mae.data import ImageDataset, default_pipeline
+from compt.paradigms.mae.data import ImageDataset, black_sample, default_pipeline
 from compt.paradigms.mae.features import (
+    check_labelled,
     features,
+    first_view,
     labels,
+    loss_terms,
     moved,
     only_labelled,
     scalar,
@@ -42,8 +41,7 @@ FEATURES = frozenset({"tokens", "pooled"})
 
 
 class Mae(Sourced):
-    """Self-supervised learning of images with the algorithms of mmpretrain, masked autoencoders
-    first.
+    """Learn from images with the algorithms of mmpretrain, masked autoencoders first.
 
     A member's ``model`` is an mmpretrain config: ``dict(type='mmpretrain.MAE', backbone=...,
     neck=..., head=...)``, the path of a config file with a ``model``, or an exported folder. Any
@@ -106,24 +104,27 @@ class Mae(Sourced):
         return self._built(mmpretrain.model_config(member), member.name)
 
     def _built(self, config: dict[str, Any], name: str, *, loaded: bool = False) -> nn.Module:
-        """Build a model that fits the members before it; one that is ``loaded`` need not, and gets
-        no fresh weights.
+        """Build a model that fits the members before it.
+
+        One that is ``loaded`` need not fit them, and gets no fresh weights.
         """
-        own = self.data_preprocessor or mmpretrain.default_preprocessor(config)
-        config.setdefault("data_preprocessor", dict(own))
+        default = self.data_preprocessor or mmpretrain.default_preprocessor(config)
+        config.setdefault("data_preprocessor", dict(default))
         model = mmpretrain.build(config, name, fresh=not loaded)
         wants = {
             "image size": mmpretrain.image_size(model),
             "data_preprocessor": config["data_preprocessor"],
             "number of patches": give_masks(model.backbone),  # type: ignore[arg-type]
         }
-        for what, value in wants.items():
-            self._input.hold(name, what, value, binding=not loaded)
+        for quantity, value in wants.items():
+            self._input.hold(name, quantity, value, binding=not loaded)
         return model
 
     def build_dataset(self, split: str) -> Dataset:
-        """Open a split of ``data``: ``inputs`` uint8 [3, H, W] in BGR, or what the pipeline makes
-        of it.
+        """Open a split of ``data`` behind the pipeline.
+
+        Items hold ``inputs``, uint8 [3, H, W] in BGR where the pipeline does not say otherwise, and
+        ``data_samples``.
         """
         return self._dataset(split, train=split == "train")
 
@@ -134,10 +135,10 @@ class Mae(Sourced):
             self._classes = images.classes
         elif self._classes is None:
             self._classes = self._open("train").classes
-        size = self._input["image size"]
-        return ImageDataset(
-            images, self.pipelines[train] or default_pipeline(size, train=train), self._classes
-        )
+        return ImageDataset(images, self._pipeline(train=train), self._classes)
+
+    def _pipeline(self, *, train: bool) -> Sequence[Mapping[str, Any]]:
+        return self.pipelines[train] or default_pipeline(self._input["image size"], train=train)
 
     def _open(self, split: str) -> Images:
         size = max(self._input["image size"])
@@ -148,64 +149,56 @@ class Mae(Sourced):
         return default_collate(list(samples))
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
-        """Black images [B, 3, H, W] after the training pipeline, on the model's device."""
-        size = self._input["image size"]
+        """Return black images [B, 3, H, W] after the training pipeline, on the model's device."""
+        # Random crops draw from the global generators, which a look at the model must not move.
         state = random_state()
-        images = [{"image": Image.new("RGB", size[::-1]), "label": 0}]
-        sample = ImageDataset(images, self.pipelines[True] or default_pipeline(size, train=True))[0]
-        if not {"inputs", "data_samples"} <= sample.keys():
-            raise ConfigError(
-                f"The pipeline ends with {sorted(sample)}, not with inputs and data_samples.",
-                where="paradigm.pipeline",
-                do="End it with dict(type='PackInputs').",
-            )
-        batch = self.prepare(
-            self.collate([sample] * batch_size), generator=torch.Generator().manual_seed(0)
-        )
+        sample = black_sample(self._input["image size"], self._pipeline(train=True))
+        generator = torch.Generator().manual_seed(0)
+        batch = self.prepare(self.collate([sample] * batch_size), generator=generator)
         restore_random_state(state)
-        return {key: moved(value, next(model.parameters())) for key, value in batch.items()}
+        weight = next(model.parameters())
+        return {key: moved(value, weight) for key, value in batch.items()}
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Normalise the images, and draw what decides which patches are masked: once, for teacher
-        and student.
+        """Normalise the images, and draw the noise that decides which patches are masked.
+
+        It happens once, here and not in the model, so that teacher and student see the same masks
+        and, under Mixup, the same images.
         """
-        inputs = batch["inputs"]
-        device = (inputs if isinstance(inputs, Tensor) else inputs[0]).device
         if self._preprocessor is None:
             with mmpretrain.scope(), torch.device("cpu"):
                 self._preprocessor = mmpretrain.MODELS.build(self._input["data_preprocessor"])
         learning = torch.is_grad_enabled()  # Mixup and the like are for training
-        ready = self._preprocessor.to(device)(
-            {key: batch[key] for key in ("inputs", "data_samples")}, learning
-        )
+        raw = {key: batch[key] for key in ("inputs", "data_samples")}
+        ready = self._preprocessor.to(first_view(batch).device)(raw, learning)
         if patches := self._input["number of patches"]:
             ready["noise"] = draw_noise(ready["inputs"], patches, generator)
         return ready
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """The algorithm's losses, its backbone's ``tokens`` [B, N, D], and ``pooled`` [B, D], the
-        patches' mean.
+        """Return the terms of the algorithm's loss, and features of its backbone.
+
+        Features are ``tokens`` [B, N, D], and ``pooled`` [B, D], the patches' mean.
+
+        Raises:
+            ConfigError: the model is one of timm, which has no loss.
+            DataError: a classifier would learn from an image without a label.
         """
         if isinstance(model, timm_vit.VisionTransformer):
             raise ConfigError(
                 "A model of timm has no loss: it can be grown, not trained, by this paradigm.",
-                do="Name an algorithm of mmpretrain, such as mmpretrain.MAE; init= reads timm's weights into it.",
+                do="Name an algorithm of mmpretrain, such as mmpretrain.MAE; "
+                "init= reads timm's weights into it.",
             )
-        try:
-            with watching(model, batch) as seen:
-                losses = model.loss(batch["inputs"], batch["data_samples"])  # type: ignore[operator]
-        except IndexError as error:
-            if isinstance(model, ImageClassifier) and (labels(batch) < 0).any():
-                what = "A classifier learns from labels, and a training image has none."
-                raise DataError(
-                    what, where="paradigm.data", do="Leave such images out of the training data."
-                ) from error
-            raise
-        terms = {name: scalar(value) for name, value in losses.items() if "loss" in name}
+        if isinstance(model, ImageClassifier):
+            check_labelled(batch)
+        with watching(model, batch) as seen:
+            losses = model.loss(batch["inputs"], batch["data_samples"])  # type: ignore[operator]
+        terms = {name: scalar(value) for name, value in loss_terms(losses).items()}
         return {**terms, **features(model, seen)}
 
     def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
-        """Of a masked autoencoder only the encoder, where nothing more is needed."""
+        """Run of a masked autoencoder only the encoder, where nothing more is needed."""
         if not (isinstance(model, MAE) and needs <= FEATURES):
             return self.forward(model, batch)
         with watching(model, batch) as seen:
@@ -213,11 +206,11 @@ class Mae(Sourced):
         return features(model, seen)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """The losses of the algorithm, as mmpretrain computes them."""
-        return {name: value for name, value in outputs.items() if "loss" in name}
+        """Return the terms of the algorithm's loss, as mmpretrain computes them."""
+        return loss_terms(outputs)
 
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
-        """The loss on held-out images, and where they have labels how well classes can be told.
+        """Measure the loss on held-out images, and where they have labels the accuracy.
 
         A classifier's own accuracy comes first; other models' frozen features, of whole images, are
         told apart by their neighbours and by a linear classifier.
@@ -237,38 +230,33 @@ class Mae(Sourced):
         if not classes:
             return {}
         label = torch.cat(classes)
-        found = {
-            "loss": Metric(torch.stack(losses).sum().item() / len(label), higher_is_better=False)
-        }
+        mean = torch.stack(losses).sum().item() / len(label)
+        loss = {"loss": Metric(mean, higher_is_better=False)}
         if classifier:
-            return accuracy(torch.cat(described), label) | found
-        return found | (self._probed(model, torch.cat(described), label) if self.probe else {})
+            return accuracy(torch.cat(described), label) | loss
+        return loss | (self._probed(model, torch.cat(described), label) if self.probe else {})
 
     def _probed(self, model: nn.Module, test: Tensor, label: Tensor) -> dict[str, Metric]:
-        """Fit classifiers to labelled training images, and try them on the held-out ones of the
-        same classes.
-        """
+        """Fit classifiers to labelled training images, and try them on held-out ones."""
         if not (label >= 0).any():
             return {}
         reference, names = self._labelled()
-        if self._classes and names:  # of other data than the probe's, perhaps
-            label = torch.from_numpy(renumber(label.cpu().numpy(), self._classes, names)).to(
-                label.device
-            )
+        if self._classes and names:
+            # The probe may be fitted to other data, which numbers the same classes otherwise.
+            renumbered = renumber(label.cpu().numpy(), self._classes, names)
+            label = torch.from_numpy(renumbered).to(label.device)
         if not len(reference) or not (label >= 0).any():  # type: ignore[arg-type]
             return {}
         train, classes = [], []
         for raw in DataLoader(reference, 256, collate_fn=self.collate):
-            raw = {
-                key: moved(value, test) if key == "inputs" else value for key, value in raw.items()
-            }
+            raw["inputs"] = moved(raw["inputs"], test)
             batch = self.prepare(raw, generator=torch.Generator(test.device).manual_seed(0))
             train.append(whole(model, batch))
             classes.append(labels(batch))
         return probe(torch.cat(train), torch.cat(classes), test[label >= 0], label[label >= 0])
 
     def _labelled(self) -> tuple[Dataset, tuple[str, ...]]:
-        """Labelled training images without augmentation, and the names of their classes."""
+        """Return labelled training images without augmentation, and the names of their classes."""
         if self._reference is None:
             assert self.probe is not None
             if self.probe["dataset"] is not None:
@@ -284,9 +272,9 @@ class Mae(Sourced):
         return self._reference
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Write mmpretrain's config and checkpoint, and under ``timm/`` the encoder for timm, where
-        it is a plain ViT.
+        """Write mmpretrain's config and checkpoint, and a plain ViT for timm too.
 
+        The encoder for timm stands under ``timm/``.
         ``mmpretrain.get_model('FOLDER/model.py', pretrained='FOLDER/model.pth')`` and
         ``timm.create_model('local-dir:FOLDER/timm', pretrained=True)`` read them.
         """
@@ -295,18 +283,12 @@ class Mae(Sourced):
             return
         mmpretrain.save(model, folder)
         if isinstance(model.backbone, VisionTransformer):
-            try:
-                encoder = timm_vit.as_timm(
-                    model.backbone, model.mmpretrain_config["data_preprocessor"]
-                )  # type: ignore[index, arg-type]
-            except ConfigError as error:
-                warnings.warn(f"There is no export for timm. {error.what}", stacklevel=2)
-            else:
-                timm_vit.save(encoder, folder / "timm")
+            timm_vit.export_encoder(model, folder / "timm")
 
     def recognises(self, path: Path) -> bool:
-        """Whether the path is an exported folder, an mmpretrain checkpoint with its config, or a
-        timm ViT's folder.
+        """Say whether the path is a model of mmpretrain or a timm ViT's folder.
+
+        A model of mmpretrain is an exported folder, or a checkpoint with its config.
         """
         return mmpretrain.recognises(path) or timm_vit.recognises(path)
 
@@ -324,8 +306,9 @@ class Mae(Sourced):
         return model
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
-        """Fill a model from mmpretrain's or timm's weights; from an encoder's alone, only the
-        encoder.
+        """Fill a model from mmpretrain's or timm's weights.
+
+        Weights of an encoder alone fill only the encoder.
 
         Raises:
             ConfigError: they are not of this model.

@@ -1,6 +1,4 @@
-"""How good frozen image features are: nearest neighbours and a linear classifier, by
-scikit-learn.
-"""
+"""Measure frozen image features by neighbours and a linear classifier of scikit-learn."""
 
 from __future__ import annotations
 
@@ -21,13 +19,13 @@ from compt.paradigms.mae.features import label_of
 
 NEIGHBOURS = 20
 ITERATIONS = 200
-"""Of the linear classifier; the same for all models, whether it has converged or not."""
+"""Limit the linear classifier alike for all models, whether it has converged or not."""
 
 
 def probe(
     train_ND: Tensor, train_label_N: Tensor, test_MD: Tensor, test_label_M: Tensor
 ) -> dict[str, Metric]:
-    """Accuracy on test features of classifiers fitted to train features.
+    """Return the accuracy on test features of classifiers fitted to train features.
 
     ``knn`` weighs 20 neighbours by distance between unit-length features, ``linear_probe`` is a
     logistic regression on standardised features. Chance is the share of the most frequent class.
@@ -54,7 +52,7 @@ def probe(
 
 
 def accuracy(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
-    """Top-1 accuracy of a classifier's own scores; empty where nothing has a label."""
+    """Return the top-1 accuracy of a classifier's own scores, empty where nothing has a label."""
     known = label_N >= 0
     if not known.any():
         return {}
@@ -69,19 +67,20 @@ def accuracy(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
 
 
 def chance(labels: np.ndarray) -> float:
-    """The share of the most frequent class."""
+    """Return the share of the most frequent class."""
     return max(Counter(labels.tolist()).values()) / len(labels)
 
 
 def labelled(dataset: Dataset, samples: int) -> Subset:
-    """Up to ``samples`` samples with a label, evenly spaced; up to four times as many are read to
-    find them.
+    """Return up to ``samples`` samples with a label, evenly spaced.
+
+    Up to four times as many are read to find them.
     """
     length = len(dataset)  # type: ignore[arg-type]
     step = max(1, -(-length // max(1, samples)))
-    found: list[int] = []
+    chosen: list[int] = []
     for start in range(0, step, max(1, step // 4))[:4]:
         for index in range(start, length, step):
-            if len(found) < samples and label_of(dataset[index]["data_samples"]) >= 0:
-                found.append(index)
-    return Subset(dataset, sorted(found))
+            if len(chosen) < samples and label_of(dataset[index]["data_samples"]) >= 0:
+                chosen.append(index)
+    return Subset(dataset, sorted(chosen))

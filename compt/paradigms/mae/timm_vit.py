@@ -1,11 +1,10 @@
-"""mmpretrain's ViT as timm's: names of tensors, and the folder that
-timm.create_model('local-dir:...') loads.
-"""
+"""Turn mmpretrain's ViT into timm's, and read and write timm's folders."""
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from compt.weights import load_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 ARCHITECTURE = "vit_base_patch16_224"
-"""Its class is the general one; what differs is in ``model_args``."""
+"""Name a model of timm's general ViT class, from which ``model_args`` may differ."""
 PIXELS = ("mean", "std", "interpolation", "crop_pct")
-"""What of timm's ``pretrained_cfg`` says how pixels are prepared."""
+"""List the keys of timm's ``pretrained_cfg`` that say how pixels are prepared."""
 NAMES = (
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
     (r"^pre_norm\.", "norm_pre."),
@@ -36,33 +35,38 @@ NAMES = (
     (r"^layers\.(\d+)\.ffn\.layers\.1\.", r"blocks.\1.mlp.fc2."),
     (r"^layers\.(\d+)\.ffn\.gamma2\.weight", r"blocks.\1.ls2.gamma"),
 )
-"""mmpretrain -> timm; any other name is the same in both."""
+"""Map mmpretrain's names to timm's, where they differ."""
 
 
 def timm_name(name: str) -> str:
-    """timm's name of a tensor of mmpretrain's VisionTransformer."""
+    """Return timm's name of a tensor of mmpretrain's VisionTransformer."""
     for pattern, replacement in NAMES:
-        name, found = re.subn(pattern, replacement, name)
-        if found:
+        name, num_replaced = re.subn(pattern, replacement, name)
+        if num_replaced:
             break
     return name
 
 
 def from_timm(state: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
-    """The state dict of an mmpretrain backbone from timm's: no head or decoder, but every block."""
-    found = {name: timm_name(name) for name in backbone.state_dict() if timm_name(name) in state}
-    rest = {name: name for name in state.keys() - {*found.values()} if name.startswith("blocks.")}
-    return {name: state[theirs] for name, theirs in (found | rest).items()}
+    """Return the state dict of an mmpretrain backbone from timm's, without head or decoder.
+
+    Blocks that the backbone does not have stay in it, so that a deeper model is not taken for this
+    one.
+    """
+    ours = {name: timm_name(name) for name in backbone.state_dict() if timm_name(name) in state}
+    rest = {name: name for name in state.keys() - {*ours.values()} if name.startswith("blocks.")}
+    return {name: state[theirs] for name, theirs in (ours | rest).items()}
 
 
 def is_timm(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are names of timm's VisionTransformer."""
+    """Say whether these are names of timm's VisionTransformer."""
     return "patch_embed.proj.weight" in state and any(name.startswith("blocks.") for name in state)
 
 
 def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTransformer:
-    """A timm ViT, without a head, that computes what an mmpretrain ViT computes: its patch and
-    class tokens.
+    """Return a timm ViT that computes the patch and class tokens of an mmpretrain ViT.
+
+    It has no head.
 
     Args:
         backbone: the ViT.
@@ -111,22 +115,32 @@ def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTrans
 
 
 def _pixels(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    """How mmpretrain prepares pixels, as timm writes it."""
-    found = {key: [value / 255 for value in preprocessor.get(key) or ()] for key in ("mean", "std")}
-    return {key: value for key, value in found.items() if value} | {
-        "crop_pct": 1.0,
-        "interpolation": "bicubic",
-    }
+    """Return how mmpretrain prepares pixels, as timm writes it."""
+    pixels: dict[str, Any] = {}
+    for key in ("mean", "std"):
+        if values := preprocessor.get(key):
+            pixels[key] = [value / 255 for value in values]
+    return {**pixels, "crop_pct": 1.0, "interpolation": "bicubic"}
 
 
 def _traits(model: nn.Module) -> set[str]:
-    """What weights do not tell: activations, and epsilons of norms."""
+    """Return what weights do not tell, activations and epsilons of norms."""
     activations = {
         repr(m)
         for m in model.modules()
         if type(m).__module__.startswith("torch.nn.modules.activation")
     }
     return activations | {f"eps={m.eps:g}" for m in model.modules() if isinstance(m, nn.LayerNorm)}
+
+
+def export_encoder(model: Any, folder: Path) -> None:
+    """Write the encoder of an mmpretrain model for timm, or warn where timm has no equal."""
+    try:
+        encoder = as_timm(model.backbone, model.mmpretrain_config["data_preprocessor"])
+    except ConfigError as error:
+        warnings.warn(f"There is no export for timm. {error.what}", stacklevel=3)
+    else:
+        save(encoder, folder)
 
 
 def save(model: Any, folder: Path) -> None:
@@ -143,7 +157,7 @@ def save(model: Any, folder: Path) -> None:
 
 
 def recognises(path: Path) -> bool:
-    """Whether the path is a timm folder of a ViT."""
+    """Say whether the path is a timm folder of a ViT."""
     try:
         return json.loads((path / CONFIG_FILE).read_text())["architecture"].startswith("vit_")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -151,7 +165,7 @@ def recognises(path: Path) -> bool:
 
 
 def is_config(model: Any) -> bool:
-    """Whether a member's model is meant for timm: its config dict, or a name of a model of timm."""
+    """Say whether a member's model is a config dict of timm, or a name of a model of timm."""
     return (isinstance(model, Mapping) and "architecture" in model) or (
         isinstance(model, str) and timm.is_model(model)
     )
