@@ -116,6 +116,21 @@ def build(member: Member, config: Mapping[str, Any]) -> nn.Module:
     return model
 
 
+def load_folder(path: Path) -> nn.Module:
+    """Load a model with its weights, as open_clip does.
+
+    Raises:
+        ConfigError: it has no weights, or they are damaged or another model's.
+    """
+    try:
+        return open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
+    except Exception as error:  # open_clip, torch and safetensors each have their own
+        raise ConfigError(
+            f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
+            do="Give a folder that open_clip or compt exported.",
+        ) from error
+
+
 def _check_timm_size(member: Member, model: nn.Module) -> None:
     """Raise ConfigError where a timm tower's image size is not the config's.
 

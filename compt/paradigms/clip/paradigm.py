@@ -25,6 +25,7 @@ from compt.paradigms.clip.models import (
     WEIGHTS_FILE,
     build,
     in_folder,
+    load_folder,
     model_config,
     named_config,
     open_tokenizer,
@@ -283,14 +284,7 @@ class Clip(Sourced):
         member = in_folder(path)
         config = model_config(member)
         self.check_model(config, f"'{path}'")
-        try:
-            model = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
-        except Exception as error:  # open_clip, torch and safetensors each have their own
-            raise ConfigError(
-                f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
-                do="Give a folder that open_clip or compt exported.",
-            ) from error
-        return self._agreed(member, config, model)
+        return self._agreed(member, config, load_folder(path))
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Fill a member's model, strictly, from an open_clip folder or a file of weights.

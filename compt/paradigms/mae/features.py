@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,6 +64,15 @@ def whole(model: nn.Module, batch: Batch) -> Tensor:
     """Return pooled features [B, D] of complete images, of which nothing is masked."""
     output = model.extract_feat(first_view(batch))  # type: ignore[operator]
     return features(model, [output])["pooled"].float()
+
+
+def described(model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Return pooled features [N, D] and classes [N] of all samples of the batches."""
+    pooled, classes = [], []
+    for batch in batches:
+        pooled.append(whole(model, batch))
+        classes.append(labels(batch))
+    return torch.cat(pooled), torch.cat(classes)
 
 
 def first_view(batch: Batch) -> Tensor:

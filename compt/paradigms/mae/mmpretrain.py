@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from compt.errors import ConfigError
 from compt.interfaces import Member
@@ -136,6 +137,13 @@ def _made(config: Mapping[str, Any]) -> nn.Module:
         # Swin's constructor reads drop path rates from a tensor; on meta they have no values.
         with torch.device("cpu"):
             return MODELS.build(dict(config)).to("meta")
+
+
+def build_dataset(config: Mapping[str, Any]) -> tuple[Dataset, tuple[str, ...]]:
+    """Build a data set of mmpretrain, and return it with the names of its classes."""
+    with scope():
+        dataset: Dataset = DATASETS.build(config)
+    return dataset, tuple(getattr(dataset, "CLASSES", None) or ())
 
 
 def image_size(model: nn.Module) -> tuple[int, int]:

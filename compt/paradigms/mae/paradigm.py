@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dataset import default_collate
-from mmengine.registry import DATASETS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,6 +19,7 @@ from compt.paradigms.mae import mmpretrain, timm_vit
 from compt.paradigms.mae.data import ImageDataset, black_sample, default_pipeline
 from compt.paradigms.mae.features import (
     check_labelled,
+    described,
     features,
     first_view,
     labels,
@@ -32,7 +32,7 @@ from compt.paradigms.mae.features import (
 )
 from compt.paradigms.mae.masks import draw_noise, give_masks
 from compt.paradigms.mae.mmpretrain import MAE, ImageClassifier, VisionTransformer
-from compt.paradigms.mae.probe import accuracy, labelled, probe
+from compt.paradigms.mae.probe import accuracy, labelled, probe, with_defaults
 from compt.paradigms.mae.weights import fill
 from compt.random_state import random_state, restore_random_state
 from compt.weights import load_state
@@ -81,20 +81,16 @@ class Mae(Sourced):
         self._use(data)
         self.pipelines = {True: pipeline, False: test_pipeline}
         self.data_preprocessor = data_preprocessor
-        self.probe = {"samples": 2000, "dataset": None, **probe} if probe is not None else None
+        self.probe = with_defaults(probe)
         self._input = Agreement()
         self._preprocessor: Any = None
         self._classes: tuple[str, ...] | None = None
         self._reference: tuple[Dataset, tuple[str, ...]] | None = None
-        if self.probe and (unknown := set(self.probe) - {"samples", "dataset"}):
-            raise ConfigError(
-                f"It has no option {sorted(unknown)}.",
-                where="paradigm.probe",
-                do="dict(samples=..., dataset=...).",
-            )
 
     def build_model(self, member: Member) -> nn.Module:
-        """Build a model of mmpretrain; also one of timm, which can be grown but not trained here.
+        """Build a model of mmpretrain, or one of timm.
+
+        A model of timm can be grown but not trained here.
 
         Raises:
             ConfigError: it cannot be built, or wants another input than the members before it.
@@ -216,7 +212,7 @@ class Mae(Sourced):
         told apart by their neighbours and by a linear classifier.
         """
         classifier = isinstance(model, ImageClassifier)
-        losses, described, classes = [], [], []
+        losses, answers, classes = [], [], []
         for batch in batches:
             if classifier and not len((batch := only_labelled(batch))["data_samples"]):
                 continue
@@ -226,15 +222,15 @@ class Mae(Sourced):
             )
             classes.append(labels(batch))
             if classifier or self.probe:
-                described.append(model(batch["inputs"]) if classifier else whole(model, batch))
+                answers.append(model(batch["inputs"]) if classifier else whole(model, batch))
         if not classes:
             return {}
         label = torch.cat(classes)
         mean = torch.stack(losses).sum().item() / len(label)
         loss = {"loss": Metric(mean, higher_is_better=False)}
         if classifier:
-            return accuracy(torch.cat(described), label) | loss
-        return loss | (self._probed(model, torch.cat(described), label) if self.probe else {})
+            return accuracy(torch.cat(answers), label) | loss
+        return loss | (self._probed(model, torch.cat(answers), label) if self.probe else {})
 
     def _probed(self, model: nn.Module, test: Tensor, label: Tensor) -> dict[str, Metric]:
         """Fit classifiers to labelled training images, and try them on held-out ones."""
@@ -247,25 +243,24 @@ class Mae(Sourced):
             label = torch.from_numpy(renumbered).to(label.device)
         if not len(reference) or not (label >= 0).any():  # type: ignore[arg-type]
             return {}
-        train, classes = [], []
-        for raw in DataLoader(reference, 256, collate_fn=self.collate):
-            raw["inputs"] = moved(raw["inputs"], test)
-            batch = self.prepare(raw, generator=torch.Generator(test.device).manual_seed(0))
-            train.append(whole(model, batch))
-            classes.append(labels(batch))
-        return probe(torch.cat(train), torch.cat(classes), test[label >= 0], label[label >= 0])
+        train, classes = described(model, self._prepared(reference, test))
+        return probe(train, classes, test[label >= 0], label[label >= 0])
+
+    def _prepared(self, dataset: Dataset, like: Tensor) -> Iterator[Batch]:
+        """Yield the batches of a data set on the device of a tensor."""
+        for raw in DataLoader(dataset, 256, collate_fn=self.collate):
+            raw["inputs"] = moved(raw["inputs"], like)
+            yield self.prepare(raw, generator=torch.Generator(like.device).manual_seed(0))
 
     def _labelled(self) -> tuple[Dataset, tuple[str, ...]]:
         """Return labelled training images without augmentation, and the names of their classes."""
         if self._reference is None:
             assert self.probe is not None
             if self.probe["dataset"] is not None:
-                with mmpretrain.scope():
-                    dataset: Dataset = DATASETS.build(self.probe["dataset"])
-                names = tuple(getattr(dataset, "CLASSES", None) or ())
+                dataset, names = mmpretrain.build_dataset(self.probe["dataset"])
             elif self.data is not None:
-                dataset = self._dataset("train", train=False)
-                names = dataset.classes
+                images = self._dataset("train", train=False)
+                dataset, names = images, images.classes
             else:
                 dataset, names = ImageDataset((), ()), ()
             self._reference = labelled(dataset, self.probe["samples"]), names

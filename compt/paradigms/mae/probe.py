@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -14,12 +16,31 @@ from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from compt.errors import ConfigError
 from compt.interfaces import Metric
 from compt.paradigms.mae.features import label_of
 
 NEIGHBOURS = 20
 ITERATIONS = 200
 """Limit the linear classifier alike for all models, whether it has converged or not."""
+
+
+def with_defaults(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the options of the probes with what they leave out, None for no probes.
+
+    Raises:
+        ConfigError: there is no such option.
+    """
+    if options is None:
+        return None
+    defaults = {"samples": 2000, "dataset": None}
+    if unknown := options.keys() - defaults.keys():
+        raise ConfigError(
+            f"It has no option {sorted(unknown)}.",
+            where="paradigm.probe",
+            do="dict(samples=..., dataset=...).",
+        )
+    return {**defaults, **options}
 
 
 def probe(
