@@ -57,8 +57,8 @@ def changed(model, **options):
     """A model config with other values, as ``vision_image_size=16``."""
     model = copy.deepcopy(model)
     for key, value in options.items():
-        part, _, name = key.partition("_")
-        model[f"{part}_cfg"][name] = value
+        tower, _, name = key.partition("_")
+        model[f"{tower}_cfg"][name] = value
     return model
 
 

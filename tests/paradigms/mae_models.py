@@ -148,9 +148,9 @@ def made(model: Any = None, *, seed: int = 0, **options) -> tuple[Mae, nn.Module
 def built(paradigm: Mae, model: Any, *, seed: int = 0, name: str = "a") -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        found = randomised(paradigm.build_model(Member(name, model)), scale=0.05)
-    found.eval()
-    return found
+        fresh = randomised(paradigm.build_model(Member(name, model)), scale=0.05)
+    fresh.eval()
+    return fresh
 
 
 def doubled(config: dict) -> nn.Module:
@@ -160,9 +160,9 @@ def doubled(config: dict) -> nn.Module:
         if "backbone" in config:
             return Mae().build_model(Member("a", config)).double()
         with scope():
-            found = MODELS.build(config)
-        found.init_weights()
-        return found.double()
+            model = MODELS.build(config)
+        model.init_weights()
+        return model.double()
 
 
 def theirs(model: nn.Module) -> nn.Module:

@@ -105,11 +105,11 @@ def test_logits_loss_and_gradients_equal_transformers(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_token_sees_a_later_one(family):
     paradigm, model = made(FAMILIES[family])
-    one, other = tokens(), tokens()
-    other[:, 7] = (other[:, 7] + 1) % 257
+    texts = tokens(), tokens()
+    texts[1][:, 7] = (texts[1][:, 7] + 1) % 257
     with torch.no_grad():
         first, second = (
-            paradigm.forward(model, prepared(paradigm, t))["logits"] for t in (one, other)
+            paradigm.forward(model, prepared(paradigm, text))["logits"] for text in texts
         )
     assert torch.allclose(first[:, :7], second[:, :7], atol=1e-6)
     assert not torch.allclose(first[:, 7], second[:, 7], atol=1e-3)
@@ -229,9 +229,11 @@ def test_families_whose_logits_are_more_than_an_output_layers_are_refused(model)
 
 def test_the_check_of_the_output_layer_leaves_the_model_as_it_was():
     paradigm, model = made(dict(sized("olmo2")))
-    before = paradigm.forward(model, prepared(paradigm, tokens()))
+    initial = paradigm.forward(model, prepared(paradigm, tokens()))
     _lm_models.check_head("a", model)
     assert "forward" not in vars(model.get_decoder())
     after = paradigm.forward(model, prepared(paradigm, tokens()))
-    assert torch.equal(before["logits"], after["logits"])
-    assert torch.allclose(before["logits"], model(prepared(paradigm, tokens())["input_ids"]).logits)
+    assert torch.equal(initial["logits"], after["logits"])
+    assert torch.allclose(
+        initial["logits"], model(prepared(paradigm, tokens())["input_ids"]).logits
+    )

@@ -85,8 +85,8 @@ def test_an_exported_model_is_grown_without_a_chain(run, tmp_path):
     )
     ids = torch.arange(32, 44)[None]
     with torch.no_grad():
-        before, after = (
+        small, large = (
             AutoModelForCausalLM.from_pretrained(path)(ids).logits for path in (source, out)
         )
-    assert torch.allclose(before, after, atol=1e-4)
+    assert torch.allclose(small, large, atol=1e-4)
     assert AutoTokenizer.from_pretrained(out)("é")["input_ids"] == [195, 169]

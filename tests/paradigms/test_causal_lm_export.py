@@ -42,8 +42,8 @@ def test_transformers_loads_what_is_exported(family, tmp_path, capfd):
         paradigm, model = made(FAMILIES[family])
         paradigm.export(model, tmp_path)
         again = CausalLm(context=CONTEXT).load(tmp_path)
-    theirs, found = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert type(theirs) is type(model) and not any(found.values())
+    theirs, info = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(theirs) is type(model) and not any(info.values())
     with torch.no_grad():
         assert torch.equal(
             theirs(prepared(paradigm, tokens())["input_ids"]).logits, logits(paradigm, model)
@@ -58,9 +58,9 @@ def test_transformers_loads_what_is_exported(family, tmp_path, capfd):
 
 def test_the_exported_folder_is_complete_and_the_model_as_before(tmp_path):
     paradigm, model = made()
-    before = model.config.to_dict(), model.generation_config.to_dict()
+    initial = model.config.to_dict(), model.generation_config.to_dict()
     paradigm.export(model, tmp_path)
-    assert (model.config.to_dict(), model.generation_config.to_dict()) == before
+    assert (model.config.to_dict(), model.generation_config.to_dict()) == initial
     names = {
         "config.json",
         "generation_config.json",
@@ -239,12 +239,12 @@ def test_weights_of_another_model_are_refused_by_name(kind, tmp_path):
     path = tmp_path if kind == "folder" else tmp_path / "weights.safetensors"
     paradigm.export(source, path) if kind == "folder" else save_weights(source, path)
     target = paradigm.build_model(Member("b", LLAMA))
-    before = {name: value.clone() for name, value in target.state_dict().items()}
+    initial = {name: value.clone() for name, value in target.state_dict().items()}
     with pytest.raises(ConfigError) as caught:
         paradigm.load_weights(target, path)
     message = str(caught.value)
     assert str(path) in message and "model.layers.2." in message and "more" in message
-    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+    assert all(torch.equal(value, initial[name]) for name, value in target.state_dict().items())
 
 
 def test_a_folder_without_tokenizer_is_grown_to_one_without(tmp_path):

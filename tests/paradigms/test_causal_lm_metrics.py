@@ -47,24 +47,24 @@ def test_loss_and_perplexity_by_hand():
     sizes.
     """
     batches = [blocks([1, 1, 1], [2, 3, 3]), blocks([0, 2])]
-    found = measured(Odds(3, 4), batches)
+    metrics = measured(Odds(3, 4), batches)
     loss = (3 * math.log(2) + 2 * math.log(6)) / 5
-    assert list(found) == ["loss", "perplexity"]
-    assert found["loss"].value == pytest.approx(loss, rel=1e-6)
-    assert found["perplexity"].value == pytest.approx((2**3 * 6**2) ** (1 / 5), rel=1e-6)
-    assert (found["loss"].chance, found["perplexity"].chance) == (math.log(4), 4.0)
-    assert not any(metric.higher_is_better for metric in found.values())
+    assert list(metrics) == ["loss", "perplexity"]
+    assert metrics["loss"].value == pytest.approx(loss, rel=1e-6)
+    assert metrics["perplexity"].value == pytest.approx((2**3 * 6**2) ** (1 / 5), rel=1e-6)
+    assert (metrics["loss"].chance, metrics["perplexity"].chance) == (math.log(4), 4.0)
+    assert not any(metric.higher_is_better for metric in metrics.values())
 
 
 def test_bits_per_byte_by_hand():
     """Even guesses over 16 tokens are 4 bits a token; with 3 bytes a token 4/3 bits a byte, which
     is also chance.
     """
-    found = measured(Odds(1, 16), [blocks([1, 2, 3])], num_tokens=100, num_bytes=300)
-    assert list(found) == ["loss", "perplexity", "bits_per_byte"]
-    assert found["bits_per_byte"].value == pytest.approx(4 / 3, rel=1e-6)
-    assert found["bits_per_byte"].chance == pytest.approx(4 / 3)
-    assert not found["bits_per_byte"].higher_is_better
+    metrics = measured(Odds(1, 16), [blocks([1, 2, 3])], num_tokens=100, num_bytes=300)
+    assert list(metrics) == ["loss", "perplexity", "bits_per_byte"]
+    assert metrics["bits_per_byte"].value == pytest.approx(4 / 3, rel=1e-6)
+    assert metrics["bits_per_byte"].chance == pytest.approx(4 / 3)
+    assert not metrics["bits_per_byte"].higher_is_better
     better = measured(
         Odds(15, 16), [blocks([5, 5, 5])], num_tokens=100, num_bytes=300
     )  # 15 of 30: 1 bit
@@ -77,17 +77,17 @@ def test_metrics_equal_transformers_loss_over_every_token(tmp_path):
     dataset = paradigm.build_dataset("val")
     rows = torch.stack([dataset[i]["tokens"] for i in range(len(dataset))])
     with torch.no_grad():
-        found = CausalLm(data=paradigm.data, context=CONTEXT).metrics(
-            model, "val", [prepared(paradigm, part) for part in rows.split(7)]
+        metrics = CausalLm(data=paradigm.data, context=CONTEXT).metrics(
+            model, "val", [prepared(paradigm, chunk) for chunk in rows.split(7)]
         )
         losses = [model(input_ids=row[None], labels=row[None]).loss.item() for row in rows]
     loss = sum(losses) / len(losses)
     text = "".join(TEXTS) * 5
-    assert found["loss"].value == pytest.approx(loss, rel=1e-6)
-    assert found["perplexity"].value == pytest.approx(math.exp(loss), rel=1e-5)
+    assert metrics["loss"].value == pytest.approx(loss, rel=1e-6)
+    assert metrics["perplexity"].value == pytest.approx(math.exp(loss), rel=1e-5)
     rate = (len(text.encode()) + 1) / len(text.encode())  # one end mark
-    assert found["bits_per_byte"].value == pytest.approx(loss / math.log(2) * rate, rel=1e-6)
-    assert found["bits_per_byte"].chance == pytest.approx(math.log2(257) * rate)
+    assert metrics["bits_per_byte"].value == pytest.approx(loss / math.log(2) * rate, rel=1e-6)
+    assert metrics["bits_per_byte"].chance == pytest.approx(math.log2(257) * rate)
 
 
 def test_tokens_without_known_bytes_have_no_bits_per_byte(tmp_path):
@@ -98,16 +98,16 @@ def test_tokens_without_known_bytes_have_no_bits_per_byte(tmp_path):
         )
         paradigm, model = made(data=data)
         with torch.no_grad():
-            found = paradigm.metrics(model, "val", [prepared(paradigm, tokens())])
-        assert list(found) == ["loss", "perplexity", *expected]
-    assert found["bits_per_byte"].value == pytest.approx(
-        found["loss"].value / math.log(2) / 2, rel=1e-6
+            metrics = paradigm.metrics(model, "val", [prepared(paradigm, tokens())])
+        assert list(metrics) == ["loss", "perplexity", *expected]
+    assert metrics["bits_per_byte"].value == pytest.approx(
+        metrics["loss"].value / math.log(2) / 2, rel=1e-6
     )
 
 
 def test_a_hopeless_model_has_an_infinite_perplexity():
     model = Odds(2, 4)
     model.table *= 800 / math.log(2)
-    found = measured(model, [blocks([1, 2, 3])])
-    assert found["loss"].value == pytest.approx(800)
-    assert found["perplexity"].value == math.inf
+    metrics = measured(model, [blocks([1, 2, 3])])
+    assert metrics["loss"].value == pytest.approx(800)
+    assert metrics["perplexity"].value == math.inf

@@ -52,15 +52,15 @@ def test_vocabulary_special_tokens_and_positions_are_filled_in():
 
 
 def test_what_the_dict_says_stays():
-    given = dict(
+    options = dict(
         vocab_size=300,
         eos_token_id=7,
         bos_token_id=None,
         pad_token_id=3,
         max_position_embeddings=50,
     )
-    config = build(dict(LLAMA, **given)).config
-    assert {key: getattr(config, key) for key in given} == given
+    config = build(dict(LLAMA, **options)).config
+    assert {key: getattr(config, key) for key in options} == options
     assert build(dict(GPT2, n_positions=20)).config.max_position_embeddings == 20
     assert build(dict(GPT2, max_position_embeddings=21)).config.n_positions == 21
     assert build(dict(LLAMA, rope_theta=5e5)).config.rope_parameters["rope_theta"] == 5e5
@@ -92,8 +92,8 @@ def test_a_folder_is_read_without_its_weights(tmp_path):
     paradigm, model = made(dict(LLAMA, vocab_size=260))
     paradigm.export(model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for given in (str(tmp_path), tmp_path, config):
-        again = build(given)
+    for options in (str(tmp_path), tmp_path, config):
+        again = build(options)
         assert again.config.to_diff_dict().items() >= model.config.to_diff_dict().items()
         assert not torch.equal(again.lm_head.weight, model.lm_head.weight)
 
@@ -126,8 +126,8 @@ def test_what_is_no_decoder_is_refused(kind, tmp_path):
     """Encoders see the next token; of others AutoModelForCausalLM would take a part, or nothing."""
     model = dict(model_type=kind)
     (tmp_path / "config.json").write_text(json.dumps(model))
-    for given in (model, str(tmp_path)):
-        message = refused(given)
+    for options in (model, str(tmp_path)):
+        message = refused(options)
         assert f"'a' has model_type '{kind}', which is no decoder-only" in message
         assert "Did you mean" not in message
 

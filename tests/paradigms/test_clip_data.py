@@ -103,8 +103,8 @@ def test_training_draws_a_caption_and_evaluation_takes_the_first():
 def test_a_data_set_survives_the_way_to_a_worker(data):
     paradigm, _ = made(data=data)
     dataset = paradigm.build_dataset("val")
-    one, two = raw(dataset), raw(pickle.loads(pickle.dumps(dataset)))
-    assert all(torch.equal(one[k], two[k]) for k in one)
+    first, second = raw(dataset), raw(pickle.loads(pickle.dumps(dataset)))
+    assert all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_num_samples_may_be_given_where_the_data_is_not(data):

@@ -133,7 +133,7 @@ def test_a_lossless_clip_starts_with_a_transfer_loss_of_zero(data, tmp_path):
 def test_the_logit_scale_is_clamped_after_a_step():
     paradigm, model = made()
     with torch.no_grad():
-        for value, kept in (
+        for value, clamped in (
             (10.0, math.log(100)),
             (-1.0, 0.0),
             (2.5, 2.5),
@@ -141,4 +141,4 @@ def test_the_logit_scale_is_clamped_after_a_step():
         ):
             model.logit_scale.fill_(value)
             paradigm.after_step(model)
-            assert model.logit_scale.item() == pytest.approx(kept, rel=1e-6)
+            assert model.logit_scale.item() == pytest.approx(clamped, rel=1e-6)

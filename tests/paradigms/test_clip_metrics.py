@@ -21,13 +21,13 @@ def test_zero_shot_by_hand():
     scores = torch.tensor(
         [[3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [3.0, 1.0, 2.0], [3.0, 2.0, 1.0], [0.0, 0.0, 1.0]]
     )  # predicted 0, 1, 0, 0, 2
-    found = zero_shot(scores, torch.eye(3), torch.tensor([0, 1, 2, -1, 2]))
-    assert list(found) == ["zeroshot_top1", "zeroshot_top5"]
-    assert (found["zeroshot_top1"].value, found["zeroshot_top1"].chance) == (
+    metrics = zero_shot(scores, torch.eye(3), torch.tensor([0, 1, 2, -1, 2]))
+    assert list(metrics) == ["zeroshot_top1", "zeroshot_top5"]
+    assert (metrics["zeroshot_top1"].value, metrics["zeroshot_top1"].chance) == (
         0.75,
         pytest.approx(1 / 3),
     )
-    assert (found["zeroshot_top5"].value, found["zeroshot_top5"].chance) == (1.0, 1.0)
+    assert (metrics["zeroshot_top5"].value, metrics["zeroshot_top5"].chance) == (1.0, 1.0)
 
 
 def test_zero_shot_top5_of_ten_classes_by_hand():
@@ -35,12 +35,12 @@ def test_zero_shot_top5_of_ten_classes_by_hand():
     five.
     """
     scores = torch.arange(10.0).repeat(10, 1)
-    found = zero_shot(scores, torch.eye(10), torch.arange(10))
-    assert (found["zeroshot_top1"].value, found["zeroshot_top1"].chance) == (
+    metrics = zero_shot(scores, torch.eye(10), torch.arange(10))
+    assert (metrics["zeroshot_top1"].value, metrics["zeroshot_top1"].chance) == (
         pytest.approx(0.1),
         0.1,
     )
-    assert (found["zeroshot_top5"].value, found["zeroshot_top5"].chance) == (
+    assert (metrics["zeroshot_top5"].value, metrics["zeroshot_top5"].chance) == (
         pytest.approx(0.5),
         0.5,
     )
@@ -49,8 +49,8 @@ def test_zero_shot_top5_of_ten_classes_by_hand():
 def test_zero_shot_classifier_columns_are_classes():
     """A classifier that is not square: two features, three classes."""
     classifier = torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-    found = zero_shot(torch.tensor([[-2.0, 1.0], [0.5, 1.0]]), classifier, torch.tensor([2, 0]))
-    assert found["zeroshot_top1"].value == 0.5
+    metrics = zero_shot(torch.tensor([[-2.0, 1.0], [0.5, 1.0]]), classifier, torch.tensor([2, 0]))
+    assert metrics["zeroshot_top1"].value == 0.5
 
 
 def test_without_any_class_there_is_no_zero_shot_figure():
@@ -64,12 +64,12 @@ def test_retrieval_by_hand():
     text = torch.tensor(  # row: text, column: its similarity to each picture
         [[0.1, 0.9, 0.2, 0.3], [0.9, 0.1, 0.3, 0.2], [0.8, 0.7, 0.4, 0.5], [0.0, 0.2, 0.6, 0.1]]
     )
-    found = retrieval(image, text, token, ks=(1, 2, 3))
+    metrics = retrieval(image, text, token, ks=(1, 2, 3))
     # pictures: 0 -> text 1 (equal to 0, right), 1 -> 0 (right), 2 -> 3, 2, 1 (right second), 3 ->
     # 2, 0, 1, 3
-    assert [found[f"image_to_text_R@{k}"].value for k in (1, 2, 3)] == [0.5, 0.75, 0.75]
+    assert [metrics[f"image_to_text_R@{k}"].value for k in (1, 2, 3)] == [0.5, 0.75, 0.75]
     # texts: 0 -> 1 (right), 1 -> 0 (right), 2 -> 0, 1, 3, 2 (never), 3 -> 2, 1, 3 (third)
-    assert [found[f"text_to_image_R@{k}"].value for k in (1, 2, 3)] == [0.5, 0.5, 0.75]
+    assert [metrics[f"text_to_image_R@{k}"].value for k in (1, 2, 3)] == [0.5, 0.5, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_chance_is_the_mean_over_all_orders(groups):
     orders = list(itertools.permutations(groups))
     count = len(groups)
     token = torch.tensor([[g, 1] for g in groups])
-    found = retrieval(torch.eye(count), torch.eye(count), token, ks=(1, 2, 3, 10))
+    metrics = retrieval(torch.eye(count), torch.eye(count), token, ks=(1, 2, 3, 10))
     for k in (1, 2, 3, 10):
         hits = sum(g in order[:k] for g in groups for order in orders)
         for way in ("image_to_text", "text_to_image"):
-            assert found[f"{way}_R@{k}"].chance == pytest.approx(
+            assert metrics[f"{way}_R@{k}"].chance == pytest.approx(
                 hits / (count * len(orders)), abs=1e-12
             )
 
@@ -97,14 +97,14 @@ def test_retrieval_goes_beyond_one_chunk():
     token[1200:] = token[0]
     feature = torch.randn(1500, 64, generator=torch.Generator().manual_seed(0))
     feature = nn.functional.normalize(feature, dim=1)
-    found = retrieval(feature, feature, token)
-    assert [found[f"image_to_text_R@{k}"].value for k in (1, 5, 10)] == [1.0, 1.0, 1.0]
+    metrics = retrieval(feature, feature, token)
+    assert [metrics[f"image_to_text_R@{k}"].value for k in (1, 5, 10)] == [1.0, 1.0, 1.0]
     shifted = retrieval(
         feature, feature.roll(1, 0), token, ks=(1,)
     )  # right for 299 of the 301 equal ones, no others
     assert shifted["image_to_text_R@1"].value == pytest.approx(300 / 1500)
     chance = (301 * 301 + 1199) / 1500**2
-    assert found["text_to_image_R@1"].chance == pytest.approx(chance, rel=1e-9)
+    assert metrics["text_to_image_R@1"].chance == pytest.approx(chance, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -118,7 +118,7 @@ def test_metrics_equal_open_clips_classifier_and_a_plain_search(data, seed):
         prepared(paradigm, raw(dataset, range(5, 8))),
     ]
     with torch.no_grad():
-        found = paradigm.metrics(model, "val", batches)
+        metrics = paradigm.metrics(model, "val", batches)
         tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=12)
         classifier = build_zero_shot_classifier_legacy(
             model, tokenizer, ["bird", "cat", "dog"], templates
@@ -130,9 +130,9 @@ def test_metrics_equal_open_clips_classifier_and_a_plain_search(data, seed):
     images, texts = ([f / f.norm() for f in features] for features in (images, texts))
     predicted = [["bird", "cat", "dog"][int((f @ classifier).argmax())] for f in images]
     right = [p == k for p, k in zip(predicted, KIND) if k]
-    assert next(iter(found)) == "zeroshot_top1"
-    assert found["zeroshot_top1"].value == pytest.approx(sum(right) / 7)
-    assert found["zeroshot_top1"].chance == pytest.approx(1 / 3)
+    assert next(iter(metrics)) == "zeroshot_top1"
+    assert metrics["zeroshot_top1"].value == pytest.approx(sum(right) / 7)
+    assert metrics["zeroshot_top1"].chance == pytest.approx(1 / 3)
     for way, queries, answers in (
         ("image_to_text", images, texts),
         ("text_to_image", texts, images),
@@ -142,15 +142,15 @@ def test_metrics_equal_open_clips_classifier_and_a_plain_search(data, seed):
             for i, query in enumerate(queries):
                 order = sorted(range(8), key=lambda j: -float(query @ answers[j]))[:k]
                 hits += any(CAPTIONS[j] == CAPTIONS[i] for j in order)
-            assert found[f"{way}_R@{k}"].value == pytest.approx(hits / 8), (way, k)
+            assert metrics[f"{way}_R@{k}"].value == pytest.approx(hits / 8), (way, k)
 
 
 def test_metrics_of_data_without_classes_are_retrieval_alone(data):
     paradigm, model = made(data={k: v for k, v in data.items() if k != "label_key"})
     with torch.no_grad():
-        found = paradigm.metrics(
+        metrics = paradigm.metrics(
             model, "val", [prepared(paradigm, raw(paradigm.build_dataset("val")))]
         )
-    assert list(found) == [
+    assert list(metrics) == [
         f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
     ]

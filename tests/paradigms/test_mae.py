@@ -68,6 +68,21 @@ def test_a_classifier_is_told_of_training_images_without_a_label(data):
         paradigm.forward(model, prepared(paradigm, raw(2, labels=[1, -1])))
 
 
+def test_a_classifier_learns_from_scores_where_there_are_scores():
+    """As mmpretrain's heads do, also of an image whose label is unknown."""
+    paradigm, model = made(classifier())
+    batch = prepared(paradigm, raw(2, labels=[1, -1]))
+    for sample in batch["data_samples"]:
+        sample.set_gt_score(torch.full((model.head.num_classes,), 1 / model.head.num_classes))
+    assert paradigm.forward(model, batch)["loss"].isfinite()
+
+
+def test_labels_on_the_meta_device_are_not_looked_at():
+    paradigm, model = made(classifier())
+    batch = paradigm.example_batch(model.to("meta"), 2)
+    assert paradigm.forward(model, batch)["loss"].is_meta
+
+
 class TestSimMim(_OnPictures):
     model = simmim()
     options = dict(pipeline=SIMMIM_PIPELINE, test_pipeline=SIMMIM_PIPELINE)
@@ -95,8 +110,8 @@ def test_loss_tokens_and_gradients_equal_mmpretrains(training, ratio):
     assert torch.equal(outputs["pooled"], tokens[:, 1:].mean(1))
     assert mask.sum().item() == 4 * (PATCHES - int(PATCHES * (1 - ratio)))
     outputs["loss"].backward(), losses["loss"].backward()
-    for (name, one), two in zip(model.named_parameters(), other.parameters()):
-        assert one.grad is None if two.grad is None else torch.equal(one.grad, two.grad), name
+    for (name, own), twin in zip(model.named_parameters(), other.parameters()):
+        assert own.grad is None if twin.grad is None else torch.equal(own.grad, twin.grad), name
 
 
 def test_pixels_are_prepared_as_mmpretrain_does(data):
@@ -127,9 +142,9 @@ def test_masking_equals_mmpretrains_for_any_noise(ratio, patches):
     expected = backbone.random_masking(x, ratio)
     give_masks(backbone)
     backbone.noise = torch.rand(3, patches, generator=torch.Generator().manual_seed(3))
-    found = backbone.random_masking(x, ratio)
-    assert [t.dtype for t in found] == [t.dtype for t in expected]
-    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+    actual = backbone.random_masking(x, ratio)
+    assert [t.dtype for t in actual] == [t.dtype for t in expected]
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected))
 
 
 def test_without_noise_a_model_masks_as_mmpretrains():
@@ -138,9 +153,9 @@ def test_without_noise_a_model_masks_as_mmpretrains():
     paradigm.forward(model, prepared(paradigm, raw()))
     images = normalised(raw()["inputs"])
     outputs = []
-    for one in (model, theirs(model)):
+    for owner in (model, theirs(model)):
         torch.manual_seed(5)
-        outputs.append(one.backbone(images))
+        outputs.append(owner.backbone(images))
     assert all(torch.equal(a, b) for a, b in zip(*outputs))
 
 
@@ -150,13 +165,13 @@ def test_without_noise_a_model_masks_as_mmpretrains():
 def test_masks_come_from_the_generator_alone():
     paradigm, _ = made()
     torch.manual_seed(0)
-    one = prepared(paradigm, raw(), seed=3)["noise"]
+    noise = prepared(paradigm, raw(), seed=3)["noise"]
     torch.manual_seed(1)
     same, other = (prepared(paradigm, raw(), seed=seed)["noise"] for seed in (3, 4))
-    assert one.shape == (4, PATCHES)
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-    assert not torch.equal(one[0], one[1]), "every image has a mask of its own"
+    assert noise.shape == (4, PATCHES)
+    assert torch.equal(noise, same)
+    assert not torch.equal(noise, other)
+    assert not torch.equal(noise[0], noise[1]), "every image has a mask of its own"
 
 
 def test_the_noise_is_taken_away_even_after_an_error():
@@ -177,11 +192,11 @@ def test_a_teacher_runs_its_encoder_alone():
     calls = []
     model.neck.register_forward_hook(lambda *_: calls.append(1))
     for needs in ({"tokens"}, {"pooled"}, {"tokens", "pooled"}, set()):
-        found = paradigm.teacher_forward(model, batch, frozenset(needs))
+        actual = paradigm.teacher_forward(model, batch, frozenset(needs))
         assert not calls
     outputs = paradigm.forward(model, batch)
-    assert set(found) == {"tokens", "pooled"}
-    assert all(torch.equal(found[key], outputs[key]) for key in found)
+    assert set(actual) == {"tokens", "pooled"}
+    assert all(torch.equal(actual[key], outputs[key]) for key in actual)
     assert "loss" in paradigm.teacher_forward(model, batch, frozenset({"loss"}))
     assert len(calls) == 2
 
@@ -189,9 +204,9 @@ def test_a_teacher_runs_its_encoder_alone():
 def test_other_algorithms_teach_with_all_they_have():
     paradigm, model = made(simmim(), pipeline=SIMMIM_PIPELINE)
     batch = paradigm.example_batch(model, 2)
-    found, outputs = (
+    actual, outputs = (
         paradigm.teacher_forward(model, batch, frozenset({"tokens"})),
         paradigm.forward(model, batch),
     )
-    assert all(torch.equal(found[key], outputs[key]) for key in outputs)
+    assert all(torch.equal(actual[key], outputs[key]) for key in outputs)
     assert outputs["tokens"].shape == (2, 49, 16)

@@ -76,10 +76,10 @@ def test_a_chain_from_timms_weights_ends_in_timms(tmp_path, capsys):
     config = chain_of(dict(type="icons"), ("a", mae(32, 2), first), ("b", mae(48, 3, 32, 2), {}))
     config["chain"][0]["iters"] = 0
     folder = compt.train(config, work_dir=tmp_path / "run")
-    one, other = manifests(folder)
-    assert (one["iters"], other["iters"]) == (0, 3)
-    assert list(other["metrics"])[:3] == ["concept/loss", "concept/knn", "concept/linear_probe"]
-    assert other["growth"]["function_preserving"], other["growth"]["reason"]
+    untrained, last = manifests(folder)
+    assert (untrained["iters"], last["iters"]) == (0, 3)
+    assert list(last["metrics"])[:3] == ["concept/loss", "concept/knn", "concept/linear_probe"]
+    assert last["growth"]["function_preserving"], last["growth"]["reason"]
     images = normalised(raw()["inputs"])
     encoders = [
         timm.create_model(f"local-dir:{folder / s / 'export/timm'}", pretrained=True)

@@ -55,7 +55,7 @@ def test_pixels_equal_mmpretrains_for_every_shape(data, tmp_path, train):
         config = of_mmpretrain(tmp_path, default_pipeline((32, 32), train=train), with_label=False)
         theirs = SeededFetch(DATASETS.build(config))
     for seed in range(3):
-        batch, other = (one.__getitems__([seed, *range(8)]) for one in (ours, theirs))
+        batch, other = (fetch.__getitems__([seed, *range(8)]) for fetch in (ours, theirs))
         for mine, its in zip(batch, other):
             assert mine["inputs"].dtype is torch.uint8
             assert torch.equal(mine["inputs"], its["inputs"])
@@ -92,8 +92,8 @@ def test_a_folder_of_images_with_classes_or_without(tmp_path, labels):
     paradigm, _ = made(data=data)
     assert paradigm.splits == ("val",)
     dataset = paradigm.build_dataset("train")
-    found = [int(dataset[i]["data_samples"].gt_label) for i in range(len(dataset))]
-    assert found == ([-1, 0, 0, 0, 1, 1, 1] if labels else [-1] * 7)
+    numbers = [int(dataset[i]["data_samples"].gt_label) for i in range(len(dataset))]
+    assert numbers == ([-1, 0, 0, 0, 1, 1, 1] if labels else [-1] * 7)
     assert paradigm.num_samples("train") == 7
     assert Mae(data=dict(data, num_samples=99)).num_samples("train") == 99
 

@@ -81,7 +81,7 @@ def test_mmpretrain_loads_what_is_exported(case, tmp_path):
         torch.equal(value, model.state_dict()[name]) for name, value in theirs.state_dict().items()
     )
     with torch.no_grad():
-        outputs = [one.extract_feat(images())[-1] for one in (model, theirs)]
+        outputs = [each.extract_feat(images())[-1] for each in (model, theirs)]
     assert torch.equal(*outputs)
 
 
@@ -95,12 +95,12 @@ def test_timm_loads_the_encoder_and_computes_the_same(case, tmp_path):
         own = model.extract_feat(images()) if output == "raw" else model.backbone(images())
         tokens = theirs.forward_features(images())
         if output == "raw":
-            found = tokens
+            equal = tokens
         elif output == "featmap":
-            found = tokens[:, 1:].mT.reshape(own[-1].shape)
+            equal = tokens[:, 1:].mT.reshape(own[-1].shape)
         else:
-            found = theirs(images())
-    assert torch.allclose(own[-1], found, atol=1e-12, rtol=0)
+            equal = theirs(images())
+    assert torch.allclose(own[-1], equal, atol=1e-12, rtol=0)
     assert sum(p.numel() for p in theirs.parameters()) == sum(
         p.numel() for p in model.backbone.parameters()
     )

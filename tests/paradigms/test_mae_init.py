@@ -93,14 +93,14 @@ def test_a_whole_checkpoint_fills_the_whole_model(form, tmp_path):
 def test_an_encoder_fills_the_encoder_and_says_so(form, tmp_path):
     paradigm, source = made()
     _, model = made(seed=1)
-    before = snapshot(model)
+    initial = snapshot(model)
     with pytest.warns(
         UserWarning, match=r"filled the backbone; the rest of the model starts fresh"
     ):
         paradigm.load_weights(model, write(form, source, tmp_path))
     for name, value in model.state_dict().items():
         assert torch.equal(
-            value, source.state_dict()[name] if name.startswith("backbone.") else before[name]
+            value, source.state_dict()[name] if name.startswith("backbone.") else initial[name]
         ), name
 
 
@@ -147,12 +147,12 @@ def test_a_classifier_is_filled_from_an_autoencoder(form, target, fresh, tmp_pat
     """
     paradigm, source = made()
     _, model = made(target, seed=1)
-    before = snapshot(model)
+    initial = snapshot(model)
     with pytest.warns(UserWarning, match=fresh):
         paradigm.load_weights(model, write(form, source, tmp_path))
     for name, value in model.state_dict().items():
         inherited = name.startswith("backbone.") and "backbone.ln2" not in name
-        assert torch.equal(value, source.state_dict()[name] if inherited else before[name]), name
+        assert torch.equal(value, source.state_dict()[name] if inherited else initial[name]), name
 
 
 def test_a_classifier_on_a_swin_is_filled_from_simmim(tmp_path):
@@ -187,12 +187,12 @@ WRONG = {
 def test_another_models_weights_are_refused_and_change_nothing(case, form, tmp_path):
     _, source = made(WRONG[case])
     paradigm, model = made(seed=1)
-    before = snapshot(model)
+    initial = snapshot(model)
     path = write(form, source, tmp_path)
     with pytest.raises(ConfigError, match="are not of this model") as caught:
         paradigm.load_weights(model, path)
     assert str(path) in str(caught.value)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(torch.equal(value, initial[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("form", ["folder", "timm folder", "checkpoint with its config"])
@@ -202,10 +202,10 @@ def test_other_heads_are_refused_where_a_checkpoint_tells(form, tmp_path):
     path = write(form, source, tmp_path)
     for target in (mae(), classifier(out_type="avg_featmap", final_norm=False)):
         paradigm, model = made(target, seed=1)
-        before = snapshot(model)
+        initial = snapshot(model)
         with pytest.raises(ConfigError, match="has 4 heads in place of 2"):
             paradigm.load_weights(model, path)
-        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert all(torch.equal(value, initial[name]) for name, value in model.state_dict().items())
 
 
 def test_what_holds_no_weights_is_refused(tmp_path):
@@ -277,9 +277,9 @@ def test_a_checkpoint_of_mmengines_runner_is_read_without_its_log(tmp_path):
     )
     paradigm.load_weights(model, path)
     loaded = Mae().load(path)
-    for one in (model, loaded):
+    for each in (model, loaded):
         assert all(
             torch.equal(value, content["state_dict"][name])
-            for name, value in one.state_dict().items()
+            for name, value in each.state_dict().items()
         )
     assert loaded.mmpretrain_config["data_preprocessor"]["std"] == [9.0] * 3

@@ -22,7 +22,7 @@ def batches(paradigm, split="val", sizes=(5, 3)):
     dataset = paradigm.build_dataset(split)
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     parts = [[dataset[i] for i in range(start, start + size)] for start, size in zip(starts, sizes)]
-    return [prepared(paradigm, paradigm.collate(part), seed=i) for i, part in enumerate(parts)]
+    return [prepared(paradigm, paradigm.collate(chunk), seed=i) for i, chunk in enumerate(parts)]
 
 
 @torch.no_grad()
@@ -50,12 +50,12 @@ def test_separable_features_are_told_apart():
     centres = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(60, 8, generator=torch.Generator().manual_seed(1))
     features = centres[label] + 0.01 * noise
-    found = probe(features, label, features[:30] + 0.01, label[:30])
-    assert list(found) == ["knn", "linear_probe"]
-    assert [found[name].value for name in found] == [1.0, 1.0]
+    metrics = probe(features, label, features[:30] + 0.01, label[:30])
+    assert list(metrics) == ["knn", "linear_probe"]
+    assert [metrics[name].value for name in metrics] == [1.0, 1.0]
     assert all(
         metric.chance == pytest.approx(1 / 3) and metric.higher_is_better
-        for metric in found.values()
+        for metric in metrics.values()
     )
     assert [
         metric.value for metric in probe(features, label, features, (label + 1) % 3).values()
@@ -70,8 +70,8 @@ def test_chance_is_the_share_of_the_most_frequent_class():
 def test_neighbours_are_those_in_direction_and_near_ones_count_more():
     train = torch.tensor([[9.0, 0.1], *[[0.0, 1.0]] * 6, [-1.0, 0.0]])
     label = torch.tensor([0, *[1] * 6, 1])
-    found = probe(train, label, torch.tensor([[0.1, 0.0], [0.0, 0.2]]), torch.tensor([0, 1]))
-    assert found["knn"].value == 1.0
+    metrics = probe(train, label, torch.tensor([[0.1, 0.0], [0.0, 0.2]]), torch.tensor([0, 1]))
+    assert metrics["knn"].value == 1.0
 
 
 def test_a_linear_probe_does_not_care_about_scales():
@@ -121,16 +121,16 @@ def test_labelled_samples_are_found_wherever_they_are(labels, samples, found):
 @pytest.mark.parametrize("sizes", [(5, 3), (8,), (1, 7), (3, 3, 2)])
 def test_the_loss_is_the_mean_over_samples_whatever_the_batches(data, sizes):
     paradigm, model = made(data=data, probe=None)
-    given = batches(paradigm, sizes=sizes)
+    held_out = batches(paradigm, sizes=sizes)
     single = []
-    for batch in given:
+    for batch in held_out:
         for i in range(len(batch["inputs"])):
-            one = {key: value[i : i + 1] for key, value in batch.items()}
-            single.append(paradigm.forward(model, one)["loss"].item())
-    found = measured(paradigm, model, given)
-    assert list(found) == ["loss"]
-    assert found["loss"].value == pytest.approx(sum(single) / 8, rel=1e-6)
-    assert not found["loss"].higher_is_better and found["loss"].chance is None
+            alone = {key: value[i : i + 1] for key, value in batch.items()}
+            single.append(paradigm.forward(model, alone)["loss"].item())
+    metrics = measured(paradigm, model, held_out)
+    assert list(metrics) == ["loss"]
+    assert metrics["loss"].value == pytest.approx(sum(single) / 8, rel=1e-6)
+    assert not metrics["loss"].higher_is_better and metrics["loss"].chance is None
 
 
 def test_without_probes_no_whole_image_is_looked_at(data):
@@ -147,11 +147,11 @@ def test_classes_are_matched_by_name_and_unknown_ones_left_out(folders):
     training images.
     """
     paradigm, model = made(data=folders)
-    found = measured(paradigm, model, batches(paradigm, sizes=(7, 5)))
-    assert list(found) == ["loss", "knn", "linear_probe"]
-    assert [found[name].value for name in ("knn", "linear_probe")] == [1.0, 1.0]
-    assert found["knn"].chance == 0.5
-    assert measured(paradigm, model, batches(paradigm, sizes=(7, 5))) == found
+    metrics = measured(paradigm, model, batches(paradigm, sizes=(7, 5)))
+    assert list(metrics) == ["loss", "knn", "linear_probe"]
+    assert [metrics[name].value for name in ("knn", "linear_probe")] == [1.0, 1.0]
+    assert metrics["knn"].chance == 0.5
+    assert measured(paradigm, model, batches(paradigm, sizes=(7, 5))) == metrics
 
 
 def test_without_labels_there_is_a_loss_alone(folders):
@@ -167,11 +167,11 @@ def test_images_without_a_class_count_for_the_loss_alone(folders, tmp_path):
     paradigm, model = made(
         data=dict(folders, train=str(tmp_path / "train"), val=str(tmp_path / "val"))
     )
-    given = batches(paradigm, sizes=(6, 6))
-    found = measured(paradigm, model, given)
-    assert (found["knn"].value, found["knn"].chance) == (1.0, 0.5)
-    both = torch.stack([paradigm.forward(model, batch)["loss"] for batch in given])
-    assert found["loss"].value == pytest.approx(both.mean().item(), rel=1e-6)
+    held_out = batches(paradigm, sizes=(6, 6))
+    metrics = measured(paradigm, model, held_out)
+    assert (metrics["knn"].value, metrics["knn"].chance) == (1.0, 0.5)
+    losses = torch.stack([paradigm.forward(model, batch)["loss"] for batch in held_out])
+    assert metrics["loss"].value == pytest.approx(losses.mean().item(), rel=1e-6)
 
 
 def test_probes_are_fitted_to_whole_training_images_of_the_test_pipeline(folders):
@@ -192,9 +192,9 @@ def test_probes_are_fitted_to_whole_training_images_of_the_test_pipeline(folders
 def test_labelled_data_of_mmpretrain_needs_a_data_set_for_the_probes(folders):
     """Named in `probe`, by the names of its classes; without one there is a loss."""
     source, _ = made(data=folders)
-    given = batches(source, sizes=(12,))
+    held_out = batches(source, sizes=(12,))
     paradigm, model = made()
-    assert list(measured(paradigm, model, given)) == ["loss"]
+    assert list(measured(paradigm, model, held_out)) == ["loss"]
     pipeline = [
         dict(type="LoadImageFromFile"),
         dict(type="Resize", scale=(32, 32)),
@@ -202,8 +202,8 @@ def test_labelled_data_of_mmpretrain_needs_a_data_set_for_the_probes(folders):
     ]
     dataset = dict(type="CustomDataset", data_root=folders["train"], pipeline=pipeline)
     paradigm, model = made(probe=dict(dataset=dataset, samples=30))
-    found = measured(paradigm, model, given)
-    assert [found[name].value for name in ("knn", "linear_probe")] == [1.0, 1.0]
+    metrics = measured(paradigm, model, held_out)
+    assert [metrics[name].value for name in ("knn", "linear_probe")] == [1.0, 1.0]
     turned = dict(
         dataset,
         metainfo=dict(classes=CLASSES[::-1]),
@@ -230,8 +230,8 @@ def _list(folder: str) -> str:
 
 def test_accuracy_by_hand():
     score = torch.tensor([[3.0, 1.0], [1.0, 2.0], [3.0, 2.0], [0.0, 1.0]])
-    found = accuracy(score, torch.tensor([0, 1, 1, -1]))["accuracy"]
-    assert (found.value, found.chance) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    metric = accuracy(score, torch.tensor([0, 1, 1, -1]))["accuracy"]
+    assert (metric.value, metric.chance) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert accuracy(score, torch.full((4,), -1)) == {}
 
 
@@ -246,14 +246,14 @@ def test_a_classifiers_accuracy_comes_first_and_goes_by_the_names_of_its_classes
         loss = paradigm.forward(model, batch)["loss"]
         loss.backward()
         optimizer.step()
-    given = batches(paradigm, sizes=(7, 5))
-    found = measured(paradigm, model, given)
-    assert list(found) == ["accuracy", "loss"]
-    assert (found["accuracy"].value, found["accuracy"].chance) == (1.0, 0.5)
+    held_out = batches(paradigm, sizes=(7, 5))
+    metrics = measured(paradigm, model, held_out)
+    assert list(metrics) == ["accuracy", "loss"]
+    assert (metrics["accuracy"].value, metrics["accuracy"].chance) == (1.0, 0.5)
     with torch.no_grad():
-        scores = torch.cat([model(batch["inputs"]) for batch in given])[:8]
+        scores = torch.cat([model(batch["inputs"]) for batch in held_out])[:8]
     label = torch.tensor([1] * 4 + [2] * 4)  # dogs and eels; no zebra
-    assert found["loss"].value == pytest.approx(
+    assert metrics["loss"].value == pytest.approx(
         nn.functional.cross_entropy(scores, label).item(), rel=1e-5
     )
 

@@ -34,22 +34,22 @@ def test_features_are_those_of_the_patches(out_type):
     images = normalised(raw()["inputs"])
     with torch.no_grad():
         output = model.backbone(images)[-1]
-        found = features(model, [model.backbone(images)])
+        outputs = features(model, [model.backbone(images)])
         pooled = whole(model, {"inputs": images})
     expected = {"raw": lambda: output[:, 1:].mean(1), "featmap": lambda: output.mean((2, 3))}.get(
         out_type, lambda: output
     )()
-    assert torch.allclose(found["pooled"], expected, atol=1e-6)
-    assert torch.equal(pooled, found["pooled"])
-    assert found["tokens"].shape == (4, {"raw": 17, "featmap": 16}.get(out_type, 1), 32)
+    assert torch.allclose(outputs["pooled"], expected, atol=1e-6)
+    assert torch.equal(pooled, outputs["pooled"])
+    assert outputs["tokens"].shape == (4, {"raw": 17, "featmap": 16}.get(out_type, 1), 32)
 
 
 def test_features_of_several_views_stand_after_each_other():
     _, model = made(classifier(out_type="raw"))
     views = [model.backbone(normalised(raw(seed=i)["inputs"])) for i in range(2)]
-    found = features(model, views)
-    assert found["tokens"].shape == (8, 17, 32)
-    assert torch.equal(found["tokens"][4:], views[1][-1])
+    outputs = features(model, views)
+    assert outputs["tokens"].shape == (8, 17, 32)
+    assert torch.equal(outputs["tokens"][4:], views[1][-1])
 
 
 def test_moco_v3_has_a_loss_and_the_features_of_both_views(data):
@@ -121,11 +121,11 @@ def test_another_number_of_patches_is_refused():
 
 def test_building_leaves_the_config_alone():
     model = classifier()
-    before = copy.deepcopy(model)
+    config = copy.deepcopy(model)
     preprocessor = dict(type="ClsDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3)
     paradigm = Mae(data_preprocessor=preprocessor)
     paradigm.build_model(Member("a", model))
-    assert model == before
+    assert model == config
     assert paradigm.data_preprocessor == dict(
         type="ClsDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3
     )

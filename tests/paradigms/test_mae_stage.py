@@ -127,8 +127,8 @@ def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(tmp_path):
 )
 def test_switches_change_the_cost_and_not_the_loss(tmp_path, performance):
     losses, gradients = [], []
-    for given in ({}, performance):
-        stage = with_feature(tmp_path=tmp_path, performance=given, seed=1)
+    for options in ({}, performance):
+        stage = with_feature(tmp_path=tmp_path, performance=options, seed=1)
         loss = stage(mode="loss", **raw())["loss"]
         loss.backward()
         losses.append(loss.item())
