@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 SIZES = [(32, 32), (37, 53), (64, 48), (200, 33), (5, 7), (33, 32), (61, 61), (1, 40)]
-"""Width and height: exact, odd, larger, smaller, long, one pixel wide."""
+"""Widths and heights that are exact, odd, larger, smaller, long and one pixel wide."""
 
 
 CAPTIONS = [
@@ -32,7 +32,7 @@ def picture(number: int, size: tuple[int, int]) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> dict[str, str]:
-    """A table of eight pictures of all shapes, with captions and classes; the last has no class."""
+    """Write a table of eight pictures of all shapes, of which the last has no class."""
     folder = tmp_path_factory.mktemp("pairs")
     lines = ["image,caption,kind"]
     for i, size in enumerate(SIZES):

@@ -74,9 +74,7 @@ def prepared(paradigm: CausalLm, token: torch.Tensor):
 
 @contextmanager
 def silence(capfd) -> Iterator[None]:
-    """Fail where something is printed within, or logged by transformers, whose handler keeps its
-    own stream.
-    """
+    """Fail where something is printed, or logged by transformers to its own stream."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler(logging.DEBUG)
     handler.emit = records.append

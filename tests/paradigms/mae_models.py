@@ -53,7 +53,10 @@ def vit(
 def mae(
     width: int = 32, layers: int = 2, decoder: int = 16, decoder_layers: int = 1, **options
 ) -> dict:
-    """An MAE around a ViT of ``options``; the decoder's heads are 16 wide, like the encoder's."""
+    """Return an MAE around a ViT of ``options``.
+
+    The decoder's heads are 16 wide, like the encoder's.
+    """
     size = options.get("size", SIZE)
     return dict(
         type="mmpretrain.MAE",
@@ -92,7 +95,10 @@ def classifier(width: int = 32, layers: int = 2, *, classes: int = 3, **options)
 
 
 def simmim(width: int = 8, depth: int = 1) -> dict:
-    """SimMIM on a Swin of two stages: 14 x 14 patches of 4 pixels, windows of 7."""
+    """Return SimMIM on a Swin of two stages.
+
+    14 x 14 patches of 4 pixels, windows of 7.
+    """
     arch = dict(embed_dims=width, depths=[depth, 1], num_heads=[width // 8, width // 4])
     return dict(
         type="mmpretrain.SimMIM",
@@ -109,7 +115,7 @@ def simmim(width: int = 8, depth: int = 1) -> dict:
 
 
 def moco(width: int = 32) -> dict:
-    """MoCo v3 on a ViT: two views of every image."""
+    """Return MoCo v3 on a ViT, which takes two views of every image."""
 
     def projector(inputs: int, layers: int) -> dict:
         sizes = dict(in_channels=inputs, hid_channels=24, out_channels=16, num_layers=layers)
@@ -207,7 +213,7 @@ def timm_folder(folder: Path, model: nn.Module) -> Path:
 
 
 def raw(count: int = 4, *, seed: int = 0, size: int = SIZE, labels=None) -> dict[str, Any]:
-    """A batch of noise as the data loader gives it: uint8 [count, 3, size, size]."""
+    """Return a batch of noise as the data loader gives it, uint8 [count, 3, size, size]."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randint(256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
     return {"inputs": inputs, "data_samples": samples(labels or [None] * count)}

@@ -1,4 +1,4 @@
-"""causal_lm: the shipped contract; loss, logits and gradients equal those of transformers."""
+"""Hold causal_lm to the shipped contract and to the outputs and gradients of transformers."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ class TestGpt2(_Contract):
 
 
 def test_loss_by_hand():
-    """Even guesses over four tokens: ln 4; odds of 3 to 1 for the right one of two: ln 4/3, for the
-    wrong one ln 4.
+    """Expect ln 4 of even guesses over four tokens.
+
+    Odds of 3 to 1 for the right one of two are ln 4/3, for the wrong one ln 4.
     """
     even = {"logits": torch.zeros(2, 3, 4)}
     labels = torch.tensor([[0, 1, 2], [3, 0, 1]])
@@ -117,8 +118,9 @@ def test_no_token_sees_a_later_one(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compute_is_counted_on_meta(family):
-    """Products of weights and of attention (whole squares: masks save nothing), and back twice as
-    much.
+    """Count products of weights and of attention, and twice as much backwards.
+
+    Masks save nothing: attention is counted as a square.
     """
     paradigm = CausalLm(context=CONTEXT)
     with torch.device("meta"):
@@ -166,7 +168,7 @@ def test_a_teacher_of_features_leaves_the_output_layer_out(monkeypatch):
 
 @pytest.mark.parametrize("transfer", ["feature_mse", "logit_kl"])
 def test_a_teacher_is_learned_from(transfer, tmp_path):
-    """Through the stage: a twin has nothing to teach, another teacher has."""
+    """Run the stage, in which a twin has nothing to teach and another teacher has."""
     from compt.weights import save_weights
 
     other, student = made(dict(LLAMA, hidden_size=16), seed=1)[1], made(seed=2)[1]

@@ -1,6 +1,4 @@
-"""A chain of language models end to end: planned, trained on text, exported, and one of its members
-grown.
-"""
+"""Plan, train and export a chain of language models, and grow one of its members."""
 
 from __future__ import annotations
 

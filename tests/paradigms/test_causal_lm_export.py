@@ -1,6 +1,4 @@
-"""causal_lm: transformers loads what is exported, and what transformers writes is loaded, or
-refused by name.
-"""
+"""Exchange exports of causal_lm with transformers, and refuse others by name."""
 
 from __future__ import annotations
 
@@ -136,7 +134,7 @@ def test_shards_and_half_precision_are_loaded_in_float32(tmp_path):
 
 
 def test_weights_of_the_base_model_alone_are_loaded_where_the_output_layer_is_tied(tmp_path):
-    """As GPT-2 is published: names without 'transformer.', and no output layer."""
+    """Load names without 'transformer.' and no output layer, as GPT-2 is published."""
     paradigm, model = made(GPT2)
     paradigm.export(model, tmp_path)
     state = {
@@ -191,7 +189,7 @@ def test_a_folder_of_another_vocabulary_is_refused(tmp_path):
 
 
 def test_a_paradigm_without_a_tokenizer_takes_the_folders(tmp_path):
-    """To grow a checkpoint nobody names its tokenizer: the export has the one that it came with."""
+    """Export the tokenizer that a checkpoint came with, though nobody names it."""
     inner = CausalLm().tokenizer.inner
     inner.add_tokens(["<|more|>"])
     inner.save_pretrained(tmp_path / "tokenizer")

@@ -1,4 +1,4 @@
-"""causal_lm: loss, perplexity and bits per byte, worked by hand."""
+"""Work out loss, perplexity and bits per byte of causal_lm by hand."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def measured(model, batches, *, num_tokens=100, num_bytes=None):
 
 
 def test_loss_and_perplexity_by_hand():
-    """Four tokens, odds of 3: the right one has a probability of 1/2, each other one of 1/6.
+    """Guess four tokens with odds of 3.
 
-    Of five predictions three are a repeated token: (3 ln 2 + 2 ln 6) / 5, over batches of different
-    sizes.
+    The right one has a probability of 1/2, each other one of 1/6. Of five predictions three are a
+    repeated token, which is (3 ln 2 + 2 ln 6) / 5, over batches of different sizes.
     """
     batches = [blocks([1, 1, 1], [2, 3, 3]), blocks([0, 2])]
     metrics = measured(Odds(3, 4), batches)
@@ -57,8 +57,9 @@ def test_loss_and_perplexity_by_hand():
 
 
 def test_bits_per_byte_by_hand():
-    """Even guesses over 16 tokens are 4 bits a token; with 3 bytes a token 4/3 bits a byte, which
-    is also chance.
+    """Expect 4 bits a token of even guesses over 16 tokens.
+
+    With 3 bytes a token they are 4/3 bits a byte, which is also chance.
     """
     metrics = measured(Odds(1, 16), [blocks([1, 2, 3])], num_tokens=100, num_bytes=300)
     assert list(metrics) == ["loss", "perplexity", "bits_per_byte"]

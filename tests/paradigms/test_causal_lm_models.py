@@ -1,4 +1,4 @@
-"""causal_lm: configs of members, what is filled in, and what cannot be a member."""
+"""Fill in configs of members of causal_lm, and refuse what cannot be a member."""
 
 from __future__ import annotations
 
@@ -79,7 +79,10 @@ def test_models_are_float32_whatever_the_config_says():
 
 @pytest.mark.parametrize("pad", [256, None])
 def test_the_end_of_a_text_is_trained_where_it_is_also_the_padding(pad, tmp_path):
-    """Tokenizers often pad with it; transformers would give its embedding no gradient."""
+    """Train the embedding of the end token, with which tokenizers often pad.
+
+    transformers would give it no gradient.
+    """
     model = build(dict(LLAMA, pad_token_id=pad))
     assert (model.config.pad_token_id, model.model.embed_tokens.padding_idx) == (None, None)
     inner = CausalLm().tokenizer.inner
@@ -123,7 +126,10 @@ def test_a_model_without_a_type_or_with_a_wrong_one_is_refused():
 
 @pytest.mark.parametrize("kind", ["t5", "bart", "plbart", "bert", "clip"])
 def test_what_is_no_decoder_is_refused(kind, tmp_path):
-    """Encoders see the next token; of others AutoModelForCausalLM would take a part, or nothing."""
+    """Refuse encoders, which see the next token.
+
+    Of others AutoModelForCausalLM would take a part, or nothing.
+    """
     model = dict(model_type=kind)
     (tmp_path / "config.json").write_text(json.dumps(model))
     for options in (model, str(tmp_path)):
@@ -262,8 +268,9 @@ def test_held_out_blocks_are_evenly_spaced_and_training_ones_all_there(tmp_path)
 
 
 def test_a_chain_is_planned_where_its_tokenizer_is_not():
-    """On the meta device, where the model says its vocabulary; to train it the tokenizer is
-    needed.
+    """Plan on the meta device where the model says its vocabulary.
+
+    To train it the tokenizer is needed.
     """
     paradigm = CausalLm(context=CONTEXT, tokenizer="/nowhere")
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""causal_lm: the byte-level tokenizer, and those that transformers loads."""
+"""Read texts by the byte-level tokenizer and by those that transformers loads."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_tokenizer_of_transformers_gives_its_ids_without_special_tokens(merged
 
 
 def test_ids_with_gaps_count_up_to_the_largest():
-    """An added token beyond the vocabulary: its id needs a row of the embedding."""
+    """Count an added token beyond the vocabulary, whose id needs a row of the embedding."""
     inner = ByteTokenizer().inner
     inner.add_tokens(["<|more|>"])
     assert LmTokenizer(inner).size == 258
@@ -154,7 +154,7 @@ def test_damaged_and_missing_tokenizers_are_config_errors(merged, tmp_path):
 
 @pytest.mark.parametrize("kind", ["bytes", "merged"])
 def test_texts_become_blocks(kind, merged, tmp_path):
-    """Through the data: every document ends with the end token, and the bytes are counted."""
+    """End every document with the end token, and count the bytes."""
     tokenizer = open_tokenizer(merged if kind == "merged" else None)
     blocks = open_tokens(corpus(tmp_path), "val", tokenizer, 8)
     text = "".join(TEXTS) * 5

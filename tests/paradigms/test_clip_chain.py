@@ -1,6 +1,4 @@
-"""A CLIP chain end to end: killed and resumed to the same bytes, with worker processes, from a CSV
-file.
-"""
+"""Kill and resume a CLIP chain on a CSV file, and expect the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP: pixels and tokens equal open_clip's own."""
+"""Compare pixels and tokens of CLIP with open_clip's own."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from tests.paradigms.conftest import CAPTIONS, SIZES, picture
 
 
 def test_pixels_equal_open_clips_for_every_shape(data):
-    """Both round to uint8 when they resize, so nothing but float32 rounding of the normalisation is
-    left.
+    """Allow float32 rounding of the normalisation alone.
+
+    Both round to uint8 when they resize.
     """
     paradigm, _ = made(data=data, mean=MEAN, std=STD)
     ours = prepared(paradigm, raw(paradigm.build_dataset("val")))["image"]
@@ -38,7 +39,7 @@ def test_pixels_equal_open_clips_for_models_that_are_not_square(data, size):
 
 
 def test_random_crops_equal_open_clips_for_the_same_random_numbers(data):
-    """open_clip's own default: at least 0.9 of the area."""
+    """Crop at least 0.9 of the area, as open_clip does by default."""
     paradigm, _ = made(data=data)
     dataset = paradigm.build_dataset("train")
     crop = transform(32, train=True, mean=paradigm.mean, std=paradigm.std)

@@ -1,4 +1,4 @@
-"""CLIP: open_clip loads what is exported, and what open_clip loads is loaded."""
+"""Exchange exports of CLIP with open_clip."""
 
 from __future__ import annotations
 
@@ -125,8 +125,9 @@ def test_a_folder_without_weights_is_refused_by_name(tmp_path):
     ],
 )
 def test_the_weights_that_open_clip_takes_are_loaded(weights, others, data, tmp_path):
-    """As published folders have them: often beside the same model in the format of another
-    library.
+    """Load folders as they are published.
+
+    Often they hold the same model in the format of another library too.
     """
     paradigm, model = made(data=data)
     paradigm.export(model, tmp_path)

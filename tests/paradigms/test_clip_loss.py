@@ -1,4 +1,4 @@
-"""CLIP: loss, forward pass and gradients equal open_clip's own."""
+"""Compare loss, forward pass and gradients of CLIP with open_clip's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ from tests.paradigms.conftest import CAPTIONS, SIZES, picture
 
 
 def test_loss_by_hand():
-    """Two orthogonal pairs at scale 1: log(1 + exp(-1)); swapped: log(1 + exp(1))."""
+    """Expect log(1 + exp(-1)) of two orthogonal pairs at scale 1.
+
+    Swapped they are log(1 + exp(1)).
+    """
     outputs = {
         "image_features": torch.eye(2),
         "text_features": torch.eye(2),
@@ -101,7 +104,10 @@ def test_gradients_of_a_training_step_equal_open_clips(config, cls, data):
 
 
 def test_a_lossless_clip_starts_with_a_transfer_loss_of_zero(data, tmp_path):
-    """Both towers wider and deeper, features of one width: no heads, and nothing to correct."""
+    """Grow both towers in width and depth with features of one width.
+
+    There are no heads, and nothing to correct.
+    """
     larger = changed(
         MODEL, vision_width=64, vision_layers=3, text_width=48, text_heads=3, text_layers=3
     )

@@ -1,4 +1,4 @@
-"""CLIP: metrics worked by hand, and from raw pictures and captions."""
+"""Work out metrics of CLIP by hand, and from raw pictures and captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from tests.paradigms.conftest import CAPTIONS, KIND, SIZES, picture
 
 
 def test_zero_shot_by_hand():
-    """Scores of three classes; of five pictures four have a class, and three of these are right."""
+    """Score five pictures by three classes.
+
+    Four have a class, and three of these are right.
+    """
     scores = torch.tensor(
         [[3.0, 2.0, 1.0], [1.0, 3.0, 2.0], [3.0, 1.0, 2.0], [3.0, 2.0, 1.0], [0.0, 0.0, 1.0]]
     )  # predicted 0, 1, 0, 0, 2
@@ -31,8 +34,9 @@ def test_zero_shot_by_hand():
 
 
 def test_zero_shot_top5_of_ten_classes_by_hand():
-    """Class 9 scores highest and class 0 lowest for every picture; 5 to 9 are among the first
-    five.
+    """Score class 9 highest and class 0 lowest for every picture.
+
+    5 to 9 are among the first five.
     """
     scores = torch.arange(10.0).repeat(10, 1)
     metrics = zero_shot(scores, torch.eye(10), torch.arange(10))
@@ -47,7 +51,7 @@ def test_zero_shot_top5_of_ten_classes_by_hand():
 
 
 def test_zero_shot_classifier_columns_are_classes():
-    """A classifier that is not square: two features, three classes."""
+    """Classify two features into three classes, as square matrices hide a transposition."""
     classifier = torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
     metrics = zero_shot(torch.tensor([[-2.0, 1.0], [0.5, 1.0]]), classifier, torch.tensor([2, 0]))
     assert metrics["zeroshot_top1"].value == 0.5
@@ -58,7 +62,7 @@ def test_without_any_class_there_is_no_zero_shot_figure():
 
 
 def test_retrieval_by_hand():
-    """Texts 0 and 1 are equal: either is right for pictures 0 and 1."""
+    """Count either of two equal texts as right for pictures 0 and 1."""
     token = torch.tensor([[1, 5], [1, 5], [1, 6], [2, 5]])
     image = torch.eye(4)
     text = torch.tensor(  # row: text, column: its similarity to each picture
@@ -90,8 +94,9 @@ def test_chance_is_the_mean_over_all_orders(groups):
 
 
 def test_retrieval_goes_beyond_one_chunk():
-    """1500 pairs, the last 300 with the text of the first: each picture finds its own, or an equal
-    one.
+    """Retrieve among 1500 pairs, the last 300 with the text of the first.
+
+    Each picture finds its own, or an equal one.
     """
     token = torch.arange(1500)[:, None].clone()
     token[1200:] = token[0]

@@ -1,4 +1,4 @@
-"""CLIP: the shipped contract, the models there are, and what cannot be one."""
+"""Hold CLIP to the shipped contract, and refuse what cannot be one."""
 
 from __future__ import annotations
 
@@ -129,8 +129,9 @@ def test_what_is_not_known_yet_is_said(data):
 
 
 def test_a_logit_bias_is_refused_with_what_it_is_for(tmp_path):
-    """Models of the SigLIP kind: a bias that open_clip adds to the logits must not be dropped
-    silently.
+    """Refuse models of the SigLIP kind.
+
+    A bias that open_clip adds to the logits must not be dropped silently.
     """
     config = dict(MODEL, init_logit_bias=-3.0)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
@@ -156,8 +157,9 @@ class _Biased(Clip):
 
 
 def test_a_subclass_says_which_models_it_trains(tmp_path):
-    """What a config leaves out is filled in, built and exported; each class recognises and loads
-    its own folders.
+    """Fill in, build and export what a config leaves out.
+
+    Each class recognises and loads its own folders.
     """
     paradigm = _Biased()
     model = paradigm.build_model(Member("a", dict(MODEL, init_logit_scale=1.0)))

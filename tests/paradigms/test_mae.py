@@ -1,4 +1,4 @@
-"""MAE: the shipped contract, equality with mmpretrain's own, and masks that are drawn once."""
+"""Hold MAE to the shipped contract, to mmpretrain's own outputs and to masks drawn once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""MAE chains end to end: from timm's weights to timm's, other algorithms by config alone, grown
-outside of chains.
-"""
+"""Run MAE chains from timm's weights to timm's, and with other algorithms by config alone."""
 
 from __future__ import annotations
 
@@ -66,9 +64,7 @@ def manifests(folder) -> list[dict]:
 
 @pytest.mark.filterwarnings("ignore:.*filled the backbone")
 def test_a_chain_from_timms_weights_ends_in_timms(tmp_path, capsys):
-    """The first member is not trained: its encoder is timm's, its decoder fresh; the second is
-    grown and trained.
-    """
+    """Take timm's encoder and a fresh decoder, grow them, and train the second member."""
     pytest.importorskip("resvg_py")
     theirs = timm_vit()
     timm_folder(tmp_path / "hub", theirs)
@@ -144,8 +140,9 @@ def test_a_checkpoint_with_other_heads_is_refused_before_training(pictures, tmp_
 
 
 def test_a_resumed_stage_ends_in_the_same_bytes(pictures, tmp_path, monkeypatch):
-    """Stopped after three of five iterations, with a checkpoint of the second: crops and masks are
-    the same.
+    """Stop after three of five iterations, with a checkpoint of the second.
+
+    Crops and masks are the same.
     """
     config = chain_of(pictures, ("a", mae(16, 1), {}))
     config["chain"][0]["iters"] = 5

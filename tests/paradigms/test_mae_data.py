@@ -1,6 +1,4 @@
-"""MAE: images of every source, through mmpretrain's transforms, and what mmpretrain's configs may
-say.
-"""
+"""Read images of every source through mmpretrain's transforms and configs."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ CENTRE = [dict(type="Resize", scale=(32, 32)), dict(type="PackInputs")]
 
 
 def of_mmpretrain(folder, pipeline, **options):
-    """mmpretrain's data set of a folder; it loads the images itself."""
+    """Return mmpretrain's data set of a folder, which loads the images itself."""
     return dict(
         type="mmpretrain.CustomDataset",
         data_root=str(folder),
@@ -186,7 +184,7 @@ def test_examples_leave_the_random_state_alone():
 
 @pytest.fixture
 def chain(tmp_path):
-    """A chain of two on mmpretrain's CustomDataset, training and held out; free to change."""
+    """Return a chain of two on mmpretrain's CustomDataset, free to change."""
     train, val = (
         image_folder(tmp_path / split, count=8, seed=i) for i, split in enumerate(("train", "val"))
     )
@@ -232,7 +230,7 @@ chain = [dict(name='a', model=dict(type='mmpretrain.MAE'), iters=3)]
 
 
 def test_a_data_config_of_mmpretrain_is_a_base(tmp_path):
-    """It sets keys that a chain does not use; those of the file itself are still checked."""
+    """Accept keys that a chain does not use, but check those of the file itself."""
     (tmp_path / "chain.py").write_text(BASE + "train_dataloader = dict(batch_size=64)\n")
     config = load_config(tmp_path / "chain.py")
     loader = config.stages[0].runner["train_dataloader"]

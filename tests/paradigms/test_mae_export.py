@@ -1,4 +1,4 @@
-"""MAE: mmpretrain and timm load what is exported, and compute the same."""
+"""Load exports of MAE with mmpretrain and timm, and compute the same."""
 
 from __future__ import annotations
 
@@ -162,7 +162,10 @@ def test_an_exported_folder_is_loaded_into_an_equal_model(case, tmp_path):
 
 
 def test_a_model_that_is_loaded_need_not_be_a_member(tmp_path):
-    """As it is to be compared with one; its own input counts only where no other is known."""
+    """Load with another input, as a model that is to be compared with one is.
+
+    Its own input counts only where no other is known.
+    """
     exported(mae(size=16), tmp_path)
     paradigm, model = made()
     assert paradigm.load(tmp_path).backbone.num_patches == 4
@@ -176,8 +179,9 @@ def test_a_model_that_is_loaded_need_not_be_a_member(tmp_path):
 
 
 def test_loading_looks_for_no_other_checkpoint(tmp_path):
-    """A config may say what its own training started from: a file that is long gone, or an
-    address.
+    """Load where a config says what its own training started from.
+
+    That may be a file that is long gone, or an address.
     """
     paradigm, model = made()
     model.mmpretrain_config["backbone"]["init_cfg"] = dict(

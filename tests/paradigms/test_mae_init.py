@@ -1,4 +1,4 @@
-"""MAE: models filled from what mmpretrain, timm and this package write, strictly, or not at all."""
+"""Fill models from what mmpretrain, timm and compt write, strictly or not at all."""
 
 from __future__ import annotations
 
@@ -106,7 +106,10 @@ def test_an_encoder_fills_the_encoder_and_says_so(form, tmp_path):
 
 @pytest.mark.parametrize("form", ["folder", "state_dict file", "pth of a trainer"])
 def test_timms_own_checkpoints_fill_the_encoder(form, tmp_path):
-    """With a head for 7 classes, which an encoder has no place for; it computes the same."""
+    """Load a head for 7 classes, which an encoder has no place for.
+
+    It computes the same.
+    """
     theirs = timm_vit(num_classes=7)
     if form == "folder":
         path = timm_folder(tmp_path / "hub", theirs)
@@ -142,9 +145,7 @@ def test_timms_own_checkpoints_fill_the_encoder(form, tmp_path):
 )
 @pytest.mark.parametrize("form", ["folder", "timm folder"])
 def test_a_classifier_is_filled_from_an_autoencoder(form, target, fresh, tmp_path):
-    """mmpretrain's recipe averages patches and norms them anew, where the autoencoder norms
-    before.
-    """
+    """Start a norm fresh where mmpretrain's recipe averages patches and norms them anew."""
     paradigm, source = made()
     _, model = made(target, seed=1)
     initial = snapshot(model)
@@ -231,8 +232,9 @@ def test_a_model_of_timm_is_filled_from_timms_weights(tmp_path):
 
 
 def test_a_checkpoint_of_mmengines_runner_is_read_without_its_log(tmp_path):
-    """As mmpretrain's own training writes it: config, log buffers, optimizer and schedules beside
-    the weights.
+    """Write a checkpoint as mmpretrain's own training does.
+
+    Config, log buffers, optimizer and schedules stand beside the weights.
     """
     data = image_folder(tmp_path / "images", count=4)
     pipeline = [

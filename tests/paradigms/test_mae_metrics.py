@@ -1,4 +1,4 @@
-"""MAE: figures worked out by hand, and classes that are matched by name."""
+"""Work out metrics of MAE by hand, and match classes by name."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def measured(paradigm, model, given):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """``train`` has cats, dogs and eels; in ``val`` the cats, dark as they are, are called
-    zebras.
+    """Write a folder of cats, dogs and eels in ``train``.
+
+    In ``val`` the cats, dark as they are, are called zebras.
     """
     root = tmp_path_factory.mktemp("folders")
     for seed, split in enumerate(("train", "val")):
@@ -143,7 +144,9 @@ def test_without_probes_no_whole_image_is_looked_at(data):
 
 
 def test_classes_are_matched_by_name_and_unknown_ones_left_out(folders):
-    """Numbered by their own split, dogs would be cats and eels dogs; zebras are no class of the
+    """Match classes by name.
+
+    Numbered by their own split, dogs would be cats and eels dogs; zebras are no class of the
     training images.
     """
     paradigm, model = made(data=folders)
@@ -190,7 +193,7 @@ def test_probes_are_fitted_to_whole_training_images_of_the_test_pipeline(folders
 
 
 def test_labelled_data_of_mmpretrain_needs_a_data_set_for_the_probes(folders):
-    """Named in `probe`, by the names of its classes; without one there is a loss."""
+    """Probe images named in `probe` by the names of their classes, else measure the loss."""
     source, _ = made(data=folders)
     held_out = batches(source, sizes=(12,))
     paradigm, model = made()

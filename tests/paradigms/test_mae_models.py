@@ -1,4 +1,4 @@
-"""MAE: the models there are, what is read from them, and what cannot be one."""
+"""Build all models of MAE, and refuse what cannot be one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ from compt.paradigms.mae.features import features, whole
 
 @pytest.mark.parametrize("out_type", ["raw", "featmap", "avg_featmap", "cls_token"])
 def test_features_are_those_of_the_patches(out_type):
-    """Whatever a backbone returns: [B, N, D] with a class token in front, a map, or one vector."""
+    """Pool whatever a backbone returns.
+
+    That is [B, N, D] with a class token in front, a map, or one vector.
+    """
     _, model = made(classifier(out_type=out_type))
     images = normalised(raw()["inputs"])
     with torch.no_grad():
@@ -148,7 +151,7 @@ def test_unknown_options_of_the_probe_are_refused():
 
 
 def test_augmentations_of_whole_batches_are_for_training_alone():
-    """Mixup: images and labels of held-out batches stay as they are."""
+    """Leave images and labels of held-out batches as they are under Mixup."""
     mixed = dict(classifier(), train_cfg=dict(augments=dict(type="Mixup", alpha=1.0)))
     mixed["data_preprocessor"] = dict(mean=[0.0] * 3, std=[1.0] * 3, num_classes=3)
     paradigm, model = made(mixed)

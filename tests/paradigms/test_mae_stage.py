@@ -1,4 +1,4 @@
-"""MAE in a stage: one mask for teacher and student, and features that are compared."""
+"""Share one mask between teacher and student of a stage, and compare their features."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from tests.training.conftest import MSE, at
 def with_feature(
     transfer=MSE, *, student=None, teacher=None, tmp_path, init=None, weights=None, **options
 ) -> StageModel:
-    """A stage of one size with a teacher of another; `init` and `weights` are models to take
-    weights from.
+    """Return a stage of one size with a teacher of another.
+
+    `init` and `weights` are models to take weights from.
     """
     files = {}
     for name, model in (
@@ -76,8 +77,9 @@ def test_the_stages_teacher_runs_no_decoder(tmp_path):
 
 @pytest.mark.parametrize("names", [("tokens",), ("pooled",), ("tokens", "pooled")])
 def test_feature_mse_compares_tokens_and_pooled_through_projections(tmp_path, names):
-    """Worked out again: unit-length features of both encoders behind one mask, summed over the
-    width.
+    """Work out the loss again.
+
+    Unit-length features of both encoders behind one mask are summed over the width.
     """
     transfer = (
         dict(MSE, features=list(names)) if len(names) == 1 else MSE
