@@ -176,6 +176,13 @@ class ChainConfig(StageDefaults, RunnerKeys):
         shown_default="500, 2",
         resumable=True,
     )
+    log_interval: int | None = key(
+        None,
+        help="iterations between two lines of the log",
+        minimum=1,
+        shown_default="a tenth of the stage, at most 10",
+        resumable=True,
+    )
     seed: int = key(
         0,
         help="of weights, order of samples and everything else that is random",

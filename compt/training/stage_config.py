@@ -158,7 +158,7 @@ def _grown_hook(stage: StageConfig, folder: Path, grown: bool) -> list[dict[str,
 
 def _logging(config: ChainConfig, plan: StagePlan) -> dict[str, Any]:
     """Return what is written while a stage trains, and how often."""
-    interval = log_interval(plan.iters)
+    interval = config.log_interval or log_interval(plan.iters)
     backends = [{"type": "LocalVisBackend"}]
     if find_spec("tensorboard"):
         backends.append({"type": "TensorboardVisBackend"})
