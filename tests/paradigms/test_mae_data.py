@@ -233,7 +233,7 @@ def test_a_data_config_of_mmpretrain_is_a_base(tmp_path):
     """Accept keys that a chain does not use, but check those of the file itself."""
     (tmp_path / "chain.py").write_text(BASE + "train_dataloader = dict(batch_size=64)\n")
     config = load_config(tmp_path / "chain.py")
-    loader = config.stages[0].runner["train_dataloader"]
+    loader = config.stages[0].train_dataloader
     assert (loader["batch_size"], loader["num_workers"]) == (64, 8)
     assert loader["dataset"]["type"] == "ImageNet"
     assert [step["type"] for step in loader["dataset"]["pipeline"]][1:3] == [
@@ -260,5 +260,5 @@ def test_a_whole_config_of_mmpretrain_is_a_base_but_for_its_schedule(tmp_path):
     (tmp_path / "chain.py").write_text(text + fractions)
     config = load_config(tmp_path / "chain.py")
     assert config.stages[0].member.model["backbone"]["type"] == "MAEViT"
-    assert config.stages[0].runner["optim_wrapper"]["optimizer"]["betas"] == (0.9, 0.95)
+    assert config.stages[0].optim_wrapper["optimizer"]["betas"] == (0.9, 0.95)
     assert "train_cfg" not in config.raw
