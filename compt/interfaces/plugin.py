@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from compt.api import API_VERSION
 
 
-def renamed_method(old: str, new: Callable[..., Any]) -> Callable[..., Any]:
+def renamed_method(old: str, new: Callable[..., Any], name: str = "") -> Callable[..., Any]:
     """Make the forwarder that stands under a method's old name for one minor version.
 
     Calls go to the method under its new name, with a warning. Where a subclass still overrides the
@@ -18,14 +18,16 @@ def renamed_method(old: str, new: Callable[..., Any]) -> Callable[..., Any]:
     here is its ``super()`` call and goes to the base's own code.
     """
 
+    name = name or new.__name__
+
     @functools.wraps(new)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        warn_renamed(f"{type(self).__name__}.{old}", new.__name__)
+        warn_renamed(f"{type(self).__name__}.{old}", name)
         overridden = getattr(type(self), old) is not forward
-        method = functools.partial(new, self) if overridden else getattr(self, new.__name__)
+        method = functools.partial(new, self) if overridden else getattr(self, name)
         return method(*args, **kwargs)
 
-    forward.__doc__ = f"Call :meth:`{new.__name__}`, as this is named now."
+    forward.__doc__ = f"Call :meth:`{name}`, as this is named now."
     return forward
 
 
@@ -49,7 +51,10 @@ class Plugin:
         """Give what a subclass defines under an old name its new name."""
         super().__init_subclass__(**kwargs)
         for old, new in cls.renamed_methods.items():
-            method = vars(cls).get(old)
-            if method is not None and new not in vars(cls):
+            own = vars(cls)
+            if old in own and new not in own:
                 warn_renamed(f"{cls.__name__}.{old}", new)
-                setattr(cls, new, method)
+                setattr(cls, new, own[old])
+            elif new in own and old not in own:
+                # so that super() under the old name comes to this class, not past it
+                setattr(cls, old, renamed_method(old, own[new], new))

@@ -185,9 +185,6 @@ def test_super_of_a_paradigm_and_of_a_layout():
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.xfail(
-    strict=True, reason="super() under an old name skips classes that override the new one"
-)
 def test_super_reaches_a_built_in_grower_that_overrides_the_new_name():
     """New blocks of Lossless write nothing, also where a subclass of 1.1 changes them further."""
 
