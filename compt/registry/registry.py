@@ -223,7 +223,8 @@ class PluginRegistry:
         if not hasattr(cfg, "keys") or "type" not in {*cfg.keys(), *defaults}:
             what = f"{cfg!r} is not a dict(type=..., ...) that names a {self.noun}."
             raise ConfigError(what, do=self._available())
-        arguments = {**defaults, **{key: cfg[key] for key in cfg.keys()}}  # noqa: SIM118 - mmengine's Config
+        names = list(cfg.keys())  # mmengine's Config has keys, and iterates over none
+        arguments = {**defaults, **{name: cfg[name] for name in names}}
         kind = arguments.pop("type")
         if isinstance(kind, type):
             name, plugin = kind.__name__, self.check(kind, kind.__name__)

@@ -156,7 +156,8 @@ class CausalLm(Sourced):
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """Return logits [B, L, V], and the hidden states [B, L, D] after the final norm."""
         hidden = self._hidden(model, batch)
-        return {"logits": model.get_output_embeddings()(hidden), "hidden": hidden}  # type: ignore[operator]
+        theirs: Any = model
+        return {"logits": theirs.get_output_embeddings()(hidden), "hidden": hidden}
 
     def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
         """Run the output layer, which costs most where the vocabulary is large, only for logits."""

@@ -179,10 +179,11 @@ class Clip(Sourced):
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """Return unit features [B, E] of images and texts, and the logit scale []."""
+        clip: Any = model
         return {
-            "image_features": model.encode_image(batch["image"], normalize=True),  # type: ignore[operator]
-            "text_features": model.encode_text(batch["text"], normalize=True),  # type: ignore[operator]
-            "logit_scale": model.logit_scale.exp(),  # type: ignore[operator, union-attr]
+            "image_features": clip.encode_image(batch["image"], normalize=True),
+            "text_features": clip.encode_text(batch["text"], normalize=True),
+            "logit_scale": clip.logit_scale.exp(),
         }
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
@@ -250,9 +251,10 @@ class Clip(Sourced):
             "interpolation": "bicubic",
             "resize_mode": "shortest",
         }
-        config = {"model_cfg": model.open_clip_config, "preprocess_cfg": preprocess}
+        model_cfg: Any = model.open_clip_config
+        config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        if "hf_tokenizer_name" in model.open_clip_config["text_cfg"]:  # type: ignore[index, operator]
+        if "hf_tokenizer_name" in model_cfg["text_cfg"]:
             self.tokenizer.save_pretrained(folder)
 
     def recognises(self, path: Path) -> bool:

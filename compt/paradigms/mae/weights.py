@@ -101,4 +101,5 @@ def _width(backbone: Any) -> int:
 
 def _heads(backbone: nn.Module) -> list[int]:
     """Return the number of heads of each attention."""
-    return [module.num_heads for module in backbone.modules() if hasattr(module, "num_heads")]  # type: ignore[misc]
+    modules: list[Any] = [m for m in backbone.modules() if hasattr(m, "num_heads")]
+    return [attention.num_heads for attention in modules]
