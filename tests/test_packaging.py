@@ -120,7 +120,8 @@ def test_the_wheel_declares_the_command_and_the_plug_ins(wheel):
     for group in groups:
         assert declared[group], group
         for target in declared[group].values():
-            assert target.partition(":")[0].replace(".", "/") + ".py" in packed, target
+            module = target.partition(":")[0].replace(".", "/")
+            assert {f"{module}.py", f"{module}/__init__.py"} & packed, target
 
 
 def test_the_wheel_says_what_it_is(wheel):
