@@ -15,7 +15,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from compt.config.faults import Faults
-from compt.config.values import ValueOptions, alternatives, problem_of
+from compt.config.values import ValueOptions, alternatives, as_declared, problem_of
 from compt.errors import ComptError, did_you_mean
 from compt.registry import PluginRegistry
 from compt.registry.entry_points import object_path
@@ -113,10 +113,10 @@ class Section:
     def all_keys(cls) -> dict[str, Key]:
         """Return all keys, by name, in the order of the fields."""
         hints = typing.get_type_hints(cls)
+        declared = [attribute for attribute in fields(cls) if METADATA in attribute.metadata]
         return {
-            one.name: Key(one, hints[one.name], one.metadata[METADATA])
-            for one in fields(cls)
-            if METADATA in one.metadata
+            attribute.name: Key(attribute, hints[attribute.name], attribute.metadata[METADATA])
+            for attribute in declared
         }
 
     @classmethod
@@ -139,16 +139,16 @@ class Section:
             others: fields that are no keys.
         """
         keys = cls.all_keys()
-        raw = _with_new_names(raw, keys, where)
+        raw = _with_new_names(raw, keys, where, faults)
         at_fault = raw.keys() - keys.keys()
         for name in raw:
             if name not in keys:
                 faults.unknown(where, name, keys)
         values: dict[str, Any] = {}
-        for name, one in keys.items():
+        for name, declared in keys.items():
             full = name if name in inherited else f"{where}{name}"
             num_noted = faults.num_noted
-            values[name] = _read(one, raw, full, faults)
+            values[name] = _read(declared, raw, full, faults)
             if faults.num_noted > num_noted:
                 at_fault.add(name)
         section = cls(**values, **others)
@@ -160,12 +160,12 @@ class Section:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what differs from the defaults, as a config writes it."""
-        values = {name: getattr(self, name) for name in self.all_keys()}
-        return {
-            name: value.to_dict() if isinstance(value, Section) else value
-            for name, value in values.items()
-            if value != self.all_keys()[name].default
-        }
+        content = {}
+        for name, declared in self.all_keys().items():
+            value = getattr(self, name)
+            if value != declared.default:
+                content[name] = value.to_dict() if isinstance(value, Section) else value
+        return content
 
 
 def merge(base: Any, override: Any) -> Any:
@@ -192,63 +192,70 @@ def listed(value: Any) -> list[Any]:
 
 
 def _with_new_names(
-    raw: Mapping[str, Any], keys: Mapping[str, Key], where: str
+    raw: Mapping[str, Any], keys: Mapping[str, Key], where: str, faults: Faults
 ) -> Mapping[str, Any]:
     """Return the values with old names of keys replaced, and warn of each."""
-    new_names = {one.options.old_name: name for name, one in keys.items() if one.options.old_name}
+    new_names = {
+        declared.options.old_name: name
+        for name, declared in keys.items()
+        if declared.options.old_name
+    }
     for old in raw.keys() & new_names.keys():
         text = f"{where}{old} is called {where}{new_names[old]} now; the old name will go."
         warnings.warn(text, FutureWarning, stacklevel=2)
+        if new_names[old] in raw:
+            faults.add(f"{where}{old} and {where}{new_names[old]} are one key: give one of them.")
     return {new_names.get(name, name): value for name, value in raw.items()}
 
 
-def _read(one: Key, raw: Mapping[str, Any], full: str, faults: Faults) -> Any:
+def _read(declared: Key, raw: Mapping[str, Any], full: str, faults: Faults) -> Any:
     """Return the value of a key, or its default where it is not given or at fault."""
-    value = raw.get(one.name)
-    if value is None and not (one.name in raw and _none_is_a_fault(one)):
-        if one.required:
+    value = raw.get(declared.name)
+    if value is None and not (declared.name in raw and _none_is_a_fault(declared)):
+        if declared.required:
             faults.add(f"{full} is missing.")
-        return one.default
+        return declared.default
     num_noted = faults.num_noted
-    if one.options.registry is not None:
+    if declared.options.registry is not None:
         value = {"type": value} if isinstance(value, str) else value
-        _check_plugin(one.options.registry, value, full, faults)
-    elif one.section is not None and isinstance(value, Mapping):
-        value = _read_section(one, value, full, faults)
-    elif problem := problem_of(value, one.annotation, one.options):
+        _check_plugin(declared.options.registry, value, full, faults)
+    elif declared.section is not None and isinstance(value, Mapping):
+        value = _read_section(declared, value, full, faults)
+    elif problem := problem_of(value, declared.annotation, declared.options):
         faults.add(f"{full}: {value!r} {problem}")
     if faults.num_noted == num_noted:
-        if one.options.filled and isinstance(value, Mapping):
-            value = {**one.default, **value}
-        if one.options.check is not None:
-            one.options.check(value, full, faults)
-    return value if faults.num_noted == num_noted else one.default
+        value = as_declared(value, declared.annotation)
+        if declared.options.filled and isinstance(value, Mapping):
+            value = {**declared.default, **value}
+        if declared.options.check is not None:
+            declared.options.check(value, full, faults)
+    return value if faults.num_noted == num_noted else declared.default
 
 
-def _none_is_a_fault(one: Key) -> bool:
+def _none_is_a_fault(declared: Key) -> bool:
     """Tell whether None in the place of a number is a mistake rather than 'as by default'.
 
     ``grown=dict(lr_mult=None)`` asks for something; ``transfer=None`` unsets what a base has.
     """
-    numbers = {int, float} & set(alternatives(one.annotation))
-    return bool(numbers) and not one.takes_none
+    numbers = {int, float} & set(alternatives(declared.annotation))
+    return bool(numbers) and not declared.takes_none
 
 
-def _read_section(one: Key, value: Mapping[str, Any], full: str, faults: Faults) -> Any:
+def _read_section(declared: Key, value: Mapping[str, Any], full: str, faults: Faults) -> Any:
     """Read the dict of a key as its section, whose class ``type`` may choose."""
-    section = one.section
+    section = declared.section
     assert section is not None
-    if one.options.variants is None:
+    if declared.options.variants is None:
         return section.read(value, faults, where=f"{full}.")
-    kind, variants = value.get("type"), one.options.variants
+    kind, variants = value.get("type"), declared.options.variants
     if not isinstance(kind, str) or kind not in variants:
         known = " or ".join(map(repr, variants))
         faults.add(f"{full}: type={kind!r} is not {known}.{did_you_mean(kind, variants)}")
-        return one.default
+        return declared.default
     rest = {name: content for name, content in value.items() if name != "type"}
     num_noted = faults.num_noted
     result = variants[kind].read(rest, faults, where=f"{full}.")
-    return result if faults.num_noted == num_noted else one.default
+    return result if faults.num_noted == num_noted else declared.default
 
 
 def _check_plugin(registry: PluginRegistry, value: Any, full: str, faults: Faults) -> None:

@@ -63,7 +63,8 @@ def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig] | None:
     chain = raw.get("chain")
     if not chain and isinstance(chain, (list, tuple, type(None))):
         return None
-    if not isinstance(chain, (list, tuple)) or not all(isinstance(one, Mapping) for one in chain):
+    is_list = isinstance(chain, (list, tuple))
+    if not is_list or not all(isinstance(stage, Mapping) for stage in chain):
         faults.add("chain must be a list of dict(name=..., model=..., epochs=...).")
         return []
     shared = StageDefaults.all_keys()
@@ -81,12 +82,12 @@ def _stages(raw: Mapping[str, Any], faults: Faults) -> list[StageConfig] | None:
     return stages
 
 
-def _filled(one: Key, value: Any) -> Any:
+def _filled(declared: Key, value: Any) -> Any:
     """Return the chain's value, or the default, into which a stage's is merged.
 
     A stage that only changes ``optimizer.lr`` keeps the default optimizer.
     """
     if value is None:
-        return one.default
-    fill = one.options.filled and isinstance(value, Mapping)
-    return {**one.default, **value} if fill else value
+        return declared.default
+    fill = declared.options.filled and isinstance(value, Mapping)
+    return {**declared.default, **value} if fill else value

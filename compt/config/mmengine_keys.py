@@ -13,14 +13,14 @@ TypedDict = Mapping[str, Any]
 
 
 def _check_loader(value: Mapping[str, Any], name: str, faults: Faults) -> None:
-    check_whole_entry(value, "batch_size", 1, name, faults)
+    _check_whole_entry(value, "batch_size", 1, name, faults)
 
 
 def _check_optim_wrapper(value: Mapping[str, Any], name: str, faults: Faults) -> None:
-    check_whole_entry(value, "accumulative_counts", 1, name, faults)
+    _check_whole_entry(value, "accumulative_counts", 1, name, faults)
 
 
-def check_whole_entry(
+def _check_whole_entry(
     value: Mapping[str, Any], entry: str, least: int, name: str, faults: Faults
 ) -> None:
     """Note an entry of a dict that is there and is no whole number of at least ``least``."""

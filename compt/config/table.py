@@ -23,21 +23,24 @@ PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def _chain() -> str:
     elsewhere = {*RunnerKeys.all_keys(), *PerformanceOptions.all_keys()}
-    return _key_table(one for name, one in ChainConfig.all_keys().items() if name not in elsewhere)
+    return _key_table(
+        declared for name, declared in ChainConfig.all_keys().items() if name not in elsewhere
+    )
 
 
 def _stage() -> str:
     keys = StageConfig.all_keys()
     budget = " or ".join(f"`{name}`" for name in Budget.all_keys())
-    own = [
-        one
-        for name, one in keys.items()
-        if name not in {*StageDefaults.all_keys(), *Budget.all_keys()}
-    ]
-    rows = [(f"`{one.name}`", one.options.help, _default(one)) for one in own]
+    elsewhere = {*StageDefaults.all_keys(), *Budget.all_keys()}
+    own = [declared for name, declared in keys.items() if name not in elsewhere]
+    rows = [(f"`{declared.name}`", declared.options.help, _default(declared)) for declared in own]
     rows.insert(2, (budget, "exactly one: the budget", ""))
-    merged = [name for name, one in StageDefaults.all_keys().items() if one.options.merged]
-    replaced = [name for name, one in StageDefaults.all_keys().items() if not one.options.merged]
+    merged = [
+        name for name, declared in StageDefaults.all_keys().items() if declared.options.merged
+    ]
+    replaced = [
+        name for name, declared in StageDefaults.all_keys().items() if not declared.options.merged
+    ]
     rows.append((_names(replaced), "in place of the chain's", ""))
     merging = "merged into the chain's, key by key; a list or another `type` replaces"
     rows.append((_names(merged), merging, ""))
@@ -67,14 +70,14 @@ def written(document: str) -> str:
 def _key_table(keys: Iterable[Key]) -> str:
     rows = (
         (
-            f"`{one.name}`",
-            one.options.help,
-            "" if one.options.treatment == "compt" else one.options.treatment,
-            _default(one),
-            "yes" if one.name in _OVERRIDABLE else "",
-            "yes" if one.options.resumable else "",
+            f"`{declared.name}`",
+            declared.options.help,
+            "" if declared.options.treatment == "compt" else declared.options.treatment,
+            _default(declared),
+            "yes" if declared.name in _OVERRIDABLE else "",
+            "yes" if declared.options.resumable else "",
         )
-        for one in keys
+        for declared in keys
     )
     header = (
         "key",
@@ -87,15 +90,15 @@ def _key_table(keys: Iterable[Key]) -> str:
     return _table(header, rows)
 
 
-_OVERRIDABLE = {one.name for one in fields(StageDefaults)}
+_OVERRIDABLE = {declared.name for declared in fields(StageDefaults)}
 
 
-def _default(one: Key) -> str:
-    if one.required:
+def _default(declared: Key) -> str:
+    if declared.required:
         return "required"
-    if one.options.shown_default:
-        return one.options.shown_default
-    return "none" if one.default is None else f"`{one.default!r}`"
+    if declared.options.shown_default:
+        return declared.options.shown_default
+    return "none" if declared.default is None else f"`{declared.default!r}`"
 
 
 def _names(names: Iterable[str]) -> str:

@@ -52,6 +52,16 @@ def problem_of(value: Any, annotation: Any, options: ValueOptions) -> str:
     return f"is not {wanted}."
 
 
+def as_declared(value: Any, annotation: Any) -> Any:
+    """Return a sound value in its own type.
+
+    ``iters=8.0`` is 8, as nothing counts to a float.
+    """
+    allowed = alternatives(annotation)
+    is_whole = int in allowed and float not in allowed
+    return int(value) if is_whole and isinstance(value, float) else value
+
+
 def _alternative_problem(value: Any, alternative: Any, options: ValueOptions) -> str:
     """Say what is wrong with a value for one type of a union."""
     if alternative is Any:

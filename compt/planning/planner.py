@@ -163,10 +163,8 @@ def _left_out(config: ChainConfig) -> list[str]:
     names = config.file.left_out
     if not names:
         return []
-    return [
-        f"{len(names)} keys of base files are left out, as a chain says them otherwise: "
-        f"{', '.join(names)}."
-    ]
+    keys = "1 key of base files is" if len(names) == 1 else f"{len(names)} keys of base files are"
+    return [f"{keys} left out, as a chain says them otherwise: {', '.join(names)}."]
 
 
 def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:

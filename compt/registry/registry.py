@@ -42,7 +42,6 @@ class PluginRegistry:
         self.known = Names(group, self.module_dict)
         self._replacing: set[str] = set()
         self._loaded: dict[str, type] = {}
-        self._choices: ContextVar[Mapping[str, str]] = ContextVar(f"{group} choices")
 
     def register_module(
         self,
@@ -90,7 +89,7 @@ class PluginRegistry:
         Raises:
             PluginError: declared more than once, broken, or not what the interface asks for.
         """
-        local, entries = self.candidates(self._chosen(key))
+        local, entries = self.candidates(key)
         if len(entries) + (local is not None) > 1:
             raise self._clash(key, local, entries)
         if entries:
@@ -135,28 +134,6 @@ class PluginRegistry:
         A clash is listed as ``package:name`` of each.
         """
         return self.known.usable()
-
-    @contextmanager
-    def choosing(self, choices: Mapping[str, str]) -> Iterator[None]:
-        """Let names stand for others within, such as ``{'lossless': 'compt-other:lossless'}``.
-
-        Config keys such as ``layouts`` use it where a name is not written in the config itself.
-
-        Raises:
-            PluginError: nothing is registered under a choice.
-        """
-        for choice in choices.values():
-            if self.candidates(choice) == (None, []):
-                raise self._unknown(choice)
-        token = self._choices.set({**self._choices.get({}), **choices})
-        try:
-            yield
-        finally:
-            self._choices.reset(token)
-
-    def _chosen(self, key: str) -> str:
-        """Return what a name stands for within :meth:`choosing`."""
-        return self._choices.get({}).get(key, key) if isinstance(key, str) else key
 
     def candidates(self, key: str) -> tuple[Any, list[Entry]]:
         """Look up an object of this process, or None, and the entry points of a name.
@@ -295,13 +272,37 @@ class LayoutRegistry(PluginRegistry):
     that ran before. compt's own is the default there, and ``layouts`` in the config chooses.
     """
 
+    def __init__(self, noun: str, *, group: str, base: str) -> None:
+        super().__init__(noun, group=group, base=base)
+        self._choices: ContextVar[Mapping[str, str]] = ContextVar("chosen layouts")
+
+    @contextmanager
+    def choosing(self, choices: Mapping[str, str]) -> Iterator[None]:
+        """Choose the layouts of module classes within, as the config key ``layouts`` does.
+
+        Args:
+            choices: ``package:name`` by module class.
+
+        Raises:
+            PluginError: nothing is registered under a choice.
+        """
+        for choice in choices.values():
+            if self.candidates(choice) == (None, []):
+                raise self._unknown(choice)
+        token = self._choices.set({**self._choices.get({}), **choices})
+        try:
+            yield
+        finally:
+            self._choices.reset(token)
+
     def find(self, key: str) -> type | None:
         """Return the layout of a module class, or None where nothing describes it.
 
         Raises:
             PluginError: several packages describe the class, none of them compt; or it is broken.
         """
-        local, entries = self.candidates(self._chosen(key))
+        key = self._choices.get({}).get(key, key)
+        local, entries = self.candidates(key)
         built_in = [entry for entry in entries if normalised(entry.package) == BUILT_IN]
         if local is None and len(entries) > 1 and built_in:
             return self.load(built_in[0])

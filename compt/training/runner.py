@@ -27,7 +27,7 @@ from compt.training.stage_config import LOG_INTERVAL
 
 @dataclass(frozen=True)
 class StageResult:
-    """A trained student, the held-out figures on the way, and the seconds its training took."""
+    """A trained student, the metrics on the way, and what its training took."""
 
     student: nn.Module
     curve: list[dict[str, Any]]

@@ -111,6 +111,17 @@ def test_an_old_name_works_and_warns():
     assert (section.new, sentences) == (3, [])
 
 
+def test_an_old_name_beside_the_new_one_is_a_fault():
+    with pytest.warns(FutureWarning, match="old is called"):
+        assert read(old=3, new=4)[1] == ["at.old and at.new are one key: give one of them."]
+
+
+@pytest.mark.parametrize("key", ["seed", "evaluations", "log_interval"])
+def test_a_whole_number_written_as_a_float_is_one(toy, key):
+    value = getattr(load_config({**toy, key: 3.0}), key)
+    assert (value, type(value)) == (3, int)
+
+
 def test_what_differs_from_the_defaults_is_written_as_a_config():
     section, _ = read(rate=2.5, inner=dict(size=3))
     assert section.to_dict() == dict(name="n", rate=2.5, inner=dict(size=3))
