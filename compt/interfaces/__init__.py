@@ -18,6 +18,7 @@ from compt.interfaces.data import (
     TokenSource,
     TokenSpan,
 )
+from compt.interfaces.fingerprint import fingerprint
 from compt.interfaces.grower import Grower, Growth, Objective, Status
 from compt.interfaces.layout import Layout
 from compt.interfaces.paradigm import Batch, Member, Metric, Outputs, Paradigm
@@ -51,6 +52,7 @@ __all__ = [
     "TokenSpan",
     "Tokens",
     "Transferer",
+    "fingerprint",
     "renamed_method",
     "warn_renamed",
 ]
