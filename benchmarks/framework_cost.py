@@ -56,7 +56,7 @@ SAME = 1e-3
 """Relative difference of the losses that rounding may make in the first iterations."""
 
 
-class OneBatch(list):
+class OneBatch(list[Any]):
     """A list with as much of a DataLoader as mmengine looks at."""
 
     dataset = ()

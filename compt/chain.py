@@ -14,7 +14,8 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 
 from compt.config import ChainConfig, load_config
 from compt.interfaces import Paradigm
-from compt.planning.planner import StagePlan, plan
+from compt.planning.planner import plan
+from compt.planning.plans import StagePlan
 from compt.registry import LAYOUTS, PARADIGMS
 from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Silent

@@ -37,7 +37,8 @@ class ByHand:
         self.batches = self._loaded(paradigm, stage, seed) if batch is None else repeated(batch)
         self.loss = open_clip.ClipLoss(cache_labels=True)
         self.options = dict(stage.optim_wrapper["optimizer"])
-        self.peak, self.iters, self.warm = self.options["lr"], iters, round(0.05 * iters)
+        self.peak: float = self.options["lr"]
+        self.iters, self.warm = iters, round(0.05 * iters)
         self.optimizer = self.build_optimizer()
         mean, std = (
             torch.tensor(v, device=DEVICE).view(3, 1, 1) for v in (paradigm.mean, paradigm.std)
@@ -49,12 +50,13 @@ class ByHand:
     def build_optimizer(self, **implementation: Any) -> torch.optim.Optimizer:
         """Return the config's optimizer, with compt's two groups of parameters."""
         params = list(self.model.parameters())
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in params if p.ndim >= 2]},
             {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
         ]
         options = {**self.options, **implementation}
-        return getattr(torch.optim, options.pop("type"))(groups, **options)
+        kind: type[torch.optim.Optimizer] = getattr(torch.optim, options.pop("type"))
+        return kind(groups, **options)
 
     def _loaded(self, paradigm: Clip, stage: StageConfig, seed: int) -> Iterator[Batch]:
         dataset = paradigm.build_dataset("train")

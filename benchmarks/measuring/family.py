@@ -151,7 +151,7 @@ def _preset(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, A
         raise ConfigError(
             f"'{path.name}' has no preset '{name}'.", where=str(path), do="Add it to `presets`."
         )
-    preset = content["presets"][name]
+    preset: Mapping[str, Any] = content["presets"][name]
     lacking = [key for key in PRESET if key not in preset]
     if lacking:
         raise ConfigError(f"The preset '{name}' lacks {', '.join(lacking)}.", where=str(path))

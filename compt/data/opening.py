@@ -60,7 +60,8 @@ def open_text(cfg: Mapping[str, Any], split: str) -> Text:
     """
     source = build_source(cfg, ["text"])
     with located(f"data of type '{cfg['type']}'"):
-        return source.open(split)
+        text: Text = source.open(split)
+    return text
 
 
 def splits(cfg: Mapping[str, Any]) -> tuple[str, ...]:

@@ -243,7 +243,7 @@ def _grow_reading_norm(source: Tensor, read: StreamMap, pair: ParamPair) -> Tens
 
 def _grow_writing_norm(source: Tensor, read: StreamMap, pair: ParamPair) -> Tensor:
     """Grow gain or bias of a norm whose result is itself a residual stream."""
-    written = pair.maps[pair.param.axes[0]]
+    written: StreamMap = pair.maps[pair.param.axes[0]]
     if pair.param.kind.endswith("bias"):
         return written.write(source, 0)
     offset = _gain_offset(pair.param)
@@ -271,7 +271,8 @@ def _grow_scale(source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
 def _isometry(small: int, large: int, generator: torch.Generator) -> Tensor:
     """Draw a map [T, S] that keeps lengths and dot products."""
     normal = torch.randn(large, small, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(normal).Q
+    isometry: Tensor = torch.linalg.qr(normal).Q
+    return isometry
 
 
 def _corner(value: Tensor, *, without: int | None = None) -> tuple[slice, ...]:

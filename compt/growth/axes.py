@@ -90,7 +90,8 @@ def find_layout(module: nn.Module) -> Layout:
             break
         layout = LAYOUTS.find(class_path(cls))
         if layout is not None:
-            return layout()
+            instance: Layout = layout()
+            return instance
     name = class_path(type(module))
     raise LayoutError(
         f"No layout describes the module class '{name}', so its weights cannot be grown.",

@@ -115,7 +115,8 @@ def _build(paradigm: Paradigm, model: str, option: str, seed: int) -> nn.Module:
 def _reader(path: Path, name: str | None) -> Paradigm:
     """Return the paradigm of a name, or the first installed one that recognises a path."""
     if name is not None:
-        return PARADIGMS.build({"type": name})
+        named: Paradigm = PARADIGMS.build({"type": name})
+        return named
     for paradigm in _installed():
         if paradigm.recognises(path):
             return paradigm

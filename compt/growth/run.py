@@ -29,7 +29,8 @@ def build_grower(grower: str | Mapping[str, Any] | Grower) -> Grower:
     """Build a grower from its name or config, or return the instance that it is already."""
     if isinstance(grower, Grower):
         return grower
-    return GROWERS.build(dict(type=grower) if isinstance(grower, str) else dict(grower))
+    built: Grower = GROWERS.build(dict(type=grower) if isinstance(grower, str) else dict(grower))
+    return built
 
 
 def grow(

@@ -80,7 +80,7 @@ def _counts(value: Any) -> bool:
     return is_number and math.isfinite(value) and value >= 1 and value == int(value)
 
 
-class Images(Dataset, ABC):
+class Images(Dataset[Any], ABC):
     """One split of a source of images, by number.
 
     Items are ``dict(image=..., captions=(str, ...), label=int)``: a PIL image in RGB of any size;

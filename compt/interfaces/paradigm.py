@@ -63,7 +63,7 @@ class Paradigm(Plugin, ABC):
         """Build the member's model with fresh weights, also under ``torch.device('meta')``."""
 
     @abstractmethod
-    def build_dataset(self, split: str) -> Dataset:
+    def build_dataset(self, split: str) -> Dataset[Any]:
         """Build the map-style data set of 'train' or of one of ``splits``.
 
         Where a data set puts others in the place of samples it cannot read, it counts them in
@@ -75,7 +75,8 @@ class Paradigm(Plugin, ABC):
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Put samples of the data set together into one batch of CPU tensors."""
-        return default_collate(list(samples))
+        batch: Batch = default_collate(list(samples))
+        return batch
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Finish a batch on the training device.

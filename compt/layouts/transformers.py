@@ -154,7 +154,8 @@ def _whole_precision(module: Any) -> Iterator[None]:
         if output.dtype != torch.float64:
             return output
         size = args[0].square().mean(-1, keepdim=True)
-        return layer.weight * args[0] * torch.rsqrt(size + layer.variance_epsilon)
+        normed: Tensor = layer.weight * args[0] * torch.rsqrt(size + layer.variance_epsilon)
+        return normed
 
     norms = [layer for layer in module.modules() if hasattr(layer, "variance_epsilon")]
     hooks = [layer.register_forward_hook(norm) for layer in norms]

@@ -27,7 +27,8 @@ class Interface:
     @property
     def base(self) -> type:
         """Import the base class, and with it torch, which finding names does not need."""
-        return getattr(import_module("compt.interfaces"), self.base_name)
+        base: type = getattr(import_module("compt.interfaces"), self.base_name)
+        return base
 
     def load(self, entry: Entry) -> type:
         """Import an entry point, with what it prints sent to stderr, and return its class.

@@ -69,13 +69,14 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON types."""
-        content = {
+        content: dict[str, Any] = {
             "format": FORMAT,
             "runs": [run.to_json() for run in self.runs],
             "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "notes": self.notes,
         }
-        return json.loads(json.dumps(content, allow_nan=False))
+        content = json.loads(json.dumps(content, allow_nan=False))
+        return content
 
 
 def compare(chain: RunResult, individual: RunResult) -> Comparison:

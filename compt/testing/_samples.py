@@ -56,10 +56,10 @@ def _as_it_is(sample: Any) -> Any:
     return sample
 
 
-def read_by_workers(opened: Dataset, count: int, method: str, workers: int = 1) -> list[Any]:
+def read_by_workers(opened: Dataset[Any], count: int, method: str, workers: int = 1) -> list[Any]:
     """Read the first samples in processes that are started by a method."""
     numbers = range(min(count, len(opened)))  # type: ignore[arg-type]
-    loader: DataLoader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         opened,
         batch_size=None,
         sampler=numbers,

@@ -70,7 +70,8 @@ class DataSourceContract:
 
     def make(self, **options: Any) -> DataSource:
         """Build the source, with more options than the config has."""
-        return DATA.build({**self.source, **options})
+        source: DataSource = DATA.build({**self.source, **options})
+        return source
 
     def files(self) -> list[Path]:
         """Return the files and folders that hold the data, for a config that does not name them."""

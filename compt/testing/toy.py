@@ -35,7 +35,8 @@ class ToyBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, [B, D] -> [B, D]."""
-        return x + self.dropout(self.fc2(F.gelu(self.fc1(self.norm(x)))))
+        change: Tensor = self.dropout(self.fc2(F.gelu(self.fc1(self.norm(x)))))
+        return x + change
 
 
 class ToyNet(nn.Module):
@@ -70,11 +71,13 @@ class ToyNet(nn.Module):
         x = self.embed(x)
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        x = self.norm(x)
+        return x
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits, [B, 8] -> [B, 10]."""
-        return self.head(self.features(x))
+        logits: Tensor = self.head(self.features(x))
+        return logits
 
 
 class TiedNet(ToyNet):
@@ -95,7 +98,8 @@ class TiedNet(ToyNet):
         x = x @ self.embed.weight
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        x = self.norm(x)
+        return x
 
 
 @LAYOUTS.register_module(name=f"{__name__}.ToyNet")
@@ -172,7 +176,7 @@ class Toy(Paradigm):
         """Build a ToyNet of the member's width and depth."""
         return ToyNet(**member.model)
 
-    def build_dataset(self, split: str) -> Dataset:
+    def build_dataset(self, split: str) -> Dataset[Any]:
         """Build a data set of points [8] and their classes."""
         centres = torch.randn(40, INPUTS, generator=torch.Generator().manual_seed(0))
         generator = torch.Generator().manual_seed(1 if split == "train" else 2)

@@ -28,7 +28,8 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]
     """Load the newest checkpoint of a folder that can be read, None if there is none."""
     for path in _checkpoints(folder):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
         except Exception as error:  # torch raises many types for a damaged file
             warn(f"The checkpoint '{path}' cannot be read ({error}); trying the one before it.")
     return None

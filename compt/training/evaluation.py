@@ -42,7 +42,7 @@ class EvalLoop(BaseLoop):
         self.options = dict(dataloader)
         self.stage = stage_model(runner)
         self.evaluator = runner.build_evaluator(evaluator) if evaluator else None
-        self.loaders: dict[str, DataLoader] = {}
+        self.loaders: dict[str, DataLoader[Any]] = {}
         self.dataloader: Any = ()
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ class EvalLoop(BaseLoop):
             metrics |= {name: Metric(float(value)) for name, value in values.items()}
         return metrics
 
-    def _split_loader(self, split: str) -> DataLoader:
+    def _split_loader(self, split: str) -> DataLoader[Any]:
         if split not in self.loaders:
             dataset = open_dataset(self.stage.paradigm, self.options, split)
             self.loaders[split] = eval_loader(
@@ -93,7 +93,7 @@ class EvalLoop(BaseLoop):
             )
         return self.loaders[split]
 
-    def _prepared(self, loader: DataLoader, evaluator: Any) -> Iterator[Batch]:
+    def _prepared(self, loader: DataLoader[Any], evaluator: Any) -> Iterator[Batch]:
         """Yield prepared batches on the device, each after mmengine's evaluator has seen it."""
         paradigm, student = self.stage.paradigm, self.stage.student
         device = next(student.parameters()).device

@@ -27,7 +27,7 @@ def loader_options(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in OWN_KEYS}
 
 
-def open_dataset(paradigm: Paradigm, config: Mapping[str, Any], split: str) -> Dataset:
+def open_dataset(paradigm: Paradigm, config: Mapping[str, Any], split: str) -> Dataset[Any]:
     """Open the data set that a dataloader config names, else the paradigm's own."""
     dataset = config.get("dataset")
     return DATASETS.build(dataset) if dataset is not None else paradigm.build_dataset(split)
@@ -62,7 +62,7 @@ class EndlessBatches(Sampler[list[Any]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.order: DistributedSampler = DistributedSampler(
+        self.order: DistributedSampler[Any] = DistributedSampler(
             range(length),  # type: ignore[arg-type]
             num_replicas=world_size,
             rank=rank,
@@ -97,13 +97,13 @@ class EndlessBatches(Sampler[list[Any]]):
             epoch, num_to_skip = epoch + 1, 0
 
 
-class SeededFetch(Dataset):
+class SeededFetch(Dataset[Any]):
     """A data set that is read a batch at a time, with random generators seeded for that batch.
 
     The generators are put back afterwards.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -134,7 +134,7 @@ def step_seed(seed: int, iteration: int, rank: int = 0) -> int:
 
 
 def train_loader(
-    dataset: Dataset,
+    dataset: Dataset[Any],
     collate: Collate,
     *,
     batch_size: int,
@@ -143,7 +143,7 @@ def train_loader(
     rank: int,
     world_size: int,
     **options: Any,
-) -> DataLoader:
+) -> DataLoader[Any]:
     """Build an endless loader that begins at iteration ``start``.
 
     ``options`` go to torch's DataLoader.
@@ -160,15 +160,15 @@ def train_loader(
 
 
 def eval_loader(
-    dataset: Dataset, collate: Collate, *, batch_size: int, **options: Any
-) -> DataLoader:
+    dataset: Dataset[Any], collate: Collate, *, batch_size: int, **options: Any
+) -> DataLoader[Any]:
     """Build a loader over the whole data set, in order."""
     return _loader(dataset, collate, batch_size=batch_size, **options)
 
 
 def _loader(
-    dataset: Dataset, collate: Collate, *, num_workers: int = 0, **options: Any
-) -> DataLoader:
+    dataset: Dataset[Any], collate: Collate, *, num_workers: int = 0, **options: Any
+) -> DataLoader[Any]:
     # Without a generator of its own the loader would draw from the global random state
     # whenever it is iterated.
     generator = torch.Generator().manual_seed(0)

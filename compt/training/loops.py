@@ -122,9 +122,10 @@ class TrainLoop(BaseLoop):
                 self._evaluate()  # a member that is given is measured all the same
             self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
-        return self.runner.model
+        model: torch.nn.Module = self.runner.model
+        return model
 
-    def _loader(self, start: int) -> DataLoader:
+    def _loader(self, start: int) -> DataLoader[Any]:
         """Build the loader of the batches from this iteration on."""
         return train_loader(
             self.dataset,

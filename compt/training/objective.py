@@ -77,7 +77,7 @@ class StageObjective:
         tensors = {**buffers, **_averaging_gradients(params)}
         student_tensors = {f"student.{name}": tensor for name, tensor in tensors.items()}
         outputs = functional_call(stage, student_tensors, kwargs={**batch, "mode": "loss"})
-        loss = outputs["loss"]
+        loss: Tensor = outputs["loss"]
         # The value is the mean over the processes. The gradient is this process's own: the
         # parameters average it on its way back.
         loss = _mean(loss.detach()) + (loss - loss.detach())
@@ -119,9 +119,10 @@ class StageObjective:
             stage = StageModel(**options)
         stage.student = self.target
         stage.max_iters = max(1, self.num_announced)
-        return stage.to(next(self.target.parameters()).device)
+        stage.to(next(self.target.parameters()).device)
+        return stage
 
-    def _loader(self, stage: StageModel) -> DataLoader:
+    def _loader(self, stage: StageModel) -> DataLoader[Any]:
         options = self.config.train_dataloader.to_dict()
         with DefaultScope.overwrite_default_scope(self.config.default_scope):
             dataset = open_dataset(stage.paradigm, options, "train")

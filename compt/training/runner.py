@@ -58,11 +58,12 @@ class StageRunner(Runner):
     def train(self) -> nn.Module:
         """Train, then close the log, as a chain has many stages."""
         try:
-            return super().train()
+            model: nn.Module = super().train()
         finally:
             for handler in list(self.logger.handlers):
                 handler.close()
                 self.logger.removeHandler(handler)
+        return model
 
     def dump_config(self) -> None:
         """Do nothing, as the chain has written the stage's config.py."""

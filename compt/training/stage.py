@@ -102,7 +102,8 @@ class StageModel(BaseModel):
         """
         for module in self._teacher:
             module._apply(fn)
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def init_weights(self) -> None:
         """Do nothing, where the Runner would let the student initialise itself again."""
@@ -174,4 +175,6 @@ class StageModel(BaseModel):
 
 def stage_model(runner: Runner) -> StageModel:
     """Return the StageModel of a Runner, without its distributed wrapper."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model: Any = runner.model
+    stage: StageModel = model.module if is_model_wrapper(model) else model
+    return stage

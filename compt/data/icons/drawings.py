@@ -44,13 +44,14 @@ class Drawings:
             DataError: the file is gone.
         """
         try:
-            return np.load(self.file, mmap_mode="r")
+            images: np.ndarray = np.load(self.file, mmap_mode="r")
         except (OSError, ValueError) as error:
             raise DataError(
                 "The cache of drawn icons was removed while in use.",
                 where=str(self.file),
                 do="Start again: it is redrawn.",
             ) from error
+        return images
 
 
 def drawings(image_size: int, cache_dir: str | Path | None = None) -> Drawings:

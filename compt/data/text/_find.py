@@ -65,7 +65,8 @@ def locate(url: str | Path) -> tuple[Any, str]:
     """
     core = package("fsspec.core")
     with reading(str(url), "Check the URL."):
-        return core.url_to_fs(str(url))
+        located: tuple[Any, str] = core.url_to_fs(str(url))
+    return located
 
 
 def find(paths: str | Path | Sequence[str | Path], pattern: str) -> tuple[File, ...]:

@@ -32,7 +32,7 @@ def mapped(span: TokenSpan) -> np.ndarray:
         ) from error
 
 
-class TokenBlocks(Dataset):
+class TokenBlocks(Dataset[Any]):
     """A sequence of tokens in blocks of ``context + 1``.
 
     Each begins with the last token of the one before, so that every token but the first is

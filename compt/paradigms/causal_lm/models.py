@@ -113,7 +113,9 @@ def _unknown_kind(name: str, kind: Any) -> ConfigError:
 
 def _from_files(member: Member) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(str(member.model), trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            str(member.model), trust_remote_code=False
+        )
     except Exception as error:  # transformers and the hub each have their own
         raise ConfigError(
             f"Cannot read the model '{member.model}' of member '{member.name}': "
@@ -121,6 +123,7 @@ def _from_files(member: Member) -> PreTrainedConfig:
             do="Give a config dict with model_type, a folder with config.json, or a name that is "
             "in the cache or can be downloaded.",
         ) from error
+    return config
 
 
 def check_config(
@@ -179,7 +182,7 @@ def build(name: str, config: PreTrainedConfig, attention: str) -> PreTrainedMode
             layer's.
     """
     try:
-        model = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, attn_implementation=attention, dtype=torch.float32
         )
     except Exception as error:  # transformers raises what it likes
@@ -238,7 +241,8 @@ class _Recorder(TorchDispatchMode):
 @torch.no_grad()
 def _operators(run: Callable[[], Any]) -> list[str]:
     """Return the names of torch's operators that a call runs, without views."""
-    with _Recorder() as recorder:
+    recorder = _Recorder()
+    with recorder:
         run()
     return recorder.names
 
@@ -281,7 +285,8 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
             f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
             do="Give a folder that transformers or compt exported, complete.",
         ) from error
-    model, info = loaded
+    model: PreTrainedModel = loaded[0]
+    info: dict[str, Any] = loaded[1]
     faults = [f"it lacks '{name}'" for name in sorted(info["missing_keys"])]
     faults += [f"'{name}' is unknown to the model" for name in sorted(info["unexpected_keys"])]
     faults += [

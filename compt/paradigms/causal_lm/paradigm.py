@@ -117,7 +117,7 @@ class CausalLm(Sourced):
             )
         return length
 
-    def build_dataset(self, split: str) -> Dataset:
+    def build_dataset(self, split: str) -> Dataset[Any]:
         """Open a split as ``dict(tokens=int64 [context + 1])`` samples."""
         blocks = open_blocks(self.data_source, split, self.tokenizer, self._length())
         self._tokens_a_byte[split] = (
@@ -168,9 +168,10 @@ class CausalLm(Sourced):
     def _hidden(self, model: nn.Module, batch: Batch) -> Tensor:
         decoder = model.get_decoder()  # type: ignore[operator]
         mask = batch.get("attention_mask")
-        return decoder(
+        hidden: Tensor = decoder(
             input_ids=batch["input_ids"], attention_mask=mask, use_cache=False
         ).last_hidden_state
+        return hidden
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean cross entropy of the next token, in nats, computed in float32."""

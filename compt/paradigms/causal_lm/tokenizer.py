@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import CRITICAL
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,7 @@ def open_tokenizer(source: str | Path | None) -> LmTokenizer:
 def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and warnings off the terminal, but let errors through."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
+    logging.set_verbosity(CRITICAL)
     if bars:
         logging.disable_progress_bar()
     try:

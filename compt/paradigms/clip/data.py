@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 
-class PairDataset(Dataset):
+class PairDataset(Dataset[Any]):
     """Resize, crop and tokenise what a source of image-text pairs yields.
 
     Args:

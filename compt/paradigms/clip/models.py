@@ -33,7 +33,7 @@ def model_config(member: Member) -> dict[str, Any]:
         return named_config(member)
     # A folder's JSON wraps the model's config.
     wrapped = member.model.get("model_cfg", member.model)
-    config = json.loads(json.dumps(wrapped))
+    config: dict[str, Any] = json.loads(json.dumps(wrapped))
     faults = _unknown_keys("model", config, KEYS)
     faults += [f"model.{key} is missing." for key in REQUIRED_KEYS if key not in config]
     for key, cls in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
@@ -104,7 +104,7 @@ def build(member: Member, config: Mapping[str, Any]) -> nn.Module:
     cls = CustomTextCLIP if custom else CLIP
     arguments = {k: v for k, v in deepcopy(dict(config)).items() if k != "custom_text"}
     try:
-        model = cls(**arguments)
+        model: nn.Module = cls(**arguments)
     except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ConfigError(
             f"open_clip cannot build the model of member '{member.name}': "
@@ -123,12 +123,13 @@ def load_folder(path: Path) -> nn.Module:
         ConfigError: it has no weights, or they are damaged or another model's.
     """
     try:
-        return open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
+        model: nn.Module = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
     except Exception as error:  # open_clip, torch and safetensors each have their own
         raise ConfigError(
             f"The weights in '{path}' cannot be loaded: {type(error).__name__}: {error}",
             do="Give a folder that open_clip or compt exported.",
         ) from error
+    return model
 
 
 def _check_timm_size(member: Member, model: nn.Module) -> None:

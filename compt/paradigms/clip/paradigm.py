@@ -134,7 +134,7 @@ class Clip(Sourced):
         """Return the members' tokenizer, which turns texts into ids [N, context]."""
         return open_tokenizer(self._input["tokenizer"], self._input["context length"])
 
-    def build_dataset(self, split: str) -> Dataset:
+    def build_dataset(self, split: str) -> Dataset[Any]:
         """Open a split as samples of image, text and label.
 
         Items are ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)``.

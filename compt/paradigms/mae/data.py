@@ -37,7 +37,7 @@ def default_pipeline(size: tuple[int, int], *, train: bool) -> list[dict[str, An
     return [*steps, {"type": "PackInputs"}]
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Dataset[Any]):
     """A source of images behind a pipeline of mmpretrain transforms.
 
     Items are as in mmpretrain's data sets, ``inputs`` uint8 [3, H, W] in BGR, or a list of views,
@@ -103,7 +103,9 @@ def black_sample(size: tuple[int, int], pipeline: Sequence[Mapping[str, Any]]) -
     Raises:
         ConfigError: the pipeline does not pack its results as mmpretrain's algorithms take them.
     """
-    sample = ImageDataset([{"image": Image.new("RGB", size[::-1]), "label": 0}], pipeline)[0]
+    sample: dict[str, Any] = ImageDataset(
+        [{"image": Image.new("RGB", size[::-1]), "label": 0}], pipeline
+    )[0]
     if not {"inputs", "data_samples"} <= sample.keys():
         raise ConfigError(
             f"The pipeline ends with {sorted(sample)}, not with inputs and data_samples.",

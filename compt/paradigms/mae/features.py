@@ -55,7 +55,7 @@ def detailed(output: Any) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    candidates = [value for value in output if torch.is_floating_point(value)]
+    candidates: list[Tensor] = [value for value in output if torch.is_floating_point(value)]
     most = max(value.ndim for value in candidates)
     return [value for value in candidates if value.ndim == most][-1]
 

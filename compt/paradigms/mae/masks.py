@@ -23,7 +23,8 @@ def give_masks(backbone: Any) -> int:
     if not isinstance(backbone, MAEViT):
         return 0
     backbone.random_masking = MethodType(_masked, backbone)
-    return backbone.num_patches
+    num_patches: int = backbone.num_patches
+    return num_patches
 
 
 def _masked(self: Any, x: Tensor, mask_ratio: float = 0.75) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,7 +35,8 @@ def _masked(self: Any, x: Tensor, mask_ratio: float = 0.75) -> tuple[Tensor, Ten
         that restores the patches.
     """
     if self.noise is None:
-        return type(self).random_masking(self, x, mask_ratio)
+        masked: tuple[Tensor, Tensor, Tensor] = type(self).random_masking(self, x, mask_ratio)
+        return masked
     _, patches, width = x.shape
     num_visible = int(patches * (1 - mask_ratio))
     order = self.noise.argsort(dim=1)

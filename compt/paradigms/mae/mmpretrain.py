@@ -72,11 +72,12 @@ def _file(path: Path) -> dict[str, Any]:
         ConfigError: it cannot be read.
     """
     try:
-        return Config.fromfile(str(path)).to_dict()
+        content: dict[str, Any] = Config.fromfile(str(path)).to_dict()
     except (Exception, SystemExit) as error:  # a config is a program: anything can be wrong in it
         raise ConfigError(
             f"The config cannot be read: {type(error).__name__}: {error}", where=str(path)
         ) from error
+    return content
 
 
 def config_of(content: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
@@ -130,19 +131,20 @@ def build(config: Mapping[str, Any], name: str, *, fresh: bool = True) -> nn.Mod
 def _made(config: Mapping[str, Any]) -> nn.Module:
     """Build a model, on the meta device by way of the CPU where need be."""
     try:
-        return MODELS.build(dict(config))
+        model: nn.Module = MODELS.build(dict(config))
     except Exception:
         if torch.get_default_device().type != "meta":
             raise
         # Swin's constructor reads drop path rates from a tensor; on meta they have no values.
         with torch.device("cpu"):
-            return MODELS.build(dict(config)).to("meta")
+            model = MODELS.build(dict(config)).to("meta")
+    return model
 
 
-def build_dataset(config: Mapping[str, Any]) -> tuple[Dataset, tuple[str, ...]]:
+def build_dataset(config: Mapping[str, Any]) -> tuple[Dataset[Any], tuple[str, ...]]:
     """Build a data set of mmpretrain, and return it with the names of its classes."""
     with scope():
-        dataset: Dataset = DATASETS.build(config)
+        dataset: Dataset[Any] = DATASETS.build(config)
     return dataset, tuple(getattr(dataset, "CLASSES", None) or ())
 
 

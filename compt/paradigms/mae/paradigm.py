@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.dataset import default_collate
+from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -85,7 +86,7 @@ class Mae(Sourced):
         self._input = Agreement()
         self._preprocessor: Any = None
         self._classes: tuple[str, ...] | None = None
-        self._reference: tuple[Dataset, tuple[str, ...]] | None = None
+        self._reference: tuple[Dataset[Any], tuple[str, ...]] | None = None
 
     def build_model(self, member: Member) -> nn.Module:
         """Build a model of mmpretrain, or one of timm.
@@ -116,7 +117,7 @@ class Mae(Sourced):
             self._input.hold(name, quantity, value, binding=not loaded)
         return model
 
-    def build_dataset(self, split: str) -> Dataset:
+    def build_dataset(self, split: str) -> Dataset[Any]:
         """Open a split of ``data`` behind the pipeline.
 
         Items hold ``inputs``, uint8 [3, H, W] in BGR where the pipeline does not say otherwise, and
@@ -138,11 +139,13 @@ class Mae(Sourced):
 
     def _open(self, split: str) -> Images:
         size = max(self._input["image size"])
-        return self.data_source.open(split, captions=False, image_size=size)
+        images: Images = self.data_source.open(split, captions=False, image_size=size)
+        return images
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Stack ``inputs``, view by view where there are several, and list ``data_samples``."""
-        return default_collate(list(samples))
+        batch: Batch = default_collate(list(samples))
+        return batch
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Return black images [B, 3, H, W] after the training pipeline, on the model's device."""
@@ -166,7 +169,7 @@ class Mae(Sourced):
                 self._preprocessor = mmpretrain.MODELS.build(self._input["data_preprocessor"])
         learning = torch.is_grad_enabled()  # Mixup and the like are for training
         raw = {key: batch[key] for key in ("inputs", "data_samples")}
-        ready = self._preprocessor.to(first_view(batch).device)(raw, learning)
+        ready: dict[str, Any] = self._preprocessor.to(first_view(batch).device)(raw, learning)
         if patches := self._input["number of patches"]:
             ready["noise"] = draw_noise(ready["inputs"], patches, generator)
         return ready
@@ -180,7 +183,7 @@ class Mae(Sourced):
             ConfigError: the model is one of timm, which has no loss.
             DataError: a classifier would learn from an image without a label.
         """
-        if isinstance(model, timm_vit.VisionTransformer):
+        if isinstance(model, TimmVisionTransformer):
             raise ConfigError(
                 "A model of timm has no loss: it can be grown, not trained, by this paradigm.",
                 do="Name an algorithm of mmpretrain, such as mmpretrain.MAE; "
@@ -246,13 +249,13 @@ class Mae(Sourced):
         train, classes = described(model, self._prepared(reference, test))
         return probe(train, classes, test[label >= 0], label[label >= 0])
 
-    def _prepared(self, dataset: Dataset, like: Tensor) -> Iterator[Batch]:
+    def _prepared(self, dataset: Dataset[Any], like: Tensor) -> Iterator[Batch]:
         """Yield the batches of a data set on the device of a tensor."""
         for raw in DataLoader(dataset, 256, collate_fn=self.collate):
             raw["inputs"] = moved(raw["inputs"], like)
             yield self.prepare(raw, generator=torch.Generator(like.device).manual_seed(0))
 
-    def _labelled(self) -> tuple[Dataset, tuple[str, ...]]:
+    def _labelled(self) -> tuple[Dataset[Any], tuple[str, ...]]:
         """Return labelled training images without augmentation, and the names of their classes."""
         if self._reference is None:
             assert self.probe is not None
@@ -273,7 +276,7 @@ class Mae(Sourced):
         ``mmpretrain.get_model('FOLDER/model.py', pretrained='FOLDER/model.pth')`` and
         ``timm.create_model('local-dir:FOLDER/timm', pretrained=True)`` read them.
         """
-        if isinstance(model, timm_vit.VisionTransformer):
+        if isinstance(model, TimmVisionTransformer):
             timm_vit.save(model, folder)
             return
         mmpretrain.save(model, folder)

@@ -92,7 +92,7 @@ def chance(labels: np.ndarray) -> float:
     return max(Counter(labels.tolist()).values()) / len(labels)
 
 
-def labelled(dataset: Dataset, samples: int) -> Subset:
+def labelled(dataset: Dataset[Any], samples: int) -> Subset[Any]:
     """Return up to ``samples`` samples with a label, evenly spaced.
 
     Up to four times as many are read to find them.

@@ -111,7 +111,8 @@ def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTrans
     except (AttributeError, RuntimeError, ValueError) as error:
         raise ConfigError(f"This ViT of mmpretrain has no equal in timm: {error}") from error
     model.timm_config = {"architecture": ARCHITECTURE, "num_classes": 0, "model_args": options}
-    return model
+    encoder: VisionTransformer = model
+    return encoder
 
 
 def _pixels(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +160,8 @@ def save(model: Any, folder: Path) -> None:
 def recognises(path: Path) -> bool:
     """Say whether the path is a timm folder of a ViT."""
     try:
-        return json.loads((path / CONFIG_FILE).read_text())["architecture"].startswith("vit_")
+        architecture: str = json.loads((path / CONFIG_FILE).read_text())["architecture"]
+        return architecture.startswith("vit_")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor, nn
 
 from compt.errors import ConfigError
@@ -31,7 +32,7 @@ def fill(model: nn.Module, path: Path) -> None:
     """
     is_timm_folder = path.is_dir() and not mmpretrain.recognises(path)
     state = mmpretrain.read_weights(path / timm_vit.WEIGHTS_FILE if is_timm_folder else path)
-    if isinstance(model, timm_vit.VisionTransformer):
+    if isinstance(model, TimmVisionTransformer):
         load_state(model, state, path)
         return
     backbone: Any = model.backbone
@@ -96,7 +97,8 @@ def _check_heads(backbone: nn.Module, path: Path) -> None:
 
 def _width(backbone: Any) -> int:
     """Return the width of tokens, under mmpretrain's name or timm's."""
-    return getattr(backbone, "embed_dims", None) or backbone.embed_dim
+    width: int = getattr(backbone, "embed_dims", None) or backbone.embed_dim
+    return width
 
 
 def _heads(backbone: nn.Module) -> list[int]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from compt.files import WEIGHTS, stage_name
 from compt.growth.axes import evaluating
+from compt.growth.models import build_member
 from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
 from compt.registry import PARADIGMS
 from compt.testing._chains import by_name, chain_config, require_results, trained
@@ -39,7 +40,6 @@ from compt.testing.paradigms.outputs import (
     require_seeded_batch,
     require_teacher_outputs,
 )
-from compt.training.stage import build_member
 
 SAMPLES = 4
 """The samples in every batch of the contract."""

@@ -240,7 +240,8 @@ class TransfererContract:
         """Return the terms of one call, under a seed."""
         transferer = transferer or self.make()
         with seeded(2):
-            return transferer(*self._both_sides(), progress=progress)
+            terms: Terms = transferer(*self._both_sides(), progress=progress)
+        return terms
 
 
 def _with_tokens(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
