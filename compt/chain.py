@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,17 @@ from mmengine.config import Config
 from mmengine.dist import barrier, get_world_size, is_main_process
 
 from compt.config import ChainConfig, load_config
-from compt.interfaces import Paradigm
+from compt.config.resuming import plain
+from compt.errors import ConfigError
+from compt.files import STATE, check_digests, check_recorded, digests
+from compt.growth.models import build_paradigm
 from compt.planning.planner import plan
-from compt.planning.plans import StagePlan
-from compt.registry import LAYOUTS, PARADIGMS
+from compt.planning.plans import ChainPlan, StagePlan
+from compt.registry import LAYOUTS
 from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Silent
 from compt.report.record import StageRecord, WeightsFile
-from compt.report.state import Mode
+from compt.report.state import ChainState, Mode, PlannedStage
 from compt.training.initial_weights import InitialWeights
 from compt.training.preflight import preflight
 from compt.training.runner import StageResult, run_stage
@@ -34,6 +37,7 @@ def train(
     *,
     work_dir: str | Path | None = None,
     resume: bool = False,
+    from_stage: str | None = None,
     individual: bool = False,
     launcher: str = "none",
     progress: Progress | None = None,
@@ -47,7 +51,10 @@ def train(
     Args:
         config: path of a config, the config itself, or a checked one.
         work_dir: folder to write to; the config's, else ``work_dirs/<config name>``.
-        resume: go on with the chain in the folder; finished stages are not trained again.
+        resume: go on with the chain in the folder; finished stages are not trained again. Members
+            that the config has more than before are appended.
+        from_stage: with ``resume``, name of the first stage to train anew, by the config as it now
+            is; that stage and those after it are put aside first.
         individual: train every member alone, from scratch, with the ``individual`` budget, and
             no chain.
         launcher: 'none', or how mmengine starts several processes.
@@ -59,7 +66,12 @@ def train(
         ComptError: bad input before anything is trained; data or training that failed later.
     """
     checked = config if isinstance(config, ChainConfig) else load_config(config)
-    session = _Session(checked, launcher, progress or Silent(), resume)
+    if from_stage is not None and not resume:
+        raise ConfigError(
+            "from_stage needs resume: it goes on with a chain from one of its stages.",
+            do=f"--resume --from-stage {from_stage}",
+        )
+    session = _Session(checked, launcher, progress or Silent(), resume, from_stage)
     with LAYOUTS.choosing(checked.layouts):
         if individual:
             default = individual_dir(checked.folder)
@@ -78,14 +90,17 @@ class _Session:
     launcher: str
     progress: Progress
     resume: bool
+    from_stage: str | None = None
 
     def train(self, mode: Mode, path: Path, beside: Path | None = None) -> Path:
         """Train all members in one mode, and return the work folder."""
         folder = WorkDir(path, self.config, mode)
         chain_plan = plan(self.config, individual=mode == "individual", world_size=get_world_size())
         self.progress.plan(chain_plan)
-        preflight(self.config, chain_plan)
-        with folder.open(resume=self.resume) if is_main_process() else nullcontext():
+        data = preflight(self.config, chain_plan)
+        with self._open(folder, chain_plan, data) if is_main_process() else nullcontext():
+            for note in folder.notes:
+                self.progress.note(note)
             if beside is not None and is_main_process():
                 folder.take_over(beside, chain_plan.stages[0].iters)
             barrier()
@@ -95,6 +110,23 @@ class _Session:
                 barrier()
                 self.progress.stage_done(StageRecord.read(folder.stages[index].manifest))
         return folder.path
+
+    def _open(
+        self, folder: WorkDir, chain_plan: ChainPlan, data: Mapping[str, Mapping[str, Any]]
+    ) -> AbstractContextManager[None]:
+        """Take the folder, for what is planned on this data."""
+        stages = [PlannedStage(s.name, s.iters, s.batch_size) for s in chain_plan.stages]
+        state = ChainState(
+            folder.mode,
+            tuple(stage.name for stage in stages),
+            plain(self.config.raw),
+            tuple(stages),
+            data,
+            get_world_size(),
+        )
+        has_run = folder.mode == "chain" or (folder.path / STATE).is_file()
+        from_stage = self.from_stage if has_run else None  # members alone may not have begun
+        return folder.open(state, resume=self.resume, from_stage=from_stage)
 
 
 class _Stage:
@@ -107,11 +139,13 @@ class _Stage:
         self.work, self.plan, self.launcher, self.progress = work, plan, launcher, progress
         self.config = work.config.stages[plan.index]
         self.folder = work.stages[plan.index]
-        self.paradigm: Paradigm = PARADIGMS.build(dict(work.config.paradigm))
+        self.paradigm = build_paradigm(work.config.paradigm)
 
     def run(self) -> None:
         """Grow, train, export, and write the manifest, which makes the stage done."""
         self.folder.path.mkdir(exist_ok=True, parents=True)
+        if is_main_process():
+            self._check_files()
         self.progress.stage_start(self.plan)
         growth = self._grow()
         if growth.report:
@@ -126,6 +160,22 @@ class _Stage:
         result = run_stage(config, self.progress.report)
         if is_main_process():
             self._hand_over(result, growth)
+
+    def _check_files(self) -> None:
+        """Compare what the stage starts from with the recorded hashes.
+
+        Raises:
+            WorkDirError: a file is damaged.
+        """
+        if self.work.mode == "chain" and self.plan.index:
+            source = self.work.stages[self.plan.index - 1]
+            needs_optimizer = self.config.grown.optimizer_state
+            for path in (source.weights, *([source.optimizer] if needs_optimizer else [])):
+                check_recorded(path)
+        if self.folder.growth.is_file():
+            recorded = GrowthRecord.read(self.folder.growth).files
+            otherwise = f"remove {self.folder.growth.name} beside it: --resume then makes it again"
+            check_digests(self.folder.path, recorded, otherwise)
 
     def _grow(self) -> GrowthRecord:
         """Make the stage's first weights, unless an interrupted run has left them."""
@@ -175,17 +225,25 @@ class _Stage:
         if self._optimizer_is_inherited():
             save_tensors(result.optimizer, self.folder.optimizer)
         weights = WeightsFile(self.folder.weights.name, digest)
-        self._record(result, growth, weights).write(self.folder.manifest)
+        files = digests(self.folder.path, [self.folder.export.name, self.folder.optimizer.name])
+        self._record(result, growth, weights, files).write(self.folder.manifest)
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
 
     def _optimizer_is_inherited(self) -> bool:
         """Return whether the next member takes over what this one's optimizer remembers."""
+        if self.work.mode != "chain":
+            return False
         following = self.work.config.stages[self.plan.index + 1 :][:1]
-        chained = self.work.mode == "chain"
-        return chained and any(stage.grown.optimizer_state for stage in following)
+        if not following:  # a member may be appended later
+            return self.work.config.checkpoint.optimizer
+        return following[0].grown.optimizer_state
 
     def _record(
-        self, result: StageResult, growth: GrowthRecord, weights: WeightsFile
+        self,
+        result: StageResult,
+        growth: GrowthRecord,
+        weights: WeightsFile,
+        files: Mapping[str, str],
     ) -> StageRecord:
         return StageRecord.of_stage(
             self.plan,
@@ -198,4 +256,5 @@ class _Stage:
             stopped=result.stopped,
             growth=growth,
             weights=weights,
+            files=files,
         )

@@ -71,6 +71,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with the chain in the work folder (--work-dir, or given here)",
     )
     parser.add_argument(
+        "--from-stage",
+        metavar="NAME",
+        help="with --resume: train this stage and those after it anew, by the config as it now is",
+    )
+    parser.add_argument(
         "--individual", action="store_true", help="train every member alone, for comparison"
     )
     parser.add_argument(
@@ -227,6 +232,7 @@ def _train(arguments: argparse.Namespace) -> int:
             config,
             work_dir=work_dir,
             resume=bool(arguments.resume),
+            from_stage=arguments.from_stage,
             individual=arguments.individual,
             launcher=arguments.launcher,
             progress=progress,

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,11 @@ GROWN_OPTIMIZER = "grown_optimizer.safetensors"
 CONFIG = "config.py"
 EXPORT = "export"
 CHECKPOINTS = "checkpoints"
+REPLACED = "replaced"
+"""Where a run keeps the stages that it has trained anew."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+"""Of the files of an export that hold weights; the others are text, which people may edit."""
 
 Record = TypeVar("Record")
 
@@ -155,6 +160,73 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of those files that are there, by their path in the folder.
+
+    Args:
+        folder: of a stage.
+        names: of files, or of folders, of which only files that hold weights count.
+    """
+    hashes = {}
+    for name in names:
+        path = folder / name
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in inside:
+            if file.is_file() and (file == path or file.suffix in WEIGHT_SUFFIXES):
+                hashes[file.relative_to(folder).as_posix()] = sha256(file)
+    return hashes
+
+
+def check_recorded(path: Path) -> None:
+    """Compare weights with the hashes that the manifest of their stage has of them.
+
+    Does nothing for files that are of no finished stage.
+
+    Args:
+        path: a stage's folder, or a file or folder in it, which alone is then compared.
+
+    Raises:
+        WorkDirError: a file is damaged or missing.
+    """
+    path = path.absolute()
+    for folder in (path, *path.parents[:2]):
+        if (folder / MANIFEST).is_file():
+            break
+    else:
+        return
+    content = read_json(folder / MANIFEST)
+    weights = content.get("weights") or {}
+    recorded = dict(content.get("files") or {})
+    if "file" in weights:
+        recorded[weights["file"]] = weights.get("sha256")
+    wanted = {name: value for name, value in recorded.items() if _is_within(folder / name, path)}
+    check_digests(folder, wanted, f"train the stage again with --from-stage {content.get('name')}")
+
+
+def check_digests(folder: Path, recorded: Mapping[str, str], otherwise: str) -> None:
+    """Compare files with their recorded SHA-256.
+
+    Args:
+        folder: that the files are in.
+        recorded: hashes by path in the folder.
+        otherwise: what to do where there is no copy to restore.
+
+    Raises:
+        WorkDirError: a file is damaged or missing.
+    """
+    for name, digest in recorded.items():
+        file = folder / name
+        fault = "it is missing"
+        if file.is_file():
+            fault = "" if sha256(file) == digest else "its SHA-256 is not the recorded one"
+        if fault:
+            raise damaged(file, fault, f"Restore the file from a copy, or {otherwise}.")
+
+
+def _is_within(file: Path, path: Path) -> bool:
+    return file == path or path in file.parents
 
 
 def sweep(folder: Path, pattern: str = ".*.tmp") -> None:

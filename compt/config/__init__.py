@@ -7,6 +7,6 @@ May import: growth, registry, interfaces and below; never planning, training or 
 """
 
 from compt.config.load import load_config
-from compt.config.schema import ChainConfig, StageConfig, resumable_keys
+from compt.config.schema import ChainConfig, StageConfig
 
-__all__ = ["ChainConfig", "StageConfig", "load_config", "resumable_keys"]
+__all__ = ["ChainConfig", "StageConfig", "load_config"]

@@ -15,10 +15,12 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from compt.config.faults import Faults
-from compt.config.values import ValueOptions, alternatives, as_declared, problem_of
 from compt.errors import ComptError, did_you_mean
 from compt.registry import PluginRegistry
+from compt.registry.arguments import shown
 from compt.registry.entry_points import object_path
+from compt.registry.loading import first_line, raised_at
+from compt.registry.values import ValueOptions, alternatives, as_declared, problem_of
 
 METADATA = "compt"
 S = TypeVar("S", bound="Section")
@@ -43,6 +45,8 @@ class KeyOptions(ValueOptions):
     """Whether a dict keeps the entries of the default that it does not name."""
     resumable: bool = False
     """Whether ``--resume`` accepts another value: it does not touch what is trained."""
+    resumable_entries: frozenset[str] = frozenset()
+    """Entries of a dict of which the same is true, or which the plan judges."""
     treatment: Treatment = "compt"
     old_name: str = ""
     """The name before, which still works and warns."""
@@ -222,7 +226,7 @@ def _read(declared: Key, raw: Mapping[str, Any], full: str, faults: Faults) -> A
     elif declared.section is not None and isinstance(value, Mapping):
         value = _read_section(declared, value, full, faults)
     elif problem := problem_of(value, declared.annotation, declared.options):
-        faults.add(f"{full}: {value!r} {problem}")
+        faults.add(f"{full}: {shown(value)} {problem}")
     if faults.num_noted == num_noted:
         value = as_declared(value, declared.annotation)
         if declared.options.filled and isinstance(value, Mapping):
@@ -259,18 +263,31 @@ def _read_section(declared: Key, value: Mapping[str, Any], full: str, faults: Fa
 
 
 def _check_plugin(registry: PluginRegistry, value: Any, full: str, faults: Faults) -> None:
-    """Check a plug-in's name and arguments, without building it."""
+    """Check a plug-in's name and arguments, and whether it can be made from them."""
     if not isinstance(value, Mapping) or "type" not in value:
-        faults.add(f"{full}: {value!r} is not a dict(type=..., ...).")
-    elif isinstance(value["type"], type):
+        faults.add(f"{full}: {shown(value)} is not a dict(type=..., ...).")
+        return
+    if isinstance(value["type"], type):
         # A class has no text that a resumed run could read back.
         faults.add(
             f"{full}: type is the class {object_path(value['type'])}; "
             "register it and write its name, which a resumed run can read."
         )
-    else:
-        try:
-            for fault in registry.signature_faults(dict(value)):
-                faults.add(f"{full}: {fault}")
-        except ComptError as error:
-            faults.add(f"{full}: {error.one_line}")
+        return
+    noted = registry.argument_faults(value)
+    for fault in noted:
+        faults.add(f"{full}.{fault}" if fault.path else f"{full}: {fault}")
+    if not noted:
+        _check_making(registry, value, full, faults)
+
+
+def _check_making(
+    registry: PluginRegistry, value: Mapping[str, Any], full: str, faults: Faults
+) -> None:
+    """Make the plug-in once, as constructors refuse what annotations cannot say."""
+    try:
+        registry.build(copy.deepcopy(dict(value)))
+    except ComptError as error:
+        faults.add(f"{full}: {error.one_line}")
+    except Exception as error:  # a constructor raises what it likes
+        faults.add(f"{full}: {first_line(error)} ({raised_at(error)})")

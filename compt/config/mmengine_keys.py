@@ -6,34 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compt.config.entries import (
+    check_env,
+    check_loader,
+    check_optim_wrapper,
+    check_schedule,
+)
 from compt.config.faults import Faults
 from compt.config.keys import Section, key, listed
 
 TypedDict = Mapping[str, Any]
-
-
-def _check_loader(value: Mapping[str, Any], name: str, faults: Faults) -> None:
-    _check_whole_entry(value, "batch_size", 1, name, faults)
-
-
-def _check_optim_wrapper(value: Mapping[str, Any], name: str, faults: Faults) -> None:
-    _check_whole_entry(value, "accumulative_counts", 1, name, faults)
-
-
-def _check_whole_entry(
-    value: Mapping[str, Any], entry: str, least: int, name: str, faults: Faults
-) -> None:
-    """Note an entry of a dict that is there and is no whole number of at least ``least``."""
-    number = value.get(entry, least)
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        fault = f"{number!r} is not a whole number of at least {least}."
-        faults.add(f"{name}.{entry}: {fault}")
+LOADING = frozenset(
+    ("batch_size", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout")
+)
+"""Entries of a dataloader that touch no sample, given the samples of an iteration."""
 
 
 def _check_schedules(value: Any, name: str, faults: Faults) -> None:
     """Note schedules that count epochs, as a stage counts iterations."""
-    for schedule in listed(value):
-        if schedule.get("by_epoch"):
+    for index, schedule in enumerate(listed(value)):
+        place = name if isinstance(value, Mapping) else f"{name}.{index}"
+        check_schedule(schedule, place, faults)
+        if schedule.get("by_epoch") is True:
             faults.add(
                 f"{name}: {schedule['type']} counts epochs (by_epoch=True); write begin, end and "
                 "T_max as fractions of the stage, 0.0 to 1.0, or as iterations."
@@ -52,7 +46,8 @@ class StageRunnerKeys(Section):
         treatment="translated",
         merged=True,
         filled=True,
-        check=_check_loader,
+        resumable_entries=LOADING,
+        check=check_loader,
     )
     optim_wrapper: Mapping[str, Any] = key(
         {
@@ -69,7 +64,7 @@ class StageRunnerKeys(Section):
         treatment="translated",
         merged=True,
         filled=True,
-        check=_check_optim_wrapper,
+        check=check_optim_wrapper,
     )
     param_scheduler: Sequence[TypedDict] | TypedDict = key(
         [
@@ -95,7 +90,8 @@ class RunnerKeys(StageRunnerKeys):
         help="loader options of the validation splits",
         shown_default="batch twice the training's",
         treatment="translated",
-        resumable=True,
+        resumable_entries=LOADING,
+        check=check_loader,
     )
     val_evaluator: Sequence[TypedDict] | TypedDict = key(
         [],
@@ -130,7 +126,7 @@ class RunnerKeys(StageRunnerKeys):
         resumable=True,
     )
     env_cfg: Mapping[str, Any] | None = key(
-        None, help="as in mmengine", treatment="passed on", resumable=True
+        None, help="as in mmengine", treatment="passed on", resumable=True, check=check_env
     )
     model_wrapper_cfg: Mapping[str, Any] | None = key(
         None,

@@ -69,6 +69,11 @@ class CheckpointOptions(Section):
 
     interval: int = key(500, help="iterations between two checkpoints", minimum=1)
     keep: int = key(2, help="checkpoints to keep", minimum=1)
+    optimizer: bool = key(
+        False,
+        help="`True`: keep what the last member's optimizer remembers, so that a member appended "
+        "later can inherit it (`grown.optimizer_state`)",
+    )
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ class StageConfig(Budget, StageDefaults):
     @property
     def batch_size(self) -> int:
         """Training samples an iteration and process."""
-        return self.train_dataloader["batch_size"]
+        batch_size: int = self.train_dataloader["batch_size"]
+        return batch_size
 
     def check(self, faults: Faults, where: str, at_fault: frozenset[str]) -> None:
         """Note a budget that is none, and several."""
@@ -285,9 +286,3 @@ def _check_grown(index: int, source: StageConfig, target: StageConfig, faults: F
             f"chain.{index}: grown.optimizer_state: the member before is not trained, so it has no "
             "state."
         )
-
-
-def resumable_keys() -> frozenset[str]:
-    """Return the keys that may change between a run and its resumption."""
-    keys = ChainConfig.all_keys()
-    return frozenset(name for name, one in keys.items() if one.options.resumable)

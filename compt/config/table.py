@@ -75,7 +75,7 @@ def _key_table(keys: Iterable[Key]) -> str:
             "" if declared.options.treatment == "compt" else declared.options.treatment,
             _default(declared),
             "yes" if declared.name in _OVERRIDABLE else "",
-            "yes" if declared.options.resumable else "",
+            _may_change(declared),
         )
         for declared in keys
     )
@@ -88,6 +88,12 @@ def _key_table(keys: Iterable[Key]) -> str:
         "may change on resume",
     )
     return _table(header, rows)
+
+
+def _may_change(declared: Key) -> str:
+    if entries := declared.options.resumable_entries:
+        return _names(sorted(entries))
+    return "yes" if declared.options.resumable else ""
 
 
 _OVERRIDABLE = {declared.name for declared in fields(StageDefaults)}

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from compt.errors import ComptError, ConfigError, WorkDirError
-from compt.files import EXPORT, MANIFEST, share
+from compt.files import EXPORT, MANIFEST, check_recorded, share
 from compt.growth.models import build_member
 from compt.growth.run import DEFAULT_GROWER, grow
 from compt.interfaces import Member, Paradigm
@@ -56,6 +56,7 @@ def grow_checkpoint(
     """
     _check_paths(source, out)
     checkpoint = source / EXPORT if (source / MANIFEST).is_file() else source
+    check_recorded(checkpoint)
     reader = _reader(checkpoint, paradigm)
     if source_model is None:
         small = _load(reader, checkpoint)

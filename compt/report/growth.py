@@ -73,6 +73,8 @@ class GrowthRecord:
     """None where nothing was grown."""
     seconds: float = 0.0
     """How long it took to make the weights."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of what was written, by name."""
 
     @property
     def calls(self) -> int:
@@ -87,7 +89,8 @@ class GrowthRecord:
             TrainingError: the file cannot be written.
         """
         growth = None if self.report is None else self.report.to_json()
-        write_json(path, {"format": FORMAT, "growth": growth, "seconds": self.seconds})
+        content = {"growth": growth, "seconds": self.seconds, "files": dict(self.files)}
+        write_json(path, {"format": FORMAT, **content})
 
     @classmethod
     def read(cls, path: Path) -> GrowthRecord:
@@ -102,4 +105,4 @@ class GrowthRecord:
     def _from_json(cls, content: Mapping[str, Any]) -> GrowthRecord:
         growth = content["growth"]
         report = None if growth is None else GrowthReport.from_json(growth)
-        return cls(report, float(content.get("seconds", 0.0)))
+        return cls(report, float(content.get("seconds", 0.0)), dict(content.get("files") or {}))

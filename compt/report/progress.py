@@ -29,6 +29,9 @@ class Progress(Protocol):
         A second plan begins another run.
         """
 
+    def note(self, text: str) -> None:
+        """Take a line that the user has to know, such as what a resumed run has accepted."""
+
     def stage_start(self, plan: StagePlan) -> None:
         """Take the stage that begins or goes on."""
 
@@ -55,6 +58,9 @@ class Silent:
         pass
 
     def plan(self, plan: ChainPlan) -> None:
+        """Ignore."""
+
+    def note(self, text: str) -> None:
         """Ignore."""
 
     def stage_start(self, plan: StagePlan) -> None:
@@ -114,6 +120,10 @@ class Terminal:
         self.chain = plan
         self.console.print(plan_table(plan))
         self.console.print(plan_text(plan))
+
+    def note(self, text: str) -> None:
+        """Print the line."""
+        self.console.print(f"note: {text}")
 
     def stage_start(self, plan: StagePlan) -> None:
         """Add or reset the bars."""

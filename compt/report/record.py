@@ -79,6 +79,8 @@ class StageRecord:
     """By iteration, the last point at the end of the stage."""
     growth: GrowthReport | None = None
     weights: WeightsFile | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the other files that are read again, by path in the stage's folder."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """See :func:`environment`."""
 
@@ -102,6 +104,7 @@ class StageRecord:
         stopped: str,
         growth: GrowthRecord,
         weights: WeightsFile,
+        files: Mapping[str, str],
     ) -> StageRecord:
         """Return the record of a stage that has just been trained.
 
@@ -137,6 +140,7 @@ class StageRecord:
             curve=points,
             growth=growth.report,
             weights=weights,
+            files=files,
             environment=environment(),
         )
 
@@ -179,6 +183,7 @@ class StageRecord:
             curve=_curve(content),
             growth=None if growth is None else GrowthReport.from_json(growth),
             weights=None if weights is None else WeightsFile(**weights),
+            files=dict(content.get("files") or {}),
             environment=dict(content.get("environment") or {}),
         )
 

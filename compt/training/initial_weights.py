@@ -16,7 +16,7 @@ from mmengine.dist import is_main_process
 from torch import nn
 
 from compt.errors import ConfigError
-from compt.files import MANIFEST, WEIGHTS
+from compt.files import MANIFEST, WEIGHTS, check_recorded, digests
 from compt.growth import run as growing
 from compt.growth.models import build_member
 from compt.growth.optimizer_state import grow_state, new_entries
@@ -56,7 +56,9 @@ class InitialWeights:
             growth = self._grow(runner_config, on_progress)
         if is_main_process():
             seconds = time.perf_counter() - start
-            GrowthRecord(growth, seconds).write(self.folder.growth)
+            written = (self.folder.grown, self.folder.new, self.folder.grown_optimizer)
+            files = digests(self.folder.path, [path.name for path in written])
+            GrowthRecord(growth, seconds, files).write(self.folder.growth)
 
     def _grow(
         self, runner_config: Config, on_progress: Callable[[int, float], None]
@@ -102,6 +104,7 @@ class InitialWeights:
         """
         model = build_member(self.paradigm, self.config.member, seed=self.work.config.seed)
         is_stage = (path / MANIFEST).is_file()
+        check_recorded(path / WEIGHTS if is_stage else path)
         try:
             self.paradigm.load_weights(model, path / WEIGHTS if is_stage else path)
             self._check_same_outputs(model, path)

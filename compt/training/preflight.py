@@ -32,21 +32,24 @@ from compt.config import ChainConfig
 from compt.config.faults import Faults
 from compt.config.keys import listed
 from compt.errors import ComptError, ConfigError, DataError, did_you_mean
-from compt.interfaces import Paradigm
+from compt.growth.models import build_paradigm
+from compt.interfaces import fingerprint
 from compt.planning.plans import ChainPlan
-from compt.registry import PARADIGMS
 from compt.training.loader import eval_loader, loader_options, train_loader
 from compt.training.performance import Performance
 from compt.training.stage_config import stage_config
 
 
-def preflight(config: ChainConfig, plan: ChainPlan) -> None:
+def preflight(config: ChainConfig, plan: ChainPlan) -> dict[str, dict[str, Any]]:
     """Open the data, and build all parts of every stage's Runner around a model of one weight.
+
+    Returns:
+        The fingerprint of each split.
 
     Raises:
         ConfigError: with all faults found.
     """
-    check_data(config)
+    fingerprints = check_data(config)
     faults = Faults(config.where)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
@@ -57,28 +60,41 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> None:
         import_modules_from_strings(runner.custom_imports["imports"])
         with DefaultScope.overwrite_default_scope(runner.default_scope):
             _check_runner(runner, faults)
+            if (dataset := stage.train_dataloader.get("dataset")) is not None:
+                with _noting(faults, "train_dataloader.dataset"):
+                    _check_known(DATASETS, dataset)
+                    name = f"train of '{stage.name}'"
+                    fingerprints[name] = fingerprint(DATASETS.build(dataset))
     faults.raise_if_any()
+    return fingerprints
 
 
-def check_data(config: ChainConfig) -> None:
+def check_data(config: ChainConfig) -> dict[str, dict[str, Any]]:
     """Open every split once, so that missing or broken data is found before training.
+
+    Returns:
+        The fingerprint of each split that is the paradigm's own.
 
     Raises:
         ConfigError: a split is missing, empty, or has too many samples that cannot be read.
     """
-    paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
+    paradigm = build_paradigm(config.paradigm)
     with torch.device("meta"):
         for stage in config.stages:
             paradigm.build_model(stage.member)  # data depends on what the members read
     own_training = any(stage.train_dataloader.get("dataset") is None for stage in config.stages)
     own_validation = config.val_dataloader.get("dataset") is None
     splits = [*(["train"] if own_training else []), *(paradigm.splits if own_validation else ())]
+    fingerprints = {}
     try:
         for split in splits:
-            if not len(paradigm.build_dataset(split)):  # type: ignore[arg-type]
+            dataset = paradigm.build_dataset(split)
+            if not len(dataset):  # type: ignore[arg-type]
                 raise DataError(f"The split '{split}' is empty.")
+            fingerprints[split] = fingerprint(dataset)
     except DataError as error:
         raise ConfigError(error.what, where=error.where or "paradigm.data", do=error.do) from error
+    return fingerprints
 
 
 def _check_runner(config: Config, faults: Faults) -> None:

@@ -1,0 +1,354 @@
+"""What a resumed run may change, what it may not, and what a failed one leaves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import compt
+from compt import ConfigError, TrainingError
+from compt.errors import WorkDirError
+from compt.files import read_json
+from compt.report.progress import Silent
+from compt.report.record import StageRecord
+from tests.conftest import TOY
+
+STAGES = ("01_a", "02_b", "03_c")
+
+
+class Noted(Silent):
+    """Keeps what the user is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def train(folder: Path, config: Mapping[str, Any], **options: Any) -> list[str]:
+    noted = Noted()
+    compt.train(copy.deepcopy(dict(config)), work_dir=folder, progress=noted, **options)
+    return noted.notes
+
+
+def files(folder: Path, *stages: str) -> dict[str, bytes]:
+    return {stage: (folder / stage / "weights.safetensors").read_bytes() for stage in stages}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(folder, TOY)
+    return folder
+
+
+@pytest.fixture
+def interrupted(tmp_path) -> Path:
+    """A run whose second stage diverged after its first checkpoint."""
+    folder = tmp_path / "run"
+    config = copy.deepcopy(TOY)
+    config["chain"][1]["optim_wrapper"] = dict(optimizer=dict(type="SGD", lr=1e30))
+    with pytest.raises(TrainingError):
+        train(folder, config)
+    assert (folder / "01_a" / "manifest.json").is_file()
+    assert not (folder / "02_b" / "manifest.json").is_file()
+    return folder
+
+
+@pytest.fixture
+def stopped(tmp_path) -> tuple[Path, dict[str, Any]]:
+    """A run that ended in the middle of its second stage, and its config."""
+    return tmp_path / "run", stop(tmp_path / "run", copy.deepcopy(TOY))
+
+
+def stop(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    def dying(self, batch, step=compt.training.loops.TrainLoop._step):
+        if self.runner.work_dir.endswith("02_b") and self._iter == 5:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("compt.training.loops.TrainLoop._step", dying)
+        train(folder, config)
+    return config
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(train_dataloader=dict(batch_size=32, num_workers=0, pin_memory=True)),
+        dict(val_dataloader=dict(batch_size=16)),
+        dict(log_interval=2),
+        dict(checkpoint=dict(interval=2, keep=1)),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_touches_no_sample_may_change(stopped, whole, change):
+    folder, config = stopped
+    notes = train(folder, {**config, **change}, resume=True)
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+    assert any(next(iter(change)) in note for note in notes)
+    history = read_json(folder / "chain.json")["history"]
+    assert history[-1]["changes"] == notes and len(history) == 1
+
+
+def test_a_members_own_workers_may_change_too(stopped, whole):
+    folder, config = stopped
+    config["chain"][1]["train_dataloader"] = dict(pin_memory=True)
+    train(folder, config, resume=True)
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (dict(seed=1), r"seed: not set -> 1"),
+        (dict(train_dataloader=dict(batch_size=16)), r"stage 'b': 32 -> 16 samples an iteration"),
+        (dict(evaluations=1), r"evaluations: 2 -> 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_touches_training_is_named(stopped, change, named):
+    folder, config = stopped
+    before = (folder / "chain.json").read_bytes()
+    with pytest.raises(ConfigError, match=f"(?s){named}"):
+        train(folder, {**config, **change}, resume=True)
+    assert (folder / "chain.json").read_bytes() == before
+
+
+def test_changed_data_is_refused_with_what_changed(stopped, monkeypatch):
+    """An epoch has another length, and the iterations that are left other samples."""
+    folder, config = stopped
+    build = compt.testing.toy.Toy.build_dataset
+
+    def half(self, split):
+        data = build(self, split)
+        return compt.testing.toy.TensorDataset(*(t[: len(t) // 2] for t in data.tensors))
+
+    monkeypatch.setattr("compt.testing.toy.Toy.build_dataset", half)
+    with pytest.raises(WorkDirError, match=r"data of the split 'train': samples 256 -> 128"):
+        train(folder, config, resume=True)
+
+
+def test_a_finished_run_does_not_ask_for_its_data_to_be_the_same(whole, monkeypatch, tmp_path):
+    """Nothing of it is read again."""
+    state = read_json(whole / "chain.json")
+    assert state["data"]["train"]["samples"] == 256
+    assert [stage["iters"] for stage in state["stages"]] == [8, 8, 6]
+    assert state["world_size"] == 1
+
+
+def test_other_numbers_of_processes_are_judged_by_the_samples_of_an_iteration(stopped, monkeypatch):
+    folder, config = stopped
+    for module in ("compt.chain", "compt.planning.planner"):
+        monkeypatch.setattr(f"{module}.get_world_size", lambda: 2, raising=False)
+    with pytest.raises(WorkDirError, match=r"stage 'b': 32 -> 64 samples.*\(1 -> 2\)"):
+        train(folder, config, resume=True)
+    config["train_dataloader"] = dict(batch_size=16)
+    monkeypatch.setattr("compt.chain._Stage.run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, config, resume=True)
+    state = read_json(folder / "chain.json")
+    assert state["world_size"] == 2
+    assert "processes: 1 -> 2" in state["history"][-1]["changes"]
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_finished_chain_is_extended(whole, tmp_path):
+    """By as many members as are appended, with nothing trained again."""
+    folder = tmp_path / "run"
+    shorter = {**TOY, "chain": TOY["chain"][:2]}
+    train(folder, shorter)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    notes = train(folder, TOY, resume=True)
+    assert notes == ["appended: 'c'"]
+    assert (
+        before.items() <= {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}.items()
+    )
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+    assert read_json(folder / "chain.json")["members"] == ["a", "b", "c"]
+
+
+def test_an_optimizer_state_that_is_gone_is_said_to_be(tmp_path):
+    folder = tmp_path / "run"
+    train(folder, {**TOY, "chain": TOY["chain"][:2]})
+    config = copy.deepcopy(TOY)
+    config["chain"][2]["grown"] = dict(optimizer_state=True)
+    with pytest.raises(WorkDirError, match=r"(?s)state of the optimizer of 'b'.*checkpoint=dict"):
+        train(folder, config, resume=True)
+
+
+def test_an_optimizer_state_can_be_kept_for_members_to_come(tmp_path):
+    folder = tmp_path / "run"
+    keeping = dict(interval=3, keep=2, optimizer=True)
+    train(folder, {**TOY, "chain": TOY["chain"][:2], "checkpoint": keeping})
+    config = copy.deepcopy(TOY)
+    config["chain"][2]["grown"] = dict(optimizer_state=True)
+    train(folder, config, resume=True)
+    assert (folder / "03_c" / "grown_optimizer.safetensors").is_file()
+
+
+@pytest.mark.parametrize("chain", [TOY["chain"][1:], [TOY["chain"][i] for i in (0, 2)]])
+def test_members_in_front_or_between_are_refused(whole, chain):
+    with pytest.raises(WorkDirError, match=r"chain\.\d"):
+        train(whole, {**TOY, "chain": chain}, resume=True)
+
+
+def test_a_diverged_stage_is_repeated_with_another_rate(interrupted, whole):
+    first = files(interrupted, "01_a")
+    with pytest.raises(WorkDirError, match="--from-stage"):
+        train(interrupted, TOY, resume=True)
+    notes = train(interrupted, TOY, resume=True, from_stage="b")
+    assert files(interrupted, *STAGES) == files(whole, *STAGES)
+    assert files(interrupted, "01_a") == first
+    assert (interrupted / "replaced" / "02_b.1").is_dir()
+    assert any("chain.1.optim_wrapper.optimizer.lr" in note for note in notes)
+    assert "02_b is kept as replaced/02_b.1" in notes
+    assert read_json(interrupted / "chain.json")["history"][-1]["changes"] == notes
+    report = compt.report.build.report([interrupted])
+    assert [m.record.name for m in report.runs[0].members] == ["a", "b", "c"]
+
+
+def test_a_finished_stage_is_repeated_with_all_after_it(tmp_path, whole):
+    folder = tmp_path / "run"
+    train(folder, TOY)
+    config = {**TOY, "evaluations": 1}
+    train(folder, config, resume=True, from_stage="c")
+    assert files(folder, "01_a", "02_b", "03_c") == files(whole, "01_a", "02_b", "03_c")
+    records = [StageRecord.read(folder / stage / "manifest.json") for stage in STAGES]
+    assert [len(record.curve) for record in records] == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "message"),
+    [
+        ("nobody", {}, "no stage 'nobody'"),
+        ("c", {}, "'b' before it is not finished"),
+        ("b", dict(paradigm=dict(type="toy", samples=128)), r"paradigm\.samples: 256 -> 128"),
+    ],
+)
+def test_what_cannot_be_repeated_is_refused(interrupted, stage, change, message):
+    with pytest.raises(WorkDirError, match=message):
+        train(interrupted, {**TOY, **change}, resume=True, from_stage=stage)
+    assert not (interrupted / "replaced").exists()
+
+
+def test_from_stage_needs_a_run_to_resume(tmp_path):
+    with pytest.raises(ConfigError, match="resume"):
+        train(tmp_path / "run", TOY, from_stage="b")
+    with pytest.raises(WorkDirError, match="holds none"):
+        train(tmp_path / "run", TOY, resume=True, from_stage="b")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("init", ["nowhere", "empty"])
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_failed_start_leaves_nothing_that_blocks_the_next(whole, tmp_path, init, existing):
+    (tmp_path / "empty").mkdir()
+    folder = tmp_path / "run"
+    if existing:
+        folder.mkdir()
+        (folder / "slurm-17.out").write_text("mine")
+    config = copy.deepcopy(TOY)
+    config["chain"][0] |= dict(init=str(tmp_path / init), iters=0)
+    with pytest.raises(ConfigError):
+        train(folder, config)
+    assert folder.exists() == existing
+    train(folder, TOY)
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+
+
+def test_a_run_that_was_killed_before_it_had_weights_blocks_nothing(tmp_path, whole):
+    folder = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("compt.chain._Stage._grow", interrupt)
+        patch.setattr("compt.workdir.WorkDir._remove_traces", lambda self: None)  # as by kill -9
+        train(folder, {**TOY, "seed": 7})
+    assert (folder / "chain.json").is_file()
+    train(folder, TOY)
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+
+
+def test_what_merely_lies_in_the_folder_stays(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "logs").mkdir(parents=True)
+    (folder / "logs" / "job.out").write_text("mine")
+    train(folder, {**TOY, "chain": TOY["chain"][:1]})
+    assert (folder / "logs" / "job.out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["01_a", "report.json", "quality_vs_compute.png", "05_other"])
+def test_what_would_be_overwritten_or_is_another_runs_is_named(tmp_path, name):
+    folder = tmp_path / "run"
+    if name == "05_other":
+        (folder / name).mkdir(parents=True)
+        (folder / name / "manifest.json").write_text("{}")
+    elif "." in name:
+        folder.mkdir()
+        (folder / name).write_text("mine")
+    else:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "notes.txt").write_text("mine")
+    with pytest.raises(WorkDirError, match=name):
+        train(folder, TOY)
+    assert (folder / name).exists()
+    assert not (folder / "chain.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [("02_b/weights.safetensors", "b"), ("03_c/grown.safetensors", "growth.json")],
+)
+def test_a_damaged_file_names_itself_and_what_can_be_done(tmp_path, file, stage):
+    folder = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("compt.chain.run_stage", only("03_c", compt.chain.run_stage))
+        train(folder, TOY)
+    flip(folder / file)
+    with pytest.raises(WorkDirError, match=rf"(?s){Path(file).name}' is damaged.*{stage}"):
+        train(folder, TOY, resume=True)
+
+
+def test_a_damaged_file_that_is_made_again_no_longer_stops_the_run(tmp_path, whole):
+    folder = tmp_path / "run"
+    train(folder, TOY)
+    flip(folder / "02_b" / "weights.safetensors")
+    with pytest.raises(WorkDirError, match="--from-stage b"):
+        train(folder, TOY, resume=True, from_stage="c")
+    train(folder, TOY, resume=True, from_stage="b")
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+
+
+@pytest.mark.parametrize("init", ["02_b", "02_b/export", "02_b/export/toy.safetensors"])
+def test_a_damaged_stage_starts_no_other_chain(tmp_path, init):
+    folder = tmp_path / "run"
+    train(folder, {**TOY, "chain": TOY["chain"][:2]})
+    for name in ("weights.safetensors", "export/toy.safetensors"):
+        flip(folder / "02_b" / name)
+    chain = [dict(TOY["chain"][1], init=str(folder / init), iters=0)]
+    with pytest.raises(WorkDirError, match=r"is damaged: its SHA-256"):
+        train(tmp_path / "other", {**TOY, "chain": chain})
+
+
+def only(stage: str, run: Any) -> Any:
+    def stopping(config, on_progress):
+        if config.work_dir.endswith(stage):
+            raise KeyboardInterrupt
+        return run(config, on_progress)
+
+    return stopping
+
+
+def flip(path: Path) -> None:
+    """Change one bit near the end of a file."""
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0x10
+    path.write_bytes(content)
