@@ -87,15 +87,20 @@ def trained(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("*/manifest.json"))
 
 
+def sources(tree: Path, folder: str) -> set[Path]:
+    """The files of a folder, without what Python compiled since, as it is imported from there."""
+    return {
+        path.relative_to(tree)
+        for path in (tree / folder).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+
+
 def test_the_wheel_holds_the_package_the_configs_and_nothing_else(tree, wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = {p.relative_to(tree).as_posix() for p in (tree / "compt").rglob("*") if p.is_file()}
+    expected = {path.as_posix() for path in sources(tree, "compt")}
     for folder in ("tools", "configs"):
-        expected |= {
-            f"compt/.mim/{p.relative_to(tree).as_posix()}"
-            for p in (tree / folder).rglob("*")
-            if p.is_file()
-        }
+        expected |= {f"compt/.mim/{path.as_posix()}" for path in sources(tree, folder)}
     assert packed == expected
     assert {
         "compt/.mim/tools/train.py",
