@@ -24,6 +24,7 @@ from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Silent
 from compt.report.record import StageRecord, WeightsFile
 from compt.report.state import ChainState, Mode, PlannedStage
+from compt.training.failures import explained
 from compt.training.initial_weights import InitialWeights
 from compt.training.preflight import preflight
 from compt.training.runner import StageResult, run_stage
@@ -106,7 +107,8 @@ class _Session:
             barrier()
             for index, stage_plan in enumerate(chain_plan.stages):
                 if not folder.stages[index].done:
-                    _Stage(folder, stage_plan, self.launcher, self.progress).run()
+                    with explained(str(folder.stages[index].path)):
+                        _Stage(folder, stage_plan, self.launcher, self.progress).run()
                 barrier()
                 self.progress.stage_done(StageRecord.read(folder.stages[index].manifest))
         return folder.path
@@ -254,6 +256,10 @@ class _Stage:
             curve=result.curve,
             broken_samples=result.broken,
             stopped=result.stopped,
+            delivered=result.delivered,
+            repeated=result.repeated,
+            spikes=result.spikes,
+            rollbacks=result.rollbacks,
             growth=growth,
             weights=weights,
             files=files,

@@ -77,6 +77,29 @@ class CheckpointOptions(Section):
 
 
 @dataclass(frozen=True)
+class GuardOptions(Section):
+    """What a stage does about losses that leap or are not finite."""
+
+    spike: float = key(
+        10.0,
+        help="a loss so many robust standard deviations above the median of the last `window` "
+        "losses is a spike. Spikes are always reported",
+        positive=True,
+    )
+    window: int = key(
+        100, help="losses that a new one is compared with", minimum=20, maximum=100_000
+    )
+    retries: int = key(
+        0,
+        help="how often a stage returns to its last good checkpoint after a spike, or a loss or "
+        "weight that is not finite, leaves out the batches since, and goes on. After that, what is "
+        "not finite ends the stage, and spikes are reported alone",
+        minimum=0,
+        maximum=1000,
+    )
+
+
+@dataclass(frozen=True)
 class GrownOptions(Section):
     """How a grown member is trained otherwise than one from scratch."""
 

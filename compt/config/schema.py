@@ -19,6 +19,7 @@ from compt.config.options import (
     CheckpointOptions,
     CustomImports,
     GrownOptions,
+    GuardOptions,
     IndividualBudget,
     PerformanceOptions,
     Published,
@@ -55,6 +56,14 @@ class StageDefaults(PerformanceOptions, StageRunnerKeys):
         help="how grown members are trained otherwise than from scratch; see "
         "[below](#learning-rates-of-grown-members)",
         shown_default="as from scratch",
+    )
+
+    guard: GuardOptions = key(
+        GuardOptions(),
+        help="what a stage does about losses that leap or are not finite: `dict(retries=3)` goes "
+        "back to the last checkpoint and skips the batches since; see [below](#guard)",
+        shown_default="spikes are reported, what is not finite ends the stage",
+        resumable=True,
     )
 
     @property

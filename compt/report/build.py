@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
 from compt.report.comparison import Comparison, Report, compare
+from compt.report.format import incident_lines
 from compt.report.plots import draw_plots
 from compt.report.results import RunResult, read_run, read_state, start_note
 from compt.report.state import ChainState
@@ -37,11 +38,19 @@ def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
     labels = _labels(states)
     runs = tuple(map(read_run, folders, states, labels))
     notes = [note for note in map(start_note, states, labels) if note]
+    notes += [note for run in runs for note in _incidents(run)]
     comparisons, why_none = _comparisons(runs)
     result = Report(runs, comparisons, (*notes, why_none) if why_none else tuple(notes))
     if out is not None:
         write(result, out)
     return result
+
+
+def _incidents(run: RunResult) -> Iterator[str]:
+    """Yield what happened to the losses of a run's members."""
+    for member in run.members:
+        for line in incident_lines(member.record):
+            yield f"{run.label}, '{member.record.name}': {line}."
 
 
 def _labels(states: Sequence[ChainState]) -> list[str]:

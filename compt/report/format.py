@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from compt.report.growth import GrowthReport
     from compt.report.metrics import MetricValue
+    from compt.report.record import StageRecord
 
 UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 """SI prefixes with their factors, the largest first."""
@@ -71,6 +72,24 @@ def times(factor: float | None) -> str:
     if factor is None:
         return "-"
     return f"{factor:.2f}x" if factor < 10 else f"{factor:.0f}x"
+
+
+def incident_lines(record: StageRecord) -> list[str]:
+    """Say what happened to the losses of a stage, nothing where all went well."""
+    lines = []
+    if record.spikes:
+        worst = max(record.spikes, key=lambda spike: spike["loss"])
+        many = f"{len(record.spikes)} spikes" if len(record.spikes) > 1 else "a spike"
+        lines.append(
+            f"{many} of the loss, the largest from a median of {worst['median']:.4g} to "
+            f"{worst['loss']:.4g} at iteration {worst['first']}"
+        )
+    for rollback in record.rollbacks:
+        lines.append(
+            f"{rollback['reason']}: went back from iteration {rollback['at']} to {rollback['to']} "
+            f"and left out {rollback['at'] - rollback['to']} batches"
+        )
+    return lines
 
 
 def growth_text(growth: GrowthReport) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry.registry import short_name
-from compt.report.format import growth_text, metric_text, plain_console
+from compt.report.format import growth_text, incident_lines, metric_text, plain_console
 from compt.report.growth import GrowthReport
 from compt.report.plan_table import plan_table, plan_text
 from compt.report.record import StageRecord
@@ -191,6 +191,8 @@ class Terminal:
             )
         if record.stopped:
             self.console.print(f"  {record.stopped}")
+        for line in incident_lines(record):
+            self.console.print(f"  {line}")
         shown = list(record.metrics.items())[:SHOWN_METRICS]
         metrics = ", ".join(f"{name} {metric_text(metric)}" for name, metric in shown)
         self.console.print(f"  {record.name} done in {record.seconds:.0f} s: {metrics}")

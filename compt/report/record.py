@@ -71,6 +71,14 @@ class StageRecord:
     """Training samples that could not be read, and were replaced by others."""
     stopped: str = ""
     """Why the stage ended before its budget was spent, '' where it did not."""
+    delivered: str = "last"
+    """Which weights were measured and delivered: the 'last', or those of the hooks named here."""
+    repeated: int = 0
+    """Further iterations that were trained and lost by rolling back; charged in flops."""
+    spikes: tuple[Mapping[str, Any], ...] = ()
+    """Losses that stood out, with ``first`` and ``last`` iteration, ``loss`` and ``median``."""
+    rollbacks: tuple[Mapping[str, Any], ...] = ()
+    """Returns to a checkpoint: ``at`` and ``to`` as iterations, and the ``reason``."""
     metrics: Metrics = field(default_factory=dict)
     """At the end of the stage."""
     main_metric: str | None = None
@@ -102,6 +110,10 @@ class StageRecord:
         curve: Iterable[Mapping[str, Any]],
         broken_samples: int,
         stopped: str,
+        delivered: str = "last",
+        repeated: int = 0,
+        spikes: Iterable[Mapping[str, Any]] = (),
+        rollbacks: Iterable[Mapping[str, Any]] = (),
         growth: GrowthRecord,
         weights: WeightsFile,
         files: Mapping[str, str],
@@ -112,8 +124,9 @@ class StageRecord:
             plan: of the stage, which may have ended sooner.
             paradigm: its name in the config.
             iters: that were trained.
-            curve: evaluations in order, as ``iter``, ``seconds`` and ``metrics``; each metric is a
-                dict with ``value``, ``chance`` and ``higher_is_better``.
+            curve: evaluations in order, as ``iter``, ``seconds``, ``metrics`` and, where a stage
+                rolled back, the iterations ``repeated`` until then; each metric is a dict with
+                ``value``, ``chance`` and ``higher_is_better``.
             stopped: why the stage ended before its budget was spent, '' where it did not.
         """
         ran = _as_it_ran(plan, iters, growth.calls)
@@ -130,11 +143,20 @@ class StageRecord:
             samples=ran.samples,
             iters=ran.iters,
             batch_size=ran.batch_size,
-            flops=Flops(ran.flops, ran.student_flops, ran.teacher_flops, ran.growth_flops),
+            flops=Flops(
+                ran.flops + _lost_flops(ran, repeated),
+                ran.student_flops,
+                ran.teacher_flops,
+                ran.growth_flops,
+            ),
             seconds=growth.seconds + seconds,
             growth_seconds=growth.seconds,
             broken_samples=broken_samples,
             stopped=stopped,
+            delivered=delivered,
+            repeated=repeated,
+            spikes=tuple(spikes),
+            rollbacks=tuple(rollbacks),
             metrics=metrics,
             main_metric=next(iter(metrics), None),
             curve=points,
@@ -178,6 +200,10 @@ class StageRecord:
             growth_seconds=float(content.get("growth_seconds", 0.0)),
             broken_samples=int(content.get("broken_samples", 0)),
             stopped=content.get("stopped", ""),
+            delivered=content.get("delivered", "last"),
+            repeated=int(content.get("repeated", 0)),
+            spikes=tuple(content.get("spikes", ())),
+            rollbacks=tuple(content.get("rollbacks", ())),
             metrics=metrics,
             main_metric=content.get("main_metric") or next(iter(metrics), None),
             curve=_curve(content),
@@ -237,13 +263,19 @@ def _as_it_ran(plan: StagePlan, iters: int, growth_calls: int) -> StagePlan:
     )
 
 
+def _lost_flops(plan: StagePlan, iters: int) -> float:
+    """Return the FLOPs of iterations that were trained and lost."""
+    teacher = plan.teacher_flops if plan.teacher_iters else 0.0
+    return iters * plan.batch_size * (plan.student_flops + teacher)
+
+
 def _point(plan: StagePlan, evaluation: Mapping[str, Any], growth_seconds: float) -> CurvePoint:
     """Return an evaluation with what the stage had cost until then."""
     iteration = evaluation["iter"]
     return CurvePoint(
         iteration=iteration,
         samples=iteration * plan.batch_size,
-        flops=plan.flops_until(iteration),
+        flops=plan.flops_until(iteration) + _lost_flops(plan, evaluation.get("repeated", 0)),
         seconds=growth_seconds + evaluation["seconds"],
         metrics=read_metrics(evaluation["metrics"]),
     )

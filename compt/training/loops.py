@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import barrier
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
+from compt.config.options import GuardOptions
 from compt.config.stopping import stopping_rule
-from compt.errors import DivergedError, TrainingError
+from compt.errors import DivergedError, TrainingError, some
 from compt.files import CHECKPOINTS
 from compt.interfaces import Batch
 from compt.random_state import restore_random_state
@@ -27,8 +30,10 @@ from compt.training.checkpoint import (
 )
 from compt.training.distributed import largest_of_all
 from compt.training.evaluation import EvalLoop
+from compt.training.hook_effects import checksums, replay, stop_reason
+from compt.training.guard import LossMonitor, Rollback, unfit_weights
 from compt.training.loader import loader_options, open_dataset, train_loader
-from compt.training.signals import StopSignals
+from compt.training.signals import StopSignals, exit_code
 from compt.training.stage import stage_model
 
 # The config.py of an older run names both loops, and imports only this module for them.
@@ -47,9 +52,11 @@ class TrainLoop(BaseLoop):
         eval_iters: iterations after which to evaluate; the last one always is.
         save_interval: iterations between two checkpoints.
         keep: checkpoints to keep.
-        check_interval: iterations between two checks that the loss is finite.
+        check_interval: iterations between two looks at the losses.
         stop: config of the rule that may end the stage after an evaluation; see
             :mod:`compt.config.stopping`.
+        guard: what to do about losses that leap or are not finite, as
+            :class:`compt.config.options.GuardOptions`.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class TrainLoop(BaseLoop):
         keep: int = 2,
         check_interval: int = 1,
         stop: Mapping[str, Any] | None = None,
+        guard: Mapping[str, Any] | None = None,
     ) -> None:
         self._runner = runner
         self._max_iters, self._iter = max_iters, 0
@@ -74,11 +82,15 @@ class TrainLoop(BaseLoop):
         self.curve: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.stopping_rule, self.stopped = stopping_rule(stop), ""
-        # A tensor on the device after the first step: to read it every step would make the
-        # device wait.
-        self._is_finite: bool | torch.Tensor = True
+        self.guard = GuardOptions(**(guard or {}))
+        self.losses = LossMonitor(self.guard.spike, self.guard.window)
+        self.rollbacks: list[Rollback] = []
+        self.stop_training = False
+        """Whether a hook asks for the end of the stage, as EarlyStoppingHook does."""
+        self._measured: list[float] = []
         self._save_pending = False
-        self.dataloader = self._loader(0)  # hooks look at its data set before the loop runs
+        self.dataloader = self._loader()  # hooks look at its data set before the loop runs
+        self._batches: Iterator[Batch] = iter(())
 
     # The whole stage is one epoch to mmengine.
     max_epochs = property(lambda self: 1)
@@ -102,12 +114,15 @@ class TrainLoop(BaseLoop):
         state = load_checkpoint(self.folder, self.runner.logger.warning)
         if state is not None:
             self._resume(state)
+        elif self.guard.retries and self._max_iters:
+            self._save()  # what to return to before the first checkpoint is due
         # A batch follows from the seed and its iteration: the loader of an earlier iteration
         # would give a resumed stage the batches that it has been trained on.
-        self.dataloader = self._loader(self._iter)
+        self.dataloader = self._loader()
         self.runner.model.train()
         with StopSignals() as signals:
-            batches = iter(self.dataloader) if self._iter < self._max_iters else iter(())
+            if self._iter < self._max_iters:
+                self._batches = iter(self.dataloader)
             if state is not None:
                 # After all that was set up: hooks, the data and the start of its workers may
                 # draw random numbers that the uninterrupted stage did not draw here.
@@ -115,23 +130,30 @@ class TrainLoop(BaseLoop):
             self.runner.call_hook("before_train_epoch")
             while self._iter < self._max_iters:
                 start = time.perf_counter()
-                self._step(next(batches))
+                self._step(next(self._batches))
                 self.seconds += time.perf_counter() - start
                 self._after_step(signals)
             if not self._max_iters and self.runner.val_loop is not None:
                 self._evaluate()  # a member that is given is measured all the same
             self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
+        self._measure_again()
         model: torch.nn.Module = self.runner.model
         return model
 
-    def _loader(self, start: int) -> DataLoader[Any]:
-        """Build the loader of the batches from this iteration on."""
+    @property
+    def repeated(self) -> int:
+        """Iterations that were lost by rolling back, whose batches are left out."""
+        return sum(rollback.at - rollback.to for rollback in self.rollbacks)
+
+    def _loader(self) -> DataLoader[Any]:
+        """Build the loader of the batches from here on."""
+        dataset, collate = self.stage.samples(self.dataset)
         return train_loader(
-            self.dataset,
-            self.stage.paradigm.collate,
+            dataset,
+            collate,
             seed=self.stage.seed,
-            start=start,
+            start=self._iter + self.repeated,
             rank=self.runner.rank,
             world_size=self.runner.world_size,
             **loader_options(self.options),
@@ -141,9 +163,11 @@ class TrainLoop(BaseLoop):
         self.stage.iteration, self.stage.max_iters = self._iter, self._max_iters
         self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=batch)
         outputs = self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
-        with torch.no_grad():
-            self.stage.paradigm.after_step(self.stage.student)
-        self._is_finite = self._is_finite & torch.isfinite(outputs["loss"])
+        # The optimizer's own count: with accumulation not every iteration is a step of it, and
+        # the last is one however few gradients were summed up.
+        if self.runner.optim_wrapper.should_update():
+            self.stage.after_step()
+        self.losses.add(outputs["loss"])
         self.runner.call_hook(
             "after_train_iter", batch_idx=self._iter, data_batch=batch, outputs=outputs
         )
@@ -151,10 +175,13 @@ class TrainLoop(BaseLoop):
 
     def _after_step(self, signals: StopSignals) -> None:
         """Check the loss, evaluate, save and stop, whatever is due."""
-        evaluation_due = self._iter in self.eval_iters and self.runner.val_loop is not None
+        if self.stop_training:
+            self._end(stop_reason(self.runner))
+        is_evaluated = self._iter in self.eval_iters or self._iter == self._max_iters
+        evaluation_due = is_evaluated and self.runner.val_loop is not None
         check_due = evaluation_due or self._check_due(signals)
-        if check_due:
-            self._check_loss()
+        if check_due and self._rolled_back(check_weights=evaluation_due or self._save_may_be_due()):
+            return
         # Before saving: a checkpoint holds the evaluation of its own iteration, which a
         # resumed stage does not make again.
         if evaluation_due:
@@ -175,38 +202,98 @@ class TrainLoop(BaseLoop):
         signal, of which only one may know, is no reason where there are several.
         """
         return (
-            self._save_pending
-            or self._iter == self._max_iters
-            or self._iter % self.save_interval == 0
+            self._save_may_be_due()
             or self._iter % self.check_interval == 0
             or (self.runner.world_size == 1 and bool(signals.first))
         )
 
-    def _check_loss(self) -> None:
-        """Raise DivergedError if the loss of any process was not finite."""
-        (has_diverged,) = largest_of_all(int(not self._is_finite))
-        if not has_diverged:
-            return
+    def _save_may_be_due(self) -> bool:
+        is_end = self._iter in (0, self._max_iters)
+        return self._save_pending or is_end or self._iter % self.save_interval == 0
+
+    def _rolled_back(self, *, check_weights: bool) -> bool:
+        """Look at the losses, and return to the last checkpoint where one is at fault.
+
+        Returns:
+            Whether the stage has returned there.
+
+        Raises:
+            DivergedError: a loss or a weight is not finite, and no retry is left.
+        """
+        fault = self.losses.look(self._iter)
+        if check_weights and (fault is None or fault.is_spike):
+            fault = unfit_weights(self.stage) or fault
+        if fault is None:
+            return False
+        retry = len(self.rollbacks) < self.guard.retries
+        state = load_checkpoint(self.folder, self.runner.logger.warning) if retry else None
+        if state is not None:
+            self._roll_back(state, fault.text)
+            return True
+        if not fault.is_spike:
+            raise self._diverged(fault.text)
+        self.runner.logger.warning(fault.text)
+        return False
+
+    def _roll_back(self, state: Mapping[str, Any], reason: str) -> None:
+        """Go back to a checkpoint, and leave out the batches since."""
+        fault_at, rollbacks = self._iter, self.rollbacks
+        spikes, num_spikes, seconds = self.losses.spikes, self.losses.num_spikes, self.seconds
+        self._resume(state)
+        # What was seen and spent stays, though the weights know nothing of it.
+        self.losses.spikes, self.losses.num_spikes, self.seconds = spikes, num_spikes, seconds
+        rollback = Rollback(fault_at, self._iter, reason)
+        self.rollbacks, self._save_pending = [*rollbacks, rollback], False
+        self.runner.logger.warning(
+            f"{reason}: back to the checkpoint of iteration {rollback.to}, "
+            f"{rollback.at - rollback.to} batches are left out "
+            f"(retry {len(self.rollbacks)} of {self.guard.retries})."
+        )
+        self.runner.optim_wrapper.zero_grad()
+        restore_random_state(state["random"])
+        barrier()  # every process has read the checkpoint before it is written anew
+        self._save()  # so that a resumed stage leaves out the same batches
+        self.dataloader = self._loader()
+        self._batches = iter(self.dataloader)
+        self.runner.model.train()
+
+    def _diverged(self, fault: str) -> DivergedError:
         saved = last_saved_iteration(self.folder)
         note = "" if saved is None else f" The checkpoint of iteration {saved} is kept."
-        raise DivergedError(
-            "The loss is not finite (NaN or infinite) at iteration "
-            f"{self._iter} of {self._max_iters}.",
+        name = Path(self.runner.work_dir).name.partition("_")[2]
+        retries = f" after {len(self.rollbacks)} retries" if self.rollbacks else ""
+        return DivergedError(
+            f"{fault}{retries}, noticed after iteration {self._iter} of {self._max_iters}.",
             where=str(self.runner.work_dir),
-            do="Lower the learning rate, lengthen the warm-up, or clip gradients "
-            f"(optim_wrapper.clip_grad).{note}",
+            do="Lower the learning rate, lengthen the warm-up or clip gradients "
+            f"(optim_wrapper.clip_grad), and begin the stage anew: --resume --from-stage {name}. "
+            "Or skip the batches since the last checkpoint: guard=dict(retries=3) and --resume."
+            f"{note}",
         )
 
     def _evaluate(self) -> None:
         """Add a point to the curve."""
         metrics = self.runner.val_loop.run()
-        self.curve.append({"iter": self._iter, "seconds": self.seconds, "metrics": metrics})
+        cost = {"seconds": self.seconds, "repeated": self.repeated}
+        self.curve.append({"iter": self._iter, **cost, "metrics": metrics})
+        self._measured = checksums(self.stage.student)
+
+    def _measure_again(self) -> None:
+        """Repeat the last evaluation where hooks have changed the weights since."""
+        if self._measured and checksums(self.stage.student) != self._measured:
+            self.runner.logger.info("Hooks have changed the weights: they are measured again.")
+            self.curve.pop()
+            self._evaluate()
 
     def _apply_stopping_rule(self) -> None:
-        """End the stage here if its rule says so."""
-        if self.stopping_rule is None or not self.curve:
-            return
-        reason = self.stopping_rule.reached(self.curve)
+        """End the stage here if its rule, or a hook, says so."""
+        if self.stopping_rule is not None and self.curve:
+            self._end(self.stopping_rule.reached(self.curve))
+        if self.stop_training:
+            self._end(stop_reason(self.runner))
+
+    def _end(self, reason: str) -> None:
+        """End the stage here, if there is a reason."""
         if reason and self._iter < self._max_iters:
             self.stopped = f"{reason}: stopped after {self._iter} of {self._max_iters} iterations"
             self.runner.logger.info(self.stopped)
@@ -226,23 +313,35 @@ class TrainLoop(BaseLoop):
         return due
 
     def _stopped_by(self, number: int) -> TrainingError:
-        return TrainingError(
+        error = TrainingError(
             f"Stopped by {signal.Signals(number).name} after iteration "
             f"{self._iter} of {self._max_iters}.",
             where=str(self.runner.work_dir),
             do="Run the same command with --resume to go on from there.",
         )
+        error.exit_code = exit_code(number)
+        return error
 
     def _save(self) -> None:
         if self.runner.rank != 0:
             return
-        progress = {"iter": self._iter, "seconds": self.seconds, "curve": self.curve}
+        progress = {
+            "iter": self._iter,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "losses": self.losses.state_dict(),
+            "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
+        }
         state = {**progress, **runner_state(self.runner)}
         save_checkpoint(state, self.folder, self._iter, keep=self.keep)
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         self._iter, self.seconds, self.curve = state["iter"], state["seconds"], state["curve"]
+        if "losses" in state:  # not in checkpoints of older versions
+            self.losses.load_state_dict(state["losses"])
+            self.rollbacks = [Rollback(**rollback) for rollback in state["rollbacks"]]
         restore_runner(self.runner, state)
+        replay(self.runner, self.curve)
         self.runner.optim_wrapper.initialize_count_status(
             self.runner.model, self._iter, self._max_iters
         )
@@ -250,4 +349,5 @@ class TrainLoop(BaseLoop):
         # Interrupted between its last checkpoint and its manifest, a stage that its rule had
         # ended is not to go on.
         if self.curve and self.curve[-1]["iter"] == self._iter:
+            self._measured = checksums(self.stage.student)
             self._apply_stopping_rule()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compt.errors import TrainingError
 from compt.files import not_written
+from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressCallback, ProgressHook
 from compt.training.loops import TrainLoop
 from compt.training.optim import named_state
@@ -38,6 +39,14 @@ class StageResult:
     """Iterations that were trained; fewer than planned where a rule ended the stage."""
     stopped: str
     """Why the stage ended before its budget was spent, '' where it did not."""
+    repeated: int
+    """Further iterations that were trained, and lost by rolling back."""
+    spikes: tuple[Mapping[str, Any], ...]
+    """See :class:`compt.training.guard.Spike`."""
+    rollbacks: tuple[Mapping[str, Any], ...]
+    """See :class:`compt.training.guard.Rollback`."""
+    delivered: str
+    """What the student holds: 'last' weights, or what the hooks of these names measure instead."""
     optimizer: Mapping[str, Tensor]
     """What its optimizer remembers; see :func:`compt.training.optim.named_state`."""
 
@@ -97,6 +106,19 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
     loop = runner.train_loop
     assert isinstance(loop, TrainLoop)
     broken = getattr(loop.dataset, "broken_count", 0)
+    hooks = deliver(runner)
     student = stage_model(runner).student
     memory = named_state(student, runner.optim_wrapper.optimizer)
-    return StageResult(student, loop.curve, loop.seconds, broken, loop.iter, loop.stopped, memory)
+    return StageResult(
+        student=student,
+        curve=loop.curve,
+        seconds=loop.seconds,
+        broken=broken,
+        iters=loop.iter,
+        stopped=loop.stopped,
+        repeated=loop.repeated,
+        spikes=tuple(asdict(spike) for spike in loop.losses.spikes),
+        rollbacks=tuple(asdict(rollback) for rollback in loop.rollbacks),
+        delivered=", ".join(hooks) or "last",
+        optimizer=memory,
+    )

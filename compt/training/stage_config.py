@@ -14,9 +14,11 @@ from mmengine.config import Config
 from compt.config import ChainConfig, StageConfig
 from compt.config.keys import listed
 from compt.config.stopping import stopping_config
+from compt.config.taken_over import short
 from compt.files import GROWN_OPTIMIZER, NEW
 from compt.planning.plans import StagePlan
 from compt.training.distributed import wrapper
+from compt.training.schedules import in_iterations, scaled
 
 IMPORTS = [
     "compt.training.stage",
@@ -33,8 +35,6 @@ SMOOTHED = r"^(train/)?(loss|(task|transfer)/.+|grad_norm)$|^(train/|val/)?(data
 Validation losses are not in it; by mmengine's own pattern they are, and the last of a stage would
 be logged as a mean over earlier ones.
 """
-FRACTIONS = ("begin", "end", "T_max", "total_iters")
-"""Arguments of schedulers that may be fractions of the stage."""
 
 
 def stage_config(
@@ -76,15 +76,14 @@ def stage_config(
         "train_cfg": _train_loop(config, stage, plan, individual),
         "val_dataloader": _val_dataloader(config, stage),
         "val_cfg": {"type": "ComptEvalLoop"},
-        "val_evaluator": config.val_evaluator,
+        "val_evaluator": listed(config.val_evaluator),
         "optim_wrapper": _optim_wrapper(stage, grown),
-        "param_scheduler": schedulers(stage.param_scheduler, plan.iters),
+        "param_scheduler": _schedules(stage, plan, grown),
         "custom_hooks": [*listed(config.custom_hooks), *_grown_hook(stage, folder, grown)],
-        **_logging(config, plan),
-        **(wrapper() if launcher != "none" else {}),
-        **_passed_on(config),
+        **_wrapper(config, launcher),
+        **({"env_cfg": config.env_cfg} if config.env_cfg is not None else {}),
     }
-    return Config(content)
+    return Config(content | _logging(config, plan, content["experiment_name"]))
 
 
 def _model(
@@ -128,6 +127,7 @@ def _train_loop(
         # Reading the loss waits for a GPU, so it is not looked at in every iteration there.
         "check_interval": LOG_INTERVAL if torch.cuda.is_available() else 1,
         "stop": None if individual else stopping_config(stage.stopping),
+        "guard": stage.guard.to_dict(),
     }
 
 
@@ -156,34 +156,65 @@ def _grown_hook(stage: StageConfig, folder: Path, grown: bool) -> list[dict[str,
     return [{"type": "ComptGrownHook", **options}] if options else []
 
 
-def _logging(config: ChainConfig, plan: StagePlan) -> dict[str, Any]:
-    """Return what is written while a stage trains, and how often."""
+def _schedules(stage: StageConfig, plan: StagePlan, grown: bool) -> list[dict[str, Any]]:
+    """Return the schedules in iterations, with a grown member's own peak."""
+    schedules = listed(stage.param_scheduler)
+    if grown and stage.grown.lr_mult != 1:
+        schedules = scaled(schedules, stage.grown.lr_mult)
+    return in_iterations(schedules, plan.iters)
+
+
+def _logging(config: ChainConfig, plan: StagePlan, name: str) -> dict[str, Any]:
+    """Return what is written while a stage of this name trains, and how often."""
     interval = config.log_interval or log_interval(plan.iters)
-    backends = [{"type": "LocalVisBackend"}]
-    if find_spec("tensorboard"):
-        backends.append({"type": "TensorboardVisBackend"})
+    processor = {"by_epoch": False, "window_size": interval, "mean_pattern": SMOOTHED}
     return {
         "default_hooks": {
             "runtime_info": {"type": "ComptRuntimeInfoHook", "interval": interval},
-            "logger": {"type": "LoggerHook", "interval": interval, "log_metric_by_epoch": False},
             **config.default_hooks,
+            "logger": _logger(config.default_hooks, interval),
             "checkpoint": None,  # compt's own loop saves, and seeds its samplers
             "sampler_seed": None,
         },
-        "log_processor": config.log_processor
-        or {"by_epoch": False, "window_size": interval, "mean_pattern": SMOOTHED},
-        "visualizer": config.visualizer or {"type": "Visualizer", "vis_backends": backends},
+        "log_processor": _filled(config.log_processor or {}, "LogProcessor", processor),
+        "visualizer": _visualizer(config, name),
     }
 
 
-def _passed_on(config: ChainConfig) -> dict[str, Any]:
-    """Return what the Runner gets as it stands, without keys that are not given."""
-    content: dict[str, Any] = {
-        "env_cfg": config.env_cfg,
-        "model_wrapper_cfg": config.model_wrapper_cfg,
-        "find_unused_parameters": config.find_unused_parameters or None,
-    }
-    return {name: value for name, value in content.items() if value is not None}
+def _logger(hooks: Mapping[str, Any], interval: int) -> dict[str, Any] | None:
+    if "logger" in hooks and hooks["logger"] is None:
+        return None
+    # By epoch it would log every evaluation of a stage at step 0.
+    defaults = {"interval": interval, "log_metric_by_epoch": False}
+    return _filled(hooks.get("logger", {}), "LoggerHook", defaults)
+
+
+def _visualizer(config: ChainConfig, name: str) -> dict[str, Any]:
+    """Return the visualizer, which is one of its name for the whole process to mmengine."""
+    if config.visualizer is not None:
+        own = dict(config.visualizer)
+        return {**own, "name": f"{own['name']}_{name}"} if "name" in own else own
+    backends = [{"type": "LocalVisBackend"}]
+    if find_spec("tensorboard"):
+        backends.append({"type": "TensorboardVisBackend"})
+    return {"type": "Visualizer", "vis_backends": backends}
+
+
+def _filled(config: Mapping[str, Any], kind: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with defaults for what it leaves out, if it is of mmengine's own class."""
+    content = {"type": kind, **config}
+    return {**defaults, **content} if short(content["type"]) == kind else content
+
+
+def _wrapper(config: ChainConfig, launcher: str) -> dict[str, Any]:
+    """Return how the model is wrapped where there are several processes."""
+    if launcher == "none":
+        return {}
+    own = {**wrapper().get("model_wrapper_cfg", {}), **(config.model_wrapper_cfg or {})}
+    find_unused = {"find_unused_parameters": config.find_unused_parameters}
+    if not own:
+        return find_unused
+    return {"model_wrapper_cfg": {**find_unused, **own}}
 
 
 def log_interval(iters: int) -> int:
@@ -194,24 +225,3 @@ def log_interval(iters: int) -> int:
 def evaluation_iters(iters: int, evaluations: int) -> list[int]:
     """Return the iterations at which to evaluate, evenly spaced up to the end of the stage."""
     return sorted({max(1, round(iters * (i + 1) / evaluations)) for i in range(evaluations)})
-
-
-def schedulers(configs: Any, iters: int) -> list[dict[str, Any]]:
-    """Turn schedules written as fractions of the stage into iterations.
-
-    Whole numbers stay as they are.
-    """
-    absolute = [_in_iterations(config, iters) for config in listed(configs)]
-    # A warm-up shorter than an iteration has no length left, and torch would divide by it.
-    return [config for config in absolute if config["end"] > config["begin"]]
-
-
-def _in_iterations(config: Mapping[str, Any], iters: int) -> dict[str, Any]:
-    absolute = {
-        name: round(value * iters) if name in FRACTIONS and isinstance(value, float) else value
-        for name, value in config.items()
-    }
-    begin, end = absolute.get("begin", 0), absolute.get("end", iters)
-    if absolute["type"] == "CosineAnnealingLR":
-        absolute.setdefault("T_max", end - begin)
-    return {**absolute, "begin": begin, "end": end, "by_epoch": False}
