@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         LAYOUTS as LAYOUTS,
         PARADIGMS as PARADIGMS,
         TRANSFERERS as TRANSFERERS,
+        Range as Range,
     )
 
 __all__ = ["__version__", *_api.NAMES]

@@ -64,7 +64,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "writes_stream",
     ),
     "compt.planning.planner": ("plan",),
-    "compt.registry": ("DATA", "GROWERS", "LAYOUTS", "PARADIGMS", "TRANSFERERS"),
+    "compt.registry": ("DATA", "GROWERS", "LAYOUTS", "PARADIGMS", "TRANSFERERS", "Range"),
 }
 """What ``compt`` itself offers, by the module that defines it: ``from compt import describe``."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compt.errors import ComptError, ConfigError
+from compt.registry.arguments import shown
+from compt.training.signals import Interruptible, exit_code
 
 if TYPE_CHECKING:
     from compt.config import ChainConfig
@@ -22,38 +25,59 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code.
 
-    0 when it is done, 1 if training or data failed, 2 for bad input.
+    0 when it is done, 1 if training or data failed, 2 for bad input, 130 and 143 where SIGINT
+    (Ctrl-C) or SIGTERM has ended it.
     """
+    with Interruptible() as signals:
+        return _guarded(lambda: _parsed(arguments), signals)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="compt", description="Pre-train families of models, small to large."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=command.help))
-    return run(parser.parse_args(arguments))
+    return parser.parse_args(arguments)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run a parsed command, with errors as one message on stderr."""
+def _guarded(parse: Callable[[], argparse.Namespace], signals: Interruptible) -> int:
+    """Parse and run a command, with errors as one message on stderr."""
     try:
+        arguments = parse()
         return COMMANDS[arguments.command].run(arguments)
     except ComptError as error:
         print(f"compt: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("compt: interrupted; --resume goes on from the last checkpoint.", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # whoever read the output has seen enough of it
         return 1
+    except KeyboardInterrupt:
+        return _interrupted(signals.number or signal.SIGINT)
+    except Exception:
+        # A library that is interrupted while it is imported may raise an error of its own.
+        if not signals.number:
+            raise
+        return _interrupted(signals.number)
+
+
+def _interrupted(number: int) -> int:
+    name = signal.Signals(number).name
+    more = "--resume goes on with a chain from what it has saved"
+    print(f"compt: interrupted by {name}; {more}.", file=sys.stderr)
+    return exit_code(number)
 
 
 def train_main(arguments: Sequence[str] | None = None) -> int:
     """Run the train command without its name, as mim calls ``tools/train.py``."""
-    parser = argparse.ArgumentParser(description="Train a chain of models, small to large.")
-    add_train_arguments(parser)
-    parsed = parser.parse_args(arguments)
-    parsed.command = "train"
-    return run(parsed)
+
+    def parsed() -> argparse.Namespace:
+        parser = argparse.ArgumentParser(description="Train a chain of models, small to large.")
+        add_train_arguments(parser)
+        return parser.parse_args(arguments, argparse.Namespace(command="train"))
+
+    with Interruptible() as signals:
+        return _guarded(parsed, signals)
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +148,10 @@ def _add_grow_arguments(parser: argparse.ArgumentParser) -> None:
         "--source-model", help="what the checkpoint is of, as --to, where it holds weights alone"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--dtype",
+        help="number format to write: float32, bfloat16, float16, float64 (default: the source's)",
+    )
     parser.add_argument("-o", "--out", required=True, help="folder to write")
     _add_json(parser)
 
@@ -163,12 +191,15 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 def find_config(name: str) -> Path:
     """Return a config's path, given as one or as a name among those that compt ships."""
     path = Path(name)
-    if path.exists():
-        return path
-    wanted = path if path.suffix else path.with_suffix(".py")
+    try:
+        if path.exists():
+            return path
+        wanted = path if path.suffix else path.with_suffix(".py")
+    except (OSError, ValueError) as error:  # a name too long, or none
+        raise ConfigError(f"{shown(name)} is no path: {error}.", do="Check the path.") from error
     root = Path(__file__).parent
     for folder in (root / ".mim" / "configs", root.parent / "configs"):  # as mim finds them
-        for candidate in sorted(folder.rglob(wanted.name)):
+        for candidate in sorted(folder.rglob("*.py")):
             if candidate.parts[-len(wanted.parts) :] == wanted.parts:
                 return candidate
     raise ConfigError(
@@ -287,6 +318,7 @@ def _grow(arguments: argparse.Namespace) -> int:
         paradigm=arguments.paradigm,
         source_model=arguments.source_model,
         seed=arguments.seed,
+        dtype=arguments.dtype,
     )
     growth["grower"] = short_name(arguments.grower)
     if arguments.json:
@@ -294,6 +326,11 @@ def _grow(arguments: argparse.Namespace) -> int:
         return 0
     counts = ", ".join(f"{number} {status}" for status, number in growth["counts"].items())
     print(f"{arguments.out}: {counts}; growth {growth_text(GrowthReport.from_json(growth))}")
+    rounding = growth.get("rounding_error")
+    changes = "" if rounding is None else f", which changes outputs by {rounding:.1e}"
+    print(f"written in {growth['dtype']}{changes}")
+    for note in growth["notes"]:
+        print(f"note: {note}")
     return 0
 
 

@@ -25,6 +25,12 @@ class Faults:
         if fault not in self.sentences:
             self.sentences.append(fault)
 
+    def names(self, path: str) -> bool:
+        """Tell whether a fault is noted of the value at this path, or of one that it lies in."""
+        parts = path.split(".")
+        above = {".".join(parts[: length + 1]) for length in range(len(parts))}
+        return any(sentence.partition(" ")[0].rstrip(":") in above for sentence in self.sentences)
+
     def unknown(self, where: str, key: str, known: Iterable[str]) -> None:
         """Note a key that does not exist, with the nearest that do."""
         self.add(f"{where}{key} is not a key of compt.{did_you_mean(key, known)}")

@@ -9,11 +9,13 @@ from typing import Any
 
 from mmengine.config import Config
 
+from compt.config.everywhere import check_everywhere
 from compt.config.faults import Faults
 from compt.config.file import ConfigFile, import_modules, read_config
 from compt.config.keys import Key, merge
 from compt.config.mmengine_keys import REFUSED, refusal
 from compt.config.schema import ChainConfig, StageConfig, StageDefaults
+from compt.files import EXPORT, MANIFEST
 
 
 def load_config(
@@ -36,8 +38,22 @@ def load_config(
     import_modules(raw.get("custom_imports"), file.where)
     raw["chain"] = _stages(raw, faults)
     config = ChainConfig.read(raw, faults, file=file)
+    check_everywhere(file.content, faults)
     faults.raise_if_any()
-    return config
+    return _following_init(config)
+
+
+def _following_init(config: ChainConfig) -> ChainConfig:
+    """Return a config whose paradigm follows the checkpoint that the first member starts from.
+
+    The members share preprocessing and tokenizer, so all of them have the checkpoint's.
+    """
+    init = config.stages[0].init
+    if not init or "like" in config.paradigm:
+        return config
+    path = Path(init)
+    like = path / EXPORT if (path / MANIFEST).is_file() else path
+    return replace(config, paradigm={**config.paradigm, "like": str(like)})
 
 
 def _without_foreign_keys(file: ConfigFile, faults: Faults) -> ConfigFile:

@@ -12,5 +12,15 @@ from compt.registry.registry import (
     TRANSFERERS,
     PluginRegistry,
 )
+from compt.registry.values import Range
 
-__all__ = ["DATA", "GROWERS", "LAYOUTS", "PARADIGMS", "REGISTRIES", "TRANSFERERS", "PluginRegistry"]
+__all__ = [
+    "DATA",
+    "GROWERS",
+    "LAYOUTS",
+    "PARADIGMS",
+    "REGISTRIES",
+    "TRANSFERERS",
+    "PluginRegistry",
+    "Range",
+]

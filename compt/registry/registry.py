@@ -8,7 +8,6 @@ installed. Names are whole, dots included: no part of one is a scope, a module o
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from compt.errors import ComptError, ConfigError, PluginError, did_you_mean
+from compt.registry.arguments import ArgumentFault, in_own_types, name_faults, value_faults
 from compt.registry.entry_points import Entry, Names, normalised, object_path
 from compt.registry.loading import Interface, first_line, raised_at
 
@@ -105,28 +105,33 @@ class PluginRegistry:
 
         Raises:
             PluginError: as for ``get``.
-            ConfigError: no ``type``, arguments that the constructor lacks or does not take, or
-                values that it refuses with a TypeError or ValueError. A ComptError of the
-                constructor passes through.
+            ConfigError: no ``type``, arguments that the constructor lacks or does not take, values
+                that do not fit its annotations, or that it refuses with a TypeError or ValueError.
+                A ComptError of the constructor passes through.
         """
         name, plugin, arguments = self._resolve(cfg, default_args or {})
-        faults = self._argument_faults(name, plugin, arguments)
-        if faults:
-            raise ConfigError(" ".join(faults))
+        if faults := self._argument_faults(name, plugin, arguments):
+            raise ConfigError(" ".join(self._sentences(name, faults)))
         try:
-            return plugin(**arguments)
+            return plugin(**in_own_types(plugin, arguments))
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f"The {self.noun} '{name}' cannot be made from its arguments: {first_line(error)}",
                 where=raised_at(error),
             ) from error
 
-    def signature_faults(self, cfg: Mapping[str, Any]) -> list[str]:
+    def argument_faults(self, cfg: Mapping[str, Any]) -> list[ArgumentFault]:
         """List all that is wrong with ``dict(type=name, **arguments)``, without building it."""
         try:
             return self._argument_faults(*self._resolve(cfg, {}))
         except ComptError as error:
-            return [error.one_line]
+            return [ArgumentFault(error.one_line)]
+
+    def signature_faults(self, cfg: Mapping[str, Any]) -> list[str]:
+        """Return :meth:`argument_faults` as sentences."""
+        faults = self.argument_faults(cfg)
+        name = cfg["type"] if any(fault.path for fault in faults) else ""
+        return self._sentences(name, faults)
 
     def names(self) -> list[str]:
         """List every name that can be asked for, without importing anything.
@@ -222,20 +227,14 @@ class PluginRegistry:
 
     def _argument_faults(
         self, name: str, plugin: Callable[..., Any], arguments: Mapping[str, Any]
-    ) -> list[str]:
-        parameters = inspect.signature(plugin).parameters.values()
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        names = [p.name for p in named]
-        unknown = [] if takes_any else [key for key in arguments if key not in names]
-        required = [p.name for p in named if p.default is p.empty]
-        missing = [key for key in required if key not in arguments]
-        takes = f"It takes: {', '.join(names)}." if names else "It takes none."
+    ) -> list[ArgumentFault]:
         head = f"The {self.noun} '{name}'"
-        return [
-            f"{head} takes no argument '{key}'.{did_you_mean(key, names)} {takes}"
-            for key in unknown
-        ] + [f"{head} needs the argument '{key}'." for key in missing]
+        return [*name_faults(head, plugin, arguments), *value_faults(plugin, arguments)]
+
+    def _sentences(self, name: Any, faults: Sequence[ArgumentFault]) -> list[str]:
+        """Write faults for where no key of a config stands before them."""
+        head = f"The {self.noun} '{name}': "
+        return [f"{head if fault.path else ''}{fault}" for fault in faults]
 
     def _available(self) -> str:
         return f"Available: {', '.join(self.names()) or 'none'}."

@@ -5,21 +5,81 @@ Torchrun, Slurm or MPI starts them.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, init_dist
+
+from compt.errors import ConfigError, some
+from compt.registry.loading import first_line
+
+VARIABLES: Mapping[str, Mapping[str, str]] = {
+    "pytorch": {"RANK": "RANK", "WORLD_SIZE": "WORLD_SIZE", "LOCAL_RANK": "LOCAL_RANK"},
+    "slurm": {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS"},
+    "mpi": {
+        "RANK": "OMPI_COMM_WORLD_RANK",
+        "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",
+        "LOCAL_RANK": "OMPI_COMM_WORLD_LOCAL_RANK",
+    },
+}
+"""What each launcher calls what torch wants to know."""
+STARTERS: Mapping[str, str] = {
+    "pytorch": "torchrun --nproc-per-node=N -m compt train ...",
+    "slurm": "srun compt train ...",
+    "mpi": "mpirun -x MASTER_ADDR=HOST compt train ...",
+}
+DEFAULT_PORT = 29500
 
 
 def start(launcher: str) -> None:
     """Join the process group.
 
     NCCL where there are GPUs, else gloo, which mmengine would not choose itself.
+
+    Raises:
+        ConfigError: the launcher has not started this process, or the processes do not meet.
     """
-    if torch.cuda.is_available():
-        init_dist(launcher, backend="nccl")
-    else:
-        torch.distributed.init_process_group("gloo")
+    _check_environment(launcher)
+    try:
+        if torch.cuda.is_available():
+            init_dist(launcher, backend="nccl")
+        else:
+            torch.distributed.init_process_group("gloo")
+    except Exception as error:  # torch and mmengine each have their own
+        address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+        raise ConfigError(
+            f"The processes do not meet: {first_line(error)}",
+            where=f"MASTER_ADDR:MASTER_PORT, {address}",
+            do=f"Start every process by the launcher ({STARTERS[launcher]}), and choose a free "
+            "port.",
+        ) from error
+
+
+def _check_environment(launcher: str) -> None:
+    """Set what torch wants to know, or raise ConfigError with all that is wrong with it."""
+    faults = []
+    for name, own in VARIABLES[launcher].items():
+        value = os.environ.get(own)
+        if value is None or not value.isdecimal():
+            faults.append(f"{own} is not set" if value is None else f"{own}={value!r} is no number")
+        else:
+            os.environ[name] = value
+    port = os.environ.setdefault("MASTER_PORT", str(DEFAULT_PORT))
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        faults.append(f"MASTER_PORT={port!r} is no port")
+    is_found = launcher == "slurm" and torch.cuda.is_available()  # mmengine asks Slurm
+    if not is_found and "MASTER_ADDR" not in os.environ:
+        faults.append("MASTER_ADDR is not set")
+    if not faults and int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
+        faults.append(f"{VARIABLES[launcher]['RANK']} is not below the number of processes")
+    if faults:
+        raise ConfigError(
+            f"--launcher {launcher}: {some(faults)}.",
+            where="environment",
+            do=f"Start the command by the launcher: {STARTERS[launcher]}",
+        )
 
 
 def stop() -> None:

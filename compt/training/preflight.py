@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (
     DATASETS,
-    HOOKS,
     LOG_PROCESSORS,
     METRICS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
+    MODEL_WRAPPERS,
     PARAM_SCHEDULERS,
     VISBACKENDS,
     VISUALIZERS,
     DefaultScope,
-    Registry,
 )
 from mmengine.utils import import_modules_from_strings
-from torch import nn
 from torch.utils.data import TensorDataset
 
 from compt.config import ChainConfig
 from compt.config.faults import Faults
 from compt.config.keys import listed
-from compt.errors import ComptError, ConfigError, DataError, did_you_mean
+from compt.config.taken_over import DEFAULT_HOOKS
+from compt.errors import ConfigError, DataError
 from compt.growth.models import build_paradigm
 from compt.interfaces import fingerprint
 from compt.planning.plans import ChainPlan
+from compt.training.evaluation import validation_splits
+from compt.training.evaluators import build_evaluator
+from compt.training.hook_effects import check_effects, check_monitored
 from compt.training.loader import eval_loader, loader_options, train_loader
 from compt.training.performance import Performance
+from compt.training.schedules import check_schedule, watches_metric
 from compt.training.stage_config import stage_config
+from compt.training.trial import (
+    check_hook,
+    check_memory,
+    check_optimizer,
+    check_part,
+    check_scope,
+    noting,
+)
+
+SCOPED = (DATASETS, METRICS, MODEL_WRAPPERS, VISUALIZERS)
+"""Registries of mmengine, each of which knows the scopes of the libraries that are imported."""
 
 
 def preflight(config: ChainConfig, plan: ChainPlan) -> dict[str, dict[str, Any]]:
@@ -49,20 +58,26 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> dict[str, dict[str, Any]]
     Raises:
         ConfigError: with all faults found.
     """
-    fingerprints = check_data(config)
     faults = Faults(config.where)
+    check_memory(plan, faults)
+    with noting(faults, "default_scope"):
+        check_scope(config.default_scope, SCOPED)
+    faults.raise_if_any()
+    fingerprints = check_data(config)
+    paradigm = build_paradigm(config.paradigm)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
-        with _noting(faults, f"attention, compile (stage '{stage.name}')"):
+        with noting(faults, f"attention, compile (stage '{stage.name}')"):
             Performance(**stage.performance.to_dict()).try_on(device)
         folder = Path(stage.name)
         runner = stage_config(config, stage, stage_plan, folder, init=None, teacher=None)
         import_modules_from_strings(runner.custom_imports["imports"])
         with DefaultScope.overwrite_default_scope(runner.default_scope):
-            _check_runner(runner, faults)
+            splits = validation_splits(paradigm, config.val_dataloader)
+            _check_runner(runner, splits, faults)
             if (dataset := stage.train_dataloader.get("dataset")) is not None:
-                with _noting(faults, "train_dataloader.dataset"):
-                    _check_known(DATASETS, dataset)
+                with noting(faults, "train_dataloader.dataset"):
+                    check_part(DATASETS, dataset)
                     name = f"train of '{stage.name}'"
                     fingerprints[name] = fingerprint(DATASETS.build(dataset))
     faults.raise_if_any()
@@ -97,69 +112,63 @@ def check_data(config: ChainConfig) -> dict[str, dict[str, Any]]:
     return fingerprints
 
 
-def _check_runner(config: Config, faults: Faults) -> None:
+def _check_runner(config: Config, splits: Sequence[str], faults: Faults) -> None:
     """Build what a Runner would build, each part on its own."""
-    _check_optimizer(config, faults)
+    _check_optimizer(config, splits, faults)
     _check_loaders(config, faults)
-    for metric in listed(config.val_evaluator):
-        with _noting(faults, "val_evaluator"):
-            _check_known(METRICS, metric)
-            Evaluator(metric)
-    for hook in (*config.default_hooks.values(), *config.custom_hooks):
-        with _noting(faults, "hooks"):
-            _check_known(HOOKS, hook)
-            if isinstance(hook, Mapping):
-                HOOKS.build(hook)
-    with _noting(faults, "log_processor"):
-        LOG_PROCESSORS.build({"type": "LogProcessor", **config.log_processor})
-    with _noting(faults, "visualizer"):
-        _check_known(VISUALIZERS, config.visualizer)
+    for evaluator in config.val_evaluator:
+        with noting(faults, "val_evaluator"):
+            for metric in listed(evaluator.get("metrics", evaluator)):
+                check_part(METRICS, metric)
+            build_evaluator(evaluator)
+    _check_hooks(config, splits, faults)
+    with noting(faults, "log_processor"):
+        log_processor = {"type": "LogProcessor", **config.log_processor}
+        check_part(LOG_PROCESSORS, log_processor)
+        LOG_PROCESSORS.build(log_processor)
+    with noting(faults, "visualizer"):
+        check_part(VISUALIZERS, config.visualizer)
         for backend in listed(config.visualizer.get("vis_backends")):
-            _check_known(VISBACKENDS, backend)
+            check_part(VISBACKENDS, backend)
+    if config.get("model_wrapper_cfg") is not None:
+        with noting(faults, "model_wrapper_cfg"):
+            check_part(MODEL_WRAPPERS, config.model_wrapper_cfg)
 
 
-def _check_optimizer(config: Config, faults: Faults) -> None:
-    model = nn.Linear(1, 1)
-    with _noting(faults, "optim_wrapper"):
-        _check_known(OPTIM_WRAPPERS, config.optim_wrapper)
-        _check_known(OPTIMIZERS, config.optim_wrapper["optimizer"])
-        build_optim_wrapper(model, config.optim_wrapper)
-    optimizer = torch.optim.AdamW(model.parameters())
+def _check_hooks(config: Config, splits: Sequence[str], faults: Faults) -> None:
+    iters = config.train_cfg["max_iters"]
+    for name, hook in config.default_hooks.items():
+        if hook is not None:  # None switches one of mmengine's off
+            with noting(faults, f"default_hooks.{name}"):
+                check_hook(hook)
+                is_default = name in DEFAULT_HOOKS
+                check_effects(hook, iters=iters, splits=splits, is_default=is_default)
+    for hook in config.custom_hooks:
+        with noting(faults, "custom_hooks"):
+            check_hook(hook)
+            check_effects(hook, iters=iters, splits=splits)
+
+
+def _check_optimizer(config: Config, splits: Sequence[str], faults: Faults) -> None:
+    with noting(faults, "optim_wrapper"):
+        check_optimizer(config.optim_wrapper)
     for scheduler in config.param_scheduler:
-        with _noting(faults, "param_scheduler"):
-            _check_known(PARAM_SCHEDULERS, scheduler)
-            PARAM_SCHEDULERS.build(scheduler, default_args={"optimizer": optimizer})
+        with noting(faults, "param_scheduler"):
+            check_part(PARAM_SCHEDULERS, scheduler)
+            check_schedule(scheduler, config.train_cfg["max_iters"])
+            if watches_metric(scheduler):
+                check_monitored(scheduler.get("monitor", "loss"), splits, scheduler["type"])
 
 
 def _check_loaders(config: Config, faults: Faults) -> None:
     data = TensorDataset(torch.zeros(config.train_dataloader["batch_size"], 1))
-    with _noting(faults, "train_dataloader"):
-        _check_known(DATASETS, config.train_dataloader.get("dataset"))
+    with noting(faults, "train_dataloader"):
         options = loader_options(config.train_dataloader)
         train_loader(data, _collate, seed=0, start=0, rank=0, world_size=1, **options)
-    with _noting(faults, "val_dataloader"):
-        _check_known(DATASETS, config.val_dataloader.get("dataset"))
+    with noting(faults, "val_dataloader"):
+        if (dataset := config.val_dataloader.get("dataset")) is not None:
+            check_part(DATASETS, dataset)
         eval_loader(data, _collate, **loader_options(config.val_dataloader))
-
-
-@contextmanager
-def _noting(faults: Faults, where: str) -> Iterator[None]:
-    """Add whatever is raised to the faults, once."""
-    try:
-        yield
-    except ComptError as error:
-        faults.add(f"{where}: {error.one_line}")
-    except Exception as error:  # a constructor raises what it likes
-        first_line = (str(error).splitlines() or [""])[0]
-        faults.add(f"{where}: {type(error).__name__}: {first_line}")
-
-
-def _check_known(registry: Registry, cfg: Any) -> None:
-    """Raise ConfigError where mmengine has nothing of the name that a config asks for."""
-    kind = cfg.get("type") if isinstance(cfg, Mapping) else None
-    if isinstance(kind, str) and registry.get(kind) is None:
-        near = did_you_mean(kind, registry.module_dict)
-        raise ConfigError(f"mmengine has no {registry.name} '{kind}'.{near}")
 
 
 def _collate(samples: Sequence[Any]) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""Hold a value of a config against the type of its key, and say what is wrong with it."""
+"""Hold a value of a config against an annotation, and say what is wrong with it."""
 
 from __future__ import annotations
 
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from compt.errors import did_you_mean
 
@@ -16,14 +16,24 @@ NOUNS: Mapping[type, str] = {bool: "True or False", str: "a string"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValueOptions:
-    """What a type cannot say of a value."""
+class Range:
+    """The bounds of a number, as ``Annotated[float, Range(minimum=0)]`` declares them.
+
+    They hold for every number of a list.
+    """
 
     minimum: float | None = None
     """Smallest number, itself allowed."""
     maximum: float | None = None
+    """Largest number, itself allowed."""
     positive: bool = False
     """Whether a number must be above 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueOptions(Range):
+    """What a type cannot say of a value."""
+
     zero_is_judged: bool = False
     """Whether a positive number may be 0 here, as a check of the section decides about it."""
     typed: bool = False
@@ -37,8 +47,18 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
+def without_metadata(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the type of an ``Annotated``, and its metadata; of any other annotation none."""
+    if get_origin(annotation) is Annotated:
+        return get_args(annotation)[0], annotation.__metadata__
+    return annotation, ()
+
+
 def problem_of(value: Any, annotation: Any, options: ValueOptions) -> str:
     """Say what is wrong with a value, as the end of a sentence, '' where it fits."""
+    annotation, options = _with_own_range(annotation, options)
+    if value is None and type(None) in alternatives(annotation):
+        return ""
     problems = [
         _alternative_problem(value, alternative, options)
         for alternative in alternatives(annotation)
@@ -46,8 +66,9 @@ def problem_of(value: Any, annotation: Any, options: ValueOptions) -> str:
     ]
     if not all(problems):
         return ""
-    if len(problems) == 1:
-        return problems[0]
+    entry = [problem for problem in problems if problem.startswith("has ")]
+    if len(problems) == 1 or entry:
+        return [*entry, *problems][0]
     wanted = " or ".join(problem.removeprefix("is not ").removesuffix(".") for problem in problems)
     return f"is not {wanted}."
 
@@ -57,13 +78,26 @@ def as_declared(value: Any, annotation: Any) -> Any:
 
     ``iters=8.0`` is 8, as nothing counts to a float.
     """
-    allowed = alternatives(annotation)
+    unbounded, _ = without_metadata(annotation)
+    allowed = [without_metadata(alternative)[0] for alternative in alternatives(unbounded)]
     is_whole = int in allowed and float not in allowed
     return int(value) if is_whole and isinstance(value, float) else value
 
 
+def _with_own_range(annotation: Any, options: ValueOptions) -> tuple[Any, ValueOptions]:
+    """Return the type of an annotation, and the options with the range that it declares."""
+    annotation, metadata = without_metadata(annotation)
+    for declared in metadata:
+        if isinstance(declared, Range):
+            options = replace(options, **asdict(declared))
+    return annotation, options
+
+
 def _alternative_problem(value: Any, alternative: Any, options: ValueOptions) -> str:
     """Say what is wrong with a value for one type of a union."""
+    alternative, options = _with_own_range(alternative, options)
+    if get_origin(alternative) in (Union, types.UnionType):
+        return problem_of(value, alternative, options)
     if alternative is Any:
         return ""
     origin = get_origin(alternative) or alternative
@@ -74,17 +108,17 @@ def _alternative_problem(value: Any, alternative: Any, options: ValueOptions) ->
     if origin in (Mapping, dict):
         return _dict_problem(value, options)
     if origin in (Sequence, list, tuple):
-        return _list_problem(value, get_args(alternative), options)
+        return _list_problem(value, alternative, options)
     return _instance_problem(value, origin)
 
 
-def _instance_problem(value: Any, kind: type) -> str:
+def _instance_problem(value: Any, kind: Any) -> str:
     if kind is Path:
-        sound = isinstance(value, (str, Path)) and "\0" not in str(value)
-        return "" if sound else "is not a path."
+        return "" if isinstance(value, (str, Path)) else "is not a path."
     if kind in NOUNS:
         return "" if isinstance(value, kind) else f"is not {NOUNS[kind]}."
-    return "" if isinstance(value, Mapping) else "is not a dict."  # read as a section
+    is_section = is_dataclass(kind) and not isinstance(value, (kind, Mapping))
+    return "is not a dict." if is_section else ""  # of other classes a config says nothing
 
 
 def _choice_problem(value: Any, choices: Sequence[Any]) -> str:
@@ -99,12 +133,19 @@ def _dict_problem(value: Any, options: ValueOptions) -> str:
     return "is not a dict(type=..., ...)." if options.typed else "is not a dict."
 
 
-def _list_problem(value: Any, contents: tuple[Any, ...], options: ValueOptions) -> str:
-    content = contents[0] if contents else Any
-    is_list = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
-    if is_list and not any(_alternative_problem(one, content, options) for one in value):
-        return ""
-    return "is not a list of dict(type=..., ...)." if options.typed else "is not a list."
+def _list_problem(value: Any, annotation: Any, options: ValueOptions) -> str:
+    contents = get_args(annotation)
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
+        return f"is not a list{' of dict(type=..., ...)' * options.typed}."
+    is_row = get_origin(annotation) is tuple and Ellipsis not in contents
+    if is_row and contents and len(list(value)) != len(contents):
+        return f"is not a list of {len(contents)}."
+    for index, entry in enumerate(value):
+        content = contents[index if is_row else 0] if contents else Any
+        if problem := problem_of(entry, content, options):
+            typed = "is not a list of dict(type=..., ...)."
+            return typed if options.typed else f"has {entry!r}, which {problem}"
+    return ""
 
 
 def _number_problem(value: Any, kind: type, options: ValueOptions) -> str:

@@ -1,0 +1,128 @@
+"""Try the parts that mmengine builds of a stage's config, on a model of one weight."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import (
+    HOOKS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    Registry,
+)
+from mmengine.runner.priority import get_priority
+from torch import nn
+
+from compt.config.faults import Faults
+from compt.errors import ComptError, ConfigError, did_you_mean
+from compt.planning.plans import ChainPlan
+from compt.registry.arguments import annotated, shown
+from compt.registry.values import ValueOptions, alternatives, problem_of
+
+BYTES_A_WEIGHT = 4
+NUMBERS = frozenset((bool, int, float, type(None)))
+
+
+@contextmanager
+def noting(faults: Faults, where: str) -> Iterator[None]:
+    """Add whatever is raised to the faults, once."""
+    try:
+        yield
+    except ComptError as error:
+        faults.add(f"{where}: {error.one_line}")
+    except Exception as error:  # a constructor raises what it likes
+        first_line = (str(error).splitlines() or [""])[0]
+        faults.add(f"{where}: {type(error).__name__}: {first_line}")
+
+
+def check_scope(scope: str, registries: Sequence[Registry]) -> None:
+    """Raise ConfigError for a scope that mmengine would pass over, as it takes any name."""
+    known = {"mmengine", *(child for registry in registries for child in registry.children)}
+    package = MODULE2PACKAGE.get(scope, scope)
+    if scope not in known and find_spec(scope) is None:
+        raise ConfigError(
+            f"No package '{scope}' is installed.{did_you_mean(scope, MODULE2PACKAGE)}",
+            do=f"pip install {package}, or leave default_scope out.",
+        )
+
+
+def check_part(registry: Registry, cfg: Any) -> None:
+    """Raise ConfigError where mmengine has no such part, or a number of it is none.
+
+    Other arguments are its constructor's to judge.
+    """
+    if not isinstance(cfg, Mapping) or not isinstance(cfg.get("type"), (str, type)):
+        raise ConfigError(f"{shown(cfg)} is not a dict(type=..., ...).")
+    kind = cfg["type"]
+    part = registry.get(kind) if isinstance(kind, str) else kind
+    if part is None:
+        near = did_you_mean(kind, registry.module_dict)
+        raise ConfigError(f"mmengine has no {registry.name} '{kind}'.{near}")
+    if not (inspect.isclass(part) or inspect.isfunction(part)):
+        return
+    arguments = {name: value for name, value in cfg.items() if name != "type"}
+    for name, annotation, value in annotated(part, arguments):
+        if problem := _number_problem(value, annotation):
+            raise ConfigError(f"{name}: {shown(value)} {problem}")
+
+
+def _number_problem(value: Any, annotation: Any) -> str:
+    """Say what is wrong with a value where a library asks for nothing but a number or a flag."""
+    kinds = set(alternatives(annotation))
+    is_flag = bool in kinds and value in (0, 1)
+    if not kinds <= NUMBERS or is_flag:
+        return ""
+    return problem_of(value, annotation, ValueOptions())
+
+
+def check_hook(cfg: Any) -> None:
+    """Build a hook, and look up where it stands among the others."""
+    if not isinstance(cfg, Hook):
+        check_part(HOOKS, cfg)
+        arguments = {name: value for name, value in cfg.items() if name != "priority"}
+        priority = cfg.get("priority", HOOKS.build(arguments).priority)
+        get_priority(priority)
+
+
+def check_optimizer(config: Mapping[str, Any]) -> None:
+    """Take two steps of an optimizer.
+
+    Raises:
+        ConfigError: a part does not exist, or a step leaves no finite weight.
+    """
+    check_part(OPTIM_WRAPPERS, config)
+    check_part(OPTIMIZERS, config["optimizer"])
+    model = nn.Linear(1, 1)
+    wrapper = build_optim_wrapper(model, config)
+    if not isinstance(wrapper, OptimWrapper):
+        return  # several optimizers, of a constructor of one's own
+    for _ in range(2):
+        wrapper.backward(model(torch.ones(1, 1)).sum())
+        wrapper.step()
+        wrapper.zero_grad()
+    if not all(math.isfinite(param.item()) for param in model.parameters()):
+        raise ConfigError("After two steps of the optimizer a weight is not finite.")
+
+
+def check_memory(plan: ChainPlan, faults: Faults) -> None:
+    """Note members whose weights alone are larger than the memory of this machine."""
+    if not hasattr(os, "sysconf"):
+        return
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for stage in plan.stages:
+        need = BYTES_A_WEIGHT * stage.params
+        if need > room:
+            faults.add(
+                f"chain.{stage.index}.model: its {stage.params:,} weights take "
+                f"{need / 1e9:,.0f} GB, and this machine has {room / 1e9:,.0f} GB of memory."
+            )
