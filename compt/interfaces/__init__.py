@@ -8,6 +8,7 @@ May import: weights, errors and below.
 """
 
 from compt.interfaces.architecture import Architecture, Group, ParamAxes, Role
+from compt.interfaces.buffers import BufferRule, ruled_buffers
 from compt.interfaces.data import (
     DataSource,
     Images,
@@ -21,14 +22,23 @@ from compt.interfaces.data import (
 from compt.interfaces.fingerprint import fingerprint
 from compt.interfaces.grower import Grower, Growth, Objective, Status
 from compt.interfaces.layout import Layout
+from compt.interfaces.left_out import LeftOut, left_out
 from compt.interfaces.paradigm import Batch, Member, Metric, Outputs, Paradigm
-from compt.interfaces.plugin import Plugin, renamed_method, warn_renamed
+from compt.interfaces.plugin import (
+    Plugin,
+    accepted,
+    check_signatures,
+    may_omit,
+    renamed_method,
+    warn_renamed,
+)
 from compt.interfaces.transferer import SCHEDULES, Schedule, Transferer
 
 __all__ = [
     "SCHEDULES",
     "Architecture",
     "Batch",
+    "BufferRule",
     "DataSource",
     "Group",
     "Grower",
@@ -36,6 +46,7 @@ __all__ = [
     "ImageSource",
     "Images",
     "Layout",
+    "LeftOut",
     "Member",
     "Metric",
     "Objective",
@@ -52,7 +63,12 @@ __all__ = [
     "TokenSpan",
     "Tokens",
     "Transferer",
+    "accepted",
+    "check_signatures",
     "fingerprint",
+    "left_out",
+    "may_omit",
     "renamed_method",
+    "ruled_buffers",
     "warn_renamed",
 ]

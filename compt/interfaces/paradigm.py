@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from compt.interfaces.plugin import Plugin, renamed_method
+from compt.interfaces.buffers import BufferRule
+from compt.interfaces.plugin import Plugin, accepted, may_omit, renamed_method
 from compt.weights import load_state, load_weights
 
 Batch = Mapping[str, Any]
 Outputs = Mapping[str, Tensor]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+"""The default of outputs and batches, for who calls a method without them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Member:
 class Metric:
     """One value measured on a validation split.
 
+    ``higher_is_better`` is None where it is not known, as of mmengine's metrics.
     ``chance`` is what guessing would reach, None where that has no meaning. ``unit`` says what the
     value counts: ``"share"`` of a whole, from 0 to 1, which reads as per cent, ``"nats"``,
     ``"bits/byte"``, ``"count"`` or a name of its own; empty for a plain number.
@@ -38,7 +43,7 @@ class Metric:
 
     value: float
     chance: float | None = None
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     unit: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -47,7 +52,11 @@ class Metric:
 
 
 class Paradigm(Plugin, ABC):
-    """Say what is trained, on what, with which loss, and how it is measured and written out."""
+    """Say what is trained, on what, with which loss, and how it is measured and written out.
+
+    Parameters of a model with ``requires_grad=False`` are not trained: they are in no optimizer,
+    and plans and reports do not count them.
+    """
 
     renamed_methods = {"teach": "teacher_forward"}
 
@@ -57,6 +66,21 @@ class Paradigm(Plugin, ABC):
     """The outputs that transferers compare by default, ``[batch, ..., width]`` each."""
     splits: tuple[str, ...] = ("val",)
     """Validation splits, in the order of the report."""
+    notes: Sequence[str] = ()
+    """What of a followed checkpoint is said otherwise or not taken over, a sentence each."""
+    buffer_rules: Mapping[str, BufferRule] = {}
+    """How the model's buffers are brought together over several processes, after every step.
+
+    By the name in the model of a buffer, or of a parameter that is not trained, or by a pattern
+    with ``*``. ``{"centre": "mean"}`` gives all processes the mean of theirs; further rules are
+    ``"max"``, ``"min"`` and ``"first"``, the first process's value. Buffers without a rule are each
+    process's own, and checkpoints hold those of the first.
+    """
+    sample_index: bool = False
+    """Whether batches hold the samples' numbers in their split, as ``batch["index"]``, int64 [B].
+
+    They stay in the batch whatever ``collate`` and ``prepare`` make of the rest.
+    """
 
     @abstractmethod
     def build_model(self, member: Member) -> nn.Module:
@@ -73,21 +97,40 @@ class Paradigm(Plugin, ABC):
             DataError: it is missing.
         """
 
+    def build_reference(self, split: str) -> Dataset[Any]:
+        """Build a split as what metrics compare with, such as the bank of a kNN classifier.
+
+        Override it where ``build_dataset("train")`` augments: a reference is the samples as they
+        are.
+        """
+        return self.build_dataset(split)
+
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Put samples of the data set together into one batch of CPU tensors."""
         batch: Batch = default_collate(list(samples))
         return batch
 
-    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+    @may_omit("training")
+    def prepare(self, batch: Batch, *, generator: torch.Generator, training: bool = True) -> Batch:
         """Finish a batch on the training device.
 
         What is random here is drawn once, for teacher and student.
+
+        Args:
+            batch: of ``collate``, on the device.
+            generator: to draw from. In training it is another one at each iteration and in each
+                process; at each evaluation it begins anew.
+            training: whether the batch is trained on, and not measured on.
         """
         return batch
 
     @abstractmethod
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Run the model on a prepared batch."""
+        """Run the model on a prepared batch.
+
+        ``model.training`` tells whether the model is being trained: it is False in evaluations and
+        for a teacher.
+        """
 
     def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
         """Run a teacher for at least the outputs in ``needs``.
@@ -102,12 +145,27 @@ class Paradigm(Plugin, ABC):
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms of the task, scalars by name, whose sum is minimised."""
 
+    @may_omit("batches_of")
     @abstractmethod
-    def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
+    def metrics(
+        self,
+        model: nn.Module,
+        split: str,
+        batches: Iterable[Batch],
+        *,
+        batches_of: Callable[[str], Iterable[Batch]],
+    ) -> dict[str, Metric]:
         """Measure the model on the prepared batches of a validation split.
 
         It is in eval mode, without gradients. The first metric of the first split is the main one
         of the report.
+
+        Args:
+            model: the student.
+            split: one of ``splits``.
+            batches: of that split.
+            batches_of: returns the prepared batches of 'train' or another split, in order, as
+                ``build_reference`` has them; for example the bank of a kNN classifier.
         """
 
     @abstractmethod
@@ -135,6 +193,26 @@ class Paradigm(Plugin, ABC):
         else:
             load_weights(model, path)
 
+    def follow(self, path: Path) -> None:
+        """Take over from a checkpoint what is not of its model's size.
+
+        That is how inputs are prepared (pixels, tokenizer), and what an export says beside sizes
+        and weights (labels, settings of generation). It is called before anything is built, with
+        what a chain's first member starts from or ``compt grow`` grows. The paradigm's own options
+        come first. Override it where the library's format holds such things; ``notes`` then says
+        what is not taken over.
+
+        Raises:
+            ConfigError: what the checkpoint says cannot be followed.
+        """
+
+    def weight_dtype(self, path: Path) -> torch.dtype | None:
+        """Return the number format of most weights in a checkpoint, None where it is not known.
+
+        ``compt grow`` writes the grown model in it.
+        """
+        return None
+
     def num_samples(self, split: str) -> int:
         """Return the number of samples of a split.
 
@@ -149,12 +227,48 @@ class Paradigm(Plugin, ABC):
         """
         dataset = self.build_dataset("train")
         batch = self.collate([dataset[0]] * batch_size)
+        generator = torch.Generator().manual_seed(0)
+        training = accepted(self.prepare, training=True)
+        prepared = self.prepare(batch, generator=generator, **training)
         device = next(model.parameters()).device
-        prepared = self.prepare(batch, generator=torch.Generator().manual_seed(0))
-        return {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in prepared.items()
-        }
+        return {name: _moved(value, device) for name, value in prepared.items()}
 
-    def after_step(self, model: nn.Module) -> None:
-        """Keep parameters in their range after an optimizer step (CLIP clamps its logit scale)."""
+    @may_omit("outputs", "batch", "progress")
+    def after_step(
+        self,
+        model: nn.Module,
+        *,
+        outputs: Outputs = NOTHING,
+        batch: Batch = NOTHING,
+        progress: float = 1.0,
+    ) -> None:
+        """Change what the optimizer does not, once after each of its steps.
+
+        CLIP clamps its logit scale here; others move a teacher that is an average of the student,
+        or what outputs are centred by. Gradients are off.
+
+        Args:
+            model: the student.
+            outputs: what ``forward`` returned, without gradients. Where several iterations make one
+                step, those of the last.
+            batch: what they were computed from.
+            progress: how much of the stage is done, above 0 and 1 after its last step.
+        """
+
+    def after_growth(self, model: nn.Module) -> None:
+        """Set what a grown model must not inherit, such as a queue of features or an average.
+
+        It is called once, after the model's weights were grown and before they are trained.
+        """
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Return the tensors of a batch on a device, whatever they are nested in."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _moved(item, device) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_moved(item, device) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value

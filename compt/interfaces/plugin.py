@@ -3,11 +3,68 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from compt.api import API_VERSION
+from compt.errors import PluginError
+
+Result = TypeVar("Result")
+
+
+def may_omit(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Mark keyword arguments that an implementation of this method may leave out of its signature.
+
+    The core passes them through :func:`accepted`, as pluggy does with the arguments of a hook. For
+    type checkers an implementation may then have any signature.
+    """
+
+    def mark(method: Callable[..., Result]) -> Callable[..., Result]:
+        method.may_omit = frozenset(names)  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def check_signatures(plugin: Any, interface: type) -> None:
+    """Raise PluginError unless every method of the interface can be called as the core calls it."""
+    for name, method in vars(interface).items():
+        if name.startswith("_") or not inspect.isfunction(method):
+            continue
+        signature = inspect.signature(method)
+        parameters = list(signature.parameters.values())[1:]
+        positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        keywords = {p.name: None for p in parameters if p.kind is p.KEYWORD_ONLY}
+        own_method = getattr(plugin, name)
+        optional = {key: None for key in keywords if key in getattr(method, "may_omit", ())}
+        left_out = optional.keys() - accepted(own_method, **optional).keys()
+        passed = {key: None for key in keywords if key not in left_out}
+        try:
+            inspect.signature(own_method).bind(*positional, **passed)
+        except TypeError as error:
+            may = f"; it may leave out {', '.join(optional)}" if optional else ""
+            raise PluginError(
+                f"{type(plugin).__name__}.{name}() does not take what the core gives it: {error}.",
+                do=f"Define it with the arguments of compt.{interface.__name__}: "
+                f"def {name}{signature}{may}.",
+            ) from error
+
+
+def accepted(method: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+    """Return those of these keyword arguments that a method takes."""
+    names, takes_all = _keywords(getattr(method, "__func__", method))
+    return {name: value for name, value in arguments.items() if takes_all or name in names}
+
+
+@functools.lru_cache(maxsize=512)
+def _keywords(function: Callable[..., Any]) -> tuple[frozenset[str], bool]:
+    """Return the names that a function takes by keyword, and whether it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = frozenset(p.name for p in parameters if p.kind in by_keyword)
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def renamed_method(old: str, new: Callable[..., Any], name: str = "") -> Callable[..., Any]:

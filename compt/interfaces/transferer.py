@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from compt.errors import ConfigError
 from compt.interfaces.architecture import Architecture
-from compt.interfaces.paradigm import Outputs
-from compt.interfaces.plugin import Plugin
+from compt.interfaces.buffers import BufferRule
+from compt.interfaces.paradigm import NOTHING, Batch, Outputs
+from compt.interfaces.plugin import Plugin, may_omit
 
 Schedule = Literal["constant", "linear", "cosine"]
 SCHEDULES: Mapping[str, Callable[[float], float]] = {
@@ -25,6 +26,9 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
 
 class Transferer(Plugin, nn.Module, ABC):
     """Let the student learn from its teacher's features, at every step.
+
+    What it learns or remembers from step to step, such as a queue of features, is in parameters and
+    buffers, which checkpoints hold; their shapes are set in ``bind``.
 
     Args:
         weight: factor of the loss terms.
@@ -39,6 +43,10 @@ class Transferer(Plugin, nn.Module, ABC):
     """
     limit: float | None = None
     """Largest share of the task loss that the weighted terms may reach, scaled down if need be."""
+    buffer_rules: Mapping[str, BufferRule] = {}
+    """How its buffers are brought together over several processes; see :class:`Paradigm`."""
+    sample_index: bool = False
+    """Whether batches hold the samples' numbers in their split, as ``batch["index"]`` [B]."""
 
     def __init__(
         self,
@@ -71,6 +79,16 @@ class Transferer(Plugin, nn.Module, ABC):
     def bind(self, teacher: Architecture, student: Architecture) -> None:
         """Make what depends on the two models, such as projection heads."""
 
+    @may_omit("batch")
     @abstractmethod
-    def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
-        """Return the loss terms, unweighted scalars by name."""
+    def forward(
+        self, student: Outputs, teacher: Outputs, *, progress: float, batch: Batch = NOTHING
+    ) -> dict[str, Tensor]:
+        """Return the loss terms, unweighted scalars by name.
+
+        Args:
+            student: outputs of the paradigm's ``forward``.
+            teacher: at least the outputs in ``needs``, without gradients.
+            progress: how much of the stage is done, from 0 on and below 1.
+            batch: what both were computed from, labels included where the paradigm has them.
+        """

@@ -10,7 +10,14 @@ from compt.config import StageConfig
 from compt.config.options import GrownOptions
 from compt.errors import ConfigError, GrowthError, located
 from compt.growth.operators import AxisGrower
-from compt.interfaces import Architecture, Grower, Paradigm, Transferer
+from compt.interfaces import (
+    Architecture,
+    Grower,
+    Paradigm,
+    Transferer,
+    check_signatures,
+    ruled_buffers,
+)
 from compt.planning.plans import StagePlan
 from compt.registry import GROWERS, TRANSFERERS
 from compt.registry.registry import short_name
@@ -79,7 +86,12 @@ def _check_transfer(
     source: Architecture,
     target: Architecture,
 ) -> None:
-    """Raise ConfigError where a transferer does not find what it reads."""
+    """Raise ConfigError where a transferer does not find what it reads.
+
+    PluginError where its methods do not take what they are given, or it has a rule for a buffer
+    that it lacks.
+    """
+    check_signatures(transferer, Transferer)
     name = short_name(stage.transfer["type"])
     missing = sorted(transferer.needs - paradigm.outputs)
     if missing:
@@ -91,6 +103,7 @@ def _check_transfer(
             transferer.bind(source, target)
     except KeyError as error:
         raise ConfigError(f"The transfer '{name}' found no output {error}.") from error
+    ruled_buffers(transferer.buffer_rules, transferer, type(transferer).__name__)
 
 
 def hop_warnings(

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from compt.errors import ComptError, ConfigError
 from compt.growth.models import architecture
-from compt.interfaces import Architecture, Member, Outputs, Paradigm
+from compt.interfaces import (
+    Architecture,
+    Member,
+    Outputs,
+    Paradigm,
+    check_signatures,
+    ruled_buffers,
+)
+
+MAX_MODULES = 100_000
+"""Of one model; a config with a million layers would be built for minutes, or for ever."""
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Raise ConfigError where a model gets more modules than any has."""
+    num_modules = 0
+
+    def count(*_: Any) -> None:
+        nonlocal num_modules
+        num_modules += 1
+        if num_modules > MAX_MODULES:
+            raise ConfigError(f"The model has more than {MAX_MODULES:,} modules.")
+
+    handle = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def meta_model(paradigm: Paradigm, member: Member) -> nn.Module:
@@ -19,10 +49,15 @@ def meta_model(paradigm: Paradigm, member: Member) -> nn.Module:
 
     Raises:
         ConfigError: it cannot be built.
+        PluginError: a method of the paradigm does not take what it is given, or it has a rule for a
+            buffer that the model lacks.
     """
+    check_signatures(paradigm, Paradigm)
     try:
-        with torch.device("meta"):
-            return paradigm.build_model(member)
+        with torch.device("meta"), _bounded():
+            model = paradigm.build_model(member)
+        ruled_buffers(paradigm.buffer_rules, model, type(paradigm).__name__)
+        return model
     except ComptError:
         raise
     except Exception as error:  # whatever a library raises
@@ -33,8 +68,8 @@ def meta_model(paradigm: Paradigm, member: Member) -> nn.Module:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters, tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Return the number of parameters that are trained, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def measure_training(
@@ -46,7 +81,6 @@ def measure_training(
         ConfigError: the model cannot be run.
     """
     model.train()  # in eval mode torch fuses attention into an operator without a count
-    batch = paradigm.example_batch(model, batch_size)
 
     def step() -> Outputs:
         outputs = paradigm.forward(model, batch)
@@ -55,6 +89,7 @@ def measure_training(
         return outputs
 
     try:
+        batch = paradigm.example_batch(model, batch_size)
         flops, outputs = _counted(step)
     except ComptError:
         raise

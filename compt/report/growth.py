@@ -39,6 +39,8 @@ class GrowthReport:
     """The status of every tensor of the target, by name."""
     dropped: tuple[str, ...] = ()
     """Tensors of the source that were not used."""
+    reset: tuple[str, ...] = ()
+    """Tensors of the target that the paradigm set anew, as they must not be inherited."""
     objective: LearnedGrowth | None = None
     """None for a grower that did not ask for the loss."""
 
@@ -47,6 +49,8 @@ class GrowthReport:
         content = asdict(self)
         if self.objective is None:
             del content["objective"]
+        if not self.reset:
+            del content["reset"]
         return content
 
     @classmethod
@@ -61,6 +65,7 @@ class GrowthReport:
             counts=dict(content.get("counts", {})),
             params=dict(content.get("params", {})),
             dropped=tuple(content.get("dropped", ())),
+            reset=tuple(content.get("reset", ())),
             objective=None if objective is None else LearnedGrowth(**objective),
         )
 

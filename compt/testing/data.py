@@ -20,6 +20,7 @@ from compt.interfaces import (
 )
 from compt.random_state import random_state
 from compt.registry import DATA
+from compt.testing._contract import Contract, require_signatures
 from compt.testing._samples import (
     contents,
     is_name,
@@ -35,7 +36,6 @@ from compt.testing._shared import (
     must_work,
     random_state_kept,
     require,
-    require_signatures,
     seeded,
     some,
 )
@@ -50,7 +50,7 @@ DECLARED = 7
 """A size of the training split that the contract makes up."""
 
 
-class DataSourceContract:
+class DataSourceContract(Contract):
     """A source gives the same samples at every reading and in every process.
 
     Usage, in a plug-in's own tests::
@@ -72,6 +72,10 @@ class DataSourceContract:
         """Build the source, with more options than the config has."""
         source: DataSource = DATA.build({**self.source, **options})
         return source
+
+    def plugin_class(self) -> type:
+        """Return the class of the source."""
+        return type(self.make())
 
     def files(self) -> list[Path]:
         """Return the files and folders that hold the data, for a config that does not name them."""

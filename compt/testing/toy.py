@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from compt.interfaces import Batch, Layout, Member, Metric, Outputs, Paradigm
-from compt.registry import LAYOUTS, PARADIGMS
+from compt.registry import LAYOUTS, PARADIGMS, Range
 
 INPUTS, CLASSES = 8, 10
 
@@ -162,8 +162,8 @@ class Toy(Paradigm):
     def __init__(
         self,
         *,
-        samples: int = 512,
-        noise: float = 0.5,
+        samples: Annotated[int, Range(minimum=0, maximum=10**7)] = 512,
+        noise: Annotated[float, Range(minimum=0)] = 0.5,
         fail_at: int | None = None,
         aliases: Mapping[str, str] | None = None,
     ) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from compt.errors import ConfigError
 from compt.interfaces import Architecture, Outputs, Schedule, Transferer
+from compt.registry import Range
 
 
 class FeatureTransfer(Transferer):
@@ -31,7 +33,7 @@ class FeatureTransfer(Transferer):
         until: float = 1.0,
         schedule: Schedule = "constant",
         features: Sequence[str] | None = None,
-        limit: float | None = 0.9,
+        limit: Annotated[float, Range(minimum=0)] | None = 0.9,
     ) -> None:
         super().__init__(weight=weight, until=until, schedule=schedule)
         self.features = None if features is None else tuple(features)

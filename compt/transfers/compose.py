@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from compt.errors import ConfigError
-from compt.interfaces import Architecture, Outputs, Transferer
-from compt.registry import TRANSFERERS
+from compt.interfaces import (
+    Architecture,
+    Batch,
+    BufferRule,
+    Outputs,
+    Transferer,
+    accepted,
+)
+from compt.interfaces.paradigm import NOTHING
+from compt.registry import TRANSFERERS, Range
 
 
 class Compose(Transferer):
@@ -25,7 +33,10 @@ class Compose(Transferer):
     """
 
     def __init__(
-        self, *, transfers: Sequence[Mapping[str, Any]], limit: float | None = 0.9
+        self,
+        *,
+        transfers: Sequence[Annotated[Mapping[str, Any], TRANSFERERS]],
+        limit: Annotated[float, Range(minimum=0)] | None = 0.9,
     ) -> None:
         super().__init__()
         if not transfers:
@@ -38,6 +49,8 @@ class Compose(Transferer):
         self.parts = nn.ModuleList(TRANSFERERS.build(dict(config)) for config in transfers)
         self.limit = limit
         self.needs = self._needs()
+        self.sample_index = any(part.sample_index for part in self._transferers())
+        self.buffer_rules = self._buffer_rules()
 
     def strength(self, progress: float) -> float:
         """Return 1 while any of the transferers has a weight, as theirs are in the terms."""
@@ -48,15 +61,26 @@ class Compose(Transferer):
         for transferer in self._transferers():
             transferer.bind(teacher, student)
         self.needs = self._needs()
+        self.buffer_rules = self._buffer_rules()
 
-    def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, student: Outputs, teacher: Outputs, *, progress: float, batch: Batch = NOTHING
+    ) -> dict[str, Tensor]:
         """Return all terms times their transferer's weight, with a number behind equal names."""
         terms: dict[str, Tensor] = {}
         for transferer in self._transferers():
             if weight := transferer.strength(progress):
-                for name, term in transferer(student, teacher, progress=progress).items():
+                arguments = accepted(transferer.forward, progress=progress, batch=batch)
+                for name, term in transferer(student, teacher, **arguments).items():
                     terms[_free_name(name, terms)] = weight * term
         return terms
+
+    def _buffer_rules(self) -> dict[str, BufferRule]:
+        return {
+            f"parts.{index}.{name}": rule
+            for index, transferer in enumerate(self._transferers())
+            for name, rule in transferer.buffer_rules.items()
+        }
 
     def _needs(self) -> frozenset[str]:
         return frozenset().union(*(transferer.needs for transferer in self._transferers()))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from compt.errors import ConfigError
 from compt.interfaces import Architecture, Outputs, Schedule, Transferer
+from compt.registry import Range
 
 
 class LogitKl(Transferer):
@@ -39,10 +42,10 @@ class LogitKl(Transferer):
         weight: float = 1.0,
         until: float = 1.0,
         schedule: Schedule = "constant",
-        temperature: float = 1.0,
-        top_k: int | None = None,
+        temperature: Annotated[float, Range(positive=True)] = 1.0,
+        top_k: Annotated[int, Range(minimum=1)] | None = None,
         output: str = "logits",
-        limit: float | None = None,
+        limit: Annotated[float, Range(minimum=0)] | None = None,
     ) -> None:
         super().__init__(weight=weight, until=until, schedule=schedule)
         if not 0 < temperature < float("inf"):

@@ -13,6 +13,7 @@ from compt.interfaces import Metric, Paradigm
 from compt.testing import ParadigmContract
 from compt.testing.toy import Toy, ToyNet
 from tests.testing.broken import Case, check, check_complete, check_good, outcome
+from tests.training.self_taught import SelfTaught
 
 
 class Good(ParadigmContract):
@@ -28,7 +29,15 @@ class Alone(ParadigmContract):
     model = dict(width=8, depth=1, rms=True)
 
 
-@pytest.mark.parametrize("good", [Good, Alone], ids=lambda c: c.__name__)
+class Taught(ParadigmContract):
+    """With an average, buffers, rules, crops, numbered samples and a bank."""
+
+    paradigm = dict(type=SelfTaught, samples=32)
+    model = dict(width=8, depth=1)
+    larger = dict(width=16, depth=2)
+
+
+@pytest.mark.parametrize("good", [Good, Alone, Taught], ids=lambda c: c.__name__)
 def test_good_paradigms_pass(good, tmp_path):
     check_good(good, tmp_path)
 
@@ -115,6 +124,11 @@ class PreparesFromPython(Toy):
 class PreparesFromNowhere(Toy):
     def prepare(self, batch, *, generator):
         return {**batch, "x": batch["x"] + int.from_bytes(os.urandom(4), "little") / 2**42}
+
+
+class PreparesEvaluationFromTorch(Toy):
+    def prepare(self, batch, *, generator, training):
+        return batch if training else {**batch, "x": batch["x"] + 0.1 * torch.randn(8)}
 
 
 class NoTerms(Toy):
@@ -265,6 +279,63 @@ class CountsItsSteps(Toy):
         return {**super().prepare(batch, generator=generator), "x": batch["x"] + self.steps}
 
 
+class AveragesInTheParadigm(Toy):
+    mean = 0.0
+
+    def after_step(self, model, *, outputs):
+        self.mean = 0.9 * self.mean + outputs["logits"].mean()
+        model.head.bias.sub_(self.mean)
+
+
+class MarksWhileTraining(Toy):
+    def after_step(self, model, *, progress):
+        model.embed.requires_grad_(progress < 0.5)
+
+
+class AsksForAnotherOutput(Toy):
+    def after_step(self, model, *, outputs):
+        model.head.bias.sub_(outputs["mean"])
+
+
+class MarksOnOneDevice(Toy):
+    def build_model(self, member):
+        model = super().build_model(member)
+        model.embed.requires_grad_(model.embed.weight.is_meta)
+        return model
+
+
+class UnknownRule(SelfTaught):
+    buffer_rules = {"centre": "median"}
+
+
+class RuleForNothing(SelfTaught):
+    buffer_rules = {"*.centre": "mean"}
+
+
+class MeanOfCounts(SelfTaught):
+    buffer_rules = {"num_steps": "mean"}
+
+
+class ResetsWhatIsTrained(SelfTaught):
+    def after_growth(self, model):
+        model.student.head.bias.fill_(1.0)
+
+
+class ResetsHalf(SelfTaught):
+    def after_growth(self, model):
+        model.queue[:8] = 0.0
+
+
+class ResetsByAnotherTensor(SelfTaught):
+    def after_growth(self, model):
+        model.queue = torch.zeros(2, 8)
+
+
+class AsksForAnotherSplit(Toy):
+    def metrics(self, model, split, batches, *, batches_of):
+        return super().metrics(model, split, batches_of("trian"))
+
+
 class FailsInTheMiddle(Toy):
     def after_step(self, model):
         raise RuntimeError("one step is enough")
@@ -290,13 +361,20 @@ def contract(paradigm: type[Paradigm]) -> type:
     return type(paradigm.__name__, (Good,), {"paradigm": dict(type=paradigm, samples=32)})
 
 
+def taught(paradigm: type[Paradigm]) -> type:
+    """Return a contract without a larger model."""
+    return type(paradigm.__name__, (Taught,), {"paradigm": dict(type=paradigm, samples=32)})
+
+
+STATE, RULES = ("test_keeps_its_state_in_the_model",), "test_buffers_have_known_rules"
 META, LOADS = ("test_builds_on_meta",), ("test_loads_weights",)
 TEACHES = ("test_teaches_what_it_forwards",)
 CASES = [
     Case(
         contract(AfterStepLacksTheModel),
         "test_methods_take_what_the_core_gives",
-        "def after_step(self, model",
+        "it may leave out outputs, batch, progress",
+        STATE,
     ),
     Case(
         contract(ReadsValues), "test_builds_on_meta", "Read no values of tensors in build_model()"
@@ -307,6 +385,7 @@ CASES = [
         contract(DrawsWeightsElsewhere),
         "test_fresh_weights_depend_on_the_seed_alone",
         "Draw fresh weights from",
+        STATE,
     ),
     Case(
         contract(SetsTheSeed),
@@ -345,11 +424,32 @@ CASES = [
         contract(PreparesFromNowhere),
         "test_prepare_draws_from_its_generator",
         "generator=generator",
+        STATE,
     ),
-    Case(contract(NoTerms), "test_loss_has_gradients", "Return a dict of at least one term", META),
-    Case(contract(TermsNotReduced), "test_loss_has_gradients", "Reduce every term", META),
+    Case(
+        contract(PreparesEvaluationFromTorch),
+        "test_prepare_draws_from_its_generator",
+        "generator=generator",
+    ),
+    Case(
+        contract(NoTerms),
+        "test_loss_has_gradients",
+        "Return a dict of at least one term",
+        META + STATE,
+    ),
+    Case(contract(TermsNotReduced), "test_loss_has_gradients", "Reduce every term", META + STATE),
     Case(contract(NoGradients), "test_loss_has_gradients", "without detach()"),
-    Case(contract(Detached), "test_loss_has_gradients", "without detach()", META),
+    Case(contract(Detached), "test_loss_has_gradients", "without detach()", META + STATE),
+    Case(contract(AveragesInTheParadigm), *STATE, "Keep what steps change in buffers"),
+    Case(contract(MarksWhileTraining), *STATE, "Mark them in build_model()"),
+    Case(contract(AsksForAnotherOutput), *STATE, "Use what it is given"),
+    Case(contract(MarksOnOneDevice), "test_builds_on_meta", "on every device"),
+    Case(taught(UnknownRule), RULES, "One of ('mean', 'max', 'min', 'first')"),
+    Case(taught(RuleForNothing), RULES, "Name buffers as named_buffers() does"),
+    Case(taught(MeanOfCounts), RULES, "Use 'max', 'min' or 'first' for whole numbers"),
+    Case(taught(ResetsWhatIsTrained), "test_resets_what_is_not_inherited", "for the grower"),
+    Case(taught(ResetsHalf), "test_resets_what_is_not_inherited", "Overwrite the whole tensor"),
+    Case(taught(ResetsByAnotherTensor), "test_resets_what_is_not_inherited", "in place"),
     Case(
         contract(TeachesTooLittle),
         "test_teaches_what_it_forwards",
@@ -364,6 +464,12 @@ CASES = [
     Case(contract(BareMetrics), "test_metrics_are_figures", "Return compt.Metric("),
     Case(contract(NanMetric), "test_metrics_are_figures", "Return a finite float"),
     Case(contract(ChanceInPercent), "test_metrics_are_figures", "in the unit of the value"),
+    Case(
+        contract(AsksForAnotherSplit),
+        "test_metrics_are_figures",
+        "Ask batches_of() for one of ('train', 'val')",
+        ("test_the_main_metric_is_stable",),
+    ),
     Case(contract(MetricsChangeTheModel), "test_metrics_are_figures", "Measure on a copy"),
     Case(
         contract(MetricsInAnyOrder),
@@ -403,8 +509,10 @@ CASES = [
     Case(contract(LoadsExportsAlone), "test_loads_weights", "End load_weights() with super()"),
     Case(contract(AcceptsDamage), "test_loads_weights", "Raise compt.ConfigError."),
     Case(contract(RaisesOfItsOwn), "test_loads_weights", "compt.weights.read_state does"),
-    Case(contract(CountsItsSteps), "test_trains_and_resumes", "Keep in the paradigm nothing"),
-    Case(contract(FailsInTheMiddle), "test_trains_and_resumes", "Mend what it says"),
+    Case(
+        contract(CountsItsSteps), "test_trains_and_resumes", "Keep in the paradigm nothing", STATE
+    ),
+    Case(contract(FailsInTheMiddle), "test_trains_and_resumes", "Mend what it says", STATE),
     Case(contract(LargerWithoutALayout), "test_grows_a_chain", "a layout of the model's class"),
 ]
 

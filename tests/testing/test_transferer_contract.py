@@ -55,7 +55,38 @@ class Classes(TransfererContract):
         return super().outputs(20, seed)
 
 
-@pytest.mark.parametrize("good", [TwoFeatures, Classes], ids=lambda c: c.__name__)
+class Centred(Good):
+    """Pulls each student to a running mean of the teacher's features for its label."""
+
+    buffer_rules = {"means.*": "mean"}
+    sample_index = True
+
+    def bind(self, teacher, student):
+        super().bind(teacher, student)
+        self.means = nn.Module()
+        for name, width in teacher.features.items():
+            self.means.register_buffer(name, torch.zeros(10, width))
+
+    def forward(self, student, teacher, *, progress, batch):
+        assert len(batch["index"]) == len(batch["label"])
+        terms = {}
+        for name in sorted(self.needs):
+            means = getattr(self.means, name)
+            with torch.no_grad():
+                for label in batch["label"].unique():
+                    features = teacher[name][batch["label"] == label].flatten(0, -2)
+                    means[label] = 0.9 * means[label] + 0.1 * features.float().mean(0)
+            target = means[batch["label"]].clone()
+            target = target if student[name].ndim == 2 else target[:, None]
+            terms[name] = self.distance(self.heads[name](student[name]), target)
+        return terms
+
+
+class WithState(TransfererContract):
+    transfer = dict(type=Centred)
+
+
+@pytest.mark.parametrize("good", [TwoFeatures, Classes, WithState], ids=lambda c: c.__name__)
 def test_good_transferers_pass(good, tmp_path):
     check_good(good, tmp_path)
 
@@ -221,6 +252,42 @@ class HeadsNotSaved(Good):
         }
 
 
+class RemembersInAList(Good):
+    def bind(self, teacher, student):
+        super().bind(teacher, student)
+        self.seen = []
+
+    def forward(self, student, teacher, *, progress):
+        terms = super().forward(student, teacher, progress=progress)
+        self.seen.append(teacher["features"].detach().mean())
+        return {name: term * sum(self.seen) / len(self.seen) for name, term in terms.items()}
+
+
+class GrowsItsBuffer(Good):
+    def bind(self, teacher, student):
+        super().bind(teacher, student)
+        self.register_buffer("queue", torch.zeros(0, teacher.features["features"]))
+
+    def forward(self, student, teacher, *, progress):
+        self.queue = torch.cat([self.queue, teacher["features"].flatten(0, -2).detach()])
+        return super().forward(student, teacher, progress=progress)
+
+
+class WritesIntoTheBatch(Good):
+    def forward(self, student, teacher, *, progress, batch):
+        batch["label"].add_(1)
+        return super().forward(student, teacher, progress=progress)
+
+
+class ReadsAnotherKey(Good):
+    def forward(self, student, teacher, *, progress, batch):
+        return super().forward(student, teacher, progress=progress * len(batch["caption"]))
+
+
+class RuleForNoBuffer(Good):
+    buffer_rules = {"centre": "mean"}
+
+
 class OtherHeadsEachTime(Good):
     def bind(self, teacher, student):
         super().bind(teacher, student)
@@ -313,8 +380,13 @@ CASES = [
         contract(DrawsOutside),
         "test_same_seed_same_terms",
         "Draw only from the global random states",
-        ("test_terms_are_unweighted", "test_heads_are_saved", *NEEDS),
+        ("test_terms_are_unweighted", "test_heads_are_saved", "test_state_is_saved", *NEEDS),
     ),
+    Case(contract(RemembersInAList), "test_state_is_saved", "in buffers (register_buffer"),
+    Case(contract(GrowsItsBuffer), "test_state_is_saved", "with their final shapes in bind()"),
+    Case(contract(WritesIntoTheBatch), "test_leaves_the_batch_alone", "no in-place operations"),
+    Case(contract(ReadsAnotherKey), "test_leaves_the_batch_alone", "Override batch() of the", None),
+    Case(contract(RuleForNoBuffer), "test_buffers_have_known_rules", "with register_buffer()"),
     Case(contract(HeadsNotSaved), "test_heads_are_saved", "in parameters or buffers"),
     Case(
         contract(OtherHeadsEachTime),

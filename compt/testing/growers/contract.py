@@ -18,6 +18,7 @@ from compt.growth.run import output_error
 from compt.interfaces import Grower, Objective
 from compt.registry import GROWERS
 from compt.testing._chains import by_name, require_results, toy_chain, trained
+from compt.testing._contract import Contract, require_signatures
 from compt.testing._shared import (
     Violation,
     changed,
@@ -25,7 +26,6 @@ from compt.testing._shared import (
     on_meta,
     randomised,
     require,
-    require_signatures,
     skip,
     some,
     without_gradient,
@@ -51,7 +51,7 @@ from compt.testing.growers.watched import Grown
 from compt.testing.toy import TiedNet, ToyNet
 
 
-class GrowerContract:
+class GrowerContract(Contract):
     """Tests that a grower touches nothing but its target and reports everything it does.
 
     Usage, in a plug-in's own tests::
@@ -76,6 +76,10 @@ class GrowerContract:
         Override it for modules that are no ToyNet.
         """
         return classification(target) if isinstance(target, ToyNet) else None
+
+    def plugin_class(self) -> type:
+        """Return the class of the grower."""
+        return type(self._trial.build())
 
     def chain(self) -> dict[str, Any]:
         """Return the config of the chain to try the grower in.

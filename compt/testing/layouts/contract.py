@@ -12,13 +12,13 @@ from compt.errors import ComptError
 from compt.growth.axes import describe, evaluating, find_layout
 from compt.growth.run import build_grower
 from compt.interfaces import Layout
+from compt.testing._contract import Contract, require_signatures
 from compt.testing._shared import (
     Violation,
     must_work,
     on_meta,
     randomised,
     require,
-    require_signatures,
     some,
     without_gradient,
 )
@@ -43,7 +43,7 @@ Pair = tuple[nn.Module, nn.Module]
 """A small and a larger model."""
 
 
-class LayoutContract:
+class LayoutContract(Contract):
     """Tests that a layout describes every tensor, well enough for growth to keep the function.
 
     Usage, in a plug-in's own tests::
@@ -56,6 +56,10 @@ class LayoutContract:
     def pair(self) -> Pair:
         """Return a small and a larger model of the class that the layout is for."""
         raise NotImplementedError("return a small and a larger model")
+
+    def plugin_class(self) -> type:
+        """Return the class of the layout."""
+        return type(find_layout(self.pair()[0]))
 
     def loss(self, module: nn.Module) -> Tensor:
         """Return a loss, [], that depends on every parameter.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,14 +13,14 @@ from torch import nn
 from compt.files import WEIGHTS, stage_name
 from compt.growth.axes import evaluating
 from compt.growth.models import build_member
-from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm
+from compt.interfaces import Batch, Member, Metric, Outputs, Paradigm, accepted
 from compt.registry import PARADIGMS
 from compt.testing._chains import by_name, chain_config, require_results, trained
+from compt.testing._contract import Contract, require_fitting_rules, require_signatures
 from compt.testing._shared import (
     changed,
     must_work,
     require,
-    require_signatures,
     seeded,
     snapshot,
     some,
@@ -40,12 +41,18 @@ from compt.testing.paradigms.outputs import (
     require_seeded_batch,
     require_teacher_outputs,
 )
+from compt.testing.paradigms.state import (
+    require_equal_marks,
+    require_state_in_model,
+    require_true_reset,
+)
+from compt.training.numbered import NumberedCollate
 
 SAMPLES = 4
 """The samples in every batch of the contract."""
 
 
-class ParadigmContract:
+class ParadigmContract(Contract):
     """Tests that a paradigm builds, measures, exports and loads models as the core expects.
 
     Usage, in a plug-in's own tests::
@@ -68,9 +75,8 @@ class ParadigmContract:
         return paradigm, paradigm.build_model(self._member)
 
     def batch(self, paradigm: Paradigm, split: str = "train") -> Batch:
-        """Return a prepared batch of four real samples."""
-        generator = torch.Generator().manual_seed(0)
-        return paradigm.prepare(self._raw(paradigm, split), generator=generator)
+        """Return a prepared batch of four real samples, for training if they are of 'train'."""
+        return self._prepared(paradigm, self._raw(paradigm, split), training=split == "train")
 
     # What is checked
 
@@ -95,6 +101,7 @@ class ParadigmContract:
             f"Under torch.device('meta') build_model() makes {some(real)} on another device.",
             "Do not name a device in build_model(): the core moves the model.",
         )
+        require_equal_marks(model, self.make()[1])
         with must_work(
             "A model on the meta device cannot run one step on example_batch()",
             "Override example_batch() to make a batch on the model's device, and read no values of "
@@ -137,9 +144,13 @@ class ParadigmContract:
         require_equal_shapes(example, real)
 
     def test_prepare_draws_from_its_generator(self) -> None:
-        """Require one batch of one seed of the generator, whatever the global random states."""
+        """Require one batch of one seed of the generator, whatever the global random states.
+
+        That is so in training and in evaluation.
+        """
         paradigm, _ = self.make()
-        require_seeded_batch(paradigm, self._raw(paradigm))
+        for training in (True, False):
+            require_seeded_batch(paradigm, self._raw(paradigm), training=training)
 
     def test_loss_has_gradients(self) -> None:
         """Require finite loss terms, scalars whose sum has gradients."""
@@ -147,6 +158,25 @@ class ParadigmContract:
         batch = self.batch(paradigm)
         terms = paradigm.loss(paradigm.forward(model, batch), batch)
         require_gradients(terms, model)
+
+    def test_keeps_its_state_in_the_model(self) -> None:
+        """Require that a new paradigm trains a model on as the one before it would have."""
+
+        def make() -> tuple[Paradigm, nn.Module]:
+            paradigm = self._build()
+            return paradigm, build_member(paradigm, self._member, seed=1)
+
+        require_state_in_model(make, self.batch)
+
+    def test_buffers_have_known_rules(self) -> None:
+        """Require of ``buffer_rules`` that each is known and fits a buffer of the model."""
+        paradigm, model = self.make()
+        require_fitting_rules(paradigm.buffer_rules, model)
+
+    def test_resets_what_is_not_inherited(self) -> None:
+        """Require that ``after_growth`` leaves nothing of what it resets, and what is trained."""
+        paradigm, model = self.make()
+        require_true_reset(paradigm, model, copy.deepcopy(model))
 
     def test_teaches_what_it_forwards(self) -> None:
         """Require a teacher's outputs to be those of ``forward``, whichever are needed."""
@@ -274,18 +304,43 @@ class ParadigmContract:
         paradigm: Paradigm = PARADIGMS.build(dict(self.paradigm))
         return paradigm
 
-    def _raw(self, paradigm: Paradigm, split: str = "train") -> Batch:
+    def plugin_class(self) -> type:
+        """Return the class of the paradigm."""
+        return type(self._build())
+
+    def _prepared(self, paradigm: Paradigm, raw: Batch, *, training: bool) -> Batch:
+        generator = torch.Generator().manual_seed(0)
+        arguments = accepted(paradigm.prepare, training=training)
+        return paradigm.prepare(raw, generator=generator, **arguments)
+
+    def _raw(self, paradigm: Paradigm, split: str = "train", *, reference: bool = False) -> Batch:
         """Return real samples, collated."""
-        dataset = paradigm.build_dataset(split)
+        build = paradigm.build_reference if reference else paradigm.build_dataset
+        dataset = build(split)
         require(
             len(dataset) >= SAMPLES,  # type: ignore[arg-type]
             f"The split '{split}' has fewer than {SAMPLES} samples.",
             "Give the contract's paradigm data of a few samples in every split.",
         )
+        if paradigm.sample_index:
+            return NumberedCollate(paradigm.collate)([(i, dataset[i]) for i in range(SAMPLES)])
         return paradigm.collate([dataset[i] for i in range(SAMPLES)])
 
     @torch.no_grad()
     def _metrics(self, paradigm: Paradigm, model: nn.Module, split: str) -> Mapping[str, Metric]:
         """Measure a model on a batch that is read anew, under one random state."""
+
+        def batches_of(other: str) -> list[Batch]:
+            splits = ("train", *paradigm.splits)
+            require(
+                other in splits,
+                f"metrics() asks for the batches of a split '{other}'.",
+                f"Ask batches_of() for one of {splits}.",
+            )
+            raw = self._raw(paradigm, other, reference=True)
+            return [self._prepared(paradigm, raw, training=False)]
+
+        arguments = accepted(paradigm.metrics, batches_of=batches_of)
         with seeded(0), evaluating(model):
-            return paradigm.metrics(model, split, [self.batch(paradigm, split)])
+            batches = [self.batch(paradigm, split)]
+            return paradigm.metrics(model, split, batches, **arguments)

@@ -8,22 +8,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compt.interfaces import Batch, Outputs, Paradigm
+from compt.interfaces import Batch, Outputs, Paradigm, accepted
 from compt.random_state import random_state
 from compt.testing._shared import drawn_since, is_finite_scalar, require, some
 from compt.testing.paradigms.comparison import close, differences, total
 
 
-def require_seeded_batch(paradigm: Paradigm, raw: Batch) -> None:
+def require_seeded_batch(paradigm: Paradigm, raw: Batch, *, training: bool) -> None:
     """Require that one seed of the generator prepares one batch.
 
     Args:
         paradigm: what prepares it.
         raw: collated samples.
+        training: whether the batch is to be trained on.
     """
     state = random_state()
     generators = [torch.Generator().manual_seed(7) for _ in range(2)]
-    first, second = (paradigm.prepare(copy.deepcopy(raw), generator=g) for g in generators)
+    arguments = accepted(paradigm.prepare, training=training)
+    first, second = (
+        paradigm.prepare(copy.deepcopy(raw), generator=g, **arguments) for g in generators
+    )
     drawn = drawn_since(state)
     do = (
         "Draw only from the generator that prepare() is given: "

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from compt.growth.axes import describe
-from compt.interfaces import Transferer
+from compt.interfaces import Batch, Transferer
 from compt.registry import TRANSFERERS
 from compt.testing._chains import by_name, require_results, toy_chain, trained
+from compt.testing._contract import Contract, require_fitting_rules, require_signatures
 from compt.testing._shared import (
     Violation,
     described,
     must_work,
     require,
-    require_signatures,
     seeded,
     some,
 )
@@ -33,16 +33,19 @@ from compt.testing.transferers.terms import (
     require_finite_terms,
     require_half_precision,
     require_on_meta,
+    require_state_saved,
     require_student_gradients,
     require_true_needs,
+    require_untouched_batch,
     require_untouched_teacher,
+    terms_of,
 )
 
 STUDENT, TEACHER = 20, 12
 """Widths of what the contract compares, the student being the larger model."""
 
 
-class TransfererContract:
+class TransfererContract(Contract):
     """Tests that a transferer teaches the student, and leaves the teacher alone.
 
     Usage, in a plug-in's own tests::
@@ -62,7 +65,7 @@ class TransfererContract:
 
         Override it where the widths must be equal.
         """
-        transferer: Transferer = TRANSFERERS.build(dict(self.transfer))
+        transferer = self._build()
         archs = []
         for width in (teacher, student):
             widths = dict.fromkeys(self.features, width)
@@ -83,6 +86,13 @@ class TransfererContract:
             for name in self.features
         }
 
+    def batch(self) -> Batch:
+        """Return what the outputs were computed from: labels and numbers of eight samples.
+
+        Override it where the transferer reads something else.
+        """
+        return {"label": torch.arange(8) % 4, "index": torch.arange(8) + 3}
+
     def chain(self) -> dict[str, Any]:
         """Return the config of the chain to try the transferer in.
 
@@ -101,7 +111,7 @@ class TransfererContract:
 
     def test_methods_take_what_the_core_gives(self) -> None:
         """Require the signatures of the interface."""
-        require_signatures(TRANSFERERS.build(dict(self.transfer)), Transferer)
+        require_signatures(self._build(), Transferer)
 
     def test_terms_are_finite_scalars(self) -> None:
         """Require one finite number of every term, from the beginning of a stage to its end."""
@@ -137,12 +147,12 @@ class TransfererContract:
     def test_the_student_learns(self) -> None:
         """Require gradients for the student's outputs and all parameters of the transferer."""
         student, teacher = self._both_sides()
-        require_student_gradients(self.make(), student, teacher)
+        require_student_gradients(self.make(), student, teacher, self.batch())
 
     def test_the_teacher_does_not(self) -> None:
         """Require no gradients for the teacher's outputs, and no change of either side's."""
         student, teacher = self.outputs(STUDENT, 0), self.outputs(TEACHER, 1)
-        require_untouched_teacher(self.make(), student, teacher)
+        require_untouched_teacher(self.make(), student, teacher, self.batch())
 
     def test_needs_are_what_it_reads(self) -> None:
         """Require that ``needs`` names what ``forward`` reads of the teacher, and no more."""
@@ -154,7 +164,11 @@ class TransfererContract:
             "Set self.needs = frozenset(...) in bind(); name in the contract's features what it "
             "can be.",
         )
-        require_true_needs(transferer, self._seeded(), *self._both_sides())
+        require_true_needs(transferer, self._seeded(), *self._both_sides(), self.batch())
+
+    def test_leaves_the_batch_alone(self) -> None:
+        """Require that a batch is read and not changed."""
+        require_untouched_batch(self.make(), *self._both_sides(), self.batch())
 
     def test_same_seed_same_terms(self) -> None:
         """Require the same terms of two that were bound and run under one seed."""
@@ -183,6 +197,22 @@ class TransfererContract:
             "nn.ModuleDict).",
         )
 
+    def test_state_is_saved(self) -> None:
+        """Require that one that is resumed goes on from what the steps before left in it."""
+
+        def step(transferer: Transferer, number: int) -> Terms:
+            student = self.outputs(STUDENT, 10 + number)
+            teacher = plain(self.outputs(TEACHER, 20 + number))
+            with seeded(number):
+                return terms_of(transferer, student, teacher, self.batch())
+
+        require_state_saved(self._seeded(), self._seeded(), step)
+
+    def test_buffers_have_known_rules(self) -> None:
+        """Require of ``buffer_rules`` that each is known and fits a buffer of the transferer."""
+        transferer = self.make()
+        require_fitting_rules(transferer.buffer_rules, transferer)
+
     def test_binds_on_meta(self) -> None:
         """Require that it binds on the meta device, as the planner does."""
         self.make()
@@ -207,7 +237,7 @@ class TransfererContract:
             "it cannot be."
         )
         with must_work("forward() fails on outputs [batch, tokens, width]", do):
-            terms = self.make()(student, teacher, progress=0.5)
+            terms = terms_of(self.make(), student, teacher, self.batch())
         wrong = not_finite(terms)
         require(
             not wrong, f"Of outputs [batch, tokens, width] {some(wrong)} is no finite scalar.", do
@@ -215,7 +245,7 @@ class TransfererContract:
 
     def test_works_in_half_precision(self) -> None:
         """Require finite terms and gradients of large outputs under autocast to bfloat16."""
-        require_half_precision(self.make(), *self._both_sides())
+        require_half_precision(self.make(), *self._both_sides(), self.batch())
 
     def test_trains_a_chain(self, tmp_path: Path) -> None:
         """Train a chain of three small members with it, in seconds."""
@@ -226,6 +256,14 @@ class TransfererContract:
             require_results(config, tmp_path / "chain")
 
     # How it is done
+
+    def plugin_class(self) -> type:
+        """Return the class of the transferer."""
+        return type(self._build())
+
+    def _build(self) -> Transferer:
+        transferer: Transferer = TRANSFERERS.build(dict(self.transfer))
+        return transferer
 
     def _seeded(self, seed: int = 0) -> Transferer:
         """Return a transferer that was made under a seed."""
@@ -240,8 +278,7 @@ class TransfererContract:
         """Return the terms of one call, under a seed."""
         transferer = transferer or self.make()
         with seeded(2):
-            terms: Terms = transferer(*self._both_sides(), progress=progress)
-        return terms
+            return terms_of(transferer, *self._both_sides(), self.batch(), progress=progress)
 
 
 def _with_tokens(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

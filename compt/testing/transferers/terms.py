@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+import io
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compt.interfaces import Outputs, Transferer
+from compt.interfaces import Batch, Outputs, Transferer, accepted
 from compt.testing._shared import (
     Violation,
     changed,
@@ -18,6 +20,7 @@ from compt.testing._shared import (
     same,
     some,
 )
+from compt.testing.paradigms.comparison import differences
 
 Terms = Mapping[str, Tensor]
 """Loss terms, scalars by name."""
@@ -59,9 +62,23 @@ def not_finite(terms: Terms) -> list[str]:
     return [name for name, term in terms.items() if not is_finite_scalar(term)]
 
 
-def backward(transferer: Transferer, student: Outputs, teacher: Outputs) -> bool:
+def terms_of(
+    transferer: Transferer,
+    student: Outputs,
+    teacher: Outputs,
+    batch: Batch,
+    *,
+    progress: float = 0.5,
+) -> Terms:
+    """Return the terms of one call, with the arguments that the core gives."""
+    arguments = accepted(transferer.forward, batch=batch)
+    terms: Terms = transferer(student, teacher, progress=progress, **arguments)
+    return terms
+
+
+def backward(transferer: Transferer, student: Outputs, teacher: Outputs, batch: Batch) -> bool:
     """Compute the gradients of all terms, and return whether there are terms."""
-    terms = transferer(student, teacher, progress=0.5)
+    terms = terms_of(transferer, student, teacher, batch)
     loss = sum(terms.values())
     if isinstance(loss, Tensor) and loss.requires_grad:
         loss.backward()
@@ -84,9 +101,11 @@ def require_finite_terms(terms: Any, progress: float) -> None:
     )
 
 
-def require_student_gradients(transferer: Transferer, student: Outputs, teacher: Outputs) -> None:
+def require_student_gradients(
+    transferer: Transferer, student: Outputs, teacher: Outputs, batch: Batch
+) -> None:
     """Require gradients for the student's outputs and all parameters of the transferer."""
-    if not backward(transferer, student, teacher):
+    if not backward(transferer, student, teacher, batch):
         return
     require(
         any(output.grad is not None and output.grad.any() for output in student.values()),
@@ -101,7 +120,9 @@ def require_student_gradients(transferer: Transferer, student: Outputs, teacher:
     )
 
 
-def require_untouched_teacher(transferer: Transferer, student: Outputs, teacher: Outputs) -> None:
+def require_untouched_teacher(
+    transferer: Transferer, student: Outputs, teacher: Outputs, batch: Batch
+) -> None:
     """Require no gradients for the teacher's outputs, and no change of either side's."""
     sides = (student, teacher)
     values = [{name: output.detach().clone() for name, output in side.items()} for side in sides]
@@ -109,7 +130,7 @@ def require_untouched_teacher(transferer: Transferer, student: Outputs, teacher:
         "forward() writes into the outputs that it is given",
         "Use no in-place operations on them.",
     ):
-        backward(transferer, student, teacher)
+        backward(transferer, student, teacher, batch)
     graded = [name for name, output in teacher.items() if output.grad is not None]
     require(
         not graded,
@@ -127,7 +148,7 @@ def require_untouched_teacher(transferer: Transferer, student: Outputs, teacher:
 
 
 def require_true_needs(
-    transferer: Transferer, other: Transferer, student: Outputs, teacher: Outputs
+    transferer: Transferer, other: Transferer, student: Outputs, teacher: Outputs, batch: Batch
 ) -> None:
     """Require that ``needs`` names what ``forward`` reads of the teacher, and no more.
 
@@ -136,6 +157,7 @@ def require_true_needs(
         other: another of its kind, made and bound under the same seed.
         student: outputs of the larger model.
         teacher: outputs of the smaller model, more than needed.
+        batch: what both were computed from.
     """
     needs = transferer.needs
     needed = Reads({name: output for name, output in teacher.items() if name in needs})
@@ -144,14 +166,14 @@ def require_true_needs(
         "last in bind()."
     )
     try:
-        terms = transferer(student, needed, progress=0.5)
+        terms = terms_of(transferer, student, needed, batch)
     except KeyError as error:
         raise Violation(
             f"forward() reads the teacher's {error}, which needs ({set(needs)}) does not name.",
             do,
         ) from error
     require(
-        not different_terms(terms, other(student, teacher, progress=0.5)),
+        not different_terms(terms, terms_of(other, student, teacher, batch)),
         f"The terms change if the teacher gives more than needs ({set(needs)}).",
         do,
     )
@@ -162,7 +184,9 @@ def require_true_needs(
     )
 
 
-def require_half_precision(transferer: Transferer, student: Outputs, teacher: Outputs) -> None:
+def require_half_precision(
+    transferer: Transferer, student: Outputs, teacher: Outputs, batch: Batch
+) -> None:
     """Require finite terms and gradients of large bfloat16 outputs under autocast."""
     wide = {name: 30 * output.detach().bfloat16() for name, output in teacher.items()}
     leaves = {
@@ -176,7 +200,7 @@ def require_half_precision(transferer: Transferer, student: Outputs, teacher: Ou
         must_work("forward() fails on bfloat16 outputs under autocast", do),
         torch.autocast("cpu", dtype=torch.bfloat16),
     ):
-        terms = transferer(leaves, wide, progress=0.5)
+        terms = terms_of(transferer, leaves, wide, batch)
         if terms:
             torch.stack([term.float() for term in terms.values()]).sum().backward()
     gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
@@ -194,3 +218,52 @@ def require_on_meta(transferer: nn.Module) -> None:
         f"Under torch.device('meta') bind() makes {some(real)} on another device.",
         "Do not name a device in bind(): the core moves the transferer with the student.",
     )
+
+
+def require_untouched_batch(
+    transferer: Transferer, student: Outputs, teacher: Outputs, batch: Batch
+) -> None:
+    """Require that the batch stays as it is."""
+    given = copy.deepcopy(dict(batch))
+    with must_work(
+        f"forward() fails on a batch of {some(batch)}",
+        "Override batch() of the contract where it reads something else.",
+    ):
+        terms_of(transferer, student, teacher, batch)
+    different = differences(given, batch)
+    require(
+        not different,
+        f"forward() changes {some(different)} of the batch.",
+        "Use no in-place operations on it: the paradigm reads it too.",
+    )
+
+
+def require_state_saved(
+    transferer: Transferer, resumed: Transferer, step: Callable[[Transferer, int], Terms]
+) -> None:
+    """Require that what a transferer remembers of the steps before is in its state.
+
+    Args:
+        transferer: bound to the two models.
+        resumed: another of its kind, made and bound under the same seed.
+        step: calls a transferer on the outputs of a step, by number.
+    """
+    for number in range(3):
+        step(transferer, number)
+    file = io.BytesIO()
+    with must_work(
+        "The state of a transferer that was in use cannot be saved and loaded into a new one",
+        "Register buffers with their final shapes in bind(), and write into them in place; "
+        "get_extra_state() may return tensors, numbers and strings.",
+    ):
+        torch.save(transferer.state_dict(), file)
+        file.seek(0)
+        resumed.load_state_dict(torch.load(file, weights_only=True))
+    for number in range(3, 5):
+        different = different_terms(step(transferer, number), step(resumed, number))
+        require(
+            not different,
+            f"After resuming, a transferer gives another {some(different)}.",
+            "Keep what forward() remembers from step to step in buffers (register_buffer in "
+            "bind(), persistent), as checkpoints hold nothing else of a transferer.",
+        )

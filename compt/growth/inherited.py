@@ -1,0 +1,45 @@
+"""Let a paradigm reset what a grown model must not inherit."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from compt.errors import PluginError
+from compt.growth.operators import tensors_of
+from compt.interfaces import Paradigm
+
+
+def reset_inherited(paradigm: Paradigm, model: nn.Module, *, seed: int = 0) -> tuple[str, ...]:
+    """Run the paradigm's ``after_growth`` on a grown model, and return the names of what it set.
+
+    The global random state is forked, and seeded for what is drawn.
+
+    Raises:
+        PluginError: it sets what is trained, so that the report of the growth and the optimizer's
+            grown state would no longer be true, or changes a shape.
+    """
+    if type(paradigm).after_growth is Paradigm.after_growth:
+        return ()
+    name = f"{type(paradigm).__name__}.after_growth()"
+    trained = {key for key, param in model.named_parameters() if param.requires_grad}
+    grown = {key: tensor.clone() for key, tensor in tensors_of(model).items()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        paradigm.after_growth(model)
+    tensors = tensors_of(model)
+    shapes = [{key: tensor.shape for key, tensor in each.items()} for each in (grown, tensors)]
+    if shapes[0] != shapes[1]:
+        differing = sorted(key for key, _ in shapes[0].items() ^ shapes[1].items())
+        raise PluginError(
+            f"{name} changes the names or shapes of tensors: {sorted(set(differing))[:4]}.",
+            do="Write values in place: model.queue.zero_(), model.centre.copy_(...).",
+        )
+    changed = tuple(key for key, tensor in tensors.items() if not torch.equal(grown[key], tensor))
+    if set(changed) & trained:
+        raise PluginError(
+            f"{name} changes parameters that are trained: {sorted(set(changed) & trained)[:4]}.",
+            do="Reset buffers and parameters with requires_grad=False alone; what is trained is "
+            "for the grower.",
+        )
+    return changed
