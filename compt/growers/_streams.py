@@ -23,7 +23,8 @@ class StreamMap:
     ``x_large = scale * [x, ..., x, pads @ x]``. Under LayerNorm each pad is the mean of
     x, under RMSNorm 0, so that normalised pads are 0. ``scale = sqrt(T / (k S))`` keeps
     the variance (mean square), so the norm's epsilon means the same and no constant of
-    the model changes.
+    the model changes. Where no norm spans the stream, as between batch norms, the scale
+    is 1.
     """
 
     copies: int
@@ -89,12 +90,13 @@ def stream_map(
     copies = target_size // small
     num_pads = target_size - copies * small
     gains = _gains_over(axis, source_arch)
-    centred = any(gain.kind.startswith("layer_norm") for gain in gains)
+    centred = carries_mean(axis, source_arch)
     pads = torch.full((num_pads, small), 1 / small if centred else 0.0, dtype=torch.float64)
     pad_gains = torch.ones(num_pads, dtype=torch.float64)
     if num_pads and centred and all(gain.writes for gain in gains):
         pads, pad_gains = _mean_carrying_pads(pads, source[gains[0].name].double())
-    return StreamMap(copies, sqrt(target_size / (copies * small)), pads, pad_gains)
+    scale = sqrt(target_size / (copies * small)) if gains else 1.0
+    return StreamMap(copies, scale, pads, pad_gains)
 
 
 def through_scale(stream: StreamMap, scale: Tensor) -> StreamMap:
@@ -107,10 +109,17 @@ def through_scale(stream: StreamMap, scale: Tensor) -> StreamMap:
     return replace(stream, pads=stream.pads * scale / size if size else stream.pads)
 
 
+def carries_mean(axis: str, arch: Architecture) -> bool:
+    """Return whether pads of a stream hold the mean of the others, as a LayerNorm needs them."""
+    return any(gain.kind.startswith("layer_norm") for gain in _gains_over(axis, arch))
+
+
 def _gains_over(axis: str, arch: Architecture) -> Sequence[ParamAxes]:
-    """List the gains of all norms over an axis."""
+    """List the gains of all norms over an axis, but not of those of each unit by itself."""
     return [
-        param for param in arch.params.values() if param.norm_axis == axis and "gain" in param.kind
+        param
+        for param in arch.params.values()
+        if param.norm_axis == axis and "gain" in param.kind and "batch" not in param.kind
     ]
 
 

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
-from compt.growers._streams import StreamMap, stream_map, through_scale
+from compt.growers._streams import StreamMap, carries_mean, stream_map, through_scale
 from compt.growers._ties import tie_reasons
-from compt.growth.operators import AxisGrower, ParamPair, reads_for_table, writes_stream
+from compt.growth.operators import (
+    AxisGrower,
+    ParamPair,
+    reads_for_table,
+    writes_stream,
+    writing_nothing,
+)
 from compt.interfaces import Architecture, ParamAxes
+from compt.registry import Range
 
 Maps = dict[str, StreamMap | Tensor]
 """A StreamMap for each stream, an isometry [T, S] for each output, by axis."""
@@ -59,7 +66,7 @@ class Lossless(AxisGrower):
     def __init__(
         self,
         *,
-        noise: float = 1.0,
+        noise: Annotated[float, Range(minimum=0)] = 1.0,
         fill: Literal["init", "copy"] = "init",
         blocks: Literal["copy", "fresh"] = "copy",
     ) -> None:
@@ -85,34 +92,40 @@ class Lossless(AxisGrower):
         parameter's own is listed under its name.
         """
         small, large = archs["source"], archs["target"]
+        copied = _copied_axes(small, large)
         maps: Maps = {}
         for axis, role in large.roles.items():
             if axis not in large.sizes or axis not in small.sizes:
                 continue
             small_size, large_size = small.sizes[axis], large.sizes[axis]
-            if role == "stream":
+            if role == "stream" or axis in copied:
                 maps[axis] = stream_map(axis, small, large_size, source)
             elif role == "output" and small_size != large_size:
                 maps[axis] = _isometry(small_size, large_size, generator)
         for name, param in small.params.items():
             stream = maps.get(param.groups[param.writes[0]][0]) if param.writes else None
-            if param.scaled_by is not None and isinstance(stream, StreamMap):
-                maps[name] = through_scale(stream, source[param.scaled_by].double())
+            factor = small.params.get(param.scaled_by or "")
+            # A norm, a gate or a single number behind a weight leaves its pads alone.
+            one_a_unit = factor and factor.kind == "scale" and not factor.reads and factor.axes
+            if factor and one_a_unit and isinstance(stream, StreamMap):
+                maps[name] = through_scale(stream, source[factor.name].double())
         return maps
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Apply the maps of streams and outputs, and fill the corner of the hidden axes."""
         target = self._filling(source, target)
+        if pair.param.kind.startswith("batch_norm"):
+            return _grow_batch_norm(source, target, pair)
         if "norm" in pair.param.kind:
             return _grow_norm(source, target, pair)
         if pair.param.kind == "scale":
-            return _grow_scale(source, target, pair)
+            source = _repeat_factors(source, pair)
         return self._grow_linear(source, target, pair)
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Let new blocks write nothing yet."""
         if writes_stream(pair.param, pair.target):
-            return torch.zeros_like(value)
+            return writing_nothing(value, pair.param)
         return target if self.blocks == "fresh" else value
 
     def without_noise(self) -> Lossless:
@@ -137,7 +150,7 @@ class Lossless(AxisGrower):
             if isinstance(axis_map, StreamMap) and direction == "writes":
                 # A parameter that writes through a layer scale has a map of its own.
                 value = pair.maps.get(pair.source_param.name, axis_map).write(value, dim)
-            elif isinstance(axis_map, StreamMap):
+            elif isinstance(axis_map, StreamMap) and direction == "reads":
                 fill = target[_corner(value, without=dim)]
                 value = axis_map.read(value, fill, dim, self.noise, pair.generator)
             elif isinstance(axis_map, Tensor):
@@ -154,8 +167,8 @@ class Lossless(AxisGrower):
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every norm and factor that the maps cannot pass exactly for this pair."""
         reasons = [
-            f"'{axis}' passes through weights all units share: exact at multiples of "
-            f"{source.sizes[axis]} only"
+            f"'{axis}' grows from {source.sizes[axis]} to {target.sizes[axis]}: exact at whole "
+            "multiples only, as its layout says"
             for axis in sorted(target.whole)
             if target.sizes[axis] % source.sizes.get(axis, 1)
         ]
@@ -170,19 +183,51 @@ class Lossless(AxisGrower):
         return list(dict.fromkeys(reasons))  # blocks of one template have one reason
 
 
+def _copied_axes(source: Architecture, target: Architecture) -> set[str]:
+    """Return the hidden axes that norms span and that grow by copies, at whole multiples.
+
+    New units that are not copies would change the norm's variance for all.
+    """
+    spanned = {
+        frozenset(_growing(param, source, target))
+        for param in target.params.values()
+        if param.norm_axis and not param.kind.startswith("batch_norm")
+    }
+    return {
+        axis
+        for axes in spanned
+        for axis in axes
+        if all(target.sizes[other] % source.sizes[other] == 0 for other in axes)
+        and target.roles[axis] == "hidden"
+    }
+
+
+def _growing(norm: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
+    """List the axes of a norm that are longer in the target."""
+    return [
+        axis
+        for axis in str(norm.norm_axis).split("+")
+        if axis in source.sizes and source.sizes[axis] != target.sizes[axis]
+    ]
+
+
 def _norm_reasons(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
     """List why a norm's output would not be the source's, given its gain."""
-    if "bias" in param.kind:  # the gain speaks for the norm
+    if "gain" not in param.kind:  # the gain speaks for the norm
         return []
     axis = str(param.norm_axis)
-    small, large = (_folded_size(axis, arch) for arch in (source, target))
-    if small == large:
+    growing = _growing(param, source, target)
+    if all(target.sizes[other] % source.sizes[other] == 0 for other in growing):
         return []
+    small = _folded_size(axis, source)
+    if param.kind.startswith("batch_norm"):
+        return _batch_norm_reasons(param, target)
     if target.roles[axis] != "stream":
-        return [f"'{param.template}' normalises over '{axis}', which grows"]
-    if large % small == 0:
-        return []
-    if param.writes:
+        return [
+            f"'{param.template}' normalises over '{axis}', which grows: exact at multiples of "
+            f"{small} only"
+        ]
+    if param.writes and any(carries_mean(other, target) for other in (axis, *param.axes)):
         return [
             f"'{param.template}' writes the residual stream through a norm: exact at multiples of "
             f"{small} only"
@@ -194,11 +239,24 @@ def _norm_reasons(param: ParamAxes, source: Architecture, target: Architecture) 
 
 def _scale_reasons(param: ParamAxes, source: Architecture, target: Architecture) -> list[str]:
     """List why a factor that no parameter makes up for would not keep the function."""
-    axis = next(iter(param.axes), "")
-    small, large = (_folded_size(axis, arch) for arch in (source, target))
-    if large % small == 0 or target.roles[axis] != "stream":
+    return [
+        f"'{param.template}' scales the residual stream: exact at multiples of "
+        f"{source.sizes[axis]} only"
+        for axis in param.axes
+        if target.roles.get(axis) == "stream"
+        and target.sizes[axis] % source.sizes[axis]
+        and carries_mean(axis, target)
+    ]
+
+
+def _batch_norm_reasons(param: ParamAxes, target: Architecture) -> list[str]:
+    """List why a norm of each unit by itself would change what pads hold, where they hold any."""
+    if not any(carries_mean(axis, target) for axis in (str(param.norm_axis), *param.axes)):
         return []
-    return [f"'{param.template}' scales the residual stream: exact at multiples of {small} only"]
+    return [
+        f"'{param.template}' normalises each unit of '{param.norm_axis}' by itself, and a "
+        "LayerNorm spans them: exact at whole multiples only"
+    ]
 
 
 def _folded_size(axis: str, arch: Architecture) -> int:
@@ -210,7 +268,8 @@ def _grow_norm(source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
     """Grow a norm's gain or bias, given that it sees scaled copies."""
     read = pair.maps.get(pair.param.norm_axis)
     if not isinstance(read, StreamMap):
-        target[pair.corner] = source
+        source = _repeat_factors(source, pair)
+        target[_corner(source)] = source
         return target
     if pair.param.writes:
         return _grow_writing_norm(source, read, pair)
@@ -256,14 +315,28 @@ def _gain_offset(param: ParamAxes) -> float:
     return 1.0 if param.kind.endswith("offset") else 0.0
 
 
-def _grow_scale(source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-    """Grow a factor by repeating it for each copy, and by its mean size for the pads."""
+def _repeat_factors(source: Tensor, pair: ParamPair) -> Tensor:
+    """Repeat a factor for each copy of a stream that it multiplies, and its mean size for pads."""
+    for dim, (axis, direction) in enumerate(pair.param.directions):
+        stream = pair.maps.get(axis)
+        if isinstance(stream, StreamMap) and not direction:
+            value = source.movedim(dim, 0)
+            pads = stream.spread_over_pads(value.abs().mean(0, keepdim=True))
+            source = stream.repeat(value, pads).movedim(0, dim)
+    return source
+
+
+def _grow_batch_norm(source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+    """Grow a tensor of a norm of each unit by itself, over a stream whose pads hold 0."""
     for dim, axis in enumerate(pair.param.axes):
         stream = pair.maps.get(axis)
         if isinstance(stream, StreamMap):
             value = source.movedim(dim, 0)
-            pads = stream.spread_over_pads(value.abs().mean(0, keepdim=True))
-            source = stream.repeat(value, pads).movedim(0, dim)
+            if pair.param.kind.endswith(("gain", "variance")):
+                pads = stream.spread_over_pads(value.abs().mean(0, keepdim=True))
+                source = stream.repeat(value, pads).movedim(0, dim)
+            else:
+                source = stream.write(source, dim)
     target[_corner(source)] = source
     return target
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from compt.errors import ConfigError, GrowthError
-from compt.growth.operators import AxisGrower, ParamPair, writes_stream
+from compt.growth.operators import AxisGrower, ParamPair, writes_stream, writing_nothing
 from compt.interfaces import Architecture
 
 ORDERS = ("stack", "interleave", "solar")
@@ -63,7 +62,10 @@ class Stack(AxisGrower):
     def check_depth(self, source: Architecture, target: Architecture) -> None:
         """Raise GrowthError where 'solar' would have to fill more than twice the depth."""
         for scope, depth in target.depths.items():
-            if self.order == "solar" and depth > 2 * source.depths.get(scope, depth):
+            # A first block of its own is neither repeated nor counted.
+            first = int(scope in target.first_blocks)
+            doubled = 2 * (source.depths.get(scope, depth) - first)
+            if self.order == "solar" and doubled and depth - first > doubled:
                 raise GrowthError(
                     f"'{scope}' grows from {source.depths[scope]} to {depth} blocks, and 'solar' "
                     "doubles at most.",
@@ -86,7 +88,7 @@ class Stack(AxisGrower):
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Let new blocks write nothing yet, or leave them copies."""
         if self.blocks == "zero" and writes_stream(pair.param, pair.target):
-            return torch.zeros_like(value)
+            return writing_nothing(value, pair.param)
         return value
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:

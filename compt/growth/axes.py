@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from compt.errors import LayoutError
-from compt.growth.patterns import fixed_groups, matcher, parse, relations
+from compt.growth.patterns import ANY, TensorAxes, fixed_groups, matcher, parse, relations
 from compt.interfaces import Architecture, Layout, ParamAxes, Role
 from compt.registry import LAYOUTS
 
@@ -210,22 +210,45 @@ def _own_params(
     module: nn.Module, layout: Layout, children: Mapping[str, nn.Module]
 ) -> Iterator[ParamTensor]:
     """Yield the tensors that the module's own layout describes, without those of children."""
-    templates = [(matcher(name), name, pattern) for name, pattern in layout.patterns.items()]
+    patterns, multipliers = layout.patterns_of(module), layout.multipliers(module)
+    if unknown := sorted(multipliers.keys() - patterns.keys()):
+        raise LayoutError(
+            f"multipliers() of the layout for '{class_path(type(module))}' names {unknown}, which "
+            "no pattern does.",
+            do="Name in multipliers() what patterns name, word for word.",
+        )
+    # {block} is any block, so the first has to be tried before it.
+    names = sorted(patterns, key=lambda name: "{first}" not in name)
+    templates = [
+        _Template(matcher(name), name, patterns[name], multipliers.get(name, 1.0)) for name in names
+    ]
     of_children = tuple(f"{name}." for name in children)
     for named in _tensors(module):
         if not named.name.startswith(of_children):
             yield _match(module, named, templates), named.tensor
 
 
-def _match(
-    module: nn.Module,
-    named: _NamedTensor,
-    templates: Sequence[tuple[re.Pattern[str], str, str]],
-) -> ParamAxes:
+@dataclass(frozen=True)
+class _Template:
+    """What a layout says of all tensors whose names fit one template."""
+
+    regex: re.Pattern[str]
+    name: str
+    pattern: str
+    multiplier: float
+
+    def of(self, tensor: str) -> str:
+        """Return the template of one tensor, also where the module's name stands for all."""
+        if not self.name.endswith(ANY):
+            return self.name
+        return self.name.removesuffix(ANY) + "." + tensor.rpartition(".")[2]
+
+
+def _match(module: nn.Module, named: _NamedTensor, templates: Sequence[_Template]) -> ParamAxes:
     """Give a tensor the axes of the first pattern that fits its name."""
-    for regex, template, pattern in templates:
-        if match := regex.match(named.name):
-            return _param_axes(module, named, match.groupdict(), template, pattern)
+    for template in templates:
+        if match := template.regex.match(named.name):
+            return _param_axes(module, named, match.groupdict(), template)
     if named.is_buffer and not named.in_state_dict:
         # The constructor computes it and no checkpoint holds it, as rotary frequencies.
         groups = fixed_groups(named.tensor)
@@ -238,42 +261,54 @@ def _match(
 
 
 def _param_axes(
-    module: nn.Module,
-    named: _NamedTensor,
-    indices: Mapping[str, str],
-    template: str,
-    pattern: str,
+    module: nn.Module, named: _NamedTensor, indices: Mapping[str, str], template: _Template
 ) -> ParamAxes:
     """Read the pattern of one tensor, with the values of the ``{name}`` in its template."""
-    pattern, factor, reader = relations(pattern, module, indices)
-    axes = parse(pattern, named.tensor, named.owner, indices, where=named.name)
+    pattern, factor, reader = relations(template.pattern, module, indices)
+    of_module = template.name.endswith(ANY)
+    axes = parse(pattern, named.tensor, named.owner, indices, where=named.name, of_module=of_module)
     if reader and not axes.norm_axis:
         raise LayoutError(
             f"'{named.name}' has a reader ('@ {reader}'), but its pattern does not make it a "
             "norm's."
         )
-    scope, block, _ = template.partition("{block}")
-    return ParamAxes(
+    name = template.of(named.name)
+    scope, *_ = re.split(r"\{(?:block|first)\}", name, maxsplit=1)
+    block = indices.get("block", indices.get("first"))
+    param = ParamAxes(
         name=named.name,
         kind=axes.kind,
         groups=axes.groups,
         reads=axes.reads,
         writes=axes.writes,
-        template=template.format(**{**indices, "block": "{block}"}),
-        scope=scope.format(**indices).rstrip(".") if block else None,
-        block=int(indices["block"]) if block else None,
+        template=name.format(**{**indices, "block": "{block}"}),
+        scope=None if block is None else scope.format(**indices).rstrip("."),
+        block=None if block is None else int(block),
         buffer=named.is_buffer,
         scaled_by=factor,
         norm_axis=axes.norm_axis,
         read_by=reader,
+        multiplier=template.multiplier,
+        joined=axes.joined,
     )
+    return replace(param, sections=tuple(_section(param, axes) for axes in axes.sections))
+
+
+def _section(param: ParamAxes, axes: TensorAxes) -> ParamAxes:
+    """Return one section of a parameter as if it were a tensor of its own."""
+    return replace(param, groups=axes.groups, reads=axes.reads, writes=axes.writes)
 
 
 def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
     """Return how an axis may grow, by the layout or else by its name."""
     base = axis.rpartition(".")[2]
     unnumbered = re.sub(r"_\d+\Z", "", base)
-    role = layout.roles.get(axis) or ROLES.get(base) or ROLES.get(unnumbered)
+    role = (
+        layout.roles.get(axis)
+        or layout.roles.get(re.sub(r"_\d+\Z", "", axis))
+        or ROLES.get(base)
+        or ROLES.get(unnumbered)
+    )
     if role is not None:
         return role
     if "+" in axis:
@@ -298,12 +333,18 @@ def _renamed(param: ParamAxes, child: str, names: Mapping[str, str]) -> ParamAxe
     def inside(name: str | None) -> str | None:
         return None if name is None else dot + name
 
+    def renamed(axis: str) -> str:
+        if "|" not in axis:
+            return names.get(axis, axis)
+        return " ".join(names.get(word, word) for word in axis.split(" "))
+
     return replace(
         param,
         name=dot + param.name,
         template=dot + param.template,
         scope=inside(param.scope),
-        groups=tuple(tuple(names.get(axis, axis) for axis in group) for group in param.groups),
+        groups=tuple(tuple(map(renamed, group)) for group in param.groups),
+        sections=tuple(_renamed(section, child, names) for section in param.sections),
         scaled_by=inside(param.scaled_by),
         read_by=inside(param.read_by),
         norm_axis=None if param.norm_axis is None else _rename(param.norm_axis, names),
@@ -338,15 +379,23 @@ def _depths(params: Sequence[ParamTensor]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Dimension:
-    """One dimension of a tensor, whose length is the product of its axes' sizes."""
+    """One dimension of a tensor, whose length is what its sections add up to.
+
+    Each section is the product of its axes' sizes; there is one where nothing is concatenated.
+    """
 
     param: str
-    group: tuple[str, ...]
+    sections: tuple[tuple[str, ...], ...]
     length: int
 
     def unknown(self, sizes: Mapping[str, int]) -> list[str]:
         """List the axes that have no size yet, numbers never among them."""
-        return [axis for axis in self.group if not axis.isdigit() and axis not in sizes]
+        return [
+            axis
+            for section in self.sections
+            for axis in section
+            if not axis.isdigit() and axis not in sizes
+        ]
 
     def solve(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Return the size of the one unknown axis, by its name.
@@ -356,34 +405,52 @@ class _Dimension:
         Raises:
             LayoutError: no size fits the length.
         """
-        unknown = self.unknown(sizes)
-        if len(unknown) > 1:
+        unknown = set(self.unknown(sizes))
+        if len(unknown) > 1 or any(_repeats(section, unknown) for section in self.sections):
             return {}
-        known = math.prod(
-            int(axis) if axis.isdigit() else sizes[axis]
-            for axis in self.group
-            if axis not in unknown
-        )
-        if unknown and self.length % known == 0:
-            return {unknown[0]: self.length // known}
-        if not unknown and known == self.length:
+        rest, times = self.length, 0
+        for section in self.sections:
+            product = _product(section, sizes)
+            if unknown.isdisjoint(section):
+                rest -= product
+            else:
+                times += product
+        if unknown and rest > 0 and rest % times == 0:
+            return {unknown.pop(): rest // times}
+        if not unknown and not rest:
             return {}
-        known_sizes = {axis: sizes[axis] for axis in self.group if axis in sizes}
+        axes = [axis for section in self.sections for axis in section]
+        known_sizes = {axis: sizes[axis] for axis in axes if axis in sizes}
         raise LayoutError(
             f"'{self.param}': a dimension of length {self.length} does not fit its axes "
-            f"{' '.join(self.group)} ({known_sizes}).",
+            f"{' | '.join(map(' '.join, self.sections))} ({known_sizes}).",
             do="The layout does not fit this variant of the model.",
         )
+
+
+def _repeats(section: Sequence[str], axes: set[str]) -> bool:
+    """Return whether a section has one of the axes more than once."""
+    return any(section.count(axis) > 1 for axis in axes)
+
+
+def _product(section: Sequence[str], sizes: Mapping[str, int]) -> int:
+    """Return the product of a section's sizes, of those that are known."""
+    return math.prod(int(axis) if axis.isdigit() else sizes.get(axis, 1) for axis in section)
+
+
+def _dimensions(param: ParamAxes, tensor: Tensor) -> Iterator[_Dimension]:
+    """Yield the dimensions of a tensor."""
+    for index, (group, length) in enumerate(zip(param.groups, tensor.shape, strict=True)):
+        sections: tuple[tuple[str, ...], ...] = (group,)
+        if param.sections and index == param.joined:
+            sections = tuple(section.groups[index] for section in param.sections)
+        yield _Dimension(param.name, sections, length)
 
 
 def _solve(params: Sequence[ParamTensor], layout_sizes: Mapping[str, int]) -> dict[str, int]:
     """Find every axis's size from the tensors' shapes and the sizes that the layouts give."""
     sizes = dict(layout_sizes)
-    dimensions = [
-        _Dimension(param.name, group, length)
-        for param, tensor in params
-        for group, length in zip(param.groups, tensor.shape, strict=True)
-    ]
+    dimensions = [dimension for param, tensor in params for dimension in _dimensions(param, tensor)]
     num_known = -1
     # In passes, as a dimension may lack a size that a later one gives.
     while num_known != len(sizes):
@@ -391,7 +458,7 @@ def _solve(params: Sequence[ParamTensor], layout_sizes: Mapping[str, int]) -> di
         for dimension in dimensions:
             sizes |= dimension.solve(sizes)
     for dimension in dimensions:
-        if unknown := dimension.unknown(sizes):
+        if unknown := list(dict.fromkeys(dimension.unknown(sizes))):
             raise LayoutError(
                 f"'{dimension.param}': the sizes of {unknown} cannot be told from shapes.",
                 do="Give them in the layout's sizes().",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compt.errors import GrowthError
+from compt.growth.new_blocks import ends_branch, new_block_reasons
 from compt.interfaces import (
     Architecture,
     Grower,
@@ -52,6 +53,19 @@ class ParamPair:
         """Index of the unfolded target's leading part that has the unfolded source's shape."""
         return tuple(slice(0, length) for length in self.source.shape(self.source_param))
 
+    @property
+    def multiplier(self) -> float:
+        """What the source has to be multiplied by where a constant changes with the size.
+
+        A gain that makes up for a head which is tied to a table makes up for the table's too.
+        """
+        constants = [(self.source_param, self.source), (self.param, self.target)]
+        if reads_for_table(self.param, self.target):
+            small, large = (_through_table(norm, arch) for norm, arch in constants)
+        else:
+            small, large = (param.multiplier for param, _ in constants)
+        return small / large
+
 
 def source_block(block: int, source_depth: int, target_depth: int) -> int:
     """Return the source block that fills a target block when blocks are repeated in place.
@@ -73,24 +87,44 @@ def matching(
     param: ParamAxes, source: Architecture, target: Architecture, pick: DepthMap = source_block
 ) -> ParamAxes | None:
     """Return the source parameter from which a target parameter grows, None if there is none."""
-    name = param.template
-    if param.scope is not None and param.block is not None:
-        depth = source.depths.get(param.scope)
-        if depth is None:
+    if param.scope is None or param.block is None:
+        return source.params.get(param.template)
+    depth = source.depths.get(param.scope)
+    if depth is None:
+        return None
+    block, start = param.block, int(param.scope in target.first_blocks)
+    if block >= start:
+        if depth == start:
             return None
-        name = param.template.format(block=pick(param.block, depth, target.depths[param.scope]))
-    return source.params.get(name)
+        block = start + pick(block - start, depth - start, target.depths[param.scope] - start)
+    return source.params.get(param.template.format(block=block))
+
+
+def starts_anew(param: ParamAxes, source: Architecture, target: Architecture) -> bool:
+    """Return whether a parameter is of a block for which the source has none but the first.
+
+    That one differs from all others (``{first}``), so that nothing could grow from it.
+    """
+    scope = param.scope
+    return bool(param.block) and scope in target.first_blocks and source.depths.get(scope) == 1
 
 
 def writes_stream(param: ParamAxes, arch: Architecture) -> bool:
-    """Return whether a parameter writes a residual stream.
+    """Return whether a parameter is the last to act on what its block adds to a residual stream.
 
-    Where all of a block's that do are zero, the block passes its input on.
+    Where all of a block's that are add nothing, the block passes its input on. Of a weight and the
+    factor, gate or norm that it writes through it is the latter alone: with both at zero neither
+    would ever learn. A norm of the stream itself, after the sum, is none.
     """
-    return any(
-        direction == "writes" and arch.roles.get(axis) == "stream"
-        for axis, direction in param.directions
-    )
+    return ends_branch(param, arch)
+
+
+def writing_nothing(value: Tensor, param: ParamAxes) -> Tensor:
+    """Return what a parameter that writes a stream holds where it writes nothing, as a new tensor.
+
+    It is 0, but -1 for a norm that multiplies by 1 + its gain.
+    """
+    return torch.full_like(value, -1.0 if param.kind.endswith("offset") else 0.0)
 
 
 def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
@@ -102,6 +136,15 @@ def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
     reader = arch.params.get(norm.read_by or "")
     owner = arch.params.get(reader.tied_to or "") if reader else None
     return owner is not None and not norm.writes and (norm.norm_axis, "writes") in owner.directions
+
+
+def _through_table(norm: ParamAxes, arch: Architecture) -> float:
+    """Return the constants between a norm and its reader's results, in units of the table's.
+
+    As a table the tensor grows with its own constant, which as a head it does not have.
+    """
+    head = arch.params[str(norm.read_by)]
+    return norm.multiplier * head.multiplier / arch.params[str(head.tied_to)].multiplier
 
 
 def check_growable(source: Architecture, target: Architecture) -> None:
@@ -116,7 +159,7 @@ def check_growable(source: Architecture, target: Architecture) -> None:
                 do="Order the chain from small to large.",
             )
     for param in target.params.values():
-        if param.kind == "constant":
+        if param.kind == "constant" or starts_anew(param, source, target):
             continue
         match = matching(param, source, target)
         if param.tied_to:
@@ -270,21 +313,26 @@ class AxisGrower(Grower):
         used: set[str] = set()
         for name, param in target_arch.params.items():
             match = matching(param, source_arch, target_arch, self.source_block_index)
-            if match is None or param.tied_to or param.kind == "constant":
+            new = starts_anew(param, source_arch, target_arch)
+            if param.tied_to or param.kind == "constant" or (match is None and not new):
                 # A further name of a tied tensor gets no value: its owner's is its own,
                 # and the source may use the two names otherwise.
                 statuses[name] = "shared" if param.tied_to else "initialised"
+                used |= {match.name} if match else set()
+                continue
+            if match is None:
+                alone = ParamPair(param, param, target_arch, target_arch, generator, True, maps)
+                tensors[name] = self._new_value(large[name], alone)
+                statuses[name] = "initialised"
+                continue
+            repeat = match.name in used
+            pair = ParamPair(param, match, source_arch, target_arch, generator, repeat, maps)
+            if equal_sizes and pair.multiplier == 1:  # not even float64 and back may touch a bit
+                tensors[name] = small[match.name].to(large[name].dtype, copy=True)
             else:
-                repeat = match.name in used
-                pair = ParamPair(param, match, source_arch, target_arch, generator, repeat, maps)
-                if equal_sizes:  # not even float64 and back may touch a bit
-                    value = small[match.name].clone()
-                else:
-                    value = self._value(small[match.name], large[name], pair)
-                tensors[name] = value.to(large[name].dtype)
-                statuses[name] = _status(tensors[name], small[match.name], large[name])
-            if match is not None:
-                used.add(match.name)
+                tensors[name] = self._value(small[match.name], large[name], pair)
+            statuses[name] = _status(tensors[name], small[match.name], large[name])
+            used.add(match.name)
         reasons = [] if equal_sizes else self.why_not_preserving(source_arch, target_arch)
         return Growth(
             params=statuses,
@@ -295,19 +343,67 @@ class AxisGrower(Grower):
         )
 
     def _value(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Grow one tensor, [memory order] -> the target's shape, in float64.
+        """Grow one tensor, [memory order] -> the target's shape and number format.
 
-        Shares of copies then add up to what they were shared out of, in every number
-        format; and ``qkv`` is unfolded into q, k and v, which must not run into one
-        another when they grow.
+        It is grown in float64: shares of copies then add up to what they were shared out
+        of, in every number format.
         """
-        small = source.double().reshape(pair.source.shape(pair.source_param)).clone()
-        fresh = target.double().reshape(pair.target.shape(pair.param)).clone()
+        small = source.double()
+        if pair.multiplier != 1:
+            offset = 1.0 if pair.param.kind.endswith("offset") else 0.0
+            small = (small + offset) * pair.multiplier - offset
+        return by_section(self._expand, small, target.double(), pair).to(target.dtype)
+
+    def _expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+        """Return the grown value, unfolded, finished where its block is a new one."""
         # A copy, as growers may write into it and init_new_block needs the fresh target.
-        value = self.expand(small, fresh.clone(), pair)
-        if pair.repeat:
-            value = self.init_new_block(value, fresh, pair)
-        return value.reshape(target.shape)
+        value = self.expand(source, target.clone(), pair)
+        return self.init_new_block(value, target, pair) if pair.repeat else value
+
+    def _new_value(self, target: Tensor, pair: ParamPair) -> Tensor:
+        """Return the fresh value of a parameter that nothing can grow into, in a new block."""
+
+        def finish(value: Tensor, fresh: Tensor, section: ParamPair) -> Tensor:
+            return self.init_new_block(value, fresh, section)
+
+        fresh = target.double()
+        return by_section(finish, fresh, fresh, pair).to(target.dtype)
+
+
+def by_section(
+    grow: Callable[[Tensor, Tensor, ParamPair], Tensor],
+    source: Tensor,
+    target: Tensor,
+    pair: ParamPair,
+) -> Tensor:
+    """Grow a tensor unfolded and, where it concatenates several, one section after the other.
+
+    Axes that are folded must not run into one another when they grow, and neither must sections.
+
+    Args:
+        grow: makes a grown value of an unfolded source and target and their pair.
+        source: the tensor, in the shape that it has in memory.
+        target: likewise the one whose shape the result has.
+        pair: of the whole tensors.
+    """
+    param, source_param = pair.param, pair.source_param
+    if not param.sections:
+        # Clones, as growers may write into them.
+        small = source.reshape(pair.source.shape(source_param)).clone()
+        fresh = target.reshape(pair.target.shape(param)).clone()
+        return grow(small, fresh, pair).reshape(target.shape)
+    pieces = zip(
+        source.split(pair.source.section_lengths(source_param), dim=param.joined),
+        target.split(pair.target.section_lengths(param), dim=param.joined),
+        param.sections,
+        source_param.sections,
+        strict=True,
+    )
+    values = [
+        by_section(grow, small, fresh, replace(pair, param=section, source_param=source_section))
+        for small, fresh, section, source_section in pieces
+    ]
+    return torch.cat(values, dim=param.joined)
 
 
 def status(value: Tensor, source: Tensor) -> Status:

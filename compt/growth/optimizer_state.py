@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from compt.growth.axes import describe
-from compt.growth.operators import AxisGrower, ParamPair, matching, reads_for_table, tensors_of
+from compt.growth.operators import (
+    AxisGrower,
+    ParamPair,
+    by_section,
+    matching,
+    reads_for_table,
+    tensors_of,
+)
 from compt.growth.run import build_grower, grow
 from compt.interfaces import Architecture, Grower, ParamAxes
 
@@ -113,8 +120,8 @@ def grow_state(
             if power is None:  # the number of steps
                 grown[f"{key}:{name}"] = value.clone()
             else:
-                moment = _grown_moment(value, power, pair, operator)
-                grown[f"{key}:{name}"] = moment.reshape(tensor.shape).to(value.dtype)
+                moment = _grown_moment(value, tensor.shape, power, pair, operator)
+                grown[f"{key}:{name}"] = moment.to(value.dtype)
     return grown
 
 
@@ -141,16 +148,18 @@ def _gradient_pairs(
         yield name, tensor, ParamPair(*backward, small, large, generator, False, maps)
 
 
-def _grown_moment(value: Tensor, power: int, pair: ParamPair, grower: AxisGrower) -> Tensor:
-    """Grow one moment, the mean of a gradient's power, unfolded and in float64.
+def _grown_moment(
+    value: Tensor, shape: torch.Size, power: int, pair: ParamPair, grower: AxisGrower
+) -> Tensor:
+    """Grow one moment, the mean of a gradient's power, to a shape, in float64.
 
     Its root is what grows as the gradient does, since halves of a square are not the
     square of halves. What the maps do not reach stays 0, where a weight has its fresh
     value.
     """
-    root = (value.double() ** (1 / power)).reshape(pair.source.shape(pair.source_param))
-    zeros = torch.zeros(pair.target.shape(pair.param), dtype=torch.float64)
-    return grower.expand(root, zeros, pair) ** power
+    root = value.double() ** (1 / power) / pair.multiplier
+    zeros = torch.zeros(shape, dtype=torch.float64)
+    return by_section(grower.expand, root, zeros, pair) ** power
 
 
 def _entries(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -173,7 +182,11 @@ def _backward(param: ParamAxes, arch: Architecture) -> ParamAxes:
     if reads_for_table(param, arch):
         reads, writes = none, every
     elif param.norm_axis or param.kind == "scale":
-        reads, writes = every, none
+        # A layer that makes factors writes back what it reads.
+        reads, writes = tuple(dim for dim in every if dim not in param.reads), param.reads
     else:
         reads, writes = param.writes, param.reads
-    return replace(param, kind="weight", reads=reads, writes=writes, read_by=None)
+    sections = tuple(_backward(section, arch) for section in param.sections)
+    return replace(
+        param, kind="weight", reads=reads, writes=writes, read_by=None, sections=sections
+    )

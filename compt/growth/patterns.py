@@ -16,29 +16,49 @@ The notation of a pattern, one per parameter, in the tensor's own memory order::
     "scale: embed"                a factor on what is written (layer scale)
     "embed <- mlp * ls2.gamma"    written through the factor ls2.gamma, in models that
                                   have it
+    "(q | k | v) <- embed"        q, k and v concatenated, each of whose axes may again be
+                                  several: "(heads head_dim | kv_heads head_dim | ...)"
+    "scale: (6 embed) <- cond"    a layer that makes factors, as a diffusion
+                                  transformer's modulation
     "(4 embed)"                   a norm's gain over the units of four tokens at once
     "layer_norm_gain: embed"      a norm whose class is neither torch.nn.LayerNorm nor
                                   RMSNorm
     "layer_norm_gain: a -> embed" a norm over ``a`` whose result is itself the residual
-                                  stream
+                                  stream, or is added to it; "a -> embed" where the
+                                  class tells the rest
     "embed @ lm_head.weight"      a norm whose result only lm_head.weight reads, or else
                                   the next name there: if that is tied to an embedding,
                                   the norm makes up for what the tie forbids
     ""                            a single number
     "constant:"                   leave it as the target's constructor made it
 
-Parentheses fold several axes into one dimension, slowest first. ``{block}`` in a
-parameter's name counts the blocks of a stack; any other ``{name}`` in it can be used in
-axis names.
+Parentheses fold several axes into one dimension, slowest first; ``|`` concatenates.
+
+The names of parameters may hold::
+
+    "blocks.{block}.fc.weight"    any block of a stack
+    "blocks.{first}.fc.weight"    the first block of a stack, where it differs. Further
+                                  blocks then never grow from it, and those that the
+                                  source has no other block for start anew
+    "layers.{stage}.norm.weight"  any other number, which axis names can use
+    "blocks.{block}.fc.*"         every tensor of one module by the pattern of its
+                                  weight: a bias is what that writes, and gain, bias and
+                                  running statistics of torch's norms are known by
+                                  their class
+
+A pattern is tried in the order of the layout, and one that no tensor has is passed
+over: variants of a model may lack what others have. Where the variants differ in
+more, the layout's ``patterns_of`` chooses.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from compt.errors import LayoutError
 from compt.interfaces import Group
@@ -47,14 +67,25 @@ NORM_KINDS = frozenset(
     f"{norm}_{suffix}"
     for norm in ("layer_norm", "rms_norm")
     for suffix in ("gain", "bias", "gain_offset")
-)
-"""What a norm's parameters are; an offset gain multiplies by 1 + w, as Gemma's does."""
+) | frozenset(f"batch_norm_{suffix}" for suffix in ("gain", "bias", "mean", "variance"))
+"""What a norm's tensors are; an offset gain multiplies by 1 + w, as Gemma's does."""
 
 KINDS = NORM_KINDS | {"weight", "scale", "constant"}
 """Everything that may stand before the colon of a pattern."""
 
 LOOKED_UP = frozenset({"position", "vocab"})
 """Axes whose units are looked up in a table, not multiplied."""
+
+ANY = ".*"
+"""What a name ends in that stands for all tensors of one module."""
+
+BATCH_NORM = {
+    "weight": "batch_norm_gain",
+    "bias": "batch_norm_bias",
+    "running_mean": "batch_norm_mean",
+    "running_var": "batch_norm_variance",
+}
+"""What the tensors of torch's batch and instance norms are, by the names torch gives them."""
 
 _GROUP = re.compile(r"\(([^)]*)\)|(\S+)")
 """One dimension of a pattern: several axes in parentheses, or a single one."""
@@ -69,6 +100,8 @@ class TensorAxes:
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
     norm_axis: str | None = None
+    sections: tuple[TensorAxes, ...] = ()
+    joined: int = 0
 
 
 def parse(
@@ -78,6 +111,7 @@ def parse(
     indices: Mapping[str, str],
     *,
     where: str,
+    of_module: bool = False,
 ) -> TensorAxes:
     """Read one pattern for the tensor that it describes.
 
@@ -87,12 +121,44 @@ def parse(
         owner: the module that holds the tensor, by which norms are recognised.
         indices: values of the ``{name}`` in the parameter's name.
         where: the parameter's name, for errors.
+        of_module: whether the pattern is that of all tensors of the owner.
 
     Raises:
-        LayoutError: an unknown kind, or another number of dimensions than the tensor
-            has.
+        LayoutError: an unknown kind, a concatenation that cannot be read, or another
+            number of dimensions than the tensor has.
     """
-    kind, axes = _split_kind(pattern.format(**indices) if "{" in pattern else pattern)
+    text = pattern.format(**indices) if "{" in pattern else pattern
+    if of_module:
+        text = _of_one(text, tensor, owner, where)
+    sections, joined = _split_sections(text, where)
+    axes = [_parse_section(section, tensor, owner, where) for section in sections]
+    return axes[0] if len(axes) == 1 else _join(axes, joined, where)
+
+
+def _of_one(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -> str:
+    """Return the pattern of one tensor of a module, given that of its weight."""
+    kind, axes = _split_kind(pattern)
+    if not tensor.ndim:
+        return ""
+    if kind in NORM_KINDS and len([*owner.parameters(recurse=False)]) > 1:
+        raise LayoutError(
+            f"The pattern '{pattern}' makes all tensors of a module the same part of a norm.",
+            where=where,
+            do="Give gain and bias a pattern each.",
+        )
+    left, arrow, right = (part.strip() for part in re.split(r"(<-|->|\Z)", axes, maxsplit=1))
+    num_groups = len(_GROUP.findall(f"{left} {right}"))
+    if num_groups == tensor.ndim or _norm_kind(owner, tensor) or kind in NORM_KINDS:
+        return pattern
+    if not arrow:
+        return next(_GROUP.finditer(left))[0]
+    written = right if arrow == "->" else left
+    return written if kind == "weight" else f"{kind}: {written}"
+
+
+def _parse_section(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -> TensorAxes:
+    """Read a pattern, or that of one section, in which nothing is concatenated."""
+    kind, axes = _split_kind(pattern)
     if kind not in KINDS:
         raise LayoutError(
             f"Unknown kind '{kind}' in the pattern '{pattern}'.",
@@ -102,7 +168,7 @@ def parse(
     if kind == "constant" or (not axes.strip() and tensor.numel() == 1):
         return TensorAxes(kind, fixed_groups(tensor))
     left, arrow, right = _split_arrow(axes)
-    if kind == "weight" and len(left) == 1 and not right:
+    if kind == "weight" and len(left) == 1 and len(right) < 2:
         kind = _norm_kind(owner, tensor) or kind
     if kind in NORM_KINDS:
         return _norm_axes(kind, left, arrow, right)
@@ -113,10 +179,46 @@ def parse(
             f"the tensor has shape {list(tensor.shape)}.",
             where=where,
         )
-    if kind == "scale":
+    if kind == "scale" and arrow is None:
         return TensorAxes(kind, groups)  # a factor neither reads nor writes
     reads, writes = _directions(len(left), arrow, groups)
+    if kind == "scale":
+        return TensorAxes(kind, groups, tuple(reads))
     return TensorAxes(kind, groups, tuple(reads), tuple(writes))
+
+
+def _split_sections(pattern: str, where: str) -> tuple[list[str], int]:
+    """Return the patterns of what a pattern concatenates, and along which dimension.
+
+    One that concatenates nothing is its own only section.
+    """
+    concatenated = [match for match in _GROUP.finditer(pattern) if "|" in match[0]]
+    if not concatenated:
+        return [pattern], 0
+    sections = (concatenated[0][1] or "").split("|")
+    if len(concatenated) > 1 or not all(map(str.strip, sections)):
+        raise LayoutError(
+            f"The pattern '{pattern}' does not concatenate inside one pair of parentheses.",
+            where=where,
+            do="Write it like '(heads head_dim | kv_heads head_dim) <- embed'.",
+        )
+    before, after = pattern[: concatenated[0].start()], pattern[concatenated[0].end() :]
+    joined = len(_GROUP.findall(re.sub(r"<-|->", "", _split_kind(before)[1])))
+    return [f"{before}({section}){after}" for section in sections], joined
+
+
+def _join(sections: Sequence[TensorAxes], joined: int, where: str) -> TensorAxes:
+    """Return the axes of a tensor that concatenates sections along a dimension."""
+    first = sections[0]
+    if first.norm_axis is not None or first.kind == "constant":
+        raise LayoutError(
+            "A norm over concatenated axes, or a constant of them, has no notation.",
+            where=where,
+            do="Fold the axes that it normalises over, as '(heads head_dim)'.",
+        )
+    name = " | ".join(" ".join(section.groups[joined]) for section in sections)
+    groups = (*first.groups[:joined], (name,), *first.groups[joined + 1 :])
+    return replace(first, groups=groups, sections=tuple(sections), joined=joined)
 
 
 def fixed_groups(tensor: Tensor) -> tuple[Group, ...]:
@@ -126,7 +228,10 @@ def fixed_groups(tensor: Tensor) -> tuple[Group, ...]:
 
 def matcher(name: str) -> re.Pattern[str]:
     """Turn a layout's parameter name into an expression with one group for each ``{name}``."""
-    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name)) + r"\Z")
+    module = name.removesuffix(ANY)
+    escaped = re.escape(module).replace(r"\{first\}", "(?P<first>0)")
+    numbered = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", escaped)
+    return re.compile(numbered + (r"\.[^.]+" if module != name else "") + r"\Z")
 
 
 def relations(
@@ -181,7 +286,10 @@ def _norm_axes(
 
     Left of an arrow stands the axis that is normalised over, right of it that of the
     result, where this is a stream of its own. Both name the tensor's one dimension.
+    Running statistics are of what is normalised.
     """
+    if kind.endswith(("mean", "variance")):
+        arrow, right = None, ()
     return TensorAxes(
         kind,
         groups=right or left,
@@ -218,4 +326,7 @@ def _norm_kind(owner: nn.Module, tensor: Tensor) -> str | None:
         if isinstance(owner, cls):
             is_gain = tensor is owner._parameters.get("weight")
             return f"{norm}_gain" if is_gain else f"{norm}_bias"
+    if isinstance(owner, _NormBase) and tensor.ndim:
+        names = {id(getattr(owner, name)): kind for name, kind in BATCH_NORM.items()}
+        return names.get(id(tensor))
     return None

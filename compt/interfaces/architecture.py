@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 from typing import Literal
 
 Role = Literal["stream", "hidden", "output", "fixed"]
@@ -35,20 +37,34 @@ class ParamAxes:
     """The first name of the same tensor, where several names share it."""
     buffer: bool = False
     scaled_by: str | None = None
-    """The parameter (layer scale) that multiplies what this one writes, if any."""
+    """The parameter that scales, gates or normalises what this one writes, if any."""
     norm_axis: str | None = None
     """The axis that a norm's gain or bias normalises over."""
     read_by: str | None = None
     """For a norm's gain or bias, the one parameter known to read the norm's result, if any."""
+    multiplier: float = 1.0
+    """A constant, often of the model's size, that the model multiplies this parameter by."""
+    sections: tuple[ParamAxes, ...] = ()
+    """What is concatenated in this tensor, in order, each as if it were a tensor of its own.
+
+    ``groups`` then has one made-up axis, ``"a | b"``, where they are concatenated.
+    """
+    joined: int = 0
+    """The dimension along which the sections are concatenated."""
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """All axes, flattened over the groups."""
+        """All axes, flattened over the groups; those of sections once each."""
+        if self.sections:
+            return tuple(dict.fromkeys(axis for part in self.sections for axis in part.axes))
         return tuple(axis for group in self.groups for axis in group)
 
     @property
     def directions(self) -> tuple[tuple[str, str], ...]:
         """Each of ``axes`` with ``"reads"``, ``"writes"`` or ``""``, as the parameter uses it."""
+        if self.sections:
+            every = (use for part in self.sections for use in part.directions)
+            return tuple(dict.fromkeys(every))
         uses = dict.fromkeys(self.reads, "reads") | dict.fromkeys(self.writes, "writes")
         return tuple(
             (axis, uses.get(index, "")) for index, group in enumerate(self.groups) for axis in group
@@ -77,10 +93,66 @@ class Architecture:
     outputs: Mapping[str, int] = field(default_factory=dict)
     whole: frozenset[str] = frozenset()
 
+    @cached_property
+    def first_blocks(self) -> frozenset[str]:
+        """The scopes of stacks whose first block has patterns of its own.
+
+        No block but the first grows from it.
+        """
+        return frozenset(
+            param.scope
+            for param in self.params.values()
+            if param.scope is not None and param.block == 0 and "{block}" not in param.template
+        )
+
+    @cached_property
+    def branches(self) -> frozenset[str]:
+        """The streams that a norm of a block turns into another one, as where it ends a branch.
+
+        What writes them writes no residual yet; the norm does.
+        """
+        return frozenset(
+            param.norm_axis
+            for param in self.params.values()
+            if param.norm_axis
+            and param.writes
+            and param.scope
+            and param.norm_axis not in param.axes
+        )
+
+    @cached_property
+    def factors(self) -> frozenset[str]:
+        """The parameters that scale, gate or normalise what others write to a residual stream."""
+        return frozenset(
+            param.scaled_by
+            for param in self.params.values()
+            if param.scaled_by in self.params
+            and any(
+                direction == "writes" and self.roles.get(axis) == "stream"
+                for axis, direction in param.directions
+            )
+        )
+
     def shape(self, param: ParamAxes) -> tuple[int, ...]:
-        """Return the unfolded shape of a parameter, with one dimension per atomic axis."""
-        return tuple(self.size(axis) for axis in param.axes)
+        """Return the unfolded shape of a parameter, with one dimension per atomic axis.
+
+        What is concatenated is one dimension.
+        """
+        return tuple(self.size(axis) for group in param.groups for axis in group)
 
     def size(self, axis: str) -> int:
-        """Return the length of an axis, where a number is its own length."""
+        """Return the length of an axis, where a number is its own length.
+
+        That of sections, ``"a b | c"``, is the sum of theirs.
+        """
+        if "|" in axis:
+            return sum(map(self._folded_size, axis.split("|")))
         return int(axis) if axis.isdigit() else self.sizes[axis]
+
+    def section_lengths(self, param: ParamAxes) -> list[int]:
+        """Return how long each section of a parameter is, along the dimension that joins them."""
+        sections = param.groups[param.joined][0].split("|") if param.sections else ()
+        return [self._folded_size(section) for section in sections]
+
+    def _folded_size(self, axes: str) -> int:
+        return prod(self.size(axis) for axis in axes.split())

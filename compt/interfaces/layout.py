@@ -31,11 +31,27 @@ class Layout(Plugin, ABC):
     roles: Mapping[str, Role] = {}
     """How axes may grow, where their name does not already say it."""
     whole: frozenset[str] = frozenset()
-    """Axes whose units all pass through the same weights, as the channels of a token mixer do.
+    """Axes that keep the function at whole multiples only, as the layout alone can tell.
 
-    Such weights see the pads that other widths need, so that growing keeps the function at whole
-    multiples only.
+    They are those whose units all pass through the same weights, as the channels of a token mixer
+    do, and streams that are read without a norm, or through one without parameters: what is there
+    sees the pads that other widths need.
     """
+
+    def patterns_of(self, module: nn.Module) -> Mapping[str, str]:
+        """Return the patterns that hold for this module, by default all of ``patterns``.
+
+        For classes whose options change what a tensor's axes are, not only which tensors there are.
+        """
+        return self.patterns
+
+    def multipliers(self, module: nn.Module) -> Mapping[str, float]:
+        """Return constants that the module multiplies parameters by, such as ``width ** 0.5``.
+
+        They are named as in ``patterns``. Growing makes up for a constant that changes with the
+        size. Only those that may differ between members need be named.
+        """
+        return {}
 
     def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Return axes that are one and the same in this module, as ``{name: name to use}``.

@@ -67,7 +67,12 @@ def test_a_norm_over_folded_axes_of_a_child_is_described_and_grown():
     assert arch.params["attention.norm.weight"].norm_axis == folded
     assert arch.roles[folded] == "hidden"
     growth = grow(Tower(2), Tower(3))
-    assert growth.reason == f"'attention.norm.weight' normalises over '{folded}', which grows"
+    expected = (
+        f"'attention.norm.weight' normalises over '{folded}', which grows: exact at multiples"
+    )
+    assert growth.reason.startswith(expected)
+    # heads are copied at whole multiples, so that the norm's variance stays
+    assert grow(Tower(2), Tower(4)).function_preserving
 
 
 def test_roles_are_in_the_order_of_the_axes_whatever_the_hash_seed():
