@@ -18,6 +18,7 @@ from torch import nn
 from compt.errors import ConfigError
 from compt.files import MANIFEST, WEIGHTS, check_recorded, digests
 from compt.growth import run as growing
+from compt.growth.inherited import reset_inherited
 from compt.growth.models import build_member
 from compt.growth.optimizer_state import grow_state, new_entries
 from compt.interfaces import Paradigm
@@ -74,11 +75,13 @@ class InitialWeights:
             runner_config, target, num_calls=num_calls, on_progress=on_progress
         )
         growth = growing.grow(source, target, self.config.grower, seed=seed, objective=objective)
+        reset = reset_inherited(self.paradigm, target, seed=seed)
         if is_main_process():
             save_weights(target, self.folder.grown)
         learned = {"objective": objective.summary()} if objective.losses else {}
         name = short_name(self.config.grower["type"])
-        return GrowthReport.from_json({"grower": name, **growth.to_dict(), **learned})
+        content = {"grower": name, **growth.to_dict(), "reset": reset, **learned}
+        return GrowthReport.from_json(content)
 
     def _write_optimizer_files(self, source: nn.Module, target: nn.Module, seed: int) -> None:
         """Write what the stage's optimizer has to know of its weights, before they are grown."""

@@ -126,9 +126,10 @@ class StageObjective:
         options = self.config.train_dataloader.to_dict()
         with DefaultScope.overwrite_default_scope(self.config.default_scope):
             dataset = open_dataset(stage.paradigm, options, "train")
+        samples, collate = stage.samples(dataset)
         return train_loader(
-            dataset,
-            stage.paradigm.collate,
+            samples,
+            collate,
             seed=step_seed(stage.seed, 0),
             start=0,
             rank=get_rank(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,12 +14,23 @@ from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from compt.growth.axes import evaluating
-from compt.growth.models import architecture, build_member
-from compt.interfaces import Architecture, Batch, Member, Outputs, Paradigm, Transferer
-from compt.registry import LAYOUTS, PARADIGMS, TRANSFERERS
-from compt.training.loader import step_seed
+from compt.growth.models import architecture, build_member, build_paradigm
+from compt.interfaces import (
+    Architecture,
+    Batch,
+    Member,
+    Outputs,
+    Transferer,
+    accepted,
+    ruled_buffers,
+)
+from compt.registry import LAYOUTS, TRANSFERERS
+from compt.training.buffers import unite
+from compt.training.loader import Collate, step_seed
+from compt.training.numbered import INDEX, NumberedCollate, NumberedDataset
 from compt.training.performance import Performance
 from compt.weights import load_weights
 
@@ -60,12 +72,16 @@ class StageModel(BaseModel):
         data_preprocessor: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
-        self.paradigm: Paradigm = PARADIGMS.build(dict(paradigm))
+        self.paradigm = build_paradigm(paradigm)
         self.seed, self.iteration, self.max_iters = seed, 0, 1
         student = Member(member["name"], member["model"])
         self.student = build_member(self.paradigm, student, seed=seed)
         if init is not None:
             load_weights(self.student, Path(init))
+        self._student_rules = ruled_buffers(
+            self.paradigm.buffer_rules, self.student, type(self.paradigm).__name__
+        )
+        self._last: tuple[Outputs, Batch] = {}, {}
         self.performance = Performance(**(performance or {}))
         with LAYOUTS.choosing(layouts or {}):
             self.performance.prepare(self.student)
@@ -89,6 +105,9 @@ class StageModel(BaseModel):
             torch.manual_seed(self.seed)
             transferer.bind(self._architecture(model), self._architecture(self.student))
         self.transfer = transferer
+        self._transfer_rules = ruled_buffers(
+            transferer.buffer_rules, transferer, type(transferer).__name__
+        )
 
     def _architecture(self, model: nn.Module) -> Architecture:
         with torch.no_grad(), evaluating(model):
@@ -104,6 +123,17 @@ class StageModel(BaseModel):
             module._apply(fn)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StageModel:
+        """Copy what is trained, as averages of weights do; teacher and paradigm are shared.
+
+        A paradigm may hold open files, and the teacher does not change.
+        """
+        memo |= {id(shared): shared for shared in (self.paradigm, *self._teacher)}
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def init_weights(self) -> None:
         """Do nothing, where the Runner would let the student initialise itself again."""
@@ -131,10 +161,57 @@ class StageModel(BaseModel):
 
         Of the losses ``loss`` is what to minimise; the rest is for logs.
         """
-        prepared = self.paradigm.prepare(batch, generator=self.generator())
+        prepared = self.prepare(batch, self.generator(), training=self.training)
         with self.context():
             outputs = self._student_forward(self.student, prepared)
+            self._remember(outputs, prepared)
             return self._losses(outputs, prepared) if mode == "loss" else outputs
+
+    def prepare(self, batch: Batch, generator: torch.Generator, *, training: bool) -> Batch:
+        """Return the batch as the paradigm prepares it, with the samples' numbers if it has them.
+
+        A paradigm that did not ask for the numbers does not see them.
+        """
+        batch = dict(batch)
+        numbers = {INDEX: batch[INDEX]} if self.has_numbers else {}
+        if numbers and not self.paradigm.sample_index:
+            del batch[INDEX]
+        arguments = accepted(self.paradigm.prepare, training=training)
+        prepared = self.paradigm.prepare(batch, generator=generator, **arguments)
+        return {**prepared, **numbers} if numbers else prepared
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether batches hold the number of each sample."""
+        return self.paradigm.sample_index or bool(self.transfer and self.transfer.sample_index)
+
+    def samples(self, dataset: Dataset[Any]) -> tuple[Dataset[Any], Collate]:
+        """Return a data set and the function that makes batches of it, for a loader."""
+        collate = self.paradigm.collate
+        if not self.has_numbers:
+            return dataset, collate
+        return NumberedDataset(dataset), NumberedCollate(collate)
+
+    def _remember(self, outputs: Outputs, batch: Batch) -> None:
+        """Keep what ``after_step`` asks for, and no more, as it takes memory."""
+        asked = accepted(self.paradigm.after_step, outputs=outputs, batch=batch)
+        plain = {
+            name: output.detach() if isinstance(output, Tensor) else output
+            for name, output in asked.get("outputs", {}).items()
+        }
+        self._last = plain, asked.get("batch", {})
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Do what is due after a step of the optimizer, before anything looks at the student."""
+        (outputs, batch), self._last = self._last, ({}, {})
+        progress = (self.iteration + 1) / self.max_iters
+        arguments = {"outputs": outputs, "batch": batch, "progress": progress}
+        after_step = self.paradigm.after_step
+        after_step(self.student, **accepted(after_step, **arguments))
+        unite(self.student, self._student_rules)
+        if self.transfer is not None:
+            unite(self.transfer, self._transfer_rules)
 
     def _losses(self, outputs: Outputs, prepared: Batch) -> dict[str, Tensor]:
         terms = self.paradigm.loss(outputs, prepared)
@@ -159,7 +236,8 @@ class StageModel(BaseModel):
         assert self.transfer is not None
         with torch.no_grad():
             targets = self._teacher_forward(self._teacher[0], batch, self.transfer.needs)
-        terms = self.transfer(outputs, targets, progress=self.progress)
+        arguments = accepted(self.transfer.forward, batch=batch)
+        terms = self.transfer(outputs, targets, progress=self.progress, **arguments)
         terms = {name: strength * term for name, term in terms.items()}
         if self.transfer.limit is not None and terms:
             total = sum(terms.values(), start=torch.zeros_like(task)).detach().abs()
