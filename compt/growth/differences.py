@@ -1,0 +1,133 @@
+"""Name what weights do not carry from one model to another, so that growth may change the function.
+
+They are rules, for the claim where nothing can be measured and for its reason elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from compt.growth.new_blocks import new_block_reasons
+from compt.growth.operators import tensors_of
+from compt.interfaces import Architecture, Growth
+
+MOST_NAMED = 4
+"""How many tensors or constants a reason names."""
+
+
+def obstacles(
+    growth: Growth,
+    source: nn.Module,
+    target: nn.Module,
+    archs: tuple[Architecture, Architecture],
+) -> list[str]:
+    """List why the target may compute something else than the source, whatever the grower.
+
+    Args:
+        growth: the grower's report.
+        source: the smaller model.
+        target: the larger one.
+        archs: of the source and of the target.
+    """
+    source_arch, target_arch = archs
+    dropped = [name for name in growth.dropped if source_arch.params[name].kind != "constant"]
+    templates = {param.template for param in source_arch.params.values()}
+    unmatched = [
+        name
+        for name, param in target_arch.params.items()
+        if param.template not in templates and param.kind != "constant" and not param.tied_to
+    ]
+    reasons = new_block_reasons(source_arch, target_arch)
+    if dropped:
+        reasons.append(f"the target has no place for {named(dropped)} of the source")
+    if unmatched:
+        reasons.append(f"the source has nothing for {named(unmatched)} of the target")
+    return [*reasons, *differences(source, target), *_changed_constants(source, target, archs)]
+
+
+def differences(source: nn.Module, target: nn.Module) -> list[str]:
+    """List the constants, functions and norms of two models that no weight makes up for."""
+    source_modules = dict(source.named_modules())
+    found: dict[str, list[str]] = {}
+    for name, module in target.named_modules():
+        counterpart = source_modules.get(name)
+        if counterpart is None:
+            continue
+        for template, reason in _module_differences(counterpart, module):
+            found.setdefault(reason, []).append(f"{name}.{template}".strip("."))
+    return [f"{named(names)} {reason}" for reason, names in found.items()]
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first names of many, quoted, with the number of the others."""
+    text = ", ".join(f"'{name}'" for name in names[:MOST_NAMED])
+    num_others = len(names) - MOST_NAMED
+    return f"{text} and {num_others} more" if num_others > 0 else text
+
+
+def _module_differences(source: nn.Module, target: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield attributes of two modules that differ, each with a reason that says how.
+
+    The attribute is '' where the modules differ as a whole.
+    """
+    if type(source) is not type(target):
+        yield "", f"is {_described(type(source))} in the source, {_described(type(target))} here"
+        return
+    if isinstance(source, _DropoutNd):
+        return  # they do nothing once a model is trained
+    if _normalises_apart(source, target):
+        yield (
+            "",
+            f"normalises an axis that grows, and {_described(type(source))} has no gain for it",
+        )
+    for key, value in vars(target).items():
+        before = vars(source).get(key)
+        constant = isinstance(value, CONSTANTS) and isinstance(before, CONSTANTS)
+        if constant and value != before and key != "training":
+            yield key, f"is {_described(before)} in the source, {_described(value)} here"
+
+
+CONSTANTS = (float, str, bool, FunctionType, BuiltinFunctionType)
+"""Attributes that say what a module computes; integers follow sizes."""
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _normalises_apart(source: nn.Module, target: nn.Module) -> bool:
+    """Return whether a norm over units that grow has no gain, or groups of its own."""
+    if isinstance(source, nn.GroupNorm) and isinstance(target, nn.GroupNorm):
+        return source.num_channels != target.num_channels
+    if isinstance(source, (nn.LayerNorm, nn.RMSNorm)):
+        return source.weight is None and source.normalized_shape != target.normalized_shape
+    return False
+
+
+def _changed_constants(
+    source: nn.Module, target: nn.Module, archs: tuple[Architecture, Architecture]
+) -> list[str]:
+    """Name the tensors that constructors compute and that hold other values in the target."""
+    source_tensors, target_tensors = tensors_of(source), tensors_of(target)
+    changed = [
+        name
+        for name, param in archs[1].params.items()
+        if param.kind == "constant"
+        and name in source_tensors
+        and not _equal(source_tensors[name], target_tensors[name])
+    ]
+    return [f"{named(changed)} differs, which is computed from the size"] if changed else []
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
+        return False
+    return bool(torch.isclose(first.double(), second.double(), rtol=1e-3, equal_nan=True).all())
