@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,29 +20,24 @@ from compt.errors import WorkDirError
 from compt.files import read_json
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
+from tests.environments import ROOT
 from tests.kill_at import POINTS
+from tests.processes import this_python
 
-ROOT = Path(__file__).parents[1]
 
-
-def python(*arguments: str, **options) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        **options,
-    )
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return this_python().run(*arguments, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory) -> Path:
-    """An uninterrupted run of the toy chain."""
+    """An uninterrupted run of the toy chain.
+
+    Python is started for it: what is forked has another order of sets, and must train the same.
+    """
     folder = tmp_path_factory.mktemp("reference") / "run"
-    result = python("-m", "tests.kill_at", "never", str(folder))
+    command = [sys.executable, "-m", "tests.kill_at", "never", str(folder)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -81,12 +75,8 @@ def test_a_signal_saves_and_stops(sig, tmp_path, toy):
     toy["evaluations"] = 1
     config = tmp_path / "toy.py"
     config.write_text("\n".join(f"{k} = {v!r}" for k, v in toy.items()))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "compt", "train", str(config), "--work-dir", str(tmp_path / "run")],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    process = this_python().start(
+        "-m", "compt", "train", config, "--work-dir", tmp_path / "run", cwd=ROOT
     )
     until = time.monotonic() + 120
     while not list((tmp_path / "run").rglob("scalars.json")):  # the first line of a loop that runs
@@ -94,7 +84,7 @@ def test_a_signal_saves_and_stops(sig, tmp_path, toy):
         time.sleep(0.1)
     process.send_signal(sig)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 128 + sig
     assert "--resume" in errors
     assert "Traceback" not in errors
     saved = list((tmp_path / "run" / "01_a" / "checkpoints").glob("iter_*.pt"))
