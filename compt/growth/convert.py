@@ -8,18 +8,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from compt.errors import ComptError, ConfigError, WorkDirError
+from compt.errors import ComptError, ConfigError, WorkDirError, did_you_mean
 from compt.files import EXPORT, MANIFEST, check_recorded, share
+from compt.growth.inherited import reset_inherited
 from compt.growth.models import build_member
-from compt.growth.run import DEFAULT_GROWER, grow
+from compt.growth.run import DEFAULT_GROWER, grow, output_error
 from compt.interfaces import Member, Paradigm
 from compt.registry import PARADIGMS
 from compt.registry.registry import short_name
+
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+"""Number formats that weights are kept in."""
 
 
 def grow_checkpoint(
@@ -31,6 +37,7 @@ def grow_checkpoint(
     paradigm: str | None = None,
     source_model: str | None = None,
     seed: int = 0,
+    dtype: str | None = None,
 ) -> dict[str, Any]:
     """Grow the model in ``source`` to ``target`` and write it to ``out``, in the same format.
 
@@ -46,29 +53,66 @@ def grow_checkpoint(
         source_model: the model of the source, given like ``target``, where it holds
             weights alone.
         seed: of fresh weights and of the grower.
+        dtype: number format of the weights to write; by default the source's. Growing itself is
+            done in float32.
 
     Returns:
-        The report of the growth with the grower's short name and ``out``, as JSON types.
+        The report of the growth with the grower's short name, ``dtype``, ``out`` and ``notes``
+        (what of the source is said otherwise or not carried over), as JSON types.
 
     Raises:
         ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is
             not empty.
     """
     _check_paths(source, out)
+    number_format = _number_format(dtype)
     checkpoint = source / EXPORT if (source / MANIFEST).is_file() else source
     check_recorded(checkpoint)
     reader = _reader(checkpoint, paradigm)
+    with _as_config_error(f"'{checkpoint}' cannot be followed", do="Check --from."):
+        reader.follow(checkpoint)
     if source_model is None:
         small = _load(reader, checkpoint)
     else:
         small = _build(reader, source_model, "--source-model", seed)
         reader.load_weights(small, checkpoint)
     large = _build(reader, target, "--to", seed)
-    report = grow(small, large, grower, seed=seed)
+    report = grow(small, large, grower, seed=seed).to_dict()
+    if reset := reset_inherited(reader, large, seed=seed):
+        report["reset"] = list(reset)
+    report |= _rounded(small, large, number_format or reader.weight_dtype(checkpoint))
     out.mkdir(parents=True, exist_ok=True)
     reader.export(large, out)
     share(out)
-    return {"grower": short_name(grower), **report.to_dict(), "out": str(out)}
+    notes = list(reader.notes)
+    return {"grower": short_name(grower), **report, "out": str(out), "notes": notes}
+
+
+def _number_format(name: str | None) -> torch.dtype | None:
+    """Return the number format of a name.
+
+    Raises:
+        ConfigError: it is none that weights are kept in.
+    """
+    if name is not None and name not in DTYPES:
+        raise ConfigError(
+            f"No number format '{name}'.{did_you_mean(name, DTYPES)}",
+            do=f"--dtype is one of {', '.join(DTYPES)}.",
+        )
+    return None if name is None else getattr(torch, name)
+
+
+def _rounded(small: nn.Module, large: nn.Module, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Bring a grown model to a number format, and report the format and what rounding changed."""
+    own = next((param.dtype for param in large.parameters()), torch.float32)
+    stored = dtype or own
+    content: dict[str, Any] = {"dtype": str(stored).removeprefix("torch.")}
+    if stored == own:
+        return content
+    large.to(stored)
+    if stored.itemsize < own.itemsize:
+        content["rounding_error"] = output_error(small, deepcopy(large).to(own))
+    return content
 
 
 def _check_paths(source: Path, out: Path) -> None:

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from compt.errors import ConfigError
 from compt.growth.axes import describe
 from compt.interfaces import Architecture, Member, Outputs, Paradigm
+from compt.registry import PARADIGMS
+
+
+def build_paradigm(config: Mapping[str, Any]) -> Paradigm:
+    """Build a paradigm from its config, which may name a checkpoint that it is to follow.
+
+    Args:
+        config: ``dict(type=..., like=..., ...)``; ``like`` is no option of the paradigm's class,
+            but the path that its ``follow`` gets.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or what it says cannot be followed.
+    """
+    options = dict(config)
+    like = options.pop("like", None)
+    paradigm: Paradigm = PARADIGMS.build(options)
+    if like is None:
+        return paradigm
+    if not isinstance(like, str | Path) or not Path(like).exists():
+        raise ConfigError(
+            f"There is no checkpoint {str(like)!r} to take preprocessing and labels from.",
+            where="paradigm.like, or init of the first member",
+            do="Check the path.",
+        )
+    paradigm.follow(Path(like))
+    return paradigm
 
 
 def build_member(paradigm: Paradigm, member: Member, *, seed: int) -> nn.Module:

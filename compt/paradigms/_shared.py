@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from compt.data import build_source
@@ -62,6 +63,9 @@ class Sourced(Paradigm, ABC):
     """What to write where there is no data."""
     data: dict[str, Any] | None = None
     """The source's config."""
+    like: Path | None = None
+    """The checkpoint that is followed."""
+    notes: tuple[str, ...] = ()
     _data_source: DataSource | None = None
 
     def _use(self, data: Mapping[str, Any] | None) -> None:
@@ -73,6 +77,14 @@ class Sourced(Paradigm, ABC):
         self.data = None if data is None else dict(data)
         self._data_source = None if data is None else build_source(data, *self.needs)
         self.splits = () if self._data_source is None else self._data_source.held_out
+
+    def follow(self, path: Path) -> None:
+        """Remember the checkpoint, for what is read of it later."""
+        self.like = path
+
+    def note(self, *sentences: str) -> None:
+        """Add to ``notes`` what they do not hold yet."""
+        self.notes = (*self.notes, *(text for text in sentences if text not in self.notes))
 
     @property
     def data_source(self) -> Any:

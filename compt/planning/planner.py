@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from torch import nn
 
 from compt.config import ChainConfig, StageConfig, load_config
 from compt.errors import ComptError, ConfigError, located
-from compt.interfaces import Architecture, Grower, Paradigm, Transferer, warn_renamed
+from compt.growth.models import build_paradigm
+from compt.interfaces import Architecture, Grower, Transferer, warn_renamed
 from compt.planning.hops import check_hop, hop_warnings
 from compt.planning.length import TrainingLength
 from compt.planning.measure import (
@@ -20,7 +23,7 @@ from compt.planning.measure import (
     meta_model,
 )
 from compt.planning.plans import ChainPlan, StagePlan
-from compt.registry import LAYOUTS, PARADIGMS
+from compt.registry import LAYOUTS
 from compt.registry.registry import short_name
 
 MAX_SAMPLED = 100_000
@@ -61,7 +64,7 @@ class _Planner:
 
     def __init__(self, config: ChainConfig, individual: bool, world_size: int) -> None:
         self.config, self.individual, self.world_size = config, individual, world_size
-        self.paradigm: Paradigm = PARADIGMS.build(dict(config.paradigm))
+        self.paradigm = build_paradigm(config.paradigm)
         self.length = TrainingLength(self.paradigm, config.default_scope, world_size)
         self.stages: list[StagePlan] = []
         self.warnings = _left_out(config)
@@ -112,7 +115,19 @@ class _Planner:
         if self.faults:
             raise ConfigError("\n".join(f"  - {fault}" for fault in self.faults))
         published = self.config.published.to_dict()
-        return ChainPlan(tuple(self.stages), tuple(self.warnings), self.individual, published)
+        warnings = (*self.warnings, *self._followed())
+        return ChainPlan(tuple(self.stages), warnings, self.individual, published)
+
+    def _followed(self) -> list[str]:
+        """Say what of the checkpoint that the chain starts from is not taken over."""
+        path = self.config.paradigm.get("like")
+        if path is None:
+            return []
+        dtype, notes = self.paradigm.weight_dtype(Path(path)), list(self.paradigm.notes)
+        if dtype not in (None, torch.float32):
+            stored = str(dtype).removeprefix("torch.")
+            notes.append(f"'{path}' holds {stored}; members are trained and exported in float32.")
+        return notes
 
     def _hop(
         self, stage: StageConfig, arch: Architecture, num_params: int

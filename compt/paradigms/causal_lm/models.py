@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
 
 from compt.errors import ConfigError, did_you_mean, some
 from compt.interfaces import Member
+from compt.paradigms._checkpoints import dtype_in_files
 from compt.paradigms.causal_lm.tokenizer import Ids, LmTokenizer, quiet
 
 CONFIG_FILE = "config.json"
@@ -29,13 +30,63 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+TOKENIZER_PATTERNS = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "vocab",
+    "merges.*",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+    "chat_template*",
+    "additional_chat_templates",
+)
+"""Match the files of a tokenizer, with the templates of chats."""
+GENERATION_FILE = "generation_config.json"
+ADAPTER_FILE = "adapter_config.json"
+OTHER_WEIGHTS = ("*.msgpack", "*.h5", "*.gguf", "*.onnx")
+SIZES = frozenset(
+    {
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "n_inner",
+        "rotary_dim",
+    }
+)
+"""Keys of configs that are of the size, under transformers' common names."""
+PER_LAYER = frozenset({"layer_types", "max_window_layers"})
+NOT_CARRIED = frozenset(
+    {
+        "architectures",
+        "auto_map",
+        "dtype",
+        "quantization_config",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+        "_name_or_path",
+    }
+)
+"""Keys of configs that say how a model was stored, not what it is."""
+OF_VOCABULARY = frozenset({"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"})
+OLD_ROPE = frozenset({"rope_theta", "rope_scaling"})
 POSITIONS = "max_position_embeddings"
 DECODERS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_MASKED_LM_MAPPING_NAMES))
 """Name the model types that predict the next token and are no encoders, which would see it."""
 
 
 def model_config(
-    member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None
+    member: Member,
+    tokenizer: LmTokenizer | Ids,
+    vocab_size: int,
+    context: int | None,
+    source: Mapping[str, Any] | None = None,
 ) -> PreTrainedConfig:
     """Return the transformers config of a member, with what it leaves out filled in.
 
@@ -45,15 +96,16 @@ def model_config(
         vocab_size: where the member's dict has none.
         context: tokens that the model must take, and its positions where the dict has none; None
             for any number.
+        source: :func:`settings` of the checkpoint that is followed, for what the member leaves out.
 
     Raises:
         ConfigError: unknown model, key or value, or a vocabulary or positions that do not suffice.
     """
     with quiet():
         if isinstance(member.model, Mapping):
-            config = _from_dict(member, tokenizer, vocab_size, context)
+            config = _from_dict(member, tokenizer, vocab_size, context, source or {})
         else:
-            config = _from_files(member)
+            config = _from_files(member, source or {})
     check_config(member.name, config, tokenizer, context)
     config.use_cache = False
     ids = _special(config)
@@ -65,7 +117,11 @@ def model_config(
 
 
 def _from_dict(
-    member: Member, tokenizer: LmTokenizer | Ids, vocab_size: int, context: int | None
+    member: Member,
+    tokenizer: LmTokenizer | Ids,
+    vocab_size: int,
+    context: int | None,
+    source: Mapping[str, Any],
 ) -> PreTrainedConfig:
     options = json.loads(json.dumps(member.model))
     kind = options.pop("model_type", None)
@@ -84,6 +140,10 @@ def _from_dict(
         says_positions = cls.attribute_map.get(POSITIONS) in options
         if context is not None and POSITIONS in known and not says_positions:
             filled[POSITIONS] = context
+        unsaid = _unsaid(source, kind, options)
+        if _own_name(POSITIONS, kind) in unsaid:
+            filled.pop(POSITIONS, None)
+        filled |= unsaid
         config = AutoConfig.for_model(kind, **{**filled, **options})
     except Exception as error:  # each config class has its own
         raise ConfigError(
@@ -111,10 +171,12 @@ def _unknown_kind(name: str, kind: Any) -> ConfigError:
     )
 
 
-def _from_files(member: Member) -> PreTrainedConfig:
+def _from_files(member: Member, source: Mapping[str, Any]) -> PreTrainedConfig:
+    said = read_config(Path(str(member.model)))
+    filled = _unsaid(source, said.get("model_type"), said) if said else {}
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            str(member.model), trust_remote_code=False
+            str(member.model), trust_remote_code=False, **filled
         )
     except Exception as error:  # transformers and the hub each have their own
         raise ConfigError(
@@ -124,6 +186,66 @@ def _from_files(member: Member) -> PreTrainedConfig:
             "in the cache or can be downloaded.",
         ) from error
     return config
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """Return what the config of a folder says that is not of the model's size, ``{}`` for none.
+
+    Keys are those that transformers writes today, with ``model_type``.
+    """
+    if not read_config(path):
+        return {}
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+    except Exception:  # loading the folder says what is wrong with it
+        return {}
+    content, depth = config.to_dict(), config.num_hidden_layers
+    sizes = {_own_name(key, config.model_type) for key in SIZES} | PER_LAYER | NOT_CARRIED
+    return {
+        key: value
+        for key, value in content.items()
+        if key not in sizes and not (isinstance(value, list) and len(value) == depth > 1)
+    }
+
+
+def said(member: Member, config: PreTrainedConfig) -> dict[str, Any]:
+    """Return what a member says itself, by the keys and with the values of its config."""
+    is_dict = isinstance(member.model, Mapping)
+    options = member.model if is_dict else read_config(Path(str(member.model)))
+    keys = {_own_name(key, config.model_type) for key in options}
+    return {key: value for key, value in config.to_dict().items() if key in keys}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the config.json of a folder as it stands, ``{}`` where it has none."""
+    try:
+        content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _unsaid(source: Mapping[str, Any], kind: Any, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a source that a model's own config leaves out.
+
+    Those of another type of model mean something else, but for the vocabulary's.
+    """
+    known = {_own_name(key, kind) for key in said}
+    is_same = source.get("model_type") == kind
+    return {
+        key: value
+        for key, value in source.items()
+        if key not in known and key != "model_type" and (is_same or key in OF_VOCABULARY)
+    }
+
+
+def _own_name(key: str, kind: Any) -> str:
+    """Return a key as the config class of a type names it today."""
+    if key in OLD_ROPE:
+        return "rope_parameters"
+    names = CONFIG_MAPPING[kind].attribute_map if kind in CONFIG_MAPPING else {}
+    return str(names.get(key, key))
 
 
 def check_config(
@@ -253,12 +375,69 @@ def has_tokenizer(path: Path) -> bool:
 
 
 def recognises(path: Path) -> bool:
-    """Say whether a path is a folder with the config and weights of a decoder-only model."""
-    try:
-        kind = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
+    """Say whether a path is a folder with the config and weights of a decoder-only model.
+
+    One that cannot be loaded for a reason that is known is claimed too, so that ``load`` names it.
+    """
+    if not path.is_dir():
         return False
-    return kind in DECODERS and any((path / file).is_file() for file in WEIGHT_FILES)
+    has_weights = any((path / file).is_file() for file in WEIGHT_FILES)
+    is_decoder = read_config(path).get("model_type") in DECODERS
+    return (is_decoder and has_weights) or _reason(path) is not None
+
+
+def refuse(path: Path) -> None:
+    """Raise ConfigError where a folder is one of transformers that cannot be loaded here."""
+    if reason := _reason(path):
+        raise ConfigError(f"'{path}' {reason[0]}.", do=reason[1])
+
+
+def _reason(path: Path) -> tuple[str, str] | None:
+    """Return why a folder cannot be loaded and what to do, None where nothing speaks against it."""
+    config = read_config(path)
+    if (path / ADAPTER_FILE).is_file():
+        return (
+            "is an adapter of PEFT, a change to another model's weights",
+            "Merge it: model.merge_and_unload().save_pretrained(FOLDER).",
+        )
+    if isinstance(config.get("quantization_config"), Mapping):
+        method = config["quantization_config"].get("quant_method", "a method it does not name")
+        return (
+            f"is quantized ({method}): its weights are no numbers that can be grown or trained",
+            "Take the model in bfloat16, float16 or float32.",
+        )
+    auto_map = config.get("auto_map")
+    custom = isinstance(auto_map, Mapping) and "AutoModelForCausalLM" in auto_map
+    kind = config.get("model_type")
+    if custom and kind not in DECODERS:
+        return (
+            f"needs code of its own ({auto_map['AutoModelForCausalLM']}), which is not run",  # type: ignore[index]
+            "Convert it to a type of transformers, or write a paradigm: docs/plugins.md.",
+        )
+    others = sorted(file.name for pattern in OTHER_WEIGHTS for file in path.glob(pattern))
+    if kind in DECODERS and others and not any((path / f).is_file() for f in WEIGHT_FILES):
+        return (
+            f"has weights of another library alone ({others[0]})",
+            "Convert them: from_pretrained(FOLDER, ...).save_pretrained(FOLDER) of transformers.",
+        )
+    return None
+
+
+def weight_dtype(path: Path) -> torch.dtype | None:
+    """Return the number format of most weights in a folder or file, None where there are none."""
+    if not path.is_dir():
+        return dtype_in_files([path])
+    for name in WEIGHT_FILES:
+        if not (path / name).is_file():
+            continue
+        if not name.endswith(".json"):
+            return dtype_in_files([path / name])
+        try:
+            shards = json.loads((path / name).read_text(encoding="utf-8"))["weight_map"].values()
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None
+        return dtype_in_files(path / shard for shard in sorted(set(shards)))
+    return None
 
 
 def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedModel:
@@ -268,6 +447,7 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
         ConfigError: the weights are damaged or another model's. It names the first tensors that
             differ.
     """
+    refuse(path)
     try:
         with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,22 @@ from transformers import GenerationConfig
 from compt.data.text import NEEDS, open_blocks
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Batch, Member, Metric, Outputs
+from compt.paradigms._checkpoints import copy_files, left_behind, said_otherwise
 from compt.paradigms._shared import Agreement, Sourced
 from compt.paradigms.causal_lm import models
-from compt.paradigms.causal_lm.tokenizer import UNKNOWN, LmTokenizer, open_tokenizer, quiet
+from compt.paradigms.causal_lm.tokenizer import (
+    UNKNOWN,
+    ByteTokenizer,
+    LmTokenizer,
+    open_tokenizer,
+    quiet,
+)
+from compt.registry import DATA, Range
 
+MAX_CONTEXT = 10**7
 ATTENTIONS = ("sdpa", "eager")
+CARRIED = (models.CONFIG_FILE, models.GENERATION_FILE, *models.TOKENIZER_PATTERNS)
+"""Match what an export writes beside weights."""
 
 
 class CausalLm(Sourced):
@@ -60,11 +71,11 @@ class CausalLm(Sourced):
     def __init__(
         self,
         *,
-        data: Mapping[str, Any] | None = None,
-        context: int | None = None,
+        data: Annotated[Mapping[str, Any], DATA] | None = None,
+        context: Annotated[int, Range(minimum=1, maximum=MAX_CONTEXT)] | None = None,
         tokenizer: str | None = None,
         attention: str = "sdpa",
-        eval_blocks: int | None = None,
+        eval_blocks: Annotated[int, Range(minimum=1)] | None = None,
     ) -> None:
         if attention not in ATTENTIONS:
             near = did_you_mean(attention, ATTENTIONS)
@@ -80,6 +91,7 @@ class CausalLm(Sourced):
         self.context, self.attention, self._tokenizer = context, attention, tokenizer
         self.eval_blocks = eval_blocks
         self._input = Agreement()
+        self._followed: Mapping[str, Any] = {}
         self._bare = False
         self._tokens_a_byte: dict[str, float | None] = {}
 
@@ -101,11 +113,61 @@ class CausalLm(Sourced):
         absent = (planned and says_size) or self._bare
         tokenizer = UNKNOWN if absent else self.tokenizer
         size = self._input.get("vocab_size") or tokenizer.size
-        config = models.model_config(member, tokenizer, size, self.context)
+        config = models.model_config(member, tokenizer, size, self.context, self._followed)
+        self._note_differences(member, config)
         context = self.context or getattr(config, models.POSITIONS, None)
         self._input.hold(member.name, "vocab_size", config.vocab_size)
         self._input.hold(member.name, "context", context)
         return models.build(member.name, config, self.attention)
+
+    def follow(self, path: Path) -> None:
+        """Take over a folder's settings: special tokens, positions, tokenizer and generation.
+
+        The tokenizer is taken where the paradigm names none. Without data a paradigm takes none
+        where the folder has none, to write it out again as it came.
+        """
+        super().follow(path)
+        self._followed = models.settings(path)
+        if self._tokenizer is None:
+            self._take_tokenizer(path)
+        if self._followed:
+            self.note(*left_behind(path, CARRIED))
+        elif not models.recognises(path):
+            self.note(
+                f"'{path}' holds weights alone: special tokens, tokenizer and settings of "
+                "generation are not known from it."
+            )
+        if models.read_config(path).get("auto_map"):
+            self.note(f"'{path}' names code of its own (auto_map), which is not carried over.")
+
+    def weight_dtype(self, path: Path) -> torch.dtype | None:
+        """Return the number format of most weights in a folder of transformers, or a file."""
+        return models.weight_dtype(path)
+
+    def _take_tokenizer(self, path: Path) -> None:
+        has_own = models.has_tokenizer(path)
+        if self.data is None:
+            self._bare = not has_own
+        if has_own:
+            own = open_tokenizer(path)
+            # Bytes are read without a tokenizer's help, and faster.
+            is_bytes = own.inner.get_vocab() == ByteTokenizer().inner.get_vocab()
+            if self.data is None or not is_bytes:
+                self._tokenizer = str(path)
+            self.__dict__.pop("tokenizer", None)
+
+    def _note_differences(self, member: Member, config: Any) -> None:
+        """Note what a member says otherwise than the folder that is followed."""
+        if config.model_type != self._followed.get("model_type"):
+            return
+        owner, said = f"Member '{member.name}'", models.said(member, config)
+        self.note(*said_otherwise(owner, said, f"'{self.like}'", self._followed))
+        own, theirs = (
+            content.get("dtype") or content.get("torch_dtype")
+            for content in (said, models.read_config(self.like))  # type: ignore[arg-type]
+        )
+        if own and theirs and str(own).removeprefix("torch.") != str(theirs):
+            self.note(f"{owner} has dtype={own!r}, '{self.like}' {theirs!r}.")
 
     def _length(self) -> int:
         length = self.context or self._input["context"]
@@ -219,12 +281,21 @@ class CausalLm(Sourced):
         try:
             theirs.config = copy.deepcopy(theirs.config)
             theirs.config.use_cache = True  # off in training, but generation is slow without
+            if theirs.config.pad_token_id is None:  # as where padding is the end of a text
+                theirs.config.pad_token_id = self._followed.get("pad_token_id")
             theirs.generation_config = GenerationConfig.from_model_config(theirs.config)
             with quiet():
                 theirs.save_pretrained(folder)
         finally:
             theirs.config, theirs.generation_config = own_configs
-        if not self._bare:
+        if self.like is not None:
+            copy_files(self.like, folder, [models.GENERATION_FILE])
+        if self._bare:
+            return
+        source = Path(self._tokenizer or "")
+        if self._tokenizer is not None and models.has_tokenizer(source):
+            copy_files(source, folder, models.TOKENIZER_PATTERNS)
+        else:
             self.tokenizer.save(folder)
 
     def recognises(self, path: Path) -> bool:
@@ -243,6 +314,7 @@ class CausalLm(Sourced):
         Raises:
             ConfigError: it has no weights, or they are damaged or another model's.
         """
+        models.refuse(path)
         if self._input.get("vocab_size") is None:
             self._adopt(path)
         tokenizer = UNKNOWN if self._bare else self.tokenizer
@@ -271,11 +343,9 @@ class CausalLm(Sourced):
             )
 
     def _adopt(self, path: Path) -> None:
-        """Take a folder's tokenizer, or none, where the paradigm has neither data nor its own."""
-        if self.data is None and self._tokenizer is None:
-            self._bare = not models.has_tokenizer(path)
-            self._tokenizer = None if self._bare else str(path)
-            self.__dict__.pop("tokenizer", None)
+        """Follow a folder, where the paradigm has neither data nor a tokenizer nor another."""
+        if self.like is None and self.data is None and self._tokenizer is None:
+            self.follow(path)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:

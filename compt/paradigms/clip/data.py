@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import Compose, Normalize, ToTensor
+from torchvision.transforms import Compose, InterpolationMode, Normalize, ToTensor
 
 
 class PairDataset(Dataset[Any]):
@@ -27,6 +27,8 @@ class PairDataset(Dataset[Any]):
         augment: smallest area of a random crop, as open_clip crops in training; None resizes the
             shorter side and crops the centre, as open_clip evaluates. A training sample draws one
             of its captions, an evaluation sample takes the first.
+        resize: ``interpolation``, ``resize_mode`` and ``fill_color`` as open_clip has them; its
+            defaults where they are not there. Random crops are interpolated likewise.
     """
 
     def __init__(
@@ -36,10 +38,11 @@ class PairDataset(Dataset[Any]):
         tokenize: Callable[[list[str]], Tensor],
         *,
         augment: float | None,
+        resize: Mapping[str, Any] | None = None,
     ) -> None:
         self.source, self.size, self.augment = source, size, augment
         self.classes: tuple[str, ...] = getattr(source, "classes", ())
-        self.transform = _to_image(size, augment)
+        self.transform = _to_image(size, augment, resize or {})
         self._tokenize = tokenize
         # Captions repeat at every epoch, and over the images of a class that are captioned by its
         # name: tokenised again each time, they would keep the workers from reading images.
@@ -81,12 +84,17 @@ class PairDataset(Dataset[Any]):
         return self._tokenize([caption])[0]
 
 
-def _to_image(size: tuple[int, int], augment: float | None) -> Compose:
+def _to_image(size: tuple[int, int], augment: float | None, resize: Mapping[str, Any]) -> Compose:
     """Return open_clip's transform up to the image, before it makes floats of it.
 
     ``Clip.prepare`` does the rest on the model's device.
     """
     options = {} if augment is None else {"aug_cfg": {"scale": (augment, 1.0)}}
-    complete = open_clip.image_transform(size, is_train=augment is not None, **options)
+    complete = open_clip.image_transform(size, is_train=augment is not None, **resize, **options)
+    if resize.get("interpolation") == "bilinear":
+        # open_clip crops at random, and resizes to what is no square, by bicubic all the same.
+        for step in complete.transforms:
+            if hasattr(step, "interpolation"):
+                step.interpolation = InterpolationMode.BILINEAR
     to_floats = (ToTensor, Normalize)
     return Compose([step for step in complete.transforms if not isinstance(step, to_floats)])

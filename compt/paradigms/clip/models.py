@@ -10,13 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
-from torch import nn
+import torch
+from open_clip.convert import convert_state_dict
+from open_clip.factory import _find_checkpoint_in_dir
+from open_clip.model import (
+    CLIP,
+    CLIPTextCfg,
+    CLIPVisionCfg,
+    CustomTextCLIP,
+    convert_to_custom_text_state_dict,
+)
+from torch import Tensor, nn
 
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Member
+from compt.paradigms._checkpoints import dtype_in_files
 
-CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 OPTIONAL_KEYS = ("custom_text", "quick_gelu", "init_logit_scale", "init_logit_bias")
 KEYS = frozenset(REQUIRED_KEYS + OPTIONAL_KEYS)
@@ -84,9 +93,14 @@ def in_folder(path: Path) -> Member:
     return Member(path.name, f"local-dir:{path}")
 
 
-def open_tokenizer(options: Mapping[str, Any], context_length: int) -> Any:
-    """Open the tokenizer that the keys of a text config with 'tokenizer' in them describe."""
-    name = options.get("hf_tokenizer_name")
+def open_tokenizer(
+    options: Mapping[str, Any], context_length: int, folder: Path | None = None
+) -> Any:
+    """Open the tokenizer that the keys of a text config with 'tokenizer' in them describe.
+
+    One of transformers is read from ``folder``, where one is named, as open_clip does.
+    """
+    name = options.get("hf_tokenizer_name") and str(folder or options["hf_tokenizer_name"])
     arguments = options.get("tokenizer_kwargs") or {}
     if name:
         mode = options.get("tokenizer_mode")
@@ -130,6 +144,25 @@ def load_folder(path: Path) -> nn.Module:
             do="Give a folder that open_clip or compt exported.",
         ) from error
     return model
+
+
+def as_open_clip(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Return a state dict under the names that open_clip has today, as open_clip reads old ones."""
+    state = dict(convert_state_dict(model, dict(state)))
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = dict(convert_to_custom_text_state_dict(state) or state)
+    state.pop("text.transformer.embeddings.position_ids", None)
+    for name in ("logit_scale", "logit_bias"):
+        own = getattr(model, name, None)
+        if name in state and own is not None and own.numel() == state[name].numel():
+            state[name] = state[name].reshape(own.shape)
+    return state
+
+
+def weight_dtype(path: Path) -> torch.dtype | None:
+    """Return the number format of a folder's weights, or of a file's."""
+    file = _find_checkpoint_in_dir(path) if path.is_dir() else str(path)
+    return dtype_in_files([Path(file)]) if file else None
 
 
 def _check_timm_size(member: Member, model: nn.Module) -> None:

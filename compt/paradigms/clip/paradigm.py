@@ -7,30 +7,47 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import open_clip
 import torch
-from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from compt.errors import ConfigError
 from compt.interfaces import Batch, Images, Member, Metric, Outputs
+from compt.paradigms._checkpoints import (
+    copy_files,
+    left_behind,
+    matching,
+    refuse_torchscript,
+    said_otherwise,
+)
 from compt.paradigms._shared import Agreement, Sourced
 from compt.paradigms.clip.data import PairDataset
+from compt.paradigms.clip.folder import (
+    CONFIG_FILE,
+    TOKENIZER_FILES,
+    WEIGHTS_FILE,
+    Pixels,
+    filled,
+    preprocessing,
+    read_folder,
+    settings,
+)
 from compt.paradigms.clip.metrics import retrieval, zero_shot
 from compt.paradigms.clip.models import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
+    as_open_clip,
     build,
     in_folder,
     load_folder,
     model_config,
     named_config,
     open_tokenizer,
+    weight_dtype,
 )
-from compt.weights import load_state
+from compt.registry import DATA, Range
+from compt.weights import load_state, read_state, save_weights
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -51,7 +68,9 @@ class Clip(Sourced):
             not.
         templates: prompts for zero-shot classification; '{}' stands for the class name.
         augment: smallest share of the area that a random crop keeps in training; None for no crop.
-        mean, std: of the pixels, per channel; open_clip's by default.
+        mean, std, interpolation, resize_mode: how an image becomes a model's input, as in an
+            open_clip folder's ``preprocess_cfg``; by default as in the folder that is followed, and
+            where there is none, as open_clip does.
 
     A subclass with another loss says with ``model_defaults`` and ``check_model`` which models it
     trains, and overrides ``outputs``, ``forward`` and ``loss``; all else stays as it is.
@@ -63,21 +82,32 @@ class Clip(Sourced):
     features = ("image_features", "text_features")
     needs = (("image", "captions"),)
     example = "data=dict(type='icons')"
+    _followed: Mapping[str, Any] = {}
+    """The model's config of the folder that is followed."""
     model_defaults: ClassVar[Mapping[str, Any]] = {}
     """Values for members whose config leaves out keys such as ``init_logit_scale``."""
 
     def __init__(
         self,
         *,
-        data: Mapping[str, Any] | None = None,
+        data: Annotated[Mapping[str, Any], DATA] | None = None,
         templates: Sequence[str] = ("{}",),
-        augment: float | None = 0.9,
-        mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
-        std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
+        augment: Annotated[float, Range(positive=True, maximum=1)] | None = 0.9,
+        mean: Sequence[float] | None = None,
+        std: Sequence[Annotated[float, Range(positive=True)]] | None = None,
+        interpolation: str | None = None,
+        resize_mode: str | None = None,
     ) -> None:
         self._use(data)
         self.templates = tuple(templates)
-        self.augment, self.mean, self.std = augment, tuple(mean), tuple(std)
+        self.augment = augment
+        self._own_pixels = {
+            "mean": mean,
+            "std": std,
+            "interpolation": interpolation,
+            "resize_mode": resize_mode,
+        }
+        self.pixels = Pixels.of(self._own_pixels, where="paradigm")
         self._input = Agreement()
         self._classes: dict[str, tuple[str, ...]] = {}
         self._sent: dict[torch.device, tuple[Tensor, ...]] = {}
@@ -91,12 +121,61 @@ class Clip(Sourced):
             ConfigError: unknown name or key, a model of another loss, or sizes that open_clip
                 refuses.
         """
-        config = model_config(member)
+        config = self._with_settings(member, model_config(member))
         defaults = self.model_defaults.items()
         config |= {key: value for key, value in defaults if config.get(key) is None}
         self.check_model(config, f"member '{member.name}'")
         model = build(member, config)
         return self._agreed(member, config, model)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of the pixels, per channel."""
+        return self.pixels.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The deviation of the pixels, per channel."""
+        return self.pixels.std
+
+    def follow(self, path: Path) -> None:
+        """Take over an open_clip folder's preprocessing and the settings of its model.
+
+        Raises:
+            ConfigError: open_clip has no such preprocessing.
+        """
+        super().follow(path)
+        folder = read_folder(path)
+        theirs = folder.get("preprocess_cfg") or {}
+        self._followed = folder.get("model_cfg") or {}
+        self.pixels = Pixels.of(theirs, self._own_pixels, where=f"{path / CONFIG_FILE}")
+        own = {key: value for key, value in self._own_pixels.items() if value is not None}
+        self.note(*said_otherwise("The paradigm", own, f"'{path}'", theirs))
+        if folder:
+            self.note(*left_behind(path, (CONFIG_FILE, *TOKENIZER_FILES)))
+        else:
+            self.note(
+                f"'{path}' holds weights alone, without preprocessing and settings: "
+                f"{self.pixels} is used."
+            )
+
+    def weight_dtype(self, path: Path) -> torch.dtype | None:
+        """Return the number format of most weights in an open_clip folder or file."""
+        return weight_dtype(path)
+
+    def _with_settings(self, member: Member, config: dict[str, Any]) -> dict[str, Any]:
+        """Return a member's config with what it leaves out, and is not of the size, filled in.
+
+        What the member says otherwise is noted.
+        """
+        owner = f"Member '{member.name}'"
+        source = self._followed
+        if source:
+            self.note(*said_otherwise(owner, settings(config), f"'{self.like}'", settings(source)))
+            config = filled(config, source)
+        pixels = preprocessing(member.model)
+        self.note(*said_otherwise("The paradigm", self.pixels.to_json(), owner, pixels))
+        return config
 
     def check_model(self, config: Mapping[str, Any], owner: str) -> None:
         """Raise ConfigError unless this paradigm's loss is the one that a model is for.
@@ -132,7 +211,15 @@ class Clip(Sourced):
     @cached_property
     def tokenizer(self) -> Any:
         """Return the members' tokenizer, which turns texts into ids [N, context]."""
-        return open_tokenizer(self._input["tokenizer"], self._input["context length"])
+        options, length = self._input["tokenizer"], self._input["context length"]
+        return open_tokenizer(options, length, self._tokenizer_folder(options))
+
+    def _tokenizer_folder(self, options: Mapping[str, Any]) -> Path | None:
+        """Return the followed folder, where it holds the files of the tokenizer that is named."""
+        name = self._followed.get("text_cfg", {}).get("hf_tokenizer_name")
+        is_same = self.like is not None and name == options.get("hf_tokenizer_name")
+        has_files = is_same and matching(self.like, TOKENIZER_FILES)  # type: ignore[arg-type]
+        return self.like if name and has_files else None
 
     def build_dataset(self, split: str) -> Dataset[Any]:
         """Open a split as samples of image, text and label.
@@ -142,7 +229,13 @@ class Clip(Sourced):
         images = self._open(split)
         images.check()
         augment = self.augment if split == "train" else None
-        return PairDataset(images, self._input["image size"], self.tokenizer, augment=augment)
+        return PairDataset(
+            images,
+            self._input["image size"],
+            self.tokenizer,
+            augment=augment,
+            resize=self.pixels.resize,
+        )
 
     def _open(self, split: str) -> Images:
         images: Images = self.data_source.open(split, image_size=max(self._input["image size"]))
@@ -244,18 +337,31 @@ class Clip(Sourced):
 
         ``open_clip.create_model_and_transforms('local-dir:FOLDER')`` reads it.
         """
-        save_model(model, str(folder / WEIGHTS_FILE))
-        preprocess = {
-            "mean": self.mean,
-            "std": self.std,
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
-        }
+        save_weights(model, folder / WEIGHTS_FILE)
+        source = {} if self.like is None else read_folder(self.like)
+        preprocess = {**(source.get("preprocess_cfg") or {}), **self.pixels.to_json()}
+        if "size" in preprocess:
+            preprocess["size"] = model.visual.image_size  # type: ignore[union-attr]
         model_cfg: Any = model.open_clip_config
-        config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
+        config = {**source, "model_cfg": model_cfg, "preprocess_cfg": preprocess}
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        if "hf_tokenizer_name" in model_cfg["text_cfg"]:
+        if model_cfg["text_cfg"].get("hf_tokenizer_name"):
+            self._export_tokenizer(model_cfg["text_cfg"], folder)
+
+    def _export_tokenizer(self, options: Mapping[str, Any], folder: Path) -> None:
+        """Write the files of a tokenizer of transformers, the followed folder's as they are."""
+        source = self._tokenizer_folder(options)
+        if source is not None:
+            copy_files(source, folder, TOKENIZER_FILES)
+            return
+        try:
             self.tokenizer.save_pretrained(folder)
+        except Exception as error:  # transformers and the hub each have their own
+            # A checkpoint without its tokenizer is grown all the same.
+            if self.data is not None:
+                raise
+            name = options["hf_tokenizer_name"]
+            self.note(f"The tokenizer '{name}' is not written: {type(error).__name__}: {error}")
 
     def recognises(self, path: Path) -> bool:
         """Say whether the path is an open_clip folder of a model for this paradigm's loss.
@@ -286,7 +392,10 @@ class Clip(Sourced):
         member = in_folder(path)
         config = model_config(member)
         self.check_model(config, f"'{path}'")
-        return self._agreed(member, config, load_folder(path))
+        model = load_folder(path)
+        if self.like is None and self.data is None:
+            self.follow(path)
+        return self._agreed(member, config, model)
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
         """Fill a member's model, strictly, from an open_clip folder or a file of weights.
@@ -297,5 +406,11 @@ class Clip(Sourced):
         """
         if (path / CONFIG_FILE).is_file():
             load_state(model, self.load(path).state_dict(), path)
+        elif path.is_dir():
+            raise ConfigError(
+                f"'{path}' is no open_clip folder: it has no {CONFIG_FILE}.",
+                do="Give a folder that open_clip or compt exported, or a file of weights.",
+            )
         else:
-            super().load_weights(model, path)
+            refuse_torchscript(path)
+            load_state(model, as_open_clip(read_state(path), model), path)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,29 +15,82 @@ from torch.utils.data import Dataset
 
 from compt.data import renumber
 from compt.errors import ConfigError
+from compt.interfaces import LeftOut, fingerprint, left_out
 from compt.paradigms.mae.mmpretrain import scope
 
+UNKNOWN_CLASS = "samples of a class that the training split lacks"
 
-def default_pipeline(size: tuple[int, int], *, train: bool) -> list[dict[str, Any]]:
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "lanczos", "hamming")
+"""What mmcv and timm have in common."""
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How timm resizes an image and cuts out what is evaluated."""
+
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+    def pipeline(self, size: tuple[int, int], *, train: bool) -> list[dict[str, Any]]:
+        """Return it as transforms of mmpretrain, for training with MAE's random crops.
+
+        Raises:
+            ConfigError: mmpretrain's transforms cannot do it.
+        """
+        self._check()
+        how = {"backend": "pillow", "interpolation": self.interpolation}
+        steps: list[dict[str, Any]]
+        if train:
+            ratio = (0.2, 1.0)
+            crop = {"type": "RandomResizedCrop", "scale": size[::-1], "crop_ratio_range": ratio}
+            steps = [{**crop, **how}, {"type": "RandomFlip", "prob": 0.5}]
+        else:
+            scale = tuple(math.floor(side / self.crop_pct) for side in size[::-1])
+            resize = {"type": "ResizeEdge", "scale": min(scale), "edge": "short", **how}
+            if self.crop_mode == "squash":
+                resize = {"type": "Resize", "scale": scale, **how}
+            steps = [resize, {"type": "CenterCrop", "crop_size": size[::-1]}]
+        return [*steps, {"type": "PackInputs"}]
+
+    def _check(self) -> None:
+        for key, known in (
+            ("interpolation", INTERPOLATIONS),
+            ("crop_mode", ("center", "squash")),
+        ):
+            if getattr(self, key) not in known:
+                raise ConfigError(
+                    f"The checkpoint's {key} '{getattr(self, key)}' cannot be followed.",
+                    where="paradigm.pipeline, paradigm.test_pipeline",
+                    do=f"Name both pipelines; followed are {', '.join(known)}.",
+                )
+
+
+def default_pipeline(
+    size: tuple[int, int], *, train: bool, resize: Resize | None = None
+) -> list[dict[str, Any]]:
     """Return MAE's own transforms for training, and a resized centre crop otherwise."""
-    bicubic = {"backend": "pillow", "interpolation": "bicubic"}
-    steps: list[dict[str, Any]]
-    if train:
-        steps = [
-            {
-                "type": "RandomResizedCrop",
-                "scale": size[::-1],
-                "crop_ratio_range": (0.2, 1.0),
-                **bicubic,
-            },
-            {"type": "RandomFlip", "prob": 0.5},
-        ]
-    else:
-        steps = [
-            {"type": "ResizeEdge", "scale": min(size), "edge": "short", **bicubic},
-            {"type": "CenterCrop", "crop_size": size[::-1]},
-        ]
-    return [*steps, {"type": "PackInputs"}]
+    return (resize or Resize()).pipeline(size, train=train)
+
+
+def fitting(
+    steps: Sequence[Mapping[str, Any]], size: tuple[int, int], path: Path
+) -> Sequence[Mapping[str, Any]]:
+    """Return the pipeline of a checkpoint for images that are read already.
+
+    Raises:
+        ConfigError: mmpretrain has no such transform, or they make images of another size.
+    """
+    inputs = black_sample(size, steps)["inputs"]
+    made = tuple(getattr(inputs, "shape", ())[-2:])
+    if made != size:
+        raise ConfigError(
+            f"The test pipeline of '{path}' makes images of {made}, the members take {size}.",
+            where="paradigm.test_pipeline",
+            do="Name one: test_pipeline=[...], without a transform that loads images.",
+        )
+    return steps
 
 
 class ImageDataset(Dataset[Any]):
@@ -76,6 +132,21 @@ class ImageDataset(Dataset[Any]):
     def broken_count(self) -> int:
         """Return how many samples of the source could not be read so far."""
         return getattr(self.source, "broken_count", 0)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What of the source is left out, and how many samples have a class that is not known."""
+        result = left_out(self.source).copy()
+        labels = getattr(self.source, "labels", None)
+        if self._numbers is not None and labels is not None:
+            lost = (self._numbers[labels] < 0) & (np.asarray(labels) >= 0)
+            result.part(UNKNOWN_CLASS, int(lost.sum()))
+        return result
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """That of the source."""
+        return fingerprint(self.source)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +176,35 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def save(model: nn.Module, folder: Path) -> None:
+def save(
+    model: nn.Module,
+    folder: Path,
+    *,
+    test_pipeline: Sequence[Mapping[str, Any]] = (),
+    dataset_meta: Mapping[str, Any] | None = None,
+) -> None:
     """Write config and checkpoint.
 
     ``mmpretrain.get_model(config, pretrained=checkpoint)`` reads them.
+
+    Args:
+        model: with its config.
+        folder: to write to.
+        test_pipeline: transforms of held-out images, for mmpretrain's inferencers.
+        dataset_meta: what the checkpoint says of the data set, such as the names of classes.
     """
-    config = Config(dict(model=model.mmpretrain_config))
+    content: dict[str, Any] = dict(model=model.mmpretrain_config)
+    if test_pipeline:
+        pipeline = [dict(step) for step in test_pipeline]
+        content["test_dataloader"] = dict(dataset=dict(pipeline=pipeline))
+    config = Config(content)
+    meta: dict[str, Any] = {"cfg": config.pretty_text}
+    if dataset_meta:
+        meta["dataset_meta"] = dict(dataset_meta)
     with saving(folder / CONFIG_FILE) as file:
         file.write_text(config.pretty_text)
     with saving(folder / WEIGHTS_FILE) as file:
-        torch.save({"meta": {"cfg": config.pretty_text}, "state_dict": model.state_dict()}, file)
+        torch.save({"meta": meta, "state_dict": model.state_dict()}, file)
 
 
 def recognises(path: Path) -> bool:
@@ -207,6 +226,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return config_of(_file(file), file), read_weights(path)
     content = _checkpoint(path)
     return config_of(_config_inside(content), path), plain_state(content, path)
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the config and the checkpoint's ``meta`` of a path that :func:`recognises` accepts."""
+    content = _checkpoint(path / WEIGHTS_FILE if path.is_dir() else path)
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    config = _file(path / CONFIG_FILE) if path.is_dir() else _config_inside(content)
+    return config, dict(meta) if isinstance(meta, Mapping) else {}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -259,6 +286,9 @@ def _config_inside(content: Any) -> dict[str, Any]:
             name = step.targets[0].id
             if name in ("model", "data_preprocessor"):
                 values[name] = _plain(step.value)
+            elif name in ("test_pipeline", "test_dataloader", "val_dataloader"):
+                with suppress(TypeError, ValueError):  # more than literals, and not of the model
+                    values[name] = _plain(step.value)
         return values
     except (SyntaxError, TypeError, ValueError):
         return {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from mmengine.dataset import default_collate
@@ -15,9 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from compt.data import renumber
 from compt.errors import ConfigError
 from compt.interfaces import Batch, Images, Member, Metric, Outputs
+from compt.paradigms._checkpoints import (
+    dtype_in_files,
+    left_behind,
+    most_used_dtype,
+    said_otherwise,
+)
 from compt.paradigms._shared import Agreement, Sourced
 from compt.paradigms.mae import mmpretrain, timm_vit
-from compt.paradigms.mae.data import ImageDataset, black_sample, default_pipeline
+from compt.paradigms.mae.data import ImageDataset, black_sample, default_pipeline, fitting
 from compt.paradigms.mae.features import (
     check_labelled,
     described,
@@ -31,14 +38,18 @@ from compt.paradigms.mae.features import (
     watching,
     whole,
 )
+from compt.paradigms.mae.followed import Followed, read
 from compt.paradigms.mae.masks import draw_noise, give_masks
 from compt.paradigms.mae.mmpretrain import MAE, ImageClassifier, VisionTransformer
 from compt.paradigms.mae.probe import accuracy, labelled, probe, with_defaults
 from compt.paradigms.mae.weights import fill
 from compt.random_state import random_state, restore_random_state
+from compt.registry import DATA
 from compt.weights import load_state
 
 FEATURES = frozenset({"tokens", "pooled"})
+CARRIED = (mmpretrain.CONFIG_FILE, timm_vit.CONFIG_FILE, "timm")
+"""Name what an export writes beside weights."""
 
 
 class Mae(Sourced):
@@ -73,7 +84,7 @@ class Mae(Sourced):
     def __init__(
         self,
         *,
-        data: Mapping[str, Any] | None = None,
+        data: Annotated[Mapping[str, Any], DATA] | None = None,
         pipeline: Sequence[Mapping[str, Any]] | None = None,
         test_pipeline: Sequence[Mapping[str, Any]] | None = None,
         data_preprocessor: Mapping[str, Any] | None = None,
@@ -84,6 +95,7 @@ class Mae(Sourced):
         self.data_preprocessor = data_preprocessor
         self.probe = with_defaults(probe)
         self._input = Agreement()
+        self._followed = Followed()
         self._preprocessor: Any = None
         self._classes: tuple[str, ...] | None = None
         self._reference: tuple[Dataset[Any], tuple[str, ...]] | None = None
@@ -97,16 +109,65 @@ class Mae(Sourced):
             ConfigError: it cannot be built, or wants another input than the members before it.
         """
         if timm_vit.is_config(member.model):
-            return timm_vit.build(member)
+            return self._built_for_timm(member)
         return self._built(mmpretrain.model_config(member), member.name)
+
+    def follow(self, path: Path) -> None:
+        """Take over how a checkpoint of mmpretrain or timm prepares pixels, and its labels.
+
+        Raises:
+            ConfigError: a folder's config cannot be read.
+        """
+        super().follow(path)
+        followed = read(path)
+        if followed is None:
+            self.note(
+                f"'{path}' holds weights alone: how pixels are prepared is not known from it, nor "
+                "are labels."
+            )
+            return
+        self._followed = followed
+        own = dict(self.data_preprocessor or {})
+        self.note(*said_otherwise("The paradigm", own, f"'{path}'", followed.preprocessor))
+        for key, is_train in (("pipeline", True), ("test_pipeline", False)):
+            if self.pipelines[is_train]:
+                self.note(f"The paradigm's own {key} is used, not that of '{path}'.")
+        self.note(*left_behind(path, CARRIED))
+
+    def weight_dtype(self, path: Path) -> torch.dtype | None:
+        """Return the number format of most weights in a checkpoint of mmpretrain or timm."""
+        is_timm = path.is_dir() and not mmpretrain.recognises(path)
+        file = timm_vit.weights_file(path) if is_timm else path
+        if file.suffix == ".safetensors":
+            return dtype_in_files([file])
+        try:
+            return most_used_dtype(mmpretrain.read_weights(file))
+        except ConfigError:
+            return None
+
+    def _built_for_timm(self, member: Member) -> nn.Module:
+        """Build a model of timm that prepares pixels as what is followed."""
+        source = self._followed.timm
+        pixels = timm_vit.pixels_of({"pretrained_cfg": timm_vit.pretrained_cfg(source)})
+        pixels = pixels if source else {}
+        own = timm_vit.pixels_of(member.model)
+        owner = f"Member '{member.name}'"
+        self.note(*said_otherwise(f"'{self.like}'", pixels, owner, own))
+        return timm_vit.build(member, pixels)
 
     def _built(self, config: dict[str, Any], name: str, *, loaded: bool = False) -> nn.Module:
         """Build a model that fits the members before it.
 
         One that is ``loaded`` need not fit them, and gets no fresh weights.
         """
-        default = self.data_preprocessor or mmpretrain.default_preprocessor(config)
+        followed = {} if loaded else self._followed.preprocessor
+        default = self.data_preprocessor or {
+            **mmpretrain.default_preprocessor(config),
+            **followed,
+        }
         config.setdefault("data_preprocessor", dict(default))
+        own = config["data_preprocessor"]
+        self.note(*said_otherwise(f"Member '{name}'", own, f"'{self.like}'", followed))
         model = mmpretrain.build(config, name, fresh=not loaded)
         wants = {
             "image size": mmpretrain.image_size(model),
@@ -135,7 +196,12 @@ class Mae(Sourced):
         return ImageDataset(images, self._pipeline(train=train), self._classes)
 
     def _pipeline(self, *, train: bool) -> Sequence[Mapping[str, Any]]:
-        return self.pipelines[train] or default_pipeline(self._input["image size"], train=train)
+        size = self._input["image size"]
+        if own := self.pipelines[train]:
+            return own
+        if self.like is None or train or not self._followed.steps:
+            return default_pipeline(size, train=train, resize=self._followed.resize)
+        return fitting(self._followed.steps, size, self.like)
 
     def _open(self, split: str) -> Images:
         size = max(self._input["image size"])
@@ -276,12 +342,34 @@ class Mae(Sourced):
         ``mmpretrain.get_model('FOLDER/model.py', pretrained='FOLDER/model.pth')`` and
         ``timm.create_model('local-dir:FOLDER/timm', pretrained=True)`` read them.
         """
+        source = self._followed
         if isinstance(model, TimmVisionTransformer):
-            timm_vit.save(model, folder)
+            timm_vit.save(model, folder, source.timm)
+            self._note_labels(source.timm and timm_vit.has_labels_of(model, source.timm))
             return
-        mmpretrain.save(model, folder)
+        meta = self._dataset_meta(model)
+        mmpretrain.save(model, folder, test_pipeline=source.test_pipeline, dataset_meta=meta)
         if isinstance(model.backbone, VisionTransformer):
-            timm_vit.export_encoder(model, folder / "timm")
+            resize = {} if self.like is None else asdict(source.resize)
+            timm_vit.export_encoder(model, folder / "timm", resize, source.timm)
+
+    def _dataset_meta(self, model: nn.Module) -> dict[str, Any]:
+        """Return the names of a classifier's classes, of the data or else of what is followed."""
+        if not isinstance(model, ImageClassifier):
+            return {}
+        number = getattr(model.head, "num_classes", None)
+        if self.data is not None:
+            classes = self._open("train").classes
+            return {"classes": list(classes)} if len(classes) == number else {}
+        meta = dict(self._followed.dataset_meta)
+        is_same = len(meta.get("classes") or meta.get("CLASSES") or ()) == number
+        self._note_labels(is_same)
+        return meta if is_same else {}
+
+    def _note_labels(self, has_labels: Any) -> None:
+        """Note where the labels of what is followed are not written."""
+        if self._followed.dataset_meta and not has_labels:
+            self.note(f"The labels of '{self.like}' are not written: the classes are not as many.")
 
     def recognises(self, path: Path) -> bool:
         """Say whether the path is a model of mmpretrain or a timm ViT's folder.
@@ -296,6 +384,8 @@ class Mae(Sourced):
         Raises:
             ConfigError: the path is neither, or damaged.
         """
+        if self.like is None and self.data is None and self._input.get("image size") is None:
+            self.follow(path)
         if not mmpretrain.recognises(path):
             return timm_vit.load(path)
         config, state = mmpretrain.read(path)

@@ -6,23 +6,47 @@ import json
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors.torch import save_model
-from timm.models.vision_transformer import VisionTransformer
+import torch
+from timm.models import PretrainedCfg
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Member
-from compt.weights import load_weights
+from compt.weights import load_state, read_state, save_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 ARCHITECTURE = "vit_base_patch16_224"
 """Name a model of timm's general ViT class, from which ``model_args`` may differ."""
-PIXELS = ("mean", "std", "interpolation", "crop_pct")
+PIXELS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 """List the keys of timm's ``pretrained_cfg`` that say how pixels are prepared."""
+WEIGHT_FILES = (WEIGHTS_FILE, "pytorch_model.bin", "pytorch_model.pth", "model.pth")
+"""List the files of weights in a folder, in the order in which timm looks for them."""
+OF_SIZE = ("architecture", "num_classes", "num_features", "global_pool", "model_args")
+"""Keys of a folder's config that the model itself says."""
+LABELS = ("label_names", "label_descriptions", "labels", "label_offset")
+OF_SOURCE = (
+    "architecture",
+    "custom_load",
+    "file",
+    "hf_hub_filename",
+    "hf_hub_id",
+    "input_size",
+    "num_classes",
+    "pool_size",
+    "source",
+    "state_dict",
+    "test_input_size",
+    "test_pool_size",
+    "url",
+)
+"""Keys of a ``pretrained_cfg`` that are of the size, or say where weights were stored."""
 NAMES = (
     (r"^patch_embed\.projection\.", "patch_embed.proj."),
     (r"^pre_norm\.", "norm_pre."),
@@ -63,7 +87,11 @@ def is_timm(state: Mapping[str, Tensor]) -> bool:
     return "patch_embed.proj.weight" in state and any(name.startswith("blocks.") for name in state)
 
 
-def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTransformer:
+def as_timm(
+    backbone: nn.Module,
+    preprocessor: Mapping[str, Any],
+    resize: Mapping[str, Any] | None = None,
+) -> VisionTransformer:
     """Return a timm ViT that computes the patch and class tokens of an mmpretrain ViT.
 
     It has no head.
@@ -71,6 +99,7 @@ def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTrans
     Args:
         backbone: the ViT.
         preprocessor: mmpretrain's config of how pixels are prepared.
+        resize: ``interpolation``, ``crop_pct`` and ``crop_mode``; bicubic and all of it by default.
 
     Raises:
         ConfigError: the backbone has what timm's ViT has not.
@@ -101,7 +130,7 @@ def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTrans
     try:
         options["mlp_ratio"] = blocks[0].ffn.feedforward_channels / sizes.embed_dims
         model: Any = timm.create_model(
-            ARCHITECTURE, **options, pretrained_cfg_overlay=_pixels(preprocessor)
+            ARCHITECTURE, **options, pretrained_cfg_overlay=_pixels(preprocessor, resize or {})
         )
         model.load_state_dict({timm_name(name): value for name, value in state.items()})
         if _traits(backbone) != _traits(model):
@@ -115,13 +144,13 @@ def as_timm(backbone: nn.Module, preprocessor: Mapping[str, Any]) -> VisionTrans
     return encoder
 
 
-def _pixels(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
+def _pixels(preprocessor: Mapping[str, Any], resize: Mapping[str, Any]) -> dict[str, Any]:
     """Return how mmpretrain prepares pixels, as timm writes it."""
     pixels: dict[str, Any] = {}
     for key in ("mean", "std"):
         if values := preprocessor.get(key):
             pixels[key] = [value / 255 for value in values]
-    return {**pixels, "crop_pct": 1.0, "interpolation": "bicubic"}
+    return {**pixels, "crop_pct": 1.0, "interpolation": "bicubic", **resize}
 
 
 def _traits(model: nn.Module) -> set[str]:
@@ -134,36 +163,86 @@ def _traits(model: nn.Module) -> set[str]:
     return activations | {f"eps={m.eps:g}" for m in model.modules() if isinstance(m, nn.LayerNorm)}
 
 
-def export_encoder(model: Any, folder: Path) -> None:
+def export_encoder(
+    model: Any, folder: Path, resize: Mapping[str, Any], source: Mapping[str, Any]
+) -> None:
     """Write the encoder of an mmpretrain model for timm, or warn where timm has no equal."""
     try:
-        encoder = as_timm(model.backbone, model.mmpretrain_config["data_preprocessor"])
+        encoder = as_timm(model.backbone, model.mmpretrain_config["data_preprocessor"], resize)
     except ConfigError as error:
         warnings.warn(f"There is no export for timm. {error.what}", stacklevel=3)
     else:
-        save(encoder, folder)
+        save(encoder, folder, source)
 
 
-def save(model: Any, folder: Path) -> None:
-    """Write a folder that ``timm.create_model('local-dir:FOLDER', pretrained=True)`` loads."""
+def save(model: Any, folder: Path, source: Mapping[str, Any] | None = None) -> None:
+    """Write a folder that ``timm.create_model('local-dir:FOLDER', pretrained=True)`` loads.
+
+    Args:
+        model: of timm.
+        folder: to write, made where it is not there.
+        source: content of the config.json that is followed: what is not of the size is written
+            too, labels only with as many classes.
+    """
     folder.mkdir(exist_ok=True)
-    save_model(model, str(folder / WEIGHTS_FILE))
+    save_weights(model, folder / WEIGHTS_FILE)
     pixels = {key: model.pretrained_cfg[key] for key in PIXELS if key in model.pretrained_cfg}
+    if pixels.get("crop_mode") == "center":  # timm's default
+        del pixels["crop_mode"]
     size = [model.patch_embed.proj.in_channels, *model.patch_embed.img_size]
-    config = {
-        **model.timm_config,
-        "pretrained_cfg": {"input_size": size, "num_classes": model.num_classes, **pixels},
-    }
+    left_out = LABELS if source and not has_labels_of(model, source) else ()
+    beside, theirs = (
+        {key: value for key, value in content.items() if key not in (*dropped, *left_out)}
+        for content, dropped in (
+            (source or {}, (*OF_SIZE, "pretrained_cfg")),
+            (own_cfg(source or {}), OF_SOURCE),
+        )
+    )
+    pretrained = {"input_size": size, "num_classes": model.num_classes, **pixels}
+    config = {**beside, **model.timm_config, "pretrained_cfg": {**theirs, **pretrained}}
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def own_cfg(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the ``pretrained_cfg`` of a folder's config, which old ones are all of."""
+    return content.get("pretrained_cfg") or {k: v for k, v in content.items() if k not in OF_SIZE}
+
+
+def pretrained_cfg(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``pretrained_cfg`` of a folder's config with timm's defaults."""
+    return {**asdict(PretrainedCfg()), **own_cfg(content)}
+
+
+def has_labels_of(model: Any, content: Mapping[str, Any]) -> bool:
+    """Say whether a model has as many classes as a folder's config names labels for."""
+    number = content.get("num_classes", own_cfg(content).get("num_classes"))
+    return number is not None and model.num_classes == number
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file of a timm folder's weights, the first where it has none."""
+    files = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    return (files or [folder / WEIGHTS_FILE])[0]
 
 
 def recognises(path: Path) -> bool:
     """Say whether the path is a timm folder of a ViT."""
     try:
-        architecture: str = json.loads((path / CONFIG_FILE).read_text())["architecture"]
-        return architecture.startswith("vit_")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        name = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))["architecture"]
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+    return isinstance(name, str) and timm.is_model(name) and _is_vit(name)
+
+
+@cache
+def _is_vit(name: str) -> bool:
+    """Say whether a name of timm's makes a VisionTransformer."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # timm warns of names that it has renamed
+        try:
+            return isinstance(timm.create_model(name), VisionTransformer)
+        except Exception:  # a constructor raises what it likes on the meta device
+            return False
 
 
 def is_config(model: Any) -> bool:
@@ -173,8 +252,18 @@ def is_config(model: Any) -> bool:
     )
 
 
-def build(member: Member) -> VisionTransformer:
+def pixels_of(config: Any) -> dict[str, Any]:
+    """Return what a config of timm says of how pixels are prepared."""
+    content = (config.get("pretrained_cfg") or {}) if isinstance(config, Mapping) else {}
+    return {key: content[key] for key in PIXELS if key in content}
+
+
+def build(member: Member, pixels: Mapping[str, Any] | None = None) -> VisionTransformer:
     """Build a timm ViT from a name or ``dict(architecture=..., model_args=...)``.
+
+    Args:
+        member: with the config.
+        pixels: what comes before the config's own of how pixels are prepared.
 
     Raises:
         ConfigError: timm has no such model or arguments, or it is no ViT.
@@ -184,9 +273,7 @@ def build(member: Member) -> VisionTransformer:
     )
     name = config["architecture"]
     options = dict(config.get("model_args") or {})
-    pixels = {
-        key: value for key, value in (config.get("pretrained_cfg") or {}).items() if key in PIXELS
-    }
+    pixels = {**pixels_of(config), **(pixels or {})}
     if "num_classes" in config:
         options.setdefault("num_classes", config["num_classes"])
     if not timm.is_model(name):
@@ -224,6 +311,16 @@ def load(path: Path) -> VisionTransformer:
             f"'{path}' is neither a model of mmpretrain with its config nor a timm ViT's folder.",
             do="Check the path.",
         )
-    model = build(Member(path.name, json.loads((path / CONFIG_FILE).read_text())))
-    load_weights(model, path / WEIGHTS_FILE)
+    content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    model = build(Member(path.name, content))
+    file = weights_file(path)
+    load_state(model, as_today(read_state(file), model), path)
     return model
+
+
+def as_today(state: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
+    """Return weights under timm's names of today, as timm reads old ones."""
+    if state.keys() == model.state_dict().keys():
+        return state
+    renamed: dict[str, Tensor] = checkpoint_filter_fn(dict(state), model)  # type: ignore[arg-type]
+    return renamed

@@ -31,7 +31,7 @@ def fill(model: nn.Module, path: Path) -> None:
         ConfigError: they are not of this model; it is then as it was.
     """
     is_timm_folder = path.is_dir() and not mmpretrain.recognises(path)
-    state = mmpretrain.read_weights(path / timm_vit.WEIGHTS_FILE if is_timm_folder else path)
+    state = mmpretrain.read_weights(timm_vit.weights_file(path) if is_timm_folder else path)
     if isinstance(model, TimmVisionTransformer):
         load_state(model, state, path)
         return
