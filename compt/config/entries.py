@@ -117,11 +117,15 @@ class Multiprocessing:
     opencv_num_threads: Annotated[int, Range(minimum=0, maximum=MAX_WORKERS)]
 
 
-class Hook:
-    """A hook, whichever it is."""
+class LogProcessor:
+    """What makes the lines of a log."""
 
-    priority: Annotated[int, Range(minimum=0, maximum=100)] | str
-    interval: int
+    window_size: Annotated[int, Range(minimum=1)]
+    num_digits: Annotated[int, Range(minimum=0, maximum=100)]
+    by_epoch: bool
+    custom_cfg: Sequence[Mapping[str, Any]] | None
+    log_with_hierarchy: bool
+    mean_pattern: str
 
 
 class Visualizer:

@@ -6,8 +6,9 @@ from typing import Any
 
 from mmengine.registry import DATASETS, DefaultScope
 
-from compt.errors import ConfigError, DataError
+from compt.errors import ComptError, ConfigError, DataError
 from compt.interfaces import Paradigm
+from compt.registry.loading import first_line, raised_at
 
 
 class TrainingLength:
@@ -68,6 +69,13 @@ class TrainingLength:
                 "or samples."
             )
             raise ConfigError(error.what, where=error.where, do=do) from error
+        except ComptError:
+            raise
+        except Exception as error:  # a paradigm raises what it likes
+            raise ConfigError(
+                f"The training samples cannot be counted: {first_line(error)}",
+                where=raised_at(error),
+            ) from error
         self._lengths.append((dataset, length))
         return length
 

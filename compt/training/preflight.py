@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import (
+    DATA_SAMPLERS,
     DATASETS,
     LOG_PROCESSORS,
     METRICS,
@@ -21,18 +23,25 @@ from mmengine.registry import (
 from mmengine.utils import import_modules_from_strings
 from torch.utils.data import TensorDataset
 
-from compt.config import ChainConfig
+from compt.config import ChainConfig, StageConfig
 from compt.config.faults import Faults
 from compt.config.keys import listed
 from compt.config.taken_over import DEFAULT_HOOKS
-from compt.errors import ConfigError, DataError
+from compt.errors import ComptError, ConfigError, DataError
 from compt.growth.models import build_paradigm
-from compt.interfaces import fingerprint
+from compt.interfaces import Paradigm, fingerprint
 from compt.planning.plans import ChainPlan
+from compt.registry.loading import first_line, raised_at
 from compt.training.evaluation import validation_splits
 from compt.training.evaluators import build_evaluator
 from compt.training.hook_effects import check_effects, check_monitored
-from compt.training.loader import eval_loader, loader_options, train_loader
+from compt.training.loader import (
+    EndlessBatches,
+    eval_loader,
+    loader_options,
+    open_dataset,
+    train_loader,
+)
 from compt.training.performance import Performance
 from compt.training.schedules import check_schedule, watches_metric
 from compt.training.stage_config import stage_config
@@ -73,6 +82,9 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> dict[str, dict[str, Any]]
         runner = stage_config(config, stage, stage_plan, folder, init=None, teacher=None)
         import_modules_from_strings(runner.custom_imports["imports"])
         with DefaultScope.overwrite_default_scope(runner.default_scope):
+            if stage.train_dataloader.get("sampler") is not None:
+                with noting(faults, "train_dataloader.sampler"):
+                    _check_sampler(stage, paradigm)
             splits = validation_splits(paradigm, config.val_dataloader)
             _check_runner(runner, splits, faults)
             if (dataset := stage.train_dataloader.get("dataset")) is not None:
@@ -109,6 +121,12 @@ def check_data(config: ChainConfig) -> dict[str, dict[str, Any]]:
             fingerprints[split] = fingerprint(dataset)
     except DataError as error:
         raise ConfigError(error.what, where=error.where or "paradigm.data", do=error.do) from error
+    except ComptError:
+        raise
+    except Exception as error:  # a paradigm raises what it likes
+        raise ConfigError(
+            f"The split '{split}' cannot be opened: {first_line(error)}", where=raised_at(error)
+        ) from error
     return fingerprints
 
 
@@ -127,12 +145,12 @@ def _check_runner(config: Config, splits: Sequence[str], faults: Faults) -> None
         check_part(LOG_PROCESSORS, log_processor)
         LOG_PROCESSORS.build(log_processor)
     with noting(faults, "visualizer"):
-        check_part(VISUALIZERS, config.visualizer)
+        check_part(VISUALIZERS, config.visualizer, unbuilt=True)
         for backend in listed(config.visualizer.get("vis_backends")):
-            check_part(VISBACKENDS, backend)
+            check_part(VISBACKENDS, backend, unbuilt=True)
     if config.get("model_wrapper_cfg") is not None:
         with noting(faults, "model_wrapper_cfg"):
-            check_part(MODEL_WRAPPERS, config.model_wrapper_cfg)
+            check_part(MODEL_WRAPPERS, config.model_wrapper_cfg, unbuilt=True)
 
 
 def _check_hooks(config: Config, splits: Sequence[str], faults: Faults) -> None:
@@ -163,12 +181,30 @@ def _check_optimizer(config: Config, splits: Sequence[str], faults: Faults) -> N
 def _check_loaders(config: Config, faults: Faults) -> None:
     data = TensorDataset(torch.zeros(config.train_dataloader["batch_size"], 1))
     with noting(faults, "train_dataloader"):
-        options = loader_options(config.train_dataloader)
+        options = {**loader_options(config.train_dataloader), "sampler": None}
         train_loader(data, _collate, seed=0, start=0, rank=0, world_size=1, **options)
     with noting(faults, "val_dataloader"):
         if (dataset := config.val_dataloader.get("dataset")) is not None:
             check_part(DATASETS, dataset)
         eval_loader(data, _collate, **loader_options(config.val_dataloader))
+
+
+def _check_sampler(stage: StageConfig, paradigm: Paradigm) -> None:
+    """Raise ConfigError where a sampler cannot be made, or has epochs of another length."""
+    options = loader_options(stage.train_dataloader)
+    check_part(DATA_SAMPLERS, options["sampler"])
+    with torch.device("meta"):
+        paradigm.build_model(stage.member)  # data depends on what the members read
+    dataset = open_dataset(paradigm, stage.train_dataloader, "train")
+    place = {"rank": get_rank(), "world_size": get_world_size()}
+    batches = train_loader(dataset, _collate, seed=0, start=0, **place, **options).batch_sampler
+    assert isinstance(batches, EndlessBatches)
+    num_samples, num_sampled = len(dataset), len(batches.order) * get_world_size()  # type: ignore[arg-type]
+    if stage.amount[0] == "epochs" and abs(num_sampled - num_samples) >= get_world_size():
+        raise ConfigError(
+            f"It yields {num_sampled} samples an epoch, and the data set has {num_samples}.",
+            do="Give the stage iters or samples, not epochs.",
+        )
 
 
 def _collate(samples: Sequence[Any]) -> dict[str, Any]:

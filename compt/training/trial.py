@@ -56,10 +56,11 @@ def check_scope(scope: str, registries: Sequence[Registry]) -> None:
         )
 
 
-def check_part(registry: Registry, cfg: Any) -> None:
+def check_part(registry: Registry, cfg: Any, *, unbuilt: bool = False) -> None:
     """Raise ConfigError where mmengine has no such part, or a number of it is none.
 
-    Other arguments are its constructor's to judge.
+    Other arguments are its constructor's to judge, or, where it is not built before training, at
+    least its signature's.
     """
     if not isinstance(cfg, Mapping) or not isinstance(cfg.get("type"), (str, type)):
         raise ConfigError(f"{shown(cfg)} is not a dict(type=..., ...).")
@@ -71,6 +72,12 @@ def check_part(registry: Registry, cfg: Any) -> None:
     if not (inspect.isclass(part) or inspect.isfunction(part)):
         return
     arguments = {name: value for name, value in cfg.items() if name != "type"}
+    if unbuilt:
+        taken = inspect.signature(part).parameters
+        takes_any = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+        if unknown := [] if takes_any else sorted(arguments.keys() - taken):
+            near = did_you_mean(unknown[0], taken)
+            raise ConfigError(f"'{kind}' takes no argument '{unknown[0]}'.{near}")
     for name, annotation, value in annotated(part, arguments):
         if problem := _number_problem(value, annotation):
             raise ConfigError(f"{name}: {shown(value)} {problem}")

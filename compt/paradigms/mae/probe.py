@@ -40,6 +40,9 @@ def with_defaults(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
             where="paradigm.probe",
             do="dict(samples=..., dataset=...).",
         )
+    samples = options.get("samples", 1)
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
+        raise ConfigError(f"samples={samples!r} is no number from 1 on.", where="paradigm.probe")
     return {**defaults, **options}
 
 
