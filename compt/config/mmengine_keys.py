@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from compt.config.entries import (
+    LogProcessor,
+    Visualizer,
+    check_entries,
     check_env,
     check_loader,
     check_optim_wrapper,
@@ -14,6 +17,12 @@ from compt.config.entries import (
 )
 from compt.config.faults import Faults
 from compt.config.keys import Section, key, listed
+from compt.config.taken_over import (
+    check_default_hooks,
+    check_log_processor,
+    check_train_loader,
+    check_val_loader,
+)
 
 TypedDict = Mapping[str, Any]
 LOADING = frozenset(
@@ -22,15 +31,56 @@ LOADING = frozenset(
 """Entries of a dataloader that touch no sample, given the samples of an iteration."""
 
 
+LOGGING = frozenset(("runtime_info", "timer", "sampler_seed", "logger", "checkpoint"))
+"""Default hooks that touch nothing of what is trained."""
+
+
+def _check_train_loader(value: Mapping[str, Any], name: str, faults: Faults) -> None:
+    check_loader(value, name, faults)
+    check_train_loader(value, name, faults)
+
+
+def _check_val_loader(value: Mapping[str, Any], name: str, faults: Faults) -> None:
+    check_loader(value, name, faults)
+    check_val_loader(value, name, faults)
+
+
+def _check_log(value: Mapping[str, Any] | None, name: str, faults: Faults) -> None:
+    check_entries(value or {}, LogProcessor, name, faults)
+    check_log_processor(value, name, faults)
+
+
+def _check_visualizer(value: Mapping[str, Any] | None, name: str, faults: Faults) -> None:
+    check_entries(value or {}, Visualizer, name, faults)
+
+
+def _check_evaluator(value: Any, name: str, faults: Faults) -> None:
+    """Note a direction that is none."""
+    for config in listed(value):
+        direction = config.get("higher_is_better")
+        sides = direction.values() if isinstance(direction, Mapping) else [direction]
+        if not all(side is None or isinstance(side, bool) for side in sides):
+            faults.add(
+                f"{name}: higher_is_better={direction!r} is not True, False or a dict of them by "
+                "the metric's name."
+            )
+
+
 def _check_schedules(value: Any, name: str, faults: Faults) -> None:
     """Note schedules that count epochs, as a stage counts iterations."""
     for index, schedule in enumerate(listed(value)):
         place = name if isinstance(value, Mapping) else f"{name}.{index}"
         check_schedule(schedule, place, faults)
-        if schedule.get("by_epoch") is True:
+        counted = [
+            f"{entry}=True"
+            for entry in ("by_epoch", "convert_to_iter_based")
+            if schedule.get(entry) is True
+        ]
+        if counted:
             faults.add(
-                f"{name}: {schedule['type']} counts epochs (by_epoch=True); write begin, end and "
-                "T_max as fractions of the stage, 0.0 to 1.0, or as iterations."
+                f"{name}: {schedule['type']} counts epochs ({', '.join(counted)}); write begin, "
+                "end, T_max, milestones and other lengths as fractions of the stage, 0.0 to 1.0, "
+                "or as iterations, and leave that out."
             )
 
 
@@ -41,13 +91,15 @@ class StageRunnerKeys(Section):
     train_dataloader: Mapping[str, Any] = key(
         {"batch_size": 128, "num_workers": 0},
         help="`batch_size` a process, `num_workers` and other arguments of torch's DataLoader; "
-        "`dataset=dict(type=...)` for an mmengine data set in place of the paradigm's",
+        "`dataset=dict(type=...)` for an mmengine data set in place of the paradigm's; "
+        "`shuffle=False` for the samples in order, or `sampler=dict(type=...)` of mmengine's. "
+        "Every batch is full: what an epoch leaves over is left out",
         shown_default="batch 128, no workers",
         treatment="translated",
         merged=True,
         filled=True,
         resumable_entries=LOADING,
-        check=check_loader,
+        check=_check_train_loader,
     )
     optim_wrapper: Mapping[str, Any] = key(
         {
@@ -71,8 +123,9 @@ class StageRunnerKeys(Section):
             {"type": "LinearLR", "start_factor": 1e-3, "begin": 0.0, "end": 0.05},
             {"type": "CosineAnnealingLR", "eta_min": 0.0, "begin": 0.05, "end": 1.0},
         ],
-        help="as in mmengine, by iteration; `begin`, `end`, `T_max` and `total_iters` written as "
-        "floats are fractions of the stage",
+        help="as in mmengine, by iteration; `begin`, `end`, `T_max`, `milestones`, `step_size`, "
+        "`periods` and `total_steps` written as floats are fractions of the stage. "
+        "`ReduceOnPlateauLR` counts evaluations",
         shown_default="5 % warm-up, cosine to 0",
         treatment="translated",
         merged=True,
@@ -87,29 +140,37 @@ class RunnerKeys(StageRunnerKeys):
 
     val_dataloader: Mapping[str, Any] = key(
         {},
-        help="loader options of the validation splits",
+        help="loader options of the validation splits, which are measured whole and in order",
         shown_default="batch twice the training's",
         treatment="translated",
         resumable_entries=LOADING,
-        check=check_loader,
+        check=_check_val_loader,
     )
     val_evaluator: Sequence[TypedDict] | TypedDict = key(
         [],
-        help="mmengine metrics beside the paradigm's own, on the first split",
+        help="mmengine metrics beside the paradigm's own, on the first split; "
+        "`higher_is_better=True` or `False`, or a dict of them by name, says which side is good, "
+        "which a stopping rule has to know",
         shown_default="none",
         treatment="translated",
         typed=True,
+        check=_check_evaluator,
     )
     default_hooks: Mapping[str, Any] = key(
         {},
-        help="changes of mmengine's default hooks; compt's own loop saves checkpoints and seeds "
-        "samplers",
+        help="changes of mmengine's default hooks, None to leave one out; compt's own loop saves "
+        "checkpoints and seeds samplers",
         shown_default="log every 10 iterations",
         treatment="translated",
-        resumable=True,
+        resumable_entries=LOGGING,
+        check=check_default_hooks,
     )
     custom_hooks: Sequence[TypedDict] | TypedDict = key(
-        [], help="as in mmengine", shown_default="none", treatment="passed on", typed=True
+        [],
+        help="as in mmengine; see [below](#hooks)",
+        shown_default="none",
+        treatment="passed on",
+        typed=True,
     )
     visualizer: Mapping[str, Any] | None = key(
         None,
@@ -117,13 +178,15 @@ class RunnerKeys(StageRunnerKeys):
         shown_default="TensorBoard and JSON logs in each stage's folder",
         treatment="passed on",
         resumable=True,
+        check=_check_visualizer,
     )
     log_processor: Mapping[str, Any] | None = key(
         None,
-        help="as in mmengine",
+        help="as in mmengine, by iteration",
         shown_default="means over the logging interval",
-        treatment="passed on",
+        treatment="translated",
         resumable=True,
+        check=_check_log,
     )
     env_cfg: Mapping[str, Any] | None = key(
         None, help="as in mmengine", treatment="passed on", resumable=True, check=check_env
@@ -162,6 +225,13 @@ REFUSED: Mapping[str, str] = {
     "data_preprocessor": "the paradigm prepares its batches",
     "vis_backends": "name them in visualizer=dict(vis_backends=[...])",
     "cfg": "a stage's config is written into its folder",
+    "activation_checkpointing": "give grad_checkpointing=True",
+    "sync_bn": "name the batch norm that you want in the member's model",
+    "efficient_conv_bn_eval": "compt measures the models as they are",
+    "tta_model": "a stage has no test loop",
+    "tta_pipeline": "a stage has no test loop",
+    "runner_type": "compt builds the Runner of each stage",
+    "strategy": "compt trains with DistributedDataParallel; give --launcher on the command line",
 }
 """mmengine's keys that a chain does not take, with what to write instead."""
 

@@ -58,7 +58,14 @@ class StoppingRule(Section, ABC):
 
     def _sign(self, curve: Curve) -> int:
         metrics = curve[0]["metrics"]
-        return 1 if metrics[self.metric or next(iter(metrics))]["higher_is_better"] else -1
+        name = self.metric or next(iter(metrics))
+        higher_is_better = metrics[name]["higher_is_better"]
+        if higher_is_better is None:
+            raise TrainingError(
+                f"The stopping rule watches '{name}', and whether higher is better is not known.",
+                do="Give that metric higher_is_better=True or False in val_evaluator.",
+            )
+        return 1 if higher_is_better else -1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,18 +16,19 @@ class MetricValue:
     """None where it is not finite, which JSON cannot hold."""
     chance: float | None = None
     """None where guessing has no meaning."""
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    """None where it is not known."""
     unit: str | None = None
     """As ``Metric.unit``; None in records of older versions."""
 
     @property
     def sign(self) -> int:
-        """1 where higher values are better, -1 where lower ones are."""
-        return 1 if self.higher_is_better else -1
+        """1 where higher values are better or that is not known, -1 where lower ones are."""
+        return -1 if self.higher_is_better is False else 1
 
     def reached_by(self, value: float | None) -> bool:
         """Return whether another value of the metric is as good as this one, or better."""
-        if value is None or self.value is None:
+        if value is None or self.value is None or self.higher_is_better is None:
             return False
         return self.sign * value >= self.sign * self.value
 
@@ -39,7 +40,7 @@ class MetricValue:
         return cls(
             _finite(content["value"]),
             content.get("chance"),
-            bool(content.get("higher_is_better", True)),
+            _side(content.get("higher_is_better", True)),
             content.get("unit"),
         )
 
@@ -90,6 +91,10 @@ def as_json(record: Any) -> dict[str, Any]:
 def read_metrics(content: Mapping[str, Any]) -> Metrics:
     """Read metrics from JSON types, by 'split/name'."""
     return {name: MetricValue.from_json(metric) for name, metric in content.items()}
+
+
+def _side(value: Any) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def _finite(value: Any) -> float | None:

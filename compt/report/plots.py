@@ -117,7 +117,7 @@ def _first_measured(report: Report) -> tuple[str, MetricValue] | None:
 
 def _quality_label(name: str, metric: MetricValue) -> str:
     unit = " (%)" if is_share(metric) else ""
-    direction = "" if metric.higher_is_better else ", lower is better"
+    direction = ", lower is better" if metric.higher_is_better is False else ""
     return f"{name}, held out{unit}{direction}"
 
 

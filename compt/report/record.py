@@ -158,7 +158,7 @@ class StageRecord:
             spikes=tuple(spikes),
             rollbacks=tuple(rollbacks),
             metrics=metrics,
-            main_metric=next(iter(metrics), None),
+            main_metric=_main(metrics),
             curve=points,
             growth=growth.report,
             weights=weights,
@@ -205,7 +205,7 @@ class StageRecord:
             spikes=tuple(content.get("spikes", ())),
             rollbacks=tuple(content.get("rollbacks", ())),
             metrics=metrics,
-            main_metric=content.get("main_metric") or next(iter(metrics), None),
+            main_metric=content.get("main_metric") or _main(metrics),
             curve=_curve(content),
             growth=None if growth is None else GrowthReport.from_json(growth),
             weights=None if weights is None else WeightsFile(**weights),
@@ -250,6 +250,12 @@ def environment() -> dict[str, str]:
 
 def _short(name: str | None) -> str | None:
     return None if name is None else short_name(name)
+
+
+def _main(metrics: Metrics) -> str | None:
+    """Return the first metric that can be compared."""
+    known = (name for name, value in metrics.items() if value.higher_is_better is not None)
+    return next(known, None)
 
 
 def _as_it_ran(plan: StagePlan, iters: int, growth_calls: int) -> StagePlan:

@@ -6,12 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from mmengine.registry import LOOPS
+from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import BaseLoop, Runner, set_random_seed
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from compt.interfaces import Batch, Metric, Paradigm
+from compt.config.keys import listed
+from compt.errors import ConfigError, PluginError, did_you_mean
+from compt.interfaces import Batch, Metric, Paradigm, accepted
 from compt.random_state import random_state, restore_random_state
+from compt.training.evaluators import DirectedEvaluator, build_evaluator
+from compt.training.hook_effects import check_watched
 from compt.training.loader import eval_loader, loader_options, open_dataset
 from compt.training.stage import stage_model
 
@@ -41,8 +45,10 @@ class EvalLoop(BaseLoop):
         self._runner = runner
         self.options = dict(dataloader)
         self.stage = stage_model(runner)
-        self.evaluator = runner.build_evaluator(evaluator) if evaluator else None
+        self.evaluators = [build_evaluator(config) for config in listed(evaluator)]
+        self.datasets: dict[str, Dataset[Any]] = {}
         self.loaders: dict[str, DataLoader[Any]] = {}
+        self.references: dict[str, DataLoader[Any]] = {}
         self.dataloader: Any = ()
 
     @torch.no_grad()
@@ -60,50 +66,100 @@ class EvalLoop(BaseLoop):
         self.runner.model.eval()
         splits = validation_splits(self.stage.paradigm, self.options)
         for index, split in enumerate(splits):
-            measured = self._measure(split, with_evaluator=index == 0)
+            measured = self._measure(split, self.evaluators if index == 0 else [])
             metrics |= {f"{split}/{name}": metric for name, metric in measured.items()}
         self.runner.model.train(was_training)
         restore_random_state(state)
+        measured_json = {name: metric.to_json() for name, metric in metrics.items()}
+        check_watched(self.runner, measured_json)
         values = {name: metric.value for name, metric in metrics.items()}
         self.runner.call_hook("after_val_epoch", metrics=values)
         self.runner.call_hook("after_val")
-        return {name: metric.to_json() for name, metric in metrics.items()}
+        return measured_json
 
-    def _measure(self, split: str, *, with_evaluator: bool) -> dict[str, Metric]:
-        """Measure one split, the paradigm's metrics first."""
+    def _measure(self, split: str, evaluators: list[DirectedEvaluator]) -> dict[str, Metric]:
+        """Measure one split, the paradigm's metrics first.
+
+        Raises:
+            ConfigError: two metrics have one name.
+        """
         # What a library draws has to be the same at every evaluation, or two of them could
         # not be compared: a split draws the same whichever was measured before it.
         set_random_seed(self.stage.seed)
-        evaluator = self.evaluator if with_evaluator else None
         self.dataloader = loader = self._split_loader(split)
-        batches = self._prepared(loader, evaluator)
+        for evaluator in evaluators:
+            evaluator.describe(self.datasets[split])
+        batches = self._prepared(loader, evaluators)
+        measure = self.stage.paradigm.metrics
+        arguments = accepted(measure, batches_of=self._batches_of)
         with self.stage.context():
-            metrics = dict(self.stage.paradigm.metrics(self.stage.student, split, batches))
-        if evaluator is not None:
-            size = len(loader.dataset)  # type: ignore[arg-type]
-            values = evaluator.evaluate(size)
-            metrics |= {name: Metric(float(value)) for name, value in values.items()}
+            metrics = dict(measure(self.stage.student, split, batches, **arguments))
+            for _ in batches if evaluators else ():
+                pass  # a paradigm need not look at all of them
+        for evaluator in evaluators:
+            values = evaluator.evaluate(len(loader.dataset))  # type: ignore[arg-type]
+            if twice := metrics.keys() & values.keys():
+                raise ConfigError(
+                    f"Two metrics have the name '{min(twice)}'.",
+                    where="val_evaluator",
+                    do="Give one a prefix, dict(type=..., prefix='...').",
+                )
+            metrics |= values
         return metrics
 
     def _split_loader(self, split: str) -> DataLoader[Any]:
         if split not in self.loaders:
-            dataset = open_dataset(self.stage.paradigm, self.options, split)
-            self.loaders[split] = eval_loader(
-                dataset, self.stage.paradigm.collate, **loader_options(self.options)
-            )
+            self.datasets[split] = open_dataset(self.stage.paradigm, self.options, split)
+            self.loaders[split] = self._loader(self.datasets[split])
         return self.loaders[split]
 
-    def _prepared(self, loader: DataLoader[Any], evaluator: Any) -> Iterator[Batch]:
-        """Yield prepared batches on the device, each after mmengine's evaluator has seen it."""
+    def _loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        samples, collate = self.stage.samples(dataset)
+        return eval_loader(samples, collate, **loader_options(self.options))
+
+    def _batches_of(self, split: str) -> Iterator[Batch]:
+        """Return the prepared batches of a split that metrics compare with.
+
+        Raises:
+            PluginError: there is no such split.
+        """
+        paradigm = self.stage.paradigm
+        splits = ("train", *validation_splits(paradigm, self.options))
+        if split not in splits:
+            raise PluginError(
+                f"{type(paradigm).__name__}.metrics() asks for the batches of the split '{split}'."
+                f"{did_you_mean(split, splits)}",
+                do=f"Splits: {', '.join(splits)}.",
+            )
+        if split not in self.references:
+            options = self.runner.train_loop.options if split == "train" else self.options
+            named = options.get("dataset")
+            dataset = paradigm.build_reference(split) if named is None else DATASETS.build(named)
+            self.references[split] = self._loader(dataset)
+        generator = self._generator()
+        return (self._ready(raw, generator) for raw in self.references[split])
+
+    def _generator(self) -> torch.Generator:
+        """Return what preparing draws from, which begins anew with every split."""
+        device = next(self.stage.student.parameters()).device
+        return torch.Generator(device).manual_seed(self.stage.seed)
+
+    def _ready(self, raw: Batch, generator: torch.Generator) -> Batch:
+        batch = self.stage.data_preprocessor(raw, False)
+        return self.stage.prepare(batch, generator, training=False)
+
+    def _prepared(
+        self, loader: DataLoader[Any], evaluators: list[DirectedEvaluator]
+    ) -> Iterator[Batch]:
+        """Yield prepared batches on the device, each after mmengine's metrics have seen it."""
         paradigm, student = self.stage.paradigm, self.stage.student
-        device = next(student.parameters()).device
-        generator = torch.Generator(device).manual_seed(self.stage.seed)
+        generator = self._generator()
         for index, raw in enumerate(loader):
             self.runner.call_hook("before_val_iter", batch_idx=index, data_batch=raw)
-            batch = self.stage.data_preprocessor(raw, False)
-            batch = paradigm.prepare(batch, generator=generator)
-            if evaluator is not None:
+            batch = self._ready(raw, generator)
+            if evaluators:
                 outputs = paradigm.forward(student, batch)
-                evaluator.process(data_samples=[dict(outputs)], data_batch=batch)
+                for evaluator in evaluators:
+                    evaluator.process(outputs, batch)
             yield batch
             self.runner.call_hook("after_val_iter", batch_idx=index, data_batch=raw, outputs=None)

@@ -1,4 +1,7 @@
-"""Follow a stage with hooks of mmengine, without waiting for the device."""
+"""Follow a stage with hooks of mmengine, without waiting for the device.
+
+What a hook does to a stage's end and weights is judged in :mod:`compt.training.hook_effects`.
+"""
 
 from __future__ import annotations
 

@@ -7,24 +7,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.registry import DATASETS
+from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler
 
 from compt.errors import ConfigError
 from compt.interfaces import Batch, Paradigm
 
 Collate = Callable[[Sequence[Any]], Batch]
-OWN_KEYS = ("dataset", "sampler", "collate_fn")
+OWN_KEYS = ("dataset", "collate_fn")
 """Keys of an mmengine dataloader config that compt fills itself."""
 
 
 def loader_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a dataloader config goes to torch's DataLoader."""
-    return {key: value for key, value in config.items() if key not in OWN_KEYS}
+    """Return what of a dataloader config goes to a loader, without what is left to its default."""
+    return {
+        key: value for key, value in config.items() if key not in OWN_KEYS and value is not None
+    }
 
 
 def open_dataset(paradigm: Paradigm, config: Mapping[str, Any], split: str) -> Dataset[Any]:
@@ -47,6 +51,9 @@ class EndlessBatches(Sampler[list[Any]]):
         start: the first iteration, 0-based.
         rank: the process, of ``world_size``; each gets batches of its own.
         world_size: number of processes.
+        shuffle: whether an epoch is permuted.
+        sampler: what yields this process's samples of an epoch, in the place of a permutation.
+            It may draw from the global generators, and need not end.
 
     Raises:
         ConfigError: an epoch has not one batch.
@@ -61,12 +68,15 @@ class EndlessBatches(Sampler[list[Any]]):
         start: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        shuffle: bool = True,
+        sampler: Any = None,
     ) -> None:
-        self.order: DistributedSampler[Any] = DistributedSampler(
+        self.is_own_order = sampler is None
+        self.order = sampler or DistributedSampler(
             range(length),  # type: ignore[arg-type]
             num_replicas=world_size,
             rank=rank,
-            shuffle=True,
+            shuffle=shuffle,
             seed=seed,
             drop_last=True,
         )
@@ -86,15 +96,48 @@ class EndlessBatches(Sampler[list[Any]]):
 
     def __iter__(self) -> Iterator[list[Any]]:
         """Yield batches for ever."""
-        epoch, num_to_skip = divmod(self.start, len(self.batches))
-        iteration = self.start
-        while True:
+        # What another sampler yields depends on all that it has yielded before: its epochs have
+        # no known length, and it may draw random numbers.
+        first_epoch = self.start // len(self.batches) if self.is_own_order else 0
+        iteration = first_epoch * len(self.batches)
+        for batch in self._own(first_epoch) if self.is_own_order else self._sampled():
+            if iteration >= self.start:
+                yield [step_seed(self.seed, iteration, self.rank), *batch]
+            iteration += 1
+
+    def _own(self, first_epoch: int) -> Iterator[list[int]]:
+        """Yield the samples of each batch of a permutation an epoch."""
+        for epoch in count(first_epoch):
             self.order.set_epoch(epoch)
-            for index, batch in enumerate(self.batches):
-                if index >= num_to_skip:
-                    yield [step_seed(self.seed, iteration, self.rank), *batch]
-                    iteration += 1
-            epoch, num_to_skip = epoch + 1, 0
+            yield from self.batches
+
+    def _sampled(self) -> Iterator[list[int]]:
+        """Yield the samples of each batch of another sampler, with random numbers of its own.
+
+        Raises:
+            ConfigError: an epoch has not one batch.
+        """
+        with _generators_put_back():
+            _seed_generators(step_seed(self.seed, 0, self.rank))
+            own_state = _generator_states()
+        for epoch in count():
+            if hasattr(self.order, "set_epoch"):
+                self.order.set_epoch(epoch)
+            batches, num_batches = iter(self.batches), 0
+            while True:
+                with _generators_put_back():
+                    _set_generators(own_state)
+                    batch = next(batches, None)
+                    own_state = _generator_states()
+                if batch is None:
+                    break
+                yield batch
+                num_batches += 1
+            if not num_batches:
+                raise ConfigError(
+                    "The sampler yields less than a batch an epoch.",
+                    where="train_dataloader.sampler",
+                )
 
 
 class SeededFetch(Dataset[Any]):
@@ -112,19 +155,39 @@ class SeededFetch(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Fetch the samples of a batch, whose first index is the seed."""
         seed, *sample_indices = indices
-        python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        # Not torch.manual_seed, which seeds every kind of device, at a tenth of a millisecond
-        # and more each time. Samples are made on the CPU, and a worker process may not touch
-        # the GPU.
-        torch.default_generator.manual_seed(seed)
-        try:
+        with _generators_put_back():
+            _seed_generators(seed)
             return [self.dataset[index] for index in sample_indices]
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-            torch.set_rng_state(torch_state)
+
+
+def _seed_generators(seed: int) -> None:
+    """Seed what samples are made with, on the CPU."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # Not torch.manual_seed, which seeds every kind of device, at a tenth of a millisecond
+    # and more each time. Samples are made on the CPU, and a worker process may not touch
+    # the GPU.
+    torch.default_generator.manual_seed(seed)
+
+
+def _generator_states() -> tuple[Any, Any, torch.Tensor]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _set_generators(states: tuple[Any, Any, torch.Tensor]) -> None:
+    python, numpy, torch_state = states
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(torch_state)
+
+
+@contextmanager
+def _generators_put_back() -> Iterator[None]:
+    states = _generator_states()
+    try:
+        yield
+    finally:
+        _set_generators(states)
 
 
 def step_seed(seed: int, iteration: int, rank: int = 0) -> int:
@@ -142,12 +205,29 @@ def train_loader(
     start: int,
     rank: int,
     world_size: int,
+    shuffle: bool = True,
+    sampler: Mapping[str, Any] | None = None,
+    drop_last: bool = True,
     **options: Any,
 ) -> DataLoader[Any]:
     """Build an endless loader that begins at iteration ``start``.
 
-    ``options`` go to torch's DataLoader.
+    Args:
+        dataset: of the samples.
+        collate: makes a batch of them.
+        batch_size: samples a process and iteration.
+        seed: of the order and the samples' randomness.
+        start: the first iteration.
+        rank: the process, of ``world_size``.
+        world_size: number of processes.
+        shuffle: whether an epoch is permuted.
+        sampler: config of one of mmengine's samplers, in the place of a permutation.
+        drop_last: True, as every batch is full.
+        options: for torch's DataLoader.
     """
+    order = None
+    if sampler is not None:
+        order = DATA_SAMPLERS.build(dict(sampler), default_args={"dataset": dataset, "seed": seed})
     batches = EndlessBatches(
         len(dataset),  # type: ignore[arg-type]
         batch_size,
@@ -155,14 +235,21 @@ def train_loader(
         start=start,
         rank=rank,
         world_size=world_size,
+        shuffle=shuffle,
+        sampler=order,
     )
     return _loader(SeededFetch(dataset), collate, batch_sampler=batches, **options)
 
 
 def eval_loader(
-    dataset: Dataset[Any], collate: Collate, *, batch_size: int, **options: Any
+    dataset: Dataset[Any],
+    collate: Collate,
+    *,
+    batch_size: int,
+    sampler: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> DataLoader[Any]:
-    """Build a loader over the whole data set, in order."""
+    """Build a loader over the whole data set, in order, as a config's sampler may say too."""
     return _loader(dataset, collate, batch_size=batch_size, **options)
 
 

@@ -30,8 +30,8 @@ from compt.training.checkpoint import (
 )
 from compt.training.distributed import largest_of_all
 from compt.training.evaluation import EvalLoop
-from compt.training.hook_effects import checksums, replay, stop_reason
 from compt.training.guard import LossMonitor, Rollback, unfit_weights
+from compt.training.hook_effects import checksums, replay, stop_reason
 from compt.training.loader import loader_options, open_dataset, train_loader
 from compt.training.signals import StopSignals, exit_code
 from compt.training.stage import stage_model

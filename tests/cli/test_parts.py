@@ -120,7 +120,7 @@ def test_good_parts_pass_and_are_used(run, short, tmp_path):
         ],
         train_dataloader=dict(batch_size=32, pin_memory=False, timeout=0),
         val_dataloader=dict(batch_size=16),
-        custom_hooks=[dict(type="NaiveVisualizationHook")],
+        custom_hooks=[dict(type="EmptyCacheHook", after_iter=True)],
         default_hooks=dict(timer=dict(type="IterTimerHook")),
         val_evaluator=[dict(type="CountedLogits")],
         log_processor=dict(by_epoch=False, window_size=1),
