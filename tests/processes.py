@@ -132,4 +132,4 @@ class Server:
 @cache
 def this_python() -> Server:
     """Return the server of this interpreter, which starts at the first call."""
-    return Server(sys.executable, *LIBRARIES)
+    return Server(sys.executable, *LIBRARIES, "open_clip")

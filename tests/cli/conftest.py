@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ from mmengine.logging import MMLogger
 import compt
 from compt import cli
 from tests.conftest import TOY
+from tests.processes import this_python
 
 
 class Result(NamedTuple):
@@ -47,11 +46,7 @@ def shell(*arguments: Any, folder: Path) -> Result:
     """Run a Python of its own in a folder."""
     root = str(Path(compt.__file__).parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = this_python().run(*arguments, cwd=folder, PYTHONPATH=path)
     return Result(done.returncode, done.stdout, done.stderr)
 
 

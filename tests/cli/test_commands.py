@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import compt
 from compt.config import load_config
@@ -145,9 +147,9 @@ except SystemExit as stop:
     assert stop.code == 0
 print("loaded", sorted({"torch", "mmengine", "open_clip", "rich", "matplotlib"} & set(sys.modules)))
 """
-    result = shell("-c", code, folder=tmp_path)
-    assert result.code == 0, result.err
-    assert "loaded []" in result.out
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "loaded []" in done.stdout
     for word in (
         "--work-dir",
         "--resume",
@@ -157,4 +159,4 @@ print("loaded", sorted({"torch", "mmengine", "open_clip", "rich", "matplotlib"} 
         "--grower",
         "--json",
     ):
-        assert word in result.out
+        assert word in done.stdout

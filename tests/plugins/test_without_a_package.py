@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from compt.scaffold import TEMPLATES
+from tests.processes import this_python
 
 CODE = """
 import compt
@@ -66,7 +65,7 @@ def finished(folder: Path) -> list[str]:
 
 
 def python(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True)
+    done = this_python().run(*arguments, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -94,12 +93,7 @@ def test_in_a_notebook(tmp_path):
 
 def test_a_module_that_is_missing_is_named(tmp_path):
     (tmp_path / "chain.py").write_text(f"custom_imports = dict(imports=['my_module'])\n{CONFIG}")
-    done = subprocess.run(
-        [sys.executable, "-m", "compt", "train", "chain.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = this_python().run("-m", "compt", "train", "chain.py", cwd=tmp_path)
     assert done.returncode == 2
     assert "my_module" in done.stderr
     assert "Traceback" not in done.stderr

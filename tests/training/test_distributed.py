@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import os
+import socket
 import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import TOY
+from tests.environments import ROOT
+from tests.processes import this_python
 
-ROOT = Path(__file__).parents[2]
 STAGES = ("01_a", "02_b", "03_c")
 
 HOOKS = '''
@@ -86,25 +88,36 @@ torch.save({"loss": loss.detach(), "gradients": gradients}, f"{sys.argv[1]}_{pro
 
 
 def python(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    return this_python().run(*arguments, cwd=cwd, **variables(cwd), **environment)
+
+
+def variables(cwd: Path) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(ROOT), str(cwd), os.environ.get("PYTHONPATH"))))
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": path,
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
 
 
-def two_processes(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    torchrun = (
+def two_processes(*arguments: object, cwd: Path) -> list[subprocess.CompletedProcess]:
+    """Run Python twice, with the variables that torchrun gives its processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = dict(MASTER_ADDR="localhost", MASTER_PORT=str(port), WORLD_SIZE="2")
+    ranks = [
+        this_python().start(
+            *arguments, cwd=cwd, RANK=rank, LOCAL_RANK=rank, **shared, **variables(cwd)
+        )
+        for rank in "01"
+    ]
+    while any(rank.poll() is None for rank in ranks):
+        if any(rank.poll() for rank in ranks):  # the other would wait for it
+            for rank in ranks:
+                rank.kill()
+        time.sleep(0.01)
+    return [rank.completed() for rank in ranks]
+
+
+def torchrun(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    options = (
         "-m",
         "torch.distributed.run",
         "--nnodes",
@@ -114,7 +127,7 @@ def two_processes(*arguments: object, cwd: Path, **environment: str) -> subproce
         "--rdzv_backend",
         "c10d",
     )
-    return python(*torchrun, "--rdzv_endpoint", "localhost:0", *arguments, cwd=cwd, **environment)
+    return python(*options, "--rdzv_endpoint", "localhost:0", *arguments, cwd=cwd, **environment)
 
 
 class Run:
@@ -141,7 +154,7 @@ class Run:
             "--launcher",
             "pytorch",
         )
-        return two_processes(*command, *arguments, cwd=self.folder, **environment)
+        return torchrun(*command, *arguments, cwd=self.folder, **environment)
 
     def weights(self, stage: str) -> bytes:
         return (self.work / stage / "weights.safetensors").read_bytes()
@@ -212,8 +225,8 @@ def test_clip_over_two_processes_has_the_loss_and_gradients_of_the_whole_batch(t
     (tmp_path / "clip.py").write_text(CLIP)
     alone = python("clip.py", "step", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
-    shared = two_processes("clip.py", "step", cwd=tmp_path)
-    assert shared.returncode == 0, shared.stderr
+    for done in two_processes("clip.py", "step", cwd=tmp_path):
+        assert done.returncode == 0, done.stderr
     whole, first, second = (
         torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1")
     )

@@ -205,8 +205,8 @@ def test_two_processes_learn_from_both_batches_alike(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     alone = python("script.py", "step", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
-    shared = two_processes("script.py", "step", cwd=tmp_path)
-    assert shared.returncode == 0, shared.stderr
+    for done in two_processes("script.py", "step", cwd=tmp_path):
+        assert done.returncode == 0, done.stderr
     whole, first, second = (
         torch.load(tmp_path / f"step_{name}.pt") for name in ("alone", "0", "1")
     )
@@ -223,8 +223,8 @@ def test_two_processes_learn_from_both_batches_alike(tmp_path):
 @pytest.mark.slow
 def test_a_grower_that_announces_nothing_is_refused_where_there_are_two_processes(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    result = two_processes("script.py", "silent", cwd=tmp_path)
-    assert "Set `objective_calls` in the grower" in result.stderr
+    done = two_processes("script.py", "silent", cwd=tmp_path)
+    assert "Set `objective_calls` in the grower" in "".join(result.stderr for result in done)
 
 
 @pytest.mark.slow
@@ -234,8 +234,8 @@ def test_a_chain_over_two_processes_grows_once_from_both(tmp_path):
     toy["grower"] = dict(type="learner")
     config_file(tmp_path, toy)
     command = ("-m", "compt", "train", "toy.py", "--work-dir", "work", "--launcher", "pytorch")
-    result = two_processes(*command, cwd=tmp_path)
-    assert result.returncode == 0, result.stdout + result.stderr
+    for done in two_processes(*command, cwd=tmp_path):
+        assert done.returncode == 0, done.stdout + done.stderr
     for stage in ("02_b", "03_c"):
         manifest = json.loads((tmp_path / "work" / stage / "manifest.json").read_text())
         assert manifest["growth"]["objective"]["calls"] == 4
