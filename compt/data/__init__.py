@@ -12,7 +12,16 @@ May import: registry, interfaces, files and below.
 """
 
 from compt.data.file_source import FileSource
+from compt.data.images.decode import BrokenSample
 from compt.data.images.labels import renumber
 from compt.data.opening import build_source, open_source, open_text, splits
 
-__all__ = ["FileSource", "build_source", "open_source", "open_text", "renumber", "splits"]
+__all__ = [
+    "BrokenSample",
+    "FileSource",
+    "build_source",
+    "open_source",
+    "open_text",
+    "renumber",
+    "splits",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,12 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from compt.errors import ConfigError, did_you_mean
+from compt.interfaces.fingerprint import default_fingerprint
+from compt.interfaces.left_out import MAX_BROKEN, UNREADABLE, LeftOut, share
 from compt.interfaces.plugin import Plugin
+
+NO_TEXT = "without text"
+"""Reason of documents that are empty, blank or no text."""
 
 
 class DataSource(Plugin, ABC):
@@ -23,9 +28,11 @@ class DataSource(Plugin, ABC):
 
     Args:
         num_samples: size of the training split, for plans made where the data is not.
+        max_broken: share of a split's samples, rows or documents that may be left out or replaced;
+            a chain does not begin where it is more.
 
     Raises:
-        ConfigError: num_samples is no whole number from 1 on.
+        ConfigError: num_samples is no whole number from 1 on, or max_broken no share.
     """
 
     provides: frozenset[str] = frozenset()
@@ -42,10 +49,13 @@ class DataSource(Plugin, ABC):
     None stands for COMPT_CACHE_DIR, or else the user's cache folder.
     """
 
-    def __init__(self, *, num_samples: int | None = None) -> None:
+    max_broken: float = MAX_BROKEN
+
+    def __init__(self, *, num_samples: int | None = None, max_broken: float = MAX_BROKEN) -> None:
         if num_samples is not None and not _counts(num_samples):
             raise ConfigError(f"num_samples={num_samples!r} is not a number of samples from 1 on.")
         self.declared_samples = None if num_samples is None else int(num_samples)
+        self.max_broken = share(max_broken)
 
     @property
     def held_out(self) -> tuple[str, ...]:
@@ -96,6 +106,25 @@ class Images(Dataset[Any], ABC):
         """How many samples could not be read so far, by all worker processes."""
         return 0
 
+    @property
+    def left_out(self) -> LeftOut:
+        """What of the split is left out, replaced or cut so far, by all worker processes.
+
+        Override it where more is known than ``broken_count`` says.
+        """
+        result = LeftOut(len(self), getattr(self, "max_broken", MAX_BROKEN))
+        result.sample(UNREADABLE, count=self.broken_count)
+        return result
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What tells the split apart from a changed one, as JSON types by name.
+
+        Such as counts, sizes of files and hashes of what decides the samples, which need not be
+        read for it. Override it where more is known than length and classes.
+        """
+        return default_fingerprint(self)
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -143,7 +172,17 @@ class Text(ABC):
     num_read: int = 0
     """How much of it was read so far, about."""
     skipped: int = 0
-    """Documents left out so far, as they hold no text."""
+    """Documents left out so far."""
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What was left out, replaced or cut so far; ``total`` is counted by who reads it.
+
+        Override it where more is known than ``skipped`` says.
+        """
+        result = LeftOut()
+        result.sample(NO_TEXT, count=self.skipped)
+        return result
 
     @abstractmethod
     def __iter__(self) -> Iterator[str]:
@@ -187,12 +226,15 @@ class Tokens:
     """The tokens of one split, one sequence that lies in several files.
 
     ``num_bytes`` counts the UTF-8 bytes of their text, None where that is not known; ``skipped``
-    the documents left out, as they hold no text.
+    the documents left out. ``left_out`` says why they are, and what else is; None where no more is
+    known. ``digest`` changes whenever the tokens do, '' where only their sizes are known.
     """
 
     spans: tuple[TokenSpan, ...]
     num_bytes: int | None = None
     skipped: int = 0
+    left_out: LeftOut | None = None
+    digest: str = ""
 
     @property
     def num_tokens(self) -> int:

@@ -50,17 +50,19 @@ def test_images_without_captions(pictures: Path) -> None:
     with pytest.raises(DataError, match=r"(?s)no column 'caption'.*None: images alone"):
         CsvPairs(path)
     data = CsvPairs(path, caption_key=None, label_key="kind", max_broken=0.5)
-    assert [data[i]["captions"] for i in range(3)] == [(), (), ()]
-    assert [data[i]["label"] for i in range(2)] == [1, -1]
+    assert [data[i]["captions"] for i in range(2)] == [(), ()]
+    assert [data[i]["label"] for i in range(2)] == [0, -1]
     assert data[1]["image"].getpixel((0, 0)) == (2, 4, 7)
-    assert (data.classes, data.broken_count) == (("cat", "dog"), 1)
+    assert (data.classes, len(data)) == (("dog",), 2)
+    assert data.left_out.samples == {"without an image path": 1}
+    assert data.left_out.parts == {"rows without a class name": 1}
     assert pickle.loads(pickle.dumps(data))[0]["captions"] == ()
 
 
-def test_captions_that_are_not_asked_for_break_no_row(pictures: Path) -> None:
+def test_captions_that_are_not_asked_for_leave_no_row_out(pictures: Path) -> None:
     path = table(pictures, "image,caption\n01.png,\n02.png,two\n")
-    assert CsvPairs(path, max_broken=0.5).check() == 1
-    assert CsvPairs(path, caption_key=None).check() == 0
+    assert CsvPairs(path, max_broken=0.5).left_out.samples == {"without a caption": 1}
+    assert CsvPairs(path, caption_key=None).left_out.samples == {}
 
 
 def test_labels_are_sorted_names(pictures: Path) -> None:
@@ -117,11 +119,25 @@ def test_wrong_options(pictures: Path) -> None:
         CsvPairs(path, caption_key=[])
 
 
-def test_rows_that_say_too_little_or_too_much_are_broken(pictures: Path) -> None:
-    text = "image,caption\n01.png,one\n02.png\n,three\n04.png,a dog, brown\n05.png,five,\n"
-    data = CsvPairs(table(pictures, text), max_broken=0.6)
-    assert [data[i]["captions"][0] for i in range(5)] == ["one", "five", "five", "five", "five"]
-    assert data.broken_count == 3
+def test_rows_that_say_too_little_or_too_much_are_left_out(pictures: Path) -> None:
+    text = "image,caption\n01.png,one\n02.png\n,three\n04.png,a dog, brown\n05.png,five,\n,\n"
+    path = table(pictures, text + "image,caption\n")
+    data = CsvPairs(path, max_broken=0.7)
+    assert [data[i]["captions"][0] for i in range(2)] == ["one", "five"]
+    assert data.check() == 0
+    assert data.left_out.total == 6
+    assert data.left_out.samples == {
+        "without a caption": 1,
+        "without an image path": 1,
+        "with more cells than the header": 1,
+        "that repeat the header": 1,
+    }
+    assert data.left_out.parts == {"blank rows": 1}
+    with pytest.raises(
+        DataError, match=r"(?s)4 of 6 samples.*1 without a caption.*line 3"
+    ) as caught:
+        CsvPairs(path).check()
+    assert "max_broken" in str(caught.value)
 
 
 def test_check_finds_missing_images_before_training(pictures: Path) -> None:

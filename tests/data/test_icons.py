@@ -108,15 +108,13 @@ def test_classes_have_samples_on_both_sides(icons: dict[str, Icons]) -> None:
     train, concept, vendor = icons.values()
     assert train.classes == concept.classes
     assert 60 <= len(concept.classes) <= 130
-    assert np.bincount(train._labels[train._labels >= 0], minlength=len(train.classes)).min() >= 12
-    assert (
-        np.bincount(concept._labels[concept._labels >= 0], minlength=len(train.classes)).min() >= 2
-    )
+    assert np.bincount(train.labels[train.labels >= 0], minlength=len(train.classes)).min() >= 12
+    assert np.bincount(concept.labels[concept.labels >= 0], minlength=len(train.classes)).min() >= 2
     names = {
         train.icon(i).captions[0] for i in range(len(train)) if train.icon(i).vendor == "material"
     }
     assert set(vendor.classes) <= names
-    assert np.bincount(vendor._labels, minlength=len(vendor.classes)).min() >= 1
+    assert np.bincount(vendor.labels, minlength=len(vendor.classes)).min() >= 1
 
 
 def test_labels_are_head_words_and_names(icons: dict[str, Icons]) -> None:
@@ -138,7 +136,7 @@ def test_fewer_icons_are_those_of_more(icons: dict[str, Icons]) -> None:
         return {data.icon(i): data[i]["label"] for i in range(samples)}
 
     everything = icons["train"]
-    known = {everything.icon(i): int(label) for i, label in enumerate(everything._labels)}
+    known = {everything.icon(i): int(label) for i, label in enumerate(everything.labels)}
     assert kept(100).items() <= kept(300).items() <= known.items() and kept(300) == kept(300)
     assert len({icon.vendor for icon in kept(300)}) == 3, "of every vendor there is"
     assert len(Icons("concept", samples=100)) == len(icons["concept"])

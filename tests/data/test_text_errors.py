@@ -60,7 +60,7 @@ def test_a_split_without_files() -> None:
 
 @pytest.mark.parametrize("options", [dict(separator=""), dict(separator=3), dict(pattern=None)])
 def test_options_that_are_no_text(tmp_path: Path, options: dict) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(options))}="):
+    with pytest.raises(ConfigError, match=next(iter(options))):
         open_tokens(dict(type="text", val=tmp_path, **options), "val", ByteTokenizer(), 1)
 
 
@@ -68,7 +68,7 @@ def test_options_that_are_no_text(tmp_path: Path, options: dict) -> None:
 def test_a_key_that_is_no_text(tmp_path: Path, kind: str) -> None:
     (tmp_path / "state.json").write_text("{}")
     (tmp_path / f"a.{kind}").write_text("{}")
-    with pytest.raises(ConfigError, match="key=7"):
+    with pytest.raises(ConfigError, match="key: 7 is"):
         open_tokens(dict(type=kind, val=tmp_path, key=7), "val", ByteTokenizer(), 1)
 
 
@@ -89,9 +89,11 @@ def test_unknown_file_systems(tmp_path: Path) -> None:
 
 def test_nothing_but_blanks(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" \n\n \n")
-    assert "There is no text." in fails(tmp_path, type="text", val=tmp_path, separator="\n\n")
+    assert "There is no text: 1 without text." in fails(
+        tmp_path, type="text", val=tmp_path, separator="\n\n"
+    )
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n{"text": 3}\n')
-    assert "no text: 2 rows or files have none." in fails(tmp_path, type="jsonl", val=tmp_path)
+    assert "no text: 1 without text, 1 whose text is no string." in fails(tmp_path, type="jsonl", val=tmp_path)
     (tmp_path / "a.jsonl").write_text("")
     assert "There is no text." in fails(tmp_path, type="jsonl", val=tmp_path)
     assert [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
@@ -13,8 +13,12 @@ from compt.data.icons.names import SPLITS, Icon, divide
 from compt.data.images.broken import Sample
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Images, ImageSource
+from compt.interfaces.fingerprint import hash_of
+from compt.interfaces.left_out import MAX_BROKEN, LeftOut
+from compt.registry import Range
 
 DEFAULT_SIZE = 32
+NOT_DRAWN = "that cannot be drawn or are empty"
 
 
 class IconSource(ImageSource):
@@ -56,6 +60,7 @@ class IconSource(ImageSource):
         samples: how many of the icons in 'train' to keep, for many epochs over little data; the
             same ones each time, more of them hold all that fewer hold. None for all. Held-out
             splits stay whole.
+        max_broken: share of the icons that may be impossible to draw.
         num_samples: size of 'train', for plans.
 
     Raises:
@@ -77,12 +82,13 @@ class IconSource(ImageSource):
     def __init__(
         self,
         *,
-        image_size: int | None = None,
+        image_size: Annotated[int, Range(minimum=1, maximum=4096)] | None = None,
         cache_dir: str | Path | None = None,
-        samples: int | None = None,
+        samples: Annotated[int, Range(minimum=1)] | None = None,
+        max_broken: Annotated[float, Range(minimum=0, maximum=1)] = MAX_BROKEN,
         num_samples: int | None = None,
     ) -> None:
-        super().__init__(num_samples=num_samples)
+        super().__init__(num_samples=num_samples, max_broken=max_broken)
         self.image_size, self.cache_dir, self.samples = image_size, cache_dir, samples
 
     def open(self, split: str, *, captions: bool = True, image_size: int | None = None) -> Icons:
@@ -90,7 +96,13 @@ class IconSource(ImageSource):
         self.check_split(split)
         sizes = (self.image_size, image_size, DEFAULT_SIZE)
         size = next(size for size in sizes if size is not None)
-        return Icons(split, image_size=size, cache_dir=self.cache_dir, samples=self.samples)
+        return Icons(
+            split,
+            image_size=size,
+            cache_dir=self.cache_dir,
+            samples=self.samples,
+            max_broken=self.max_broken,
+        )
 
 
 class Icons(Images):
@@ -106,6 +118,7 @@ class Icons(Images):
         image_size: int = DEFAULT_SIZE,
         cache_dir: str | Path | None = None,
         samples: int | None = None,
+        max_broken: float = MAX_BROKEN,
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(
@@ -127,8 +140,24 @@ class Icons(Images):
         """How many icons could not be drawn or are empty."""
         chosen = _chosen(len(icons_of_split.rows), samples if split == "train" else None)
         self._rows = np.array(icons_of_split.rows, np.int64)[chosen]
-        self._labels = np.array(icons_of_split.labels, np.int64)[chosen]
+        self.labels = np.array(icons_of_split.labels, np.int64)[chosen]
+        self.max_broken = max_broken
         self._pixels = self._drawings.open()
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The icons of all splits that could not be drawn or are empty."""
+        result = LeftOut(len(self) + self.skipped, self.max_broken)
+        result.sample(NOT_DRAWN, count=self.skipped)
+        return result
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Number, names, classes and drawings of the icons."""
+        names = [self._drawings.paths[row] for row in self._rows]
+        drawn = [self._drawings.digests[row] for row in self._rows]
+        content = hash_of(names, drawn, self.labels, self.classes)
+        return {"samples": len(self), "content": content}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the mapped pixels behind, as a worker process maps them anew."""
@@ -147,9 +176,13 @@ class Icons(Images):
         image = Image.fromarray(np.asarray(self._pixels[row])).convert("RGB")
         return {
             "image": image,
-            "captions": self.icon(index).captions,
-            "label": int(self._labels[index]),
+            "captions": self.captions(index),
+            "label": int(self.labels[index]),
         }
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the captions of a sample."""
+        return self.icon(index).captions
 
     def icon(self, index: int) -> Icon:
         """The vendor, name and concept of a sample."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import tarfile
 import zipfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from compt.data.images._strings import PackedStrings, Packer
 from compt.errors import DataError
 from compt.files import atomic
 
-FORMAT = 1
+FORMAT = 2
 SLACK = 1 << 20
-"""More bytes than this behind the end-of-archive mark are no padding."""
+"""Bytes behind the end-of-archive mark that are looked through at a time."""
+NO_SAMPLE = "archive members that belong to no sample"
+NO_END = "archives without an end mark, which may be cut short"
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,29 @@ class TarIndex:
     """The samples of one archive, which are members whose names agree up to the first dot.
 
     ``members`` is int64 [M, 4]: sample, extension (index into ``extensions``), offset, size in
-    bytes.
+    bytes. ``passed_over`` counts what belongs to no sample, by reason.
     """
 
     keys: PackedStrings
     extensions: tuple[str, ...]
     members: np.ndarray
+    passed_over: Mapping[str, int]
+
+    def dotted(self, extensions: Sequence[str]) -> np.ndarray:
+        """Count each sample's members of which only the last extension is among these, int64 [N].
+
+        ``photo.1234.png`` is a member ``1234.png`` of the sample ``photo``.
+        """
+        ends = [(i, name.rpartition(".")) for i, name in enumerate(self.extensions)]
+        numbers = [i for i, (first, _, last) in ends if first and last in extensions]
+        mine = self.members[np.isin(self.members[:, 1], numbers), 0]
+        return np.bincount(mine, minlength=len(self.keys))
+
+    def repeated(self, extensions: Sequence[str]) -> int:
+        """Count the members with these extensions that have the name of another one."""
+        numbers = [i for i, name in enumerate(self.extensions) if name in extensions]
+        names = self.members[np.isin(self.members[:, 1], numbers), :2]
+        return len(names) - len(np.unique(names, axis=0))
 
     def find(self, extensions: Sequence[str]) -> np.ndarray:
         """Find each sample's member, with the first of these extensions that it has.
@@ -79,7 +99,9 @@ def _cached(file: Path, same: np.ndarray) -> TarIndex | None:
             if not np.array_equal(saved["same"], same):
                 return None
             keys = PackedStrings(saved["key_data"], saved["key_ends"])
-            return TarIndex(keys, tuple(saved["extensions"].tolist()), saved["members"])
+            passed_over = json.loads(str(saved["passed_over"]))
+            extensions = tuple(saved["extensions"].tolist())
+            return TarIndex(keys, extensions, saved["members"], passed_over)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
@@ -91,6 +113,7 @@ def _store(file: Path, same: np.ndarray, index: TarIndex) -> None:
         "key_ends": index.keys.ends,
         "extensions": np.array(index.extensions, np.str_),
         "members": index.members,
+        "passed_over": np.array(json.dumps(index.passed_over)),
     }
     with atomic(file) as beside, beside.open("wb") as out:
         np.savez(out, **arrays)  # type: ignore[arg-type]
@@ -101,6 +124,7 @@ def _scan(path: Path, size: int) -> TarIndex:
     samples: dict[str, int] = {}
     extensions: dict[str, int] = {}
     members = array("q")
+    passed_over: dict[str, int] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
@@ -108,6 +132,7 @@ def _scan(path: Path, size: int) -> TarIndex:
                 folder, slash, base = member.name.rpartition("/")
                 stem, dot, extension = base.partition(".")
                 if not (member.isreg() and stem and dot) or member.issparse():
+                    passed_over[NO_SAMPLE] = passed_over.get(NO_SAMPLE, 0) + (not member.isdir())
                     continue
                 sample = samples.setdefault(folder + slash + stem, len(samples))
                 number = extensions.setdefault(extension.lower(), len(extensions))
@@ -120,11 +145,15 @@ def _scan(path: Path, size: int) -> TarIndex:
             do="Fetch it again if it is cut short; unpack .tar.gz to .tar, as samples are read at "
             "random.",
         ) from error
-    if size - end > SLACK:
+    if end >= size:
+        passed_over[NO_END] = 1
+    elif not _is_padding(path, end):
+        # tarfile ends without a word at a header that it cannot read.
         raise DataError(
-            f"The shard ends after {end} of {size} bytes.",
+            f"The shard ends after {end} of {size} bytes: there begins a damaged header, or "
+            "another archive.",
             where=str(path),
-            do="It was probably not copied completely: fetch it again.",
+            do="Fetch it again if it is cut short; of archives that cat has joined, pack one.",
         )
     if not samples:
         raise DataError(
@@ -132,6 +161,13 @@ def _scan(path: Path, size: int) -> TarIndex:
             where=str(path),
             do="Members are named like '000017.jpg'.",
         )
-    return TarIndex(
-        Packer(samples).packed(), tuple(extensions), np.array(members, np.int64).reshape(-1, 4)
-    )
+    table = np.array(members, np.int64).reshape(-1, 4)
+    passed_over = {reason: count for reason, count in passed_over.items() if count}
+    return TarIndex(Packer(samples).packed(), tuple(extensions), table, passed_over)
+
+
+def _is_padding(path: Path, start: int) -> bool:
+    """Whether a file holds nothing but zeros from a byte on."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return not any(any(chunk) for chunk in iter(lambda: file.read(SLACK), b""))

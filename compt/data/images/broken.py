@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-import io
 from abc import abstractmethod
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 
-from compt.errors import ConfigError, DataError
+from compt.data.images.decode import (
+    DAMAGED,
+    EMPTY,
+    NO_FILE,
+    NO_RANGE,
+    TOO_LARGE,
+    BrokenSample,
+    decode,
+    decode_file,
+    to_rgb,
+)
+from compt.errors import DataError
 from compt.interfaces import Images
+from compt.interfaces.left_out import UNREADABLE, LeftOut, allowed, share
+
+__all__ = ["BrokenSample", "Sample", "SkipBroken", "decode", "decode_file", "to_rgb"]
 
 MAX_IN_A_ROW = 100
 """Broken samples one after the other that stop a run whatever their share: the root is wrong,
 say.
 """
-
-
 FIRST = 8
 """Samples at the beginning that :meth:`SkipBroken.check` reads."""
+NO_CAPTION = "without a caption"
+NOT_UTF8 = "whose caption is not UTF-8"
+BAD_JSON = "with a damaged JSON member"
+REASONS = (
+    UNREADABLE,
+    NO_FILE,
+    EMPTY,
+    DAMAGED,
+    TOO_LARGE,
+    NO_RANGE,
+    NO_CAPTION,
+    NOT_UTF8,
+    BAD_JSON,
+)
+"""Why a sample can be broken; any other reason counts as the first."""
+UNREAD, FINE, BROKEN = 0, 1, 2
+"""What is known of a sample; from ``BROKEN`` on, by which reason."""
 
 
 class Sample(TypedDict):
@@ -35,57 +62,6 @@ class Sample(TypedDict):
     """An index into ``classes``, -1 for none."""
 
 
-class BrokenSample(Exception):
-    """A sample that cannot be read, and why."""
-
-
-def decode(data: bytes) -> Image.Image:
-    """Decode an image file completely, to RGB.
-
-    Raises:
-        BrokenSample: it is no image, damaged or cut short.
-    """
-    if not data:
-        raise BrokenSample("the file is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return to_rgb(image)
-    except Exception as error:  # decoders raise whatever they stumble over
-        raise BrokenSample(f"{type(error).__name__}: {error}") from error
-
-
-def decode_file(path: str) -> Image.Image:
-    """Read and decode an image file completely, to RGB.
-
-    Raises:
-        BrokenSample: it cannot be read, is no image, damaged or cut short.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise BrokenSample(getattr(error, "strerror", None) or str(error)) from error
-    return decode(data)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB.
-
-    Transparent becomes white, 16 bits are scaled to 8, floats are in [0, 1].
-    """
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        values = values // 257 if values.max(initial=0) > 255 else values
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        levels = (np.asarray(image).clip(0, 1) * 255).round()
-        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
 class SkipBroken(Images):
     """Images of which the next readable one takes the place of one that cannot be read.
 
@@ -94,17 +70,19 @@ class SkipBroken(Images):
 
     Args:
         num_samples: length of the data set.
-        max_broken: share of broken samples above which reading raises DataError.
+        max_broken: share of samples, of those there were before any was left out, that may be left
+            out and broken; above it reading raises DataError.
+        opened: what was left out as the data set was opened, besides these samples.
     """
 
-    def __init__(self, num_samples: int, *, max_broken: float) -> None:
-        if not isinstance(max_broken, int | float) or not 0 <= max_broken <= 1:
-            raise ConfigError(
-                f"max_broken={max_broken!r} is no share from 0 to 1.",
-                do="0.01 allows one in a hundred.",
-            )
-        self.max_broken = max_broken
-        self._broken = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
+    def __init__(
+        self, num_samples: int, *, max_broken: float, opened: LeftOut | None = None
+    ) -> None:
+        self.max_broken = share(max_broken)
+        self._opened = LeftOut() if opened is None else opened
+        self._opened.max_broken = self.max_broken
+        self._opened.total = num_samples + self._opened.num_samples
+        self._known = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
 
     @abstractmethod
     def read(self, index: int) -> Sample:
@@ -117,10 +95,20 @@ class SkipBroken(Images):
     @property
     def broken_count(self) -> int:
         """How many different samples were found broken so far, by all workers."""
-        return int(self._broken.count_nonzero())
+        return int((self._known >= BROKEN).count_nonzero())
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What was left out on opening, and what was found broken so far, by all workers."""
+        result = self._opened.copy()
+        counts = torch.bincount(self._known, minlength=BROKEN).tolist()
+        result.num_read = len(self) - counts[UNREAD]
+        for reason, count in zip(REASONS, counts[BROKEN:], strict=False):
+            result.sample(reason, count=count)
+        return result
 
     def __len__(self) -> int:
-        return len(self._broken)
+        return len(self._known)
 
     def __getitem__(self, index: int) -> Sample:
         """Return the sample, or the next that can be read.
@@ -132,16 +120,13 @@ class SkipBroken(Images):
             raise IndexError(index)
         for step in range(min(len(self), MAX_IN_A_ROW)):
             candidate = (index + step) % len(self)
-            if self._broken[candidate]:
+            if self._known[candidate] >= BROKEN:
                 continue
-            try:
-                return self.read(candidate)
-            except BrokenSample:
-                self._broken[candidate] = 1
-                if self.broken_count > self.max_broken * len(self):
-                    raise self._too_many(
-                        f"{self.broken_count} of {len(self)} samples", "so far "
-                    ) from None
+            sample = self._read(candidate)
+            if sample is not None:
+                return sample
+            if self.broken_count > self._num_allowed:
+                raise self._too_many(f"{self.broken_count} of {len(self)} samples", "so far ")
         raise self._too_many(f"{min(len(self), MAX_IN_A_ROW)} samples in a row", "")
 
     def check(self, samples: int = 200) -> int:
@@ -151,40 +136,50 @@ class SkipBroken(Images):
             How many of them are broken.
 
         Raises:
-            DataError: their share exceeds ``max_broken``; where not all samples were read, by more
-                than chance explains (3 standard deviations).
+            DataError: more were left out on opening, or are broken, than ``max_broken`` allows;
+                where not all samples were read, by more than chance explains (3 standard
+                deviations).
         """
+        self._opened.check("the data")
         if samples >= len(self):
             chosen = list(range(len(self)))
         else:
-            spaced = (
-                np.linspace(0, len(self) - 1, max(samples - FIRST, 1)).round().astype(int).tolist()
-            )
-            chosen = sorted({*range(min(FIRST, samples)), *spaced})
-        broken = 0
-        for index in chosen:
-            try:
-                self.read(index)
-            except BrokenSample:
-                self._broken[index] = 1
-                broken += 1
-        chance = (
-            self.max_broken * (1 - self.max_broken) * len(chosen) if len(chosen) < len(self) else 0
-        )
-        if broken > self.max_broken * len(chosen) + 3 * chance**0.5:
+            spaced = np.linspace(0, len(self) - 1, max(samples - FIRST, 1)).round().astype(int)
+            chosen = sorted({*range(min(FIRST, samples)), *spaced.tolist()})
+        broken = sum(self._read(index) is None for index in chosen)
+        rate = min(self._num_allowed / max(len(self), 1), 1.0)
+        chance = rate * (1 - rate) * len(chosen) if len(chosen) < len(self) else 0
+        if broken > rate * len(chosen) + 3 * chance**0.5:
             raise self._too_many(f"{broken} of {len(chosen)} samples", "tried ")
         return broken
 
+    def _read(self, index: int) -> Sample | None:
+        """Read one sample and remember whether it could be, None where it could not."""
+        try:
+            sample = self.read(index)
+        except BrokenSample as error:
+            reason = error.reason if error.reason in REASONS else UNREADABLE
+            self._known[index] = BROKEN + REASONS.index(reason)
+            return None
+        self._known[index] = FINE
+        return sample
+
+    @property
+    def _num_allowed(self) -> float:
+        """How many of these samples may be broken, beside what was left out on opening."""
+        return self.max_broken * self._opened.total - self._opened.num_samples
+
     def _too_many(self, how_many: str, when: str) -> DataError:
-        lines = []
-        for index in self._broken.nonzero()[:3, 0].tolist():
+        lines = list(self._opened.examples)
+        for index in (self._known >= BROKEN).nonzero()[: 3 - len(lines), 0].tolist():
             try:
                 self.read(index)
             except BrokenSample as error:
                 lines.append(f"{self.where(index)} ({error})")
-        allowed = f"max_broken={self.max_broken:g} allows {100 * self.max_broken:.3g} %"
+        others = self._opened.num_samples
+        besides = f" Besides, {others} were left out on opening." if others else ""
         return DataError(
-            f"{how_many} {when}cannot be read; {allowed}.",
+            f"{how_many} {when}cannot be read; {allowed(self.max_broken)}.{besides}",
             where="; ".join(lines),
             do="Repair or remove these files, check the paths and the root folder, or raise "
             "max_broken.",

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from compt.data.file_source import FileSource
 from compt.data.images._strings import Packer
-from compt.data.images.broken import BrokenSample, Sample, SkipBroken, decode_file
+from compt.data.images._table import Table
+from compt.data.images.broken import NO_CAPTION, Sample, SkipBroken, decode_file
 from compt.data.images.labels import number
-from compt.errors import ConfigError, DataError, did_you_mean
+from compt.errors import ConfigError, DataError
 from compt.interfaces import ImageSource
+from compt.interfaces.fingerprint import hash_of, probed, sizes_of
+from compt.interfaces.left_out import MAX_BROKEN, LeftOut, share
+from compt.registry import Range
 
-ALIASES = {"image": "filepath", "caption": "title"}
-"""open_clip's names for the columns, read where the default names do not occur."""
 BORDER = "\0"
 """Stands between the captions of a row, where they are packed."""
-MAX_CELL = 2**24
+NO_LABEL = "rows without a class name"
 
 
 class CsvSource(FileSource, ImageSource):
@@ -38,7 +39,10 @@ class CsvSource(FileSource, ImageSource):
         label_key: column of class names; ``classes`` are those in this table, sorted.
         sep: what separates cells; by default a tab in .tsv files and where the header holds more
             tabs than commas, else a comma.
-        max_broken: share of unreadable images above which reading stops; see
+        quoting: whether a cell may stand in quote marks, which are doubled within; by default
+            where no tab separates the cells, or where the header has such cells. Where not, quote
+            marks are text.
+        max_broken: share of the rows that may be left out, or have unreadable images; see
             :meth:`~compt.data.images.broken.SkipBroken.check`.
         num_samples: size of the training split, for plans.
         files: split -> its table.
@@ -59,14 +63,15 @@ class CsvSource(FileSource, ImageSource):
         caption_key: str | Sequence[str] | None = "caption",
         label_key: str | None = None,
         sep: str | None = None,
-        max_broken: float = 0.01,
+        quoting: bool | None = None,
+        max_broken: Annotated[float, Range(minimum=0, maximum=1)] = MAX_BROKEN,
         num_samples: int | None = None,
         **files: Any,
     ) -> None:
-        super().__init__(files, num_samples=num_samples)
+        super().__init__(files, num_samples=num_samples, max_broken=max_broken)
         self.caption_key = caption_key
         self.options: dict[str, Any] = dict(
-            root=root, image_key=image_key, label_key=label_key, sep=sep, max_broken=max_broken
+            root=root, image_key=image_key, label_key=label_key, sep=sep, quoting=quoting
         )
         if caption_key is None:
             self.provides = self.provides - {"captions"}
@@ -74,14 +79,16 @@ class CsvSource(FileSource, ImageSource):
     def open(self, split: str, *, captions: bool = True, image_size: int | None = None) -> CsvPairs:
         """Read the table of a split."""
         caption_key = self.caption_key if captions else None
-        return CsvPairs(self.path(split), caption_key=caption_key, **self.options)
+        return CsvPairs(
+            self.path(split), caption_key=caption_key, max_broken=self.max_broken, **self.options
+        )
 
 
 class CsvPairs(SkipBroken):
     """The rows of one table.
 
-    Rows without image path, or without caption where captions are read, count as broken, as do
-    those with more cells than the header. Arguments and errors are those of :class:`CsvSource`.
+    Rows without image path, or without caption where captions are read, are left out, as are those
+    with more cells than the header. Arguments and errors are those of :class:`CsvSource`.
     """
 
     def __init__(
@@ -93,12 +100,11 @@ class CsvPairs(SkipBroken):
         caption_key: str | Sequence[str] | None = "caption",
         label_key: str | None = None,
         sep: str | None = None,
-        max_broken: float = 0.01,
+        quoting: bool | None = None,
+        max_broken: float = MAX_BROKEN,
     ) -> None:
         self.path = Path(path).expanduser()
         self.root = Path(root).expanduser() if root is not None else self.path.parent
-        if sep is not None and (not isinstance(sep, str) or len(sep) != 1):
-            raise ConfigError(f"sep={sep!r} is not one character.", where="csv")
         keys = (caption_key,) if isinstance(caption_key, str) else tuple(caption_key or ())
         if not keys and caption_key is not None:
             raise ConfigError(
@@ -106,110 +112,84 @@ class CsvPairs(SkipBroken):
                 where="csv",
                 do="caption_key=None reads images alone.",
             )
-        rows = _Rows(self.path, sep)
+        rows = Table(self.path, sep, quoting)
         image, *captions = (rows.column(key) for key in (image_key, *keys))
         label = rows.column(label_key) if label_key is not None else None
-        labels = self._fill(rows, image, captions, label)
-        super().__init__(len(self._images), max_broken=max_broken)
+        opened = LeftOut(max_broken=share(max_broken))
+        labels = self._fill(rows, image, captions, label, opened)
+        super().__init__(len(self._images), max_broken=max_broken, opened=opened)
+        if not len(self):
+            raise _no_rows(self.path, opened)
+        self.labels = np.full(len(self), -1, np.int64)
         if label is not None:
-            self.classes, self._labels = number(labels)
+            self.classes, self.labels = number(labels)
+            self._opened.part(NO_LABEL, int((self.labels < 0).sum()))
 
     def _fill(
-        self, rows: _Rows, image: int, captions: Sequence[int], label: int | None
+        self,
+        rows: Table,
+        image: int,
+        captions: Sequence[int],
+        label: int | None,
+        opened: LeftOut,
     ) -> list[str]:
-        """Pack image paths and captions, where there are columns for them.
+        """Pack image paths and captions, where there are columns for them, of all rows that count.
 
         Returns:
             The name of each row's class.
         """
         images, texts, labels = Packer(), Packer(), []
-        for row in rows:
-            cell = [value.strip() for value in row]
-            cell += [""] * (rows.width - len(cell))
-            images.add("" if any(cell[rows.width :]) else cell[image])
-            if captions:
-                texts.add(BORDER.join(caption for i in captions for caption in _captions(cell[i])))
+        for line, cells in rows.counted(image, opened):
+            listed = [caption for i in captions for caption in _captions(cells[i])]
+            if captions and not listed:
+                opened.sample(NO_CAPTION, f"{self.path}, line {line}")
+                continue
+            images.add(cells[image])
+            texts.add(BORDER.join(listed))
             if label is not None:
-                labels.append(cell[label])
+                labels.append(cells[label])
         self._images, self._texts = images.packed(), texts.packed() if captions else None
-        if not len(self._images):
-            raise DataError("The table has a header but no rows.", where=str(self.path))
-        self._labels = np.full(len(self._images), -1, np.int64)
         return labels
 
-    def where(self, index: int) -> str:
-        """Return the path of the image, or the row that has none."""
-        image = self._images[index]
-        return os.path.join(self.root, image) if image else f"{self.path}, row {index + 1}"
-
-    def read(self, index: int) -> Sample:
-        """Read one row's image and captions, or raise BrokenSample where it has none."""
-        if not self._images[index]:
-            raise BrokenSample("its row has no image path, or more cells than the header")
-        captions = self._captions(index)
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Number, paths, captions and labels of the rows, and the sizes of some images."""
+        columns = [self._images] + ([] if self._texts is None else [self._texts])
+        content = [array for column in columns for array in (column.data, column.ends)]
+        chosen = [self.where(index) for index in probed(len(self))]
         return {
-            "image": decode_file(self.where(index)),
-            "captions": captions,
-            "label": int(self._labels[index]),
+            "samples": len(self),
+            "content": hash_of(*content, self.labels, self.classes),
+            "bytes of some images": hash_of(sizes_of(chosen)),
         }
 
-    def _captions(self, index: int) -> tuple[str, ...]:
-        if self._texts is None:
-            return ()
-        captions = self._texts[index]
-        if not captions:
-            raise BrokenSample("its row has no caption")
-        return tuple(captions.split(BORDER))
+    def where(self, index: int) -> str:
+        """Return the path of the image."""
+        return os.path.join(self.root, self._images[index])
+
+    def read(self, index: int) -> Sample:
+        """Read one row's image and captions, or raise BrokenSample where it cannot be."""
+        return {
+            "image": decode_file(self.where(index)),
+            "captions": self.captions(index),
+            "label": int(self.labels[index]),
+        }
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the captions of a sample, none where they are not read."""
+        return () if self._texts is None else tuple(self._texts[index].split(BORDER))
 
 
-class _Rows:
-    """The rows of a table, read one by one, without blank lines."""
-
-    def __init__(self, path: Path, sep: str | None) -> None:
-        self.path = path
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                first = file.readline(MAX_CELL)
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"The table cannot be read: {error}.", where=str(path), do="Check the path."
-            ) from error
-        if not first.strip():
-            raise DataError(
-                "The table is empty.", where=str(path), do="Its first line must name the columns."
-            )
-        tabs = path.suffix.lower() in (".tsv", ".tab") or first.count("\t") > first.count(",")
-        self.sep = sep or ("\t" if tabs else ",")
-        self.header = [name.strip() for name in next(csv.reader([first], delimiter=self.sep))]
-        self.width = len(self.header)
-
-    def column(self, key: str) -> int:
-        """Find a column by its name or, for default names, by open_clip's name for it."""
-        for name in (key, ALIASES.get(key)):
-            if name in self.header:
-                return self.header.index(name)
-        raise DataError(
-            f"The table has no column '{key}'.{did_you_mean(key, self.header)}",
-            where=str(self.path),
-            do=f"Its columns, separated by {self.sep!r}: {', '.join(self.header)}. "
-            "Name them with image_key, caption_key (None: images alone) and label_key; the "
-            "separator with sep.",
-        )
-
-    def __iter__(self) -> Iterator[list[str]]:
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
-        with self.path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=self.sep)
-            try:
-                next(reader)
-                yield from (row for row in reader if row)
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise DataError(
-                    f"The table cannot be read: {error}.",
-                    where=f"{self.path}, about line {reader.line_num + 1}",
-                    do="It must be UTF-8, with quotes around cells that hold separators or line "
-                    "breaks.",
-                ) from error
+def _no_rows(path: Path, opened: LeftOut) -> DataError:
+    """Make the error for a table of which nothing is left."""
+    if not opened.samples:
+        return DataError("The table has a header but no rows.", where=str(path))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in opened.samples.items())
+    return DataError(
+        f"The table has no rows that count: {reasons}.",
+        where="; ".join(opened.examples),
+        do="Check image_key, caption_key (None: images alone) and sep.",
+    )
 
 
 def _captions(cell: str) -> list[str]:

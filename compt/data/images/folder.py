@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -16,9 +16,22 @@ from compt.data.images.broken import Sample, SkipBroken, decode_file
 from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError
 from compt.interfaces import ImageSource
+from compt.interfaces.fingerprint import hash_of, probed, sizes_of
+from compt.interfaces.left_out import MAX_BROKEN, LeftOut
+from compt.registry import Range
 
 BORDER = "\0"
 """Stands between the names of a folder's images, where they are joined."""
+OTHER_IMAGES = (
+    *(".apng", ".avif", ".dib", ".gif", ".heic", ".heif", ".j2k", ".jfif", ".jp2", ".jpe"),
+    *(".jxl", ".pbm", ".pnm", ".qoi", ".svg", ".tga"),
+)
+"""Names of images that are left out where the option ``extensions`` does not name them."""
+OTHER_KIND = "in files whose names end otherwise (see extensions)"
+NO_IMAGE = "files that are no images, by their names"
+HIDDEN = "hidden files and folders"
+LINKED = "folders that a second path leads to"
+NO_LABEL = "images directly in the folder, without a class"
 
 
 class FolderSource(FileSource, ImageSource):
@@ -36,7 +49,8 @@ class FolderSource(FileSource, ImageSource):
         labels: whether sub-folders are classes; ``classes`` are those in this folder, sorted by
             name, so that a split without some of them numbers the others differently: see
             :func:`compt.data.renumber`.
-        max_broken: share of unreadable images above which reading stops; see
+        extensions: what names of images end in, as torchvision has it by default.
+        max_broken: share of the images that may be left out or unreadable; see
             :meth:`~compt.data.images.broken.SkipBroken.check`.
         num_samples: size of the training split, for plans.
         files: split -> its folder.
@@ -53,18 +67,19 @@ class FolderSource(FileSource, ImageSource):
         self,
         *,
         labels: bool = True,
-        max_broken: float = 0.01,
+        extensions: Sequence[str] | None = None,
+        max_broken: Annotated[float, Range(minimum=0, maximum=1)] = MAX_BROKEN,
         num_samples: int | None = None,
         **files: Any,
     ) -> None:
-        super().__init__(files, num_samples=num_samples)
-        self.options: dict[str, Any] = dict(labels=labels, max_broken=max_broken)
+        super().__init__(files, num_samples=num_samples, max_broken=max_broken)
+        self.options: dict[str, Any] = dict(labels=labels, extensions=extensions)
 
     def open(
         self, split: str, *, captions: bool = True, image_size: int | None = None
     ) -> FolderImages:
         """List the images of a split."""
-        return FolderImages(self.path(split), **self.options)
+        return FolderImages(self.path(split), max_broken=self.max_broken, **self.options)
 
 
 class FolderImages(SkipBroken):
@@ -73,7 +88,14 @@ class FolderImages(SkipBroken):
     Arguments and errors are those of :class:`FolderSource`.
     """
 
-    def __init__(self, path: str | Path, *, labels: bool = True, max_broken: float = 0.01) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        labels: bool = True,
+        extensions: Sequence[str] | None = None,
+        max_broken: float = MAX_BROKEN,
+    ) -> None:
         if not isinstance(labels, bool):
             raise ConfigError(
                 f"labels={labels!r} is neither True nor False.",
@@ -81,12 +103,25 @@ class FolderImages(SkipBroken):
                 do="True: sub-folders are classes.",
             )
         self.root = Path(path).expanduser()
-        images = scan(self.root)
+        opened = LeftOut()
+        images = scan(self.root, _endings(extensions), opened)
         order = sorted(images, key=lambda folder: (_top(folder), folder))
         self._images, counts = _pack({folder: images[folder] for folder in order})
-        super().__init__(len(self._images), max_broken=max_broken)
+        super().__init__(len(self._images), max_broken=max_broken, opened=opened)
         self.classes, numbers = number([_top(folder) if labels else "" for folder in order])
-        self._labels = np.repeat(numbers, counts)
+        self.labels = np.repeat(numbers, counts)
+        if self.classes:
+            self._opened.part(NO_LABEL, int((self.labels < 0).sum()))
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Number and paths of the images, below the root, and the sizes of some."""
+        chosen = [self.where(index) for index in probed(len(self))]
+        return {
+            "samples": len(self),
+            "content": hash_of(self._images.data, self._images.ends, self.labels, self.classes),
+            "bytes of some images": hash_of(sizes_of(chosen)),
+        }
 
     def where(self, index: int) -> str:
         """Return the path of an image."""
@@ -97,12 +132,28 @@ class FolderImages(SkipBroken):
         return {
             "image": decode_file(self.where(index)),
             "captions": (),
-            "label": int(self._labels[index]),
+            "label": int(self.labels[index]),
         }
 
 
-def scan(root: Path) -> dict[str, str]:
-    """Find all images below a folder.
+def _endings(extensions: Any) -> tuple[str, ...]:
+    """Return what names of images end in, in lower case with a dot."""
+    if extensions is None:
+        from torchvision.datasets.folder import IMG_EXTENSIONS  # a second to import
+
+        return tuple(IMG_EXTENSIONS)
+    listed = isinstance(extensions, Sequence) and not isinstance(extensions, str)
+    if not listed or not extensions or not all(isinstance(end, str) and end for end in extensions):
+        raise ConfigError(
+            f"extensions={extensions!r} is not a list of endings.",
+            where="folder",
+            do="For example extensions=['.jpg', '.gif'].",
+        )
+    return tuple("." + end.lower().lstrip(".") for end in extensions)
+
+
+def scan(root: Path, extensions: tuple[str, ...], opened: LeftOut) -> dict[str, str]:
+    """Find all images below a folder, and count what is left out.
 
     Returns:
         Folder, relative to the root, with slashes -> the sorted names of its images, joined by
@@ -111,8 +162,6 @@ def scan(root: Path) -> dict[str, str]:
     Raises:
         DataError: a folder cannot be read, or none holds images.
     """
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # a second to import
-
     start = os.path.realpath(root)
     seen = {str(parent) for parent in Path(start).parents}  # a link to one of these leads back here
     queue = [(False, "", start)]  # links come last: what lies below the root keeps its own place
@@ -121,26 +170,36 @@ def scan(root: Path) -> dict[str, str]:
     while queue:
         _, folder, real = heapq.heappop(queue)
         if real in seen:
+            opened.part(LINKED)
             continue
         seen.add(real)
-        folders, names = _list(root / folder)
+        folders, names = _list(root / folder, opened)
         for name, linked in folders:
             target = os.path.realpath(root / folder / name) if linked else os.path.join(real, name)
             heapq.heappush(queue, (linked, f"{folder}/{name}" if folder else name, target))
-        images = [name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+        images = [name for name in names if name.lower().endswith(extensions)]
+        _count(opened, root / folder, set(names).difference(images))
         if images:
             joined[folder] = BORDER.join(sorted(images))
         elif not joined:
             others.update(os.path.splitext(name)[1].lower() or name for name in names)
     if not joined:
-        raise _no_images(root, IMG_EXTENSIONS, others)
+        raise _no_images(root, extensions, others)
     return joined
 
 
-def _list(folder: Path) -> tuple[list[tuple[str, bool]], list[str]]:
+def _count(opened: LeftOut, folder: Path, others: Collection[str]) -> None:
+    """Count the files of a folder that are not read, of which some may be images."""
+    images = sorted(name for name in others if name.lower().endswith(OTHER_IMAGES))
+    for name in images:
+        opened.sample(OTHER_KIND, str(folder / name))
+    opened.part(NO_IMAGE, len(others) - len(images))
+
+
+def _list(folder: Path, opened: LeftOut) -> tuple[list[tuple[str, bool]], list[str]]:
     """List the sub-folders of a folder, with whether each is a link, and the names of its files.
 
-    Hidden ones are left out.
+    Hidden ones are left out and counted.
     """
     folders, files = [], []
     try:
@@ -148,6 +207,7 @@ def _list(folder: Path) -> tuple[list[tuple[str, bool]], list[str]]:
             for entry in entries:
                 name, linked = entry.name, entry.is_symlink()
                 if name.startswith("."):
+                    opened.part(HIDDEN)
                     continue
                 if os.path.isdir(entry.path) if linked else entry.is_dir():
                     folders.append((name, linked))

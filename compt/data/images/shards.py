@@ -6,21 +6,38 @@ import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from compt.data.file_source import FileSource
 from compt.data.images._open_files import OpenFiles
 from compt.data.images._strings import Packer
-from compt.data.images._tar_index import tar_index
-from compt.data.images.broken import BrokenSample, Sample, SkipBroken, decode
+from compt.data.images._tar_index import TarIndex, tar_index
+from compt.data.images.broken import (
+    BAD_JSON,
+    NO_CAPTION,
+    NO_FILE,
+    NOT_UTF8,
+    BrokenSample,
+    Sample,
+    SkipBroken,
+    decode,
+)
 from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError, did_you_mean
 from compt.interfaces import ImageSource
+from compt.interfaces.fingerprint import hash_of, sizes_of
+from compt.interfaces.left_out import MAX_BROKEN, LeftOut
+from compt.registry import Range
 
 IMAGES = ("png", "jpg", "jpeg", "webp")
 CAPTIONS = ("txt", "json:caption", "json:captions")
+NO_IMAGE = "without an image"
+DOTTED = "whose names hold a dot, where the name of a sample ends"
+REPEATED = "with the name of a later one in its archive"
+FURTHER = "further images of a sample"
+NO_LABEL = "samples without a class name"
 
 
 class ShardSource(FileSource, ImageSource):
@@ -28,11 +45,12 @@ class ShardSource(FileSource, ImageSource):
 
     ``dict(type='webdataset', train='cc3m-{000..331}.tar', val='val.tar')``: a split is a path, a
     pattern, or a list of these. The members ``000017.jpg``, ``000017.txt`` and ``000017.json`` are
-    one sample. Each archive's headers are read once (10,000 samples in 0.4 s); where its members
-    lie is then remembered in the cache folder until the file changes.
+    one sample: as in WebDataset, its name ends at the first dot behind the last slash. Each
+    archive's headers are read once (10,000 samples in 0.4 s); where its members lie is then
+    remembered in the cache folder until the file changes.
 
     Args:
-        max_broken: share of unreadable samples above which reading stops; see
+        max_broken: share of the samples that may be left out or unreadable; see
             :meth:`~compt.data.images.broken.SkipBroken.check`.
         cache_dir: where the indexes are kept.
         image_keys: extensions of images; a sample has the first that is there.
@@ -54,7 +72,7 @@ class ShardSource(FileSource, ImageSource):
     def __init__(
         self,
         *,
-        max_broken: float = 0.01,
+        max_broken: Annotated[float, Range(minimum=0, maximum=1)] = MAX_BROKEN,
         cache_dir: str | Path | None = None,
         image_keys: Sequence[str] = IMAGES,
         caption_keys: Sequence[str] | None = CAPTIONS,
@@ -64,10 +82,10 @@ class ShardSource(FileSource, ImageSource):
     ) -> None:
         if caption_keys is CAPTIONS and files.get("caption_key", "") is None:
             caption_keys = files.pop("caption_key")
-        super().__init__(files, num_samples=num_samples)
+        super().__init__(files, num_samples=num_samples, max_broken=max_broken)
         self.caption_keys = caption_keys
         self.options: dict[str, Any] = dict(
-            max_broken=max_broken, cache_dir=cache_dir, image_keys=image_keys, label_key=label_key
+            cache_dir=cache_dir, image_keys=image_keys, label_key=label_key
         )
         if caption_keys is None:
             self.provides = self.provides - {"captions"}
@@ -77,7 +95,9 @@ class ShardSource(FileSource, ImageSource):
     ) -> ShardPairs:
         """Index the archives of a split."""
         caption_keys = self.caption_keys if captions else None
-        return ShardPairs(self.path(split), caption_keys=caption_keys, **self.options)
+        return ShardPairs(
+            self.path(split), caption_keys=caption_keys, max_broken=self.max_broken, **self.options
+        )
 
 
 class ShardPairs(SkipBroken):
@@ -90,7 +110,7 @@ class ShardPairs(SkipBroken):
         self,
         urls: str | Path | Sequence[str | Path],
         *,
-        max_broken: float = 0.01,
+        max_broken: float = MAX_BROKEN,
         cache_dir: str | Path | None = None,
         image_keys: Sequence[str] = IMAGES,
         caption_keys: Sequence[str] | None = CAPTIONS,
@@ -111,23 +131,41 @@ class ShardPairs(SkipBroken):
             "image": 0,
             **{key: i + 1 for i, key in enumerate(dict.fromkeys([*texts, "json"]))},
         }
-        self.skipped = 0
-        """How many samples have no image, or no member with captions where these are read; they are
-        left out.
-        """
-        self._load(image_keys, tuple(texts), cache_dir)
-        super().__init__(len(self._shard), max_broken=max_broken)
-        self._labels = np.full(len(self), -1, np.int64)
+        opened = LeftOut()
+        self._load(image_keys, tuple(texts), cache_dir, opened)
+        super().__init__(len(self._shard), max_broken=max_broken, opened=opened)
+        self.labels = np.full(len(self), -1, np.int64)
         self._files = OpenFiles()
         if label_key is not None:
-            self.classes, self._labels = number(
+            self.classes, self.labels = number(
                 [self._class_name(i, label_key) for i in range(len(self))]
             )
             if not self.classes:
                 raise self._no_label(label_key)
+            self._opened.part(NO_LABEL, int((self.labels < 0).sum()))
+
+    @property
+    def skipped(self) -> int:
+        """How many samples were left out on opening, as they lack an image or a caption, say."""
+        return self._opened.num_samples
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Number and names of the samples, where their members lie, and the archives' sizes."""
+        place = (self._spans, self._shard, self._keys.data, self._keys.ends)
+        return {
+            "files": len(self.paths),
+            "bytes": sum(sizes_of(self.paths)),
+            "samples": len(self),
+            "content": hash_of(*place, self.labels, self.classes),
+        }
 
     def _load(
-        self, image_keys: Sequence[str], texts: Sequence[str], cache_dir: str | Path | None
+        self,
+        image_keys: Sequence[str],
+        texts: Sequence[str],
+        cache_dir: str | Path | None,
+        opened: LeftOut,
     ) -> None:
         """Index all archives.
 
@@ -141,15 +179,13 @@ class ShardPairs(SkipBroken):
             seen |= set(index.extensions)
             others = [index.find([column]) for column in list(self._columns)[1:]]
             table = np.stack([index.find(image_keys), *others], axis=1)
-            complete = table[:, 0, 0] >= 0
-            if texts:
-                complete &= np.any(
-                    [table[:, self._columns[text], 0] >= 0 for text in texts], axis=0
-                )
-            chosen = np.flatnonzero(complete)
+            columns = [self._columns[text] for text in texts]
+            has_image = table[:, 0, 0] >= 0
+            has_text = np.any(table[:, columns, 0] >= 0, axis=1) if texts else has_image
+            _count(opened, path, index, image_keys, has_image, has_text)
+            chosen = np.flatnonzero(has_image & has_text)
             spans.append(table[chosen])
             shards.append(np.full(len(chosen), shard, np.int32))
-            self.skipped += len(table) - len(chosen)
             for i in chosen.tolist():
                 keys.add(index.keys[i])
         self._spans, self._shard, self._keys = (
@@ -172,14 +208,18 @@ class ShardPairs(SkipBroken):
 
     def read(self, index: int) -> Sample:
         """Read one sample's image and captions, or raise BrokenSample where it has none."""
-        captions = self._captions(index)
+        captions = self.captions(index)
         return {
             "image": decode(self._member(index, "image")),
             "captions": captions,
-            "label": int(self._labels[index]),
+            "label": int(self.labels[index]),
         }
 
-    def _captions(self, index: int) -> tuple[str, ...]:
+    def captions(self, index: int) -> tuple[str, ...]:
+        """Return the captions of a sample, or raise BrokenSample where it has none.
+
+        None are returned where they are not read.
+        """
         if not self.caption_keys:
             return ()
         for spec in self.caption_keys:
@@ -189,14 +229,20 @@ class ShardPairs(SkipBroken):
             if colon:
                 value = self._json(index, column).get(key)
             else:
-                value = self._member(index, column).decode("utf-8", "replace")
+                value = self._text(index, column)
             texts = value if isinstance(value, list) else [value]
             captions = tuple(
                 text.strip() for text in texts if isinstance(text, str) and text.strip()
             )
             if captions:
                 return captions
-        raise BrokenSample(f"it has no caption in {', '.join(self.caption_keys)}")
+        raise BrokenSample(f"it has no caption in {', '.join(self.caption_keys)}", NO_CAPTION)
+
+    def _text(self, index: int, column: str) -> str:
+        try:
+            return self._member(index, column).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise BrokenSample(f"its {column} is not UTF-8: {error.reason}", NOT_UTF8) from error
 
     def _class_name(self, index: int, key: str) -> str:
         if self._spans[index, self._columns["json"], 0] < 0:
@@ -223,7 +269,7 @@ class ShardPairs(SkipBroken):
         try:
             value = json.loads(self._member(index, column))
         except ValueError as error:
-            raise BrokenSample(f"its JSON is damaged: {error}") from error
+            raise BrokenSample(f"its JSON is damaged: {error}", BAD_JSON) from error
         return value if isinstance(value, dict) else {}
 
     def _member(self, index: int, column: str) -> bytes:
@@ -231,10 +277,36 @@ class ShardPairs(SkipBroken):
         try:
             data = self._files.read(self.paths[self._shard[index]], offset, size)
         except OSError as error:
-            raise BrokenSample(str(error.strerror)) from error
+            raise BrokenSample(str(error.strerror), NO_FILE) from error
         if len(data) != size:
-            raise BrokenSample("the shard was cut short after it was indexed")
+            raise BrokenSample("the shard was cut short after it was indexed", NO_FILE)
         return data
+
+
+def _count(
+    opened: LeftOut,
+    path: Path,
+    index: TarIndex,
+    image_keys: Sequence[str],
+    has_image: np.ndarray,
+    has_text: np.ndarray,
+) -> None:
+    """Count what of an archive is left out, and name the first samples of each kind."""
+    num_dotted = index.dotted(image_keys)
+    lost = {
+        NO_IMAGE: ~has_image & (num_dotted == 0),
+        DOTTED: np.where(has_image, 0, num_dotted),
+        NO_CAPTION: has_image & ~has_text,
+    }
+    for reason, counts in lost.items():
+        if counts.any():
+            first = index.keys[int(counts.argmax())]
+            opened.sample(reason, f"{path}: {first}", int(counts.sum()))
+    opened.sample(REPEATED, str(path), index.repeated(image_keys))
+    num_images = num_dotted + sum(index.find([key])[:, 0] >= 0 for key in image_keys)
+    opened.part(FURTHER, int(np.maximum(num_images[has_image] - 1, 0).sum()))
+    for reason, count in index.passed_over.items():
+        opened.part(reason, count)
 
 
 def expand(urls: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:

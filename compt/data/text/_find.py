@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compt.errors import DataError, did_you_mean
+from compt.interfaces.left_out import LeftOut
 
 INSTALL = 'pip install "compt[lm]"'
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -69,7 +70,9 @@ def locate(url: str | Path) -> tuple[Any, str]:
     return located
 
 
-def find(paths: str | Path | Sequence[str | Path], pattern: str) -> tuple[File, ...]:
+def find(
+    paths: str | Path | Sequence[str | Path], pattern: str, left_out: LeftOut
+) -> tuple[File, ...]:
     """Find all files of a path, folder, glob pattern or list of these.
 
     They come in the order of the list, and those of each entry sorted.
@@ -77,6 +80,7 @@ def find(paths: str | Path | Sequence[str | Path], pattern: str) -> tuple[File, 
     Args:
         paths: local, or URLs of fsspec.
         pattern: of the names of files in folders.
+        left_out: where files of other names are counted.
 
     Raises:
         DataError: a path or a file in a folder is missing.
@@ -85,22 +89,24 @@ def find(paths: str | Path | Sequence[str | Path], pattern: str) -> tuple[File, 
     for url in (paths,) if isinstance(paths, str | Path) else paths:
         system, path = locate(url)
         with reading(str(url), "Check the path."):
-            matches = _files(system, path, pattern)
+            matches = _files(system, path, pattern, left_out)
         if not matches:
             raise _nothing(system, path, str(url), pattern)
         files += matches
     return tuple(files)
 
 
-def _files(system: Any, path: str, pattern: str) -> list[File]:
+def _files(system: Any, path: str, pattern: str, left_out: LeftOut) -> list[File]:
     """Find the files of one path, sorted, or none where it leads nowhere."""
     if system.isfile(path):
         return [_describe(system, path, system.info(path))]
     if system.isdir(path):
         below = system.find(path, detail=True)
-        return described(
-            system, {name: info for name, info in below.items() if _counts(name, path, pattern)}
+        counted = {name: info for name, info in below.items() if _counts(name, path, pattern)}
+        left_out.part(
+            f"files in folders whose names are not '{pattern}'", len(below) - len(counted)
         )
+        return described(system, counted)
     if not re.search(r"[*?\[]", path):
         return []
     matches = {
@@ -109,7 +115,9 @@ def _files(system: Any, path: str, pattern: str) -> list[File]:
         if "/." in path or "/." not in name
     }
     files = described(system, matches)
-    return files or [file for folder in sorted(matches) for file in _files(system, folder, pattern)]
+    return files or [
+        file for folder in sorted(matches) for file in _files(system, folder, pattern, left_out)
+    ]
 
 
 def described(system: Any, listed: Mapping[str, dict[str, Any]]) -> list[File]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +16,14 @@ from compt.data.text._pieces import bounded
 from compt.errors import ConfigError, DataError
 from compt.files import atomic, sha256, sweep
 from compt.interfaces import Text, Tokens, TokenSpan
+from compt.interfaces.left_out import LeftOut
 
-FORMAT = 1
+FORMAT = 2
 BATCH = 1 << 20
 """About how many bytes of text are tokenised at a time."""
 OVERHEAD = 64
 """Bytes that a text takes beside its own."""
+SURROGATES = "pieces with characters that UTF-8 lacks, which became '?'"
 
 
 class Tokenizer(Protocol):
@@ -57,13 +60,18 @@ def tokenised(text: Text, tokenizer: Tokenizer, cache_dir: str | Path | None = N
     """
     dtype = "uint16" if tokenizer.size <= 1 << 16 else "uint32"
     ids = (tokenizer.fingerprint, tokenizer.size, tokenizer.eos)
-    return once(
+    opened = dict(text.left_out.parts)
+    tokens = once(
         f"tokens/{key_of(FORMAT, text.fingerprint, *ids)}.bin",
         cache_dir,
         find=lambda file: _intact(file, dtype),
         make=lambda file: _tokenise(text, tokenizer, file, dtype),
         megabytes=text.num_bytes * np.dtype(dtype).itemsize / 1e6,
     )
+    if tokens.left_out is not None:
+        # Files beside those that are read may have come or gone since they were tokenised.
+        tokens.left_out.parts.update(opened)
+    return tokens
 
 
 def _intact(file: Path, dtype: str) -> Tokens | None:
@@ -79,7 +87,9 @@ def _intact(file: Path, dtype: str) -> Tokens | None:
         if stat.st_mtime_ns != facts["mtime_ns"] and sha256(file) != facts["sha256"]:
             return None
         span = TokenSpan(file, dtype, 0, count)
-        return Tokens((span,), int(facts["num_bytes"]), int(facts["skipped"]))
+        left_out = LeftOut.from_json(facts["left_out"])
+        num_bytes, digest = int(facts["num_bytes"]), str(facts["sha256"])
+        return Tokens((span,), num_bytes, left_out.num_samples, left_out, digest)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -87,27 +97,34 @@ def _intact(file: Path, dtype: str) -> Tokens | None:
 def _tokenise(text: Text, tokenizer: Tokenizer, file: Path, dtype: str) -> Tokens:
     """Write tokens and facts, while the caller holds the lock."""
     sweep(file.parent, f".{file.stem}*.tmp")
-    digest, count, num_bytes = hashlib.sha256(), 0, 0
+    digest, count, num_bytes, num_documents = hashlib.sha256(), 0, 0, 0
+    opened, repaired = set(text.left_out.parts), Counter[str]()
     with (
         atomic(file) as beside,
         beside.open("wb") as out,
         progress("tokenising", text.num_bytes or None) as advance,
     ):
-        for texts, ends, size in _batches(text):
+        for texts, ends, size in _batches(text, repaired):
             tokens = _encode(tokenizer, texts, ends).astype(dtype)
             out.write(tokens.data)
             digest.update(tokens.data)
             count, num_bytes = count + len(tokens), num_bytes + size
+            num_documents += sum(ends)
             advance(text.num_read)
+        left_out = text.left_out.copy()
         if not count:
-            none = f": {text.skipped} rows or files have none" if text.skipped else ""
+            reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.samples.items())
             raise DataError(
-                f"There is no text{none}.", where=text.where, do="Check the files and options."
+                f"There is no text{reasons and ': '}{reasons}.",
+                where="; ".join(left_out.examples) or text.where,
+                do="Check the files and options.",
             )
+    left_out.total = num_documents + left_out.num_samples
+    left_out.parts = {k: n for k, n in left_out.parts.items() if k not in opened} | repaired
     facts = dict(
         num_tokens=count,
         num_bytes=num_bytes,
-        skipped=text.skipped,
+        left_out=left_out.to_json(),
         dtype=dtype,
         source=text.where,
         sha256=digest.hexdigest(),
@@ -116,15 +133,21 @@ def _tokenise(text: Text, tokenizer: Tokenizer, file: Path, dtype: str) -> Token
     )
     with atomic(file.with_suffix(".json")) as beside:
         beside.write_text(json.dumps(facts), "utf-8")
-    return Tokens((TokenSpan(file, dtype, 0, count),), num_bytes, text.skipped)
+    span = TokenSpan(file, dtype, 0, count)
+    return Tokens((span,), num_bytes, left_out.num_samples, left_out, digest.hexdigest())
 
 
-def _batches(text: Text) -> Iterator[tuple[list[str], list[bool], int]]:
-    """Yield pieces in batches, with whether each ends a document, and their UTF-8 bytes."""
+def _batches(text: Text, repaired: Counter[str]) -> Iterator[tuple[list[str], list[bool], int]]:
+    """Yield pieces in batches, with whether each ends a document, and their UTF-8 bytes.
+
+    Pieces that are changed are counted in ``repaired``.
+    """
     texts, ends, num_bytes = list[str](), list[bool](), 0
     pieces = (piece for whole in text.pieces() for piece in bounded(*whole))
     for piece, last in pieces:
         encodable, size = _utf8(piece)
+        if encodable is not piece:
+            repaired[SURROGATES] += 1
         texts.append(encodable)
         ends.append(last)
         num_bytes += size

@@ -63,4 +63,4 @@ def open_blocks(source: DataSource, split: str, tokenizer: Tokenizer, context: i
             where=where,
             do="Give it more text, or the models a shorter context.",
         )
-    return TokenBlocks(tokens, context)
+    return TokenBlocks(tokens, context, max_broken=source.max_broken)

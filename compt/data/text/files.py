@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from compt.data._cache import key_of
 from compt.data.file_source import FileSource
@@ -13,11 +13,23 @@ from compt.data.text._find import File, find, name_of, opened
 from compt.data.text._pieces import Piece, pieces
 from compt.errors import ConfigError
 from compt.interfaces import Text, TextSource
+from compt.interfaces.data import NO_TEXT
+from compt.interfaces.left_out import MAX_BROKEN, LeftOut
 
 CHUNK = 1 << 17
 """Characters read at a time."""
-Read = Iterator[tuple[Piece | None, int]]
-"""Pieces of documents, None for what is left out, each with about how many bytes are read."""
+
+
+class Skipped(NamedTuple):
+    """A document, or something else, that is left out."""
+
+    reason: str
+    where: str = ""
+    is_document: bool = True
+
+
+Read = Iterator[tuple[Piece | Skipped, int]]
+"""Pieces of documents and what is left out, each with about how many bytes are read."""
 
 
 class TextReader(TextSource):
@@ -29,8 +41,8 @@ class TextReader(TextSource):
     """The options that change what is read, for the name of the cache."""
 
     @abstractmethod
-    def find(self, split: str) -> Sequence[File]:
-        """Return the files of a split, in order."""
+    def find(self, split: str, left_out: LeftOut) -> Sequence[File]:
+        """Return the files of a split, in order, and count those that are left out."""
 
     @abstractmethod
     def read(self, file: File) -> Read:
@@ -38,7 +50,8 @@ class TextReader(TextSource):
 
     def open(self, split: str) -> FileText:
         """Find the files of a split."""
-        return FileText(self, self.find(split))
+        opened = LeftOut(max_broken=self.max_broken)
+        return FileText(self, self.find(split, opened), opened)
 
 
 class FileText(Text):
@@ -47,14 +60,21 @@ class FileText(Text):
     Args:
         source: what reads them.
         files: at least one.
+        opened: what was left out as they were found.
     """
 
-    def __init__(self, source: TextReader, files: Sequence[File]) -> None:
-        self.source, self.files = source, tuple(files)
+    def __init__(self, source: TextReader, files: Sequence[File], opened: LeftOut) -> None:
+        self.source, self.files, self._opened = source, tuple(files), opened
+        self._left_out = opened.copy()
         self.where = name_of(self.files)
         self.num_bytes = sum(file.size for file in self.files)
         stamps = [(file.name, file.size, file.stamp) for file in self.files]
         self.fingerprint = key_of(source.format, source.options, stamps)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What was left out as the files were found, and read so far."""
+        return self._left_out
 
     def __iter__(self) -> Iterator[str]:
         """Yield whole documents."""
@@ -72,13 +92,17 @@ class FileText(Text):
             DataError: a file cannot be read.
         """
         done = self.num_read = self.skipped = 0
+        self._left_out = self._opened.copy()
         for file in self.files:
             for piece, position in self.source.read(file):
                 self.num_read = done + min(position, file.size)
-                if piece is None:
-                    self.skipped += 1
-                else:
+                if not isinstance(piece, Skipped):
                     yield piece
+                elif piece.is_document:
+                    self.skipped += 1
+                    self._left_out.sample(piece.reason, piece.where)
+                else:
+                    self._left_out.part(piece.reason)
             done += file.size
 
 
@@ -91,6 +115,7 @@ class TextFiles(FileSource, TextReader):
         separator: what stands between the documents of a file; a blank line is ``'\\n\\n'``.
         pattern: names of the files that count in a folder and those below it; compressed ones need
             no own pattern.
+        max_broken: share of the documents that may be left out.
         num_samples: size of the training split in blocks, for plans.
         cache_dir: where tokens are kept.
         files: split -> file, folder, pattern or list of these; fsspec URLs too.
@@ -107,24 +132,32 @@ class TextFiles(FileSource, TextReader):
         *,
         separator: str | None = None,
         pattern: str = "*.txt",
+        max_broken: float = MAX_BROKEN,
         num_samples: int | None = None,
         cache_dir: str | Path | None = None,
         **files: Any,
     ) -> None:
-        super().__init__(files, num_samples=num_samples)
+        super().__init__(files, num_samples=num_samples, max_broken=max_broken)
         self.separator = "" if separator is None else text_option("separator", separator)
         self.pattern, self.cache_dir = text_option("pattern", pattern), cache_dir
         self.options = {"separator": self.separator}
 
-    def find(self, split: str) -> Sequence[File]:
+    def find(self, split: str, left_out: LeftOut) -> Sequence[File]:
         """Return the files that the config names for a split."""
-        return find(self.path(split), self.pattern)
+        return find(self.path(split), self.pattern, left_out)
 
     def read(self, file: File) -> Read:
-        """Read a file chunk by chunk."""
+        """Read a file chunk by chunk.
+
+        Several separators with nothing but white space between them are one.
+        """
+        is_blank = True
         with opened(file) as (text, raw):
             for piece in pieces(iter(lambda: text.read(CHUNK), ""), self.separator):
+                is_blank = False
                 yield piece, raw.tell()
+        if is_blank:
+            yield Skipped(NO_TEXT, file.name), file.size
 
 
 def text_option(name: str, value: Any) -> str:

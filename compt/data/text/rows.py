@@ -12,11 +12,16 @@ from typing import Any
 from compt.data.file_source import FileSource
 from compt.data.text._find import File, described, find, locate, opened, package, reading
 from compt.data.text._pieces import pieces
-from compt.data.text.files import Read, TextReader, text_option
+from compt.data.text.files import Read, Skipped, TextReader, text_option
 from compt.errors import DataError, did_you_mean
+from compt.interfaces.data import NO_TEXT
+from compt.interfaces.left_out import MAX_BROKEN, LeftOut
 
 ROWS = 64
 """Rows read at a time."""
+IS_NULL = "whose text is null"
+NO_STRING = "whose text is no string"
+BLANK_LINE = "blank lines"
 
 
 class Rows(FileSource, TextReader):
@@ -42,15 +47,20 @@ class Rows(FileSource, TextReader):
         """Read a file row by row."""
         with reading(file.name):
             for value, position in self.rows(file):
-                if isinstance(value, str) and value.strip():
+                if isinstance(value, Skipped):
+                    yield value, position
+                elif isinstance(value, str) and value.strip():
                     for piece in pieces([value]):
                         yield piece, position
                 else:
-                    yield None, position
+                    yield Skipped(_why_not(value), file.name), position
 
     @abstractmethod
     def rows(self, file: File) -> Iterator[tuple[Any, int]]:
-        """Yield the values of a file, each with about how many bytes of the file are read."""
+        """Yield the values of a file, each with about how many bytes of the file are read.
+
+        What has no value is a ``Skipped``.
+        """
 
     def missing(self, columns: Iterable[str], where: str) -> DataError:
         """Make the error for rows without the key."""
@@ -68,6 +78,7 @@ class JsonLines(Rows):
     Args:
         key: of the text. The first row of a file must have it; later ones without it are skipped.
         pattern: names of the files that count in a folder and those below it.
+        max_broken: share of the rows that may be left out.
         num_samples: size of the training split in blocks, for plans.
         cache_dir: where tokens are kept.
         files: split -> file, folder, pattern or list of these; fsspec URLs too.
@@ -84,28 +95,41 @@ class JsonLines(Rows):
         *,
         key: str = "text",
         pattern: str = "*.jsonl",
+        max_broken: float = MAX_BROKEN,
         num_samples: int | None = None,
         cache_dir: str | Path | None = None,
         **files: Any,
     ) -> None:
-        super().__init__(files, key, cache_dir, num_samples=num_samples)
+        super().__init__(files, key, cache_dir, num_samples=num_samples, max_broken=max_broken)
         self.pattern = text_option("pattern", pattern)
 
-    def find(self, split: str) -> Sequence[File]:
+    def find(self, split: str, left_out: LeftOut) -> Sequence[File]:
         """Return the files that the config names for a split."""
-        return find(self.path(split), self.pattern)
+        return find(self.path(split), self.pattern, left_out)
 
     def rows(self, file: File) -> Iterator[tuple[Any, int]]:
         """Parse line by line."""
         first = True
         with opened(file) as (text, raw):
             for number, line in enumerate(text, 1):
-                if line.strip():
-                    row = self._parse(line, f"{file.name}, line {number}")
-                    if first and self.key not in row:
-                        raise self.missing(row, f"{file.name}, line {number}")
-                    first = False
-                    yield row.get(self.key), raw.tell()
+                where = f"{file.name}, line {number}"
+                if not line.strip():
+                    yield Skipped(BLANK_LINE, where, is_document=False), raw.tell()
+                    continue
+                row = self._parse(line, where)
+                if first and self.key not in row:
+                    raise self.missing(row, where)
+                first = False
+                yield self._value(row, where), raw.tell()
+
+    def _value(self, row: Mapping[str, Any], where: str) -> Any:
+        """Return the text of a row, or why it has none."""
+        if self.key not in row:
+            return Skipped(f"without the key '{self.key}'", where)
+        value = row[self.key]
+        return (
+            value if isinstance(value, str) and value.strip() else Skipped(_why_not(value), where)
+        )
 
     def _parse(self, line: str, where: str) -> dict[str, Any]:
         try:
@@ -129,6 +153,7 @@ class Parquet(Rows):
     Args:
         key: the column of texts.
         pattern: names of the files that count in a folder and those below it.
+        max_broken: share of the rows that may be left out.
         num_samples: size of the training split in blocks, for plans.
         cache_dir: where tokens are kept.
         files: split -> file, folder, pattern or list of these; fsspec URLs too.
@@ -146,16 +171,17 @@ class Parquet(Rows):
         *,
         key: str = "text",
         pattern: str = "*.parquet",
+        max_broken: float = MAX_BROKEN,
         num_samples: int | None = None,
         cache_dir: str | Path | None = None,
         **files: Any,
     ) -> None:
-        super().__init__(files, key, cache_dir, num_samples=num_samples)
+        super().__init__(files, key, cache_dir, num_samples=num_samples, max_broken=max_broken)
         self.pattern = text_option("pattern", pattern)
 
-    def find(self, split: str) -> Sequence[File]:
+    def find(self, split: str, left_out: LeftOut) -> Sequence[File]:
         """Return the files that the config names for a split."""
-        return find(self.path(split), self.pattern)
+        return find(self.path(split), self.pattern, left_out)
 
     def rows(self, file: File) -> Iterator[tuple[Any, int]]:
         """Read a few rows at a time, through buffers that keep whole row groups out of memory."""
@@ -177,6 +203,7 @@ class SavedDatasets(Rows):
 
     Args:
         key: the column of texts.
+        max_broken: share of the rows that may be left out.
         num_samples: size of the training split in blocks, for plans.
         cache_dir: where tokens are kept.
         files: split -> folder or list of folders; fsspec URLs too. Of a DatasetDict the part named
@@ -195,13 +222,14 @@ class SavedDatasets(Rows):
         self,
         *,
         key: str = "text",
+        max_broken: float = MAX_BROKEN,
         num_samples: int | None = None,
         cache_dir: str | Path | None = None,
         **files: Any,
     ) -> None:
-        super().__init__(files, key, cache_dir, num_samples=num_samples)
+        super().__init__(files, key, cache_dir, num_samples=num_samples, max_broken=max_broken)
 
-    def find(self, split: str) -> Sequence[File]:
+    def find(self, split: str, left_out: LeftOut) -> Sequence[File]:
         """Return the folders of a split's datasets, each as one file."""
         paths = self.path(split)
         folders = (paths,) if isinstance(paths, str | Path) else paths
@@ -217,6 +245,13 @@ class SavedDatasets(Rows):
             number += len(batch[self.key])
             for value in batch[self.key]:
                 yield value, file.size * number // count
+
+
+def _why_not(value: Any) -> str:
+    """Return why a value is no text."""
+    if value is None:
+        return IS_NULL
+    return NO_TEXT if isinstance(value, str) else NO_STRING
 
 
 def _dataset(url: str, split: str) -> File:

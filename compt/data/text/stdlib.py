@@ -10,13 +10,18 @@ from pathlib import Path
 
 from compt.data.text._find import File, reading
 from compt.data.text._pieces import pieces
-from compt.data.text.files import Read, TextReader
+from compt.data.text.files import Read, Skipped, TextReader
 from compt.errors import ConfigError, DataError
+from compt.interfaces.left_out import LeftOut
 
 HELD_OUT = 4
 """Per cent of the files."""
 FOREIGN = frozenset({"site-packages", "dist-packages", "__pycache__"})
 TESTS = frozenset({"test", "tests", "idle_test"})
+MAX_BROKEN = 0.05
+"""More than elsewhere: one of few files in val may be an example of another encoding."""
+NOT_UTF8 = "that are not UTF-8"
+BLANK = "blank files"
 
 
 class Stdlib(TextReader):
@@ -28,6 +33,7 @@ class Stdlib(TextReader):
 
     Args:
         tests: whether the library's own tests, 62 % of the text, count.
+        max_broken: share of the files that may be left out.
         num_samples: size of 'train' in blocks, for plans.
         cache_dir: where tokens are kept.
 
@@ -44,20 +50,21 @@ class Stdlib(TextReader):
         self,
         *,
         tests: bool = True,
+        max_broken: float = MAX_BROKEN,
         num_samples: int | None = None,
         cache_dir: str | Path | None = None,
     ) -> None:
-        super().__init__(num_samples=num_samples)
+        super().__init__(num_samples=num_samples, max_broken=max_broken)
         if not isinstance(tests, bool):
             raise ConfigError(f"tests={tests!r} is not True or False.")
-        self.left_out = FOREIGN if tests else FOREIGN | TESTS
+        self.passed_over = FOREIGN if tests else FOREIGN | TESTS
         self.cache_dir = cache_dir
 
-    def find(self, split: str) -> Sequence[File]:
+    def find(self, split: str, left_out: LeftOut) -> Sequence[File]:
         """Return the library's files that are in a split."""
         self.check_split(split)
         root = Path(sysconfig.get_path("stdlib"))
-        chosen = [path for path in _sources(root, self.left_out) if split_of(path) == split]
+        chosen = [path for path in _sources(root, self.passed_over) if split_of(path) == split]
         if not chosen:
             raise DataError(
                 "The source text of Python's standard library is not on this machine.",
@@ -74,8 +81,10 @@ class Stdlib(TextReader):
             try:
                 text = Path(file.name).read_text("utf-8")
             except UnicodeDecodeError:
-                yield None, file.size
+                yield Skipped(NOT_UTF8, file.name), file.size
                 return
+            if not text.strip():
+                yield Skipped(BLANK, file.name, is_document=False), file.size
             for piece in pieces([text]):
                 yield piece, file.size
 
@@ -86,10 +95,10 @@ def split_of(path: str) -> str:
     return "val" if int.from_bytes(digest[:4], "big") % 100 < HELD_OUT else "train"
 
 
-def _sources(root: Path, left_out: frozenset[str]) -> Iterator[str]:
+def _sources(root: Path, passed_over: frozenset[str]) -> Iterator[str]:
     """Yield the paths of .py files below a folder, without some folders."""
     for folder, below, names in os.walk(root):
-        below[:] = [name for name in below if name not in left_out]
+        below[:] = [name for name in below if name not in passed_over]
         for name in names:
             if name.endswith(".py"):
                 yield Path(folder, name).relative_to(root).as_posix()

@@ -10,8 +10,14 @@ import numpy as np
 from compt.data.file_source import FileSource
 from compt.data.text._find import File, find, reading
 from compt.data.text.files import text_option
+from compt.data.text.tokens import mapped
 from compt.errors import ConfigError, DataError
 from compt.interfaces import Tokens, TokenSource, TokenSpan
+from compt.interfaces.fingerprint import hash_of
+from compt.interfaces.left_out import LeftOut
+
+PROBE = 1 << 12
+"""Tokens that are looked at in three places of a file, to tell it from a changed one."""
 
 
 class TokenFiles(FileSource, TokenSource):
@@ -52,11 +58,14 @@ class TokenFiles(FileSource, TokenSource):
 
     def open(self, split: str) -> Tokens:
         """Find the files of a split."""
-        files = find(self.path(split), self.pattern)
+        left_out = LeftOut()
+        files = find(self.path(split), self.pattern, left_out)
         spans = tuple(_span(file, self.dtype, self.header) for file in files)
-        if self.bytes_per_token is None:
-            return Tokens(spans)
-        return Tokens(spans, round(sum(span.count for span in spans) * self.bytes_per_token))
+        num_bytes = None
+        if self.bytes_per_token is not None:
+            num_bytes = round(sum(span.count for span in spans) * self.bytes_per_token)
+        digest = hash_of(*(part for span in spans for part in _probes(span)))
+        return Tokens(spans, num_bytes, left_out=left_out, digest=digest)
 
 
 def _check_options(dtype: Any, header: Any, bytes_per_token: Any) -> None:
@@ -73,6 +82,13 @@ def _check_options(dtype: Any, header: Any, bytes_per_token: Any) -> None:
     number = isinstance(bytes_per_token, int | float) and not isinstance(bytes_per_token, bool)
     if bytes_per_token is not None and not (number and 0 < bytes_per_token < float("inf")):
         raise ConfigError(f"bytes_per_token={bytes_per_token!r} is not a number above 0.")
+
+
+def _probes(span: TokenSpan) -> list[Any]:
+    """Return the size of a file of tokens, and what stands at its beginning, middle and end."""
+    tokens = mapped(span) if span.count else np.zeros(0, span.dtype)
+    starts = (0, max(0, span.count // 2), max(0, span.count - PROBE))
+    return [span.count, *(tokens[start : start + PROBE].tobytes() for start in starts)]
 
 
 def _span(file: File, dtype: str, header: int) -> TokenSpan:

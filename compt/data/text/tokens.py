@@ -11,7 +11,11 @@ from torch.utils.data import Dataset
 
 from compt.errors import DataError
 from compt.interfaces import Tokens, TokenSpan
+from compt.interfaces.data import NO_TEXT
+from compt.interfaces.fingerprint import DIGITS, hash_of
+from compt.interfaces.left_out import MAX_BROKEN, LeftOut
 
+NO_BLOCK = "tokens at the end, which fill no block"
 MAX_OPEN = 64
 """Files that a process keeps mapped at a time."""
 
@@ -32,6 +36,15 @@ def mapped(span: TokenSpan) -> np.ndarray:
         ) from error
 
 
+def _left_out(tokens: Tokens, max_broken: float) -> LeftOut:
+    """Return what was left out of some tokens, by the number alone where no more is known."""
+    result = LeftOut() if tokens.left_out is None else tokens.left_out.copy()
+    if tokens.left_out is None:
+        result.sample(NO_TEXT, count=tokens.skipped)
+    result.max_broken = max_broken
+    return result
+
+
 class TokenBlocks(Dataset[Any]):
     """A sequence of tokens in blocks of ``context + 1``.
 
@@ -42,16 +55,18 @@ class TokenBlocks(Dataset[Any]):
     Args:
         tokens: more than ``context`` of them.
         context: tokens predicted in a block.
+        max_broken: share of the documents that may be left out.
 
     Items: ``tokens`` int64 [context + 1].
 
     ``num_tokens`` counts all tokens, end marks with them; ``num_bytes`` the UTF-8 bytes of their
-    text, None where that is not known; ``skipped`` the rows or files left out, as they hold no
-    text.
+    text, None where that is not known; ``skipped`` the rows or files left out; ``left_out`` says
+    why, and what else is.
     """
 
-    def __init__(self, tokens: Tokens, context: int) -> None:
+    def __init__(self, tokens: Tokens, context: int, *, max_broken: float = MAX_BROKEN) -> None:
         self.context = context
+        self._digest = tokens.digest
         self.num_tokens, self.num_bytes, self.skipped = (
             tokens.num_tokens,
             tokens.num_bytes,
@@ -60,6 +75,19 @@ class TokenBlocks(Dataset[Any]):
         self._spans = tuple(span for span in tokens.spans if span.count)
         self._ends = np.cumsum([span.count for span in self._spans])
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+
+        self.left_out = _left_out(tokens, max_broken)
+        self.left_out.part(NO_BLOCK, self.num_tokens - 1 - len(self) * context)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Number of tokens and of blocks, and the digest of the tokens, or their places."""
+        places = [(span.dtype, span.offset, span.count) for span in self._spans]
+        return {
+            "tokens": self.num_tokens,
+            "samples": len(self),
+            "content": self._digest[:DIGITS] or hash_of(places),
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the mapped files behind, as a worker process maps them anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -14,6 +15,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import Compose, InterpolationMode, Normalize, ToTensor
+
+from compt.data import BrokenSample
+from compt.interfaces import LeftOut, fingerprint, left_out
+from compt.interfaces.fingerprint import probed
+
+LOOKED_AT = 500
+"""Captions that are tokenised before training, to say how many are cut."""
+FITS, CUT = 1, 2
+"""What is known of a sample's caption, 0 before it was read."""
 
 
 class PairDataset(Dataset[Any]):
@@ -47,6 +57,9 @@ class PairDataset(Dataset[Any]):
         # Captions repeat at every epoch, and over the images of a class that are captioned by its
         # name: tokenised again each time, they would keep the workers from reading images.
         self._tokens = lru_cache(maxsize=100_000)(self._encode)
+        # Which captions were read, and which cut, in memory that worker processes share.
+        self._seen = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
+        self._look_at_captions()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the cache behind when a worker process takes a copy."""
@@ -61,6 +74,22 @@ class PairDataset(Dataset[Any]):
         """Return how many samples of the source could not be read so far."""
         return getattr(self.source, "broken_count", 0)
 
+    @property
+    def left_out(self) -> LeftOut:
+        """What of the source is left out, and how many samples' captions were cut so far."""
+        result = left_out(self.source).copy()
+        num_read, num_cut = int(self._seen.count_nonzero()), int((self._seen == CUT).sum())
+        if num_cut:
+            context = len(self._tokens("")[0])
+            result.part(f"samples whose caption is cut to {context} tokens", num_cut)
+            result.num_read = max(num_read, result.num_read or 0)
+        return result
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """That of the source."""
+        return fingerprint(self.source)
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -71,7 +100,7 @@ class PairDataset(Dataset[Any]):
         caption = random.choice(captions) if self.augment is not None else captions[0]
         return {
             "image": self._pixels(sample["image"]),
-            "text": self._tokens(caption),
+            "text": self._text(index, caption),
             "label": int(sample["label"]),
         }
 
@@ -80,8 +109,37 @@ class PairDataset(Dataset[Any]):
             image = self.transform(image)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
-    def _encode(self, caption: str) -> Tensor:
-        return self._tokenize([caption])[0]
+    def _look_at_captions(self) -> None:
+        """Tokenise some captions, where the source gives them without their images."""
+        captions_of = getattr(self.source, "captions", None)
+        for index in probed(len(self), LOOKED_AT) if captions_of else ():
+            with contextlib.suppress(BrokenSample):
+                for caption in captions_of(index):
+                    self._text(index, caption)
+
+    def _text(self, index: int, caption: str) -> Tensor:
+        """Return the tokens of a sample's caption, and remember whether it was cut."""
+        ids, is_cut = self._tokens(caption)
+        if is_cut or not self._seen[index]:
+            self._seen[index] = CUT if is_cut else FITS
+        return ids
+
+    def _encode(self, caption: str) -> tuple[Tensor, bool]:
+        ids = self._tokenize([caption])[0]
+        return ids, _is_cut(self._tokenize, caption, ids)
+
+
+def _is_cut(tokenize: Callable[..., Tensor], caption: str, ids: Tensor) -> bool:
+    """Whether a tokenizer has cut a caption, as one more token of room shows."""
+    if not int(ids[-1]):  # open_clip's own tokenizer pads with 0: there was room
+        return False
+    try:
+        longer = tokenize([caption], context_length=len(ids) + 1)[0]
+    except TypeError:  # a tokenizer of another kind does not say
+        return False
+    inner = getattr(tokenize, "tokenizer", None)
+    padding = getattr(inner, "pad_token_id", None) or 0
+    return not torch.equal(longer[:-1], ids) or int(longer[-1]) != padding
 
 
 def _to_image(size: tuple[int, int], augment: float | None, resize: Mapping[str, Any]) -> Compose:
