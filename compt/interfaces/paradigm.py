@@ -79,7 +79,8 @@ class Paradigm(Plugin, ABC):
     sample_index: bool = False
     """Whether batches hold the samples' numbers in their split, as ``batch["index"]``, int64 [B].
 
-    They stay in the batch whatever ``collate`` and ``prepare`` make of the rest.
+    They stay in the batch whatever ``prepare`` makes of the rest. An ``example_batch`` of one's own
+    has to hold them too.
     """
 
     @abstractmethod
@@ -226,10 +227,14 @@ class Paradigm(Plugin, ABC):
         Its values do not matter.
         """
         dataset = self.build_dataset("train")
-        batch = self.collate([dataset[0]] * batch_size)
+        batch = dict(self.collate([dataset[0]] * batch_size))
+        if self.sample_index:
+            batch["index"] = torch.zeros(batch_size, dtype=torch.long)
         generator = torch.Generator().manual_seed(0)
         training = accepted(self.prepare, training=True)
-        prepared = self.prepare(batch, generator=generator, **training)
+        prepared = dict(self.prepare(batch, generator=generator, **training))
+        if self.sample_index:
+            prepared["index"] = batch["index"]
         device = next(model.parameters()).device
         return {name: _moved(value, device) for name, value in prepared.items()}
 
