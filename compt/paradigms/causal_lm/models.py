@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ NOT_CARRIED = frozenset(
 """Keys of configs that say how a model was stored, not what it is."""
 OF_VOCABULARY = frozenset({"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"})
 OLD_ROPE = frozenset({"rope_theta", "rope_scaling"})
+OLD_BUFFERS = re.compile(
+    r"\.(masked_bias|attn\.bias|attention\.bias|position_ids|embed_positions"
+    r"|rotary_emb\.(inv_freq|cos_cached|sin_cached))$"
+)
 POSITIONS = "max_position_embeddings"
 DECODERS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_MASKED_LM_MAPPING_NAMES))
 """Name the model types that predict the next token and are no encoders, which would see it."""
@@ -369,6 +374,11 @@ def _operators(run: Callable[[], Any]) -> list[str]:
     return recorder.names
 
 
+def without_old_buffers(names: Iterable[str]) -> set[str]:
+    """Return the names but for constants that transformers once saved beside the weights."""
+    return {name for name in names if not OLD_BUFFERS.search(name)}
+
+
 def has_tokenizer(path: Path) -> bool:
     """Say whether a folder holds a tokenizer."""
     return any((path / file).is_file() for file in TOKENIZER_FILES)
@@ -468,7 +478,8 @@ def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedMode
     model: PreTrainedModel = loaded[0]
     info: dict[str, Any] = loaded[1]
     faults = [f"it lacks '{name}'" for name in sorted(info["missing_keys"])]
-    faults += [f"'{name}' is unknown to the model" for name in sorted(info["unexpected_keys"])]
+    unknown = without_old_buffers(info["unexpected_keys"])
+    faults += [f"'{name}' is unknown to the model" for name in sorted(unknown)]
     faults += [
         f"'{name}' is {list(theirs)} in it and {list(ours)} in the model"
         for name, theirs, ours in sorted(info["mismatched_keys"])
