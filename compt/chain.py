@@ -20,6 +20,7 @@ from compt.growth.models import build_paradigm
 from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry import LAYOUTS
+from compt.report.format import left_out_lines
 from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Silent
 from compt.report.record import StageRecord, WeightsFile
@@ -99,7 +100,13 @@ class _Session:
         chain_plan = plan(self.config, individual=mode == "individual", world_size=get_world_size())
         self.progress.plan(chain_plan)
         data = preflight(self.config, chain_plan)
-        with self._open(folder, chain_plan, data) if is_main_process() else nullcontext():
+        for line in left_out_lines(data.left_out):
+            self.progress.note(line)
+        with (
+            self._open(folder, chain_plan, data.fingerprints)
+            if is_main_process()
+            else nullcontext()
+        ):
             for note in folder.notes:
                 self.progress.note(note)
             if beside is not None and is_main_process():
@@ -255,6 +262,7 @@ class _Stage:
             seconds=result.seconds,
             curve=result.curve,
             broken_samples=result.broken,
+            left_out=result.left_out,
             stopped=result.stopped,
             delivered=result.delivered,
             repeated=result.repeated,

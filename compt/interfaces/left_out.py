@@ -66,13 +66,18 @@ class LeftOut:
             list(self.examples),
         )
 
-    def check(self, split: str) -> None:
-        """Raise DataError where more of a split is left out than ``max_broken`` allows."""
+    def check(self, split: str = "") -> None:
+        """Raise DataError where more is left out than ``max_broken`` allows.
+
+        Args:
+            split: name of the split, for the message.
+        """
         if self.num_samples <= self.max_broken * self.total or not self.total:
             return
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.samples.items())
+        of_split = f" of '{split}'" if split else ""
         raise DataError(
-            f"{self.num_samples} of {self.total} samples of '{split}' are left out: {reasons}; "
+            f"{self.num_samples} of {self.total} samples{of_split} are left out: {reasons}; "
             f"{allowed(self.max_broken)}.",
             where="; ".join(self.examples),
             do="Repair or remove them, check the options that name keys, columns and files, or "
@@ -86,6 +91,7 @@ class LeftOut:
             "samples": dict(self.samples),
             "parts": dict(self.parts),
             "num_read": self.num_read,
+            "examples": list(self.examples),
         }
 
     @classmethod
@@ -97,6 +103,7 @@ class LeftOut:
             {str(reason): int(count) for reason, count in content["samples"].items()},
             {str(reason): int(count) for reason, count in content["parts"].items()},
             content.get("num_read"),
+            [str(example) for example in content.get("examples", ())],
         )
 
 

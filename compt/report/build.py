@@ -9,7 +9,7 @@ from pathlib import Path
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
 from compt.report.comparison import Comparison, Report, compare
-from compt.report.format import incident_lines
+from compt.report.format import incident_lines, left_out_lines
 from compt.report.plots import draw_plots
 from compt.report.results import RunResult, read_run, read_state, start_note
 from compt.report.state import ChainState
@@ -38,12 +38,23 @@ def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
     labels = _labels(states)
     runs = tuple(map(read_run, folders, states, labels))
     notes = [note for note in map(start_note, states, labels) if note]
-    notes += [note for run in runs for note in _incidents(run)]
+    notes += [note for run in runs for note in (*_left_out(run), *_incidents(run))]
     comparisons, why_none = _comparisons(runs)
     result = Report(runs, comparisons, (*notes, why_none) if why_none else tuple(notes))
     if out is not None:
         write(result, out)
     return result
+
+
+def _left_out(run: RunResult) -> Iterator[str]:
+    """Yield what of the data was left out, once where it was the same for several members."""
+    lines: dict[str, list[str]] = {}
+    for member in run.members:
+        for line in left_out_lines(member.record.left_out):
+            lines.setdefault(line, []).append(member.name)
+    for line, names in lines.items():
+        which = "" if len(names) == len(run.members) else f", {', '.join(names)}"
+        yield f"{run.label}{which}: {line}."
 
 
 def _incidents(run: RunResult) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,6 +90,28 @@ def incident_lines(record: StageRecord) -> list[str]:
             f"{rollback['reason']}: went back from iteration {rollback['at']} to {rollback['to']} "
             f"and left out {rollback['at'] - rollback['to']} batches"
         )
+    return lines
+
+
+def left_out_lines(left_out: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say what of each split is left out, replaced or cut, nothing where all is used as it is.
+
+    Args:
+        left_out: split -> what :meth:`compt.interfaces.LeftOut.to_json` returns.
+    """
+    lines = []
+    for split, counts in left_out.items():
+        samples, parts, total = counts["samples"], counts["parts"], counts["total"]
+        items = []
+        if samples:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in samples.items())
+            of_total = f" of {total:,}" if total else ""
+            items.append(f"{sum(samples.values()):,}{of_total} left out or replaced: {reasons}")
+        items += [f"{reason}: {count:,}" for reason, count in parts.items()]
+        if items:
+            num_read = counts.get("num_read")
+            so_far = "" if num_read in (None, total) else f" ({num_read:,} read so far)"
+            lines.append(f"data of '{split}': {'; '.join(items)}{so_far}")
     return lines
 
 

@@ -69,6 +69,8 @@ class StageRecord:
     growth_seconds: float = 0.0
     broken_samples: int = 0
     """Training samples that could not be read, and were replaced by others."""
+    left_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What of each split was left out, replaced or cut, by reason; see LeftOut."""
     stopped: str = ""
     """Why the stage ended before its budget was spent, '' where it did not."""
     delivered: str = "last"
@@ -109,6 +111,7 @@ class StageRecord:
         seconds: float,
         curve: Iterable[Mapping[str, Any]],
         broken_samples: int,
+        left_out: Mapping[str, Mapping[str, Any]] | None = None,
         stopped: str,
         delivered: str = "last",
         repeated: int = 0,
@@ -152,6 +155,7 @@ class StageRecord:
             seconds=growth.seconds + seconds,
             growth_seconds=growth.seconds,
             broken_samples=broken_samples,
+            left_out=left_out or {},
             stopped=stopped,
             delivered=delivered,
             repeated=repeated,
@@ -199,6 +203,7 @@ class StageRecord:
             seconds=float(content["seconds"]),
             growth_seconds=float(content.get("growth_seconds", 0.0)),
             broken_samples=int(content.get("broken_samples", 0)),
+            left_out=dict(content.get("left_out") or {}),
             stopped=content.get("stopped", ""),
             delivered=content.get("delivered", "last"),
             repeated=int(content.get("repeated", 0)),

@@ -71,6 +71,7 @@ class MemberResult:
                 {**asdict(point), "metrics": {name: point.value(name) for name in point.metrics}}
                 for point in record.curve
             ],
+            "left_out": record.left_out,
             "environment": record.environment,
         }
 

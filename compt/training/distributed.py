@@ -98,6 +98,18 @@ def wrapper() -> dict[str, Any]:
     return {"model_wrapper_cfg": config}
 
 
+def bring_together(dataset: Any) -> None:
+    """Give every process what any of them knows of a data set's samples.
+
+    A data set, or one that it reads from, keeps that in a tensor ``known``, larger where more is
+    known. Every process has to call it.
+    """
+    for part in (dataset, *(getattr(dataset, name, None) for name in ("dataset", "source"))):
+        known = getattr(part, "known", None)
+        if isinstance(known, torch.Tensor):
+            all_reduce(known, op="max")
+
+
 def largest_of_all(*values: int) -> list[int]:
     """Return the largest of each value over all processes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from compt.config.keys import listed
 from compt.config.taken_over import DEFAULT_HOOKS
 from compt.errors import ComptError, ConfigError, DataError
 from compt.growth.models import build_paradigm
-from compt.interfaces import Paradigm, fingerprint
+from compt.interfaces import Paradigm, fingerprint, left_out
 from compt.planning.plans import ChainPlan
 from compt.registry.loading import first_line, raised_at
 from compt.training.evaluation import validation_splits
@@ -58,11 +59,30 @@ SCOPED = (DATASETS, METRICS, MODEL_WRAPPERS, VISUALIZERS)
 """Registries of mmengine, each of which knows the scopes of the libraries that are imported."""
 
 
-def preflight(config: ChainConfig, plan: ChainPlan) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class CheckedData:
+    """What was found of each split, by its name, as JSON types."""
+
+    fingerprints: dict[str, dict[str, Any]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, name: str, dataset: Any) -> None:
+        """Add an opened split.
+
+        Raises:
+            DataError: more of it is left out than may be.
+        """
+        lacks = left_out(dataset)
+        lacks.check(name)
+        self.left_out[name] = lacks.to_json()
+        self.fingerprints[name] = fingerprint(dataset)
+
+
+def preflight(config: ChainConfig, plan: ChainPlan) -> CheckedData:
     """Open the data, and build all parts of every stage's Runner around a model of one weight.
 
     Returns:
-        The fingerprint of each split.
+        What was found of each split.
 
     Raises:
         ConfigError: with all faults found.
@@ -72,7 +92,7 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> dict[str, dict[str, Any]]
     with noting(faults, "default_scope"):
         check_scope(config.default_scope, SCOPED)
     faults.raise_if_any()
-    fingerprints = check_data(config)
+    checked = check_data(config)
     paradigm = build_paradigm(config.paradigm)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
@@ -90,20 +110,19 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> dict[str, dict[str, Any]]
             if (dataset := stage.train_dataloader.get("dataset")) is not None:
                 with noting(faults, "train_dataloader.dataset"):
                     check_part(DATASETS, dataset)
-                    name = f"train of '{stage.name}'"
-                    fingerprints[name] = fingerprint(DATASETS.build(dataset))
+                    checked.add(f"train of '{stage.name}'", DATASETS.build(dataset))
     faults.raise_if_any()
-    return fingerprints
+    return checked
 
 
-def check_data(config: ChainConfig) -> dict[str, dict[str, Any]]:
+def check_data(config: ChainConfig) -> CheckedData:
     """Open every split once, so that missing or broken data is found before training.
 
     Returns:
-        The fingerprint of each split that is the paradigm's own.
+        What was found of each split that is the paradigm's own.
 
     Raises:
-        ConfigError: a split is missing, empty, or has too many samples that cannot be read.
+        ConfigError: a split is missing, empty, or too much of it is left out or cannot be read.
     """
     paradigm = build_paradigm(config.paradigm)
     with torch.device("meta"):
@@ -112,13 +131,13 @@ def check_data(config: ChainConfig) -> dict[str, dict[str, Any]]:
     own_training = any(stage.train_dataloader.get("dataset") is None for stage in config.stages)
     own_validation = config.val_dataloader.get("dataset") is None
     splits = [*(["train"] if own_training else []), *(paradigm.splits if own_validation else ())]
-    fingerprints = {}
+    checked = CheckedData()
     try:
         for split in splits:
             dataset = paradigm.build_dataset(split)
             if not len(dataset):  # type: ignore[arg-type]
                 raise DataError(f"The split '{split}' is empty.")
-            fingerprints[split] = fingerprint(dataset)
+            checked.add(split, dataset)
     except DataError as error:
         raise ConfigError(error.what, where=error.where or "paradigm.data", do=error.do) from error
     except ComptError:
@@ -127,7 +146,7 @@ def check_data(config: ChainConfig) -> dict[str, dict[str, Any]]:
         raise ConfigError(
             f"The split '{split}' cannot be opened: {first_line(error)}", where=raised_at(error)
         ) from error
-    return fingerprints
+    return checked
 
 
 def _check_runner(config: Config, splits: Sequence[str], faults: Faults) -> None:

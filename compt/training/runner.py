@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from compt.errors import TrainingError
 from compt.files import not_written
+from compt.interfaces import left_out
+from compt.training.distributed import bring_together
 from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressCallback, ProgressHook
 from compt.training.loops import TrainLoop
@@ -35,6 +37,8 @@ class StageResult:
     seconds: float
     broken: int
     """Training samples that could not be read, and were replaced by others."""
+    left_out: Mapping[str, Mapping[str, Any]]
+    """What of each split was left out, replaced or cut, by reason."""
     iters: int
     """Iterations that were trained; fewer than planned where a rule ended the stage."""
     stopped: str
@@ -105,6 +109,9 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
         ) from error
     loop = runner.train_loop
     assert isinstance(loop, TrainLoop)
+    datasets = {"train": loop.dataset, **getattr(runner.val_loop, "datasets", {})}
+    for dataset in datasets.values():
+        bring_together(dataset)
     broken = getattr(loop.dataset, "broken_count", 0)
     hooks = deliver(runner)
     student = stage_model(runner).student
@@ -114,6 +121,7 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
         curve=loop.curve,
         seconds=loop.seconds,
         broken=broken,
+        left_out={split: left_out(dataset).to_json() for split, dataset in datasets.items()},
         iters=loop.iter,
         stopped=loop.stopped,
         repeated=loop.repeated,

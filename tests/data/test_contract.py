@@ -351,7 +351,7 @@ class FewerWithout(Shades):
     def open(self, split, *, captions=True, image_size=None):
         images = super().open(split)
         if not captions:
-            images._known = images._known[:5]
+            images.known = images.known[:5]
         return images
 
 

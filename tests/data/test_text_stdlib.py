@@ -75,5 +75,5 @@ def test_a_python_without_source_text(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_its_splits_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)no split 'vla'. Did you mean 'val'.*train, val"):
         open_tokens(dict(type="stdlib"), "vla", ByteTokenizer(), 1)
-    with pytest.raises(ConfigError, match="tests='no'"):
+    with pytest.raises(ConfigError, match="tests: 'no' is"):
         open_tokens(dict(type="stdlib", tests="no"), "val", ByteTokenizer(), 1)

@@ -78,11 +78,11 @@ def test_tokens_are_looked_at_once(cfg: dict, monkeypatch: pytest.MonkeyPatch) -
     [
         (dict(dtype="float32"), "dtype='float32'"),
         (dict(dtype="uint17"), "dtype='uint17'"),
-        (dict(dtype=None), "dtype=None"),
+        (dict(dtype=None), "dtype: None is"),
         (dict(header=-1), "header=-1"),
-        (dict(header=1.5), "header=1.5"),
+        (dict(header=1.5), "header: 1.5 is"),
         (dict(bytes_per_token=0), "bytes_per_token=0"),
-        (dict(bytes_per_token="4"), "bytes_per_token='4'"),
+        (dict(bytes_per_token="4"), "bytes_per_token: '4' is"),
         (dict(pattern=""), "pattern=''"),
     ],
 )

@@ -82,7 +82,7 @@ class SkipBroken(Images):
         self._opened = LeftOut() if opened is None else opened
         self._opened.max_broken = self.max_broken
         self._opened.total = num_samples + self._opened.num_samples
-        self._known = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
+        self.known = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
 
     @abstractmethod
     def read(self, index: int) -> Sample:
@@ -95,20 +95,20 @@ class SkipBroken(Images):
     @property
     def broken_count(self) -> int:
         """How many different samples were found broken so far, by all workers."""
-        return int((self._known >= BROKEN).count_nonzero())
+        return int((self.known >= BROKEN).count_nonzero())
 
     @property
     def left_out(self) -> LeftOut:
         """What was left out on opening, and what was found broken so far, by all workers."""
         result = self._opened.copy()
-        counts = torch.bincount(self._known, minlength=BROKEN).tolist()
+        counts = torch.bincount(self.known, minlength=BROKEN).tolist()
         result.num_read = len(self) - counts[UNREAD]
         for reason, count in zip(REASONS, counts[BROKEN:], strict=False):
             result.sample(reason, count=count)
         return result
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.known)
 
     def __getitem__(self, index: int) -> Sample:
         """Return the sample, or the next that can be read.
@@ -120,7 +120,7 @@ class SkipBroken(Images):
             raise IndexError(index)
         for step in range(min(len(self), MAX_IN_A_ROW)):
             candidate = (index + step) % len(self)
-            if self._known[candidate] >= BROKEN:
+            if self.known[candidate] >= BROKEN:
                 continue
             sample = self._read(candidate)
             if sample is not None:
@@ -140,7 +140,7 @@ class SkipBroken(Images):
                 where not all samples were read, by more than chance explains (3 standard
                 deviations).
         """
-        self._opened.check("the data")
+        self._opened.check()
         if samples >= len(self):
             chosen = list(range(len(self)))
         else:
@@ -159,9 +159,9 @@ class SkipBroken(Images):
             sample = self.read(index)
         except BrokenSample as error:
             reason = error.reason if error.reason in REASONS else UNREADABLE
-            self._known[index] = BROKEN + REASONS.index(reason)
+            self.known[index] = BROKEN + REASONS.index(reason)
             return None
-        self._known[index] = FINE
+        self.known[index] = FINE
         return sample
 
     @property
@@ -171,7 +171,7 @@ class SkipBroken(Images):
 
     def _too_many(self, how_many: str, when: str) -> DataError:
         lines = list(self._opened.examples)
-        for index in (self._known >= BROKEN).nonzero()[: 3 - len(lines), 0].tolist():
+        for index in (self.known >= BROKEN).nonzero()[: 3 - len(lines), 0].tolist():
             try:
                 self.read(index)
             except BrokenSample as error:

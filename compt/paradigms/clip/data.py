@@ -58,7 +58,7 @@ class PairDataset(Dataset[Any]):
         # name: tokenised again each time, they would keep the workers from reading images.
         self._tokens = lru_cache(maxsize=100_000)(self._encode)
         # Which captions were read, and which cut, in memory that worker processes share.
-        self._seen = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
+        self.known = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
         self._look_at_captions()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class PairDataset(Dataset[Any]):
     def left_out(self) -> LeftOut:
         """What of the source is left out, and how many samples' captions were cut so far."""
         result = left_out(self.source).copy()
-        num_read, num_cut = int(self._seen.count_nonzero()), int((self._seen == CUT).sum())
+        num_read, num_cut = int(self.known.count_nonzero()), int((self.known == CUT).sum())
         if num_cut:
             context = len(self._tokens("")[0])
             result.part(f"samples whose caption is cut to {context} tokens", num_cut)
@@ -120,8 +120,8 @@ class PairDataset(Dataset[Any]):
     def _text(self, index: int, caption: str) -> Tensor:
         """Return the tokens of a sample's caption, and remember whether it was cut."""
         ids, is_cut = self._tokens(caption)
-        if is_cut or not self._seen[index]:
-            self._seen[index] = CUT if is_cut else FITS
+        if is_cut or not self.known[index]:
+            self.known[index] = CUT if is_cut else FITS
         return ids
 
     def _encode(self, caption: str) -> tuple[Tensor, bool]:
