@@ -1,0 +1,29 @@
+"""Three BERTs on the source of Python's standard library, byte by byte: a few minutes on two cores.
+
+Each is twice as wide as the one before, as the width of a post-norm model grows exactly.
+"""
+
+paradigm = dict(type="mlm", data=dict(type="stdlib"), context=128)
+
+
+def _bert(width):
+    return dict(
+        hidden_size=width,
+        num_hidden_layers=3,
+        num_attention_heads=width // 32,
+        intermediate_size=4 * width,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+chain = [
+    dict(name="w64", model=_bert(64), iters=1500),
+    dict(name="w128", model=_bert(128), iters=600),
+    dict(name="w256", model=_bert(256), iters=300),
+]
+train_dataloader = dict(batch_size=32)
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05))
+evaluations = 6
+compare = True
+individual = dict(budget="chain")
