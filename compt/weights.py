@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +42,29 @@ def saving(path: Path) -> Iterator[Path]:
 def save_weights(model: nn.Module, path: Path) -> str:
     """Write a model's state dict as safetensors, and return the file's SHA-256.
 
-    Tied tensors are written once, under one of their names.
+    Tied tensors are written once, under one of their names. The same weights are the same bytes.
     """
     with saving(path) as file:
         safetensors.torch.save_model(model, str(file))
+        _order_metadata(file)
     return sha256(path)
+
+
+def _order_metadata(path: Path) -> None:
+    """Put the names of tied tensors in a safetensors header in order.
+
+    safetensors writes them in another order each time.
+    """
+    with open(path, "r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        if "__metadata__" not in header:
+            return
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # else it was written otherwise than is known here
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

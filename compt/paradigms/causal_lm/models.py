@@ -111,6 +111,8 @@ def model_config(
             config = _from_dict(member, tokenizer, vocab_size, context, source or {})
         else:
             config = _from_files(member, source or {})
+    if config.pad_token_id == -1:  # which stands for none in old configs
+        config.pad_token_id = None
     check_config(member.name, config, tokenizer, context)
     config.use_cache = False
     ids = _special(config)

@@ -29,6 +29,7 @@ from compt.paradigms.causal_lm.tokenizer import (
     quiet,
 )
 from compt.registry import DATA, Range
+from compt.weights import load_state, read_state
 
 MAX_CONTEXT = 10**7
 ATTENTIONS = ("sdpa", "eager")
@@ -285,6 +286,7 @@ class CausalLm(Sourced):
                 theirs.config.pad_token_id = self._followed.get("pad_token_id")
             theirs.generation_config = GenerationConfig.from_model_config(theirs.config)
             with quiet():
+                self._add_generation(theirs.generation_config)
                 theirs.save_pretrained(folder)
         finally:
             theirs.config, theirs.generation_config = own_configs
@@ -297,6 +299,22 @@ class CausalLm(Sourced):
             copy_files(source, folder, models.TOKENIZER_PATTERNS)
         else:
             self.tokenizer.save(folder)
+
+    def _add_generation(self, config: GenerationConfig) -> None:
+        """Add settings of generation that the followed folder has in its config.json, as of old."""
+        if self.like is None or not models.read_config(self.like):
+            return
+        old = GenerationConfig.from_pretrained(self.like, config_file_name=models.CONFIG_FILE)
+        ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+        changes = {k: v for k, v in old.to_diff_dict().items() if k not in ids}
+        merged = GenerationConfig(**{**config.to_diff_dict(), **changes})
+        try:
+            merged.validate(strict=True)
+        except ValueError as error:
+            first_line = str(error).partition("\n")[0]
+            self.note(f"Generation settings in '{self.like}' are not written: {first_line}")
+        else:
+            config.update(**changes)
 
     def recognises(self, path: Path) -> bool:
         """Say whether the path is a folder of transformers with a decoder-only model.
@@ -331,7 +349,12 @@ class CausalLm(Sourced):
                 paradigm.
         """
         self._adopt(path)
-        super().load_weights(model, path)
+        if self.recognises(path):
+            super().load_weights(model, path)
+        else:
+            state, own = read_state(path), model.state_dict().keys()
+            names = models.without_old_buffers(state.keys() - own) | (state.keys() & own)
+            load_state(model, {name: state[name] for name in state if name in names}, path)
         if self._bare or not models.has_tokenizer(path):
             return
         if open_tokenizer(path).inner.get_vocab() != self.tokenizer.inner.get_vocab():

@@ -26,6 +26,8 @@ from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Member
 from compt.paradigms._checkpoints import dtype_in_files
 
+OF_OPENAI = ("input_resolution", "context_length", "vocab_size")
+"""Numbers that OpenAI's archives hold among the weights."""
 REQUIRED_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 OPTIONAL_KEYS = ("custom_text", "quick_gelu", "init_logit_scale", "init_logit_bias")
 KEYS = frozenset(REQUIRED_KEYS + OPTIONAL_KEYS)
@@ -149,6 +151,8 @@ def load_folder(path: Path) -> nn.Module:
 def as_open_clip(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
     """Return a state dict under the names that open_clip has today, as open_clip reads old ones."""
     state = dict(convert_state_dict(model, dict(state)))
+    for name in OF_OPENAI:
+        state.pop(name, None)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = dict(convert_to_custom_text_state_dict(state) or state)
     state.pop("text.transformer.embeddings.position_ids", None)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 import open_clip
 import torch
+from open_clip.utils import to_2tuple
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -340,8 +341,9 @@ class Clip(Sourced):
         save_weights(model, folder / WEIGHTS_FILE)
         source = {} if self.like is None else read_folder(self.like)
         preprocess = {**(source.get("preprocess_cfg") or {}), **self.pixels.to_json()}
-        if "size" in preprocess:
-            preprocess["size"] = model.visual.image_size  # type: ignore[union-attr]
+        size: Any = model.visual.image_size  # type: ignore[union-attr]
+        if "size" in preprocess and to_2tuple(preprocess["size"]) != to_2tuple(size):
+            preprocess["size"] = size
         model_cfg: Any = model.open_clip_config
         config = {**source, "model_cfg": model_cfg, "preprocess_cfg": preprocess}
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")

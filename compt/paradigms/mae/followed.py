@@ -15,12 +15,28 @@ PIXELS = ("mean", "std", "to_rgb")
 """Keys of mmpretrain's data_preprocessor that say how pixels become a model's input."""
 
 
+def pixels_in(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a data_preprocessor says of how pixels become a model's input."""
+    return {key: preprocessor[key] for key in PIXELS if preprocessor.get(key) is not None}
+
+
+def preprocessor_like(default: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a data_preprocessor of the default's type with what a source says of pixels.
+
+    All of the source's, where it is of that type.
+    """
+    kinds = [str(each.get("type", "")).rpartition(".")[2] for each in (default, source)]
+    if kinds[0] == kinds[1]:
+        return {**default, **source}
+    return {**default, **pixels_in(source)}
+
+
 @dataclass(frozen=True)
 class Followed:
     """What a checkpoint says that is not of its model's size."""
 
     preprocessor: Mapping[str, Any] = field(default_factory=dict)
-    """``mean``, ``std`` and ``to_rgb`` of mmpretrain's data_preprocessor."""
+    """mmpretrain's data_preprocessor, or of timm ``mean``, ``std`` and ``to_rgb`` of one."""
     resize: Resize = field(default_factory=Resize)
     test_pipeline: tuple[Mapping[str, Any], ...] = ()
     """mmpretrain's transforms of held-out images, as its config has them."""
@@ -61,7 +77,7 @@ def _of_mmpretrain(path: Path) -> Followed:
     names = [step["interpolation"] for step in pipeline if step.get("interpolation")]
     classes = meta.get("CLASSES")
     return Followed(
-        preprocessor={key: pixels[key] for key in PIXELS if pixels.get(key) is not None},
+        preprocessor=pixels,
         resize=Resize(*names[:1]),
         test_pipeline=tuple(pipeline),
         dataset_meta=meta.get("dataset_meta") or ({"classes": classes} if classes else {}),

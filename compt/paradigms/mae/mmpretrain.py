@@ -203,7 +203,8 @@ def save(
         meta["dataset_meta"] = dict(dataset_meta)
     with saving(folder / CONFIG_FILE) as file:
         file.write_text(config.pretty_text)
-    with saving(folder / WEIGHTS_FILE) as file:
+    # Given a path, torch writes its name into the file, and this one's is another each time.
+    with saving(folder / WEIGHTS_FILE) as path, open(path, "wb") as file:
         torch.save({"meta": meta, "state_dict": model.state_dict()}, file)
 
 

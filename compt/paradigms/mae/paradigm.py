@@ -38,7 +38,7 @@ from compt.paradigms.mae.features import (
     watching,
     whole,
 )
-from compt.paradigms.mae.followed import Followed, read
+from compt.paradigms.mae.followed import Followed, pixels_in, preprocessor_like, read
 from compt.paradigms.mae.masks import draw_noise, give_masks
 from compt.paradigms.mae.mmpretrain import MAE, ImageClassifier, VisionTransformer
 from compt.paradigms.mae.probe import accuracy, labelled, probe, with_defaults
@@ -97,6 +97,7 @@ class Mae(Sourced):
         self._input = Agreement()
         self._followed = Followed()
         self._preprocessor: Any = None
+        self._loaded_preprocessor: Any = None
         self._classes: tuple[str, ...] | None = None
         self._reference: tuple[Dataset[Any], tuple[str, ...]] | None = None
 
@@ -127,8 +128,8 @@ class Mae(Sourced):
             )
             return
         self._followed = followed
-        own = dict(self.data_preprocessor or {})
-        self.note(*said_otherwise("The paradigm", own, f"'{path}'", followed.preprocessor))
+        own, theirs = pixels_in(self.data_preprocessor or {}), pixels_in(followed.preprocessor)
+        self.note(*said_otherwise("The paradigm", own, f"'{path}'", theirs))
         for key, is_train in (("pipeline", True), ("test_pipeline", False)):
             if self.pipelines[is_train]:
                 self.note(f"The paradigm's own {key} is used, not that of '{path}'.")
@@ -161,19 +162,21 @@ class Mae(Sourced):
         One that is ``loaded`` need not fit them, and gets no fresh weights.
         """
         followed = {} if loaded else self._followed.preprocessor
-        default = self.data_preprocessor or {
-            **mmpretrain.default_preprocessor(config),
-            **followed,
-        }
+        usual = mmpretrain.default_preprocessor(config)
+        default = self.data_preprocessor or preprocessor_like(usual, followed)
         config.setdefault("data_preprocessor", dict(default))
-        own = config["data_preprocessor"]
-        self.note(*said_otherwise(f"Member '{name}'", own, f"'{self.like}'", followed))
+        own = pixels_in(config["data_preprocessor"])
+        theirs = pixels_in(followed)
+        self.note(*said_otherwise(f"Member '{name}'", own, f"'{self.like}'", theirs))
         model = mmpretrain.build(config, name, fresh=not loaded)
         wants = {
             "image size": mmpretrain.image_size(model),
-            "data_preprocessor": config["data_preprocessor"],
             "number of patches": give_masks(model.backbone),  # type: ignore[arg-type]
         }
+        if loaded:
+            self._loaded_preprocessor = config["data_preprocessor"]
+        else:
+            wants["data_preprocessor"] = config["data_preprocessor"]
         for quantity, value in wants.items():
             self._input.hold(name, quantity, value, binding=not loaded)
         return model
@@ -231,8 +234,11 @@ class Mae(Sourced):
         and, under Mixup, the same images.
         """
         if self._preprocessor is None:
+            config = self._input.get("data_preprocessor") or self._loaded_preprocessor
             with mmpretrain.scope(), torch.device("cpu"):
-                self._preprocessor = mmpretrain.MODELS.build(self._input["data_preprocessor"])
+                self._preprocessor = mmpretrain.MODELS.build(
+                    self._input["data_preprocessor"] if config is None else config
+                )
         learning = torch.is_grad_enabled()  # Mixup and the like are for training
         raw = {key: batch[key] for key in ("inputs", "data_samples")}
         ready: dict[str, Any] = self._preprocessor.to(first_view(batch).device)(raw, learning)
