@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from copy import copy
 from math import sqrt
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from compt.growers._ties import tie_reasons
 from compt.growers.stack import Stack
 from compt.growth.operators import AxisGrower, ParamPair, reads_for_table
 from compt.interfaces import Architecture
+from compt.registry import Range
 
 
 class Clone(AxisGrower):
@@ -45,7 +46,12 @@ class Clone(AxisGrower):
 
     function_preserving = True
 
-    def __init__(self, *, noise: float = 1.0, blocks: Literal["zero", "copy"] = "zero") -> None:
+    def __init__(
+        self,
+        *,
+        noise: Annotated[float, Range(minimum=0)] = 1.0,
+        blocks: Literal["zero", "copy"] = "zero",
+    ) -> None:
         if noise < 0:
             raise ConfigError(f"noise={noise} is negative.", where="grower clone")
         if not noise:
@@ -63,7 +69,9 @@ class Clone(AxisGrower):
         # is, so the norm divides what each copy of a unit gives it.
         divided_axis = pair.param.norm_axis if reads_for_table(pair.param, pair.target) else None
         value = source
-        for dim, (axis, direction) in enumerate(pair.param.directions):
+        # What is read comes last: else the copies of what is written would share its noise.
+        uses = sorted(enumerate(pair.param.directions), key=lambda use: use[1][1] == "reads")
+        for dim, (axis, direction) in uses:
             small, large = pair.source.size(axis), pair.target.size(axis)
             if small == large:
                 continue
@@ -76,8 +84,9 @@ class Clone(AxisGrower):
                 rows = self._shared_out(value.movedim(dim, 0), unit_T, copies_S, pair.generator)
                 value = rows.movedim(0, dim)
             elif axis == divided_axis:
-                rows = value.movedim(dim, 0) / _column(copies_S[unit_T], value.ndim)
-                value = rows.movedim(0, dim)
+                offset = pair.param.gain_offset
+                rows = (value.movedim(dim, 0) + offset) / _column(copies_S[unit_T], value.ndim)
+                value = rows.movedim(0, dim) - offset
         return value
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:

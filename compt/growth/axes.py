@@ -75,6 +75,7 @@ def describe(module: nn.Module) -> Architecture:
         depths=_depths(description.params),
         params={param.name: param for param, _ in description.params},
         whole=frozenset(description.multiples_only & sizes.keys()),  # a variant may lack one
+        periods=description.periods,
     )
 
 
@@ -112,6 +113,8 @@ class _Description:
     """By axis, for every axis that a tensor has."""
     multiples_only: set[str] = field(default_factory=set)
     """Axes that keep the function at whole multiples only, as ``Layout.whole`` says."""
+    periods: dict[str, int] = field(default_factory=dict)
+    """By scope, as ``Layout.periods`` says."""
 
     def add_child(self, child: str, inner: _Description, aliases: Mapping[str, str]) -> None:
         """Take over what is known of a child module, with its axes as this module names them."""
@@ -127,12 +130,14 @@ class _Description:
         self.sizes |= {names[axis]: size for axis, size in inner.sizes.items()}
         self.roles |= {names[axis]: role for axis, role in inner.roles.items()}
         self.multiples_only |= {names[axis] for axis in inner.multiples_only}
+        self.periods |= {f"{child}.{scope}": period for scope, period in inner.periods.items()}
 
     def add_layout(self, module: nn.Module, layout: Layout, aliases: Mapping[str, str]) -> None:
-        """Add the sizes and the axes of whole multiples that the module's own layout names."""
+        """Add the sizes, axes of whole multiples and periods that the module's layout names."""
         sizes = layout.sizes(module)
         self.sizes |= {aliases.get(axis, axis): size for axis, size in sizes.items()}
         self.multiples_only |= {aliases.get(axis, axis) for axis in layout.whole}
+        self.periods |= layout.periods(module)
 
     def add_roles(self, layout: Layout) -> None:
         """Give a role to every axis that a tensor has.

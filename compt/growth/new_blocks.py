@@ -74,9 +74,9 @@ def _is_factor(param: ParamAxes, arch: Architecture) -> bool:
 def _is_bias_of(param: ParamAxes, factor: ParamAxes) -> bool:
     """Return whether a parameter of a factor's module adds to what the factor makes.
 
-    A norm's bias does, and that of a layer that makes gates.
+    A norm's bias does, and that of a layer that makes gates; running statistics do not.
     """
     if factor.norm_axis:
-        return param.norm_axis == factor.norm_axis
+        return param.norm_axis == factor.norm_axis and param.kind.endswith("bias")
     made = {axis for axis, direction in factor.directions if direction != "reads"}
     return bool(factor.reads) and not param.reads and made == set(param.axes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -92,12 +93,28 @@ def matching(
     depth = source.depths.get(param.scope)
     if depth is None:
         return None
-    block, start = param.block, int(param.scope in target.first_blocks)
-    if block >= start:
-        if depth == start:
-            return None
-        block = start + pick(block - start, depth - start, target.depths[param.scope] - start)
-    return source.params.get(param.template.format(block=block))
+    start = int(param.scope in target.first_blocks)
+    if param.block < start:
+        return source.params.get(param.template.format(block=param.block))
+    if depth == start:
+        return None
+    depths = depth - start, target.depths[param.scope] - start
+    block = _pick(pick, param.block - start, *depths, target.periods.get(param.scope, 1))
+    return source.params.get(param.template.format(block=start + block))
+
+
+def _pick(pick: DepthMap, block: int, source_depth: int, target_depth: int, period: int) -> int:
+    """Return the source block that fills a target block of the same kind.
+
+    Kinds come again after each period, so that periods are picked. The source's last may lack
+    blocks, which come from the one before; what the target has beyond whole periods repeats the
+    last.
+    """
+    source_periods = ceil(source_depth / period)
+    target_periods = max(target_depth // period, source_periods)
+    index = min(block // period, target_periods - 1)
+    picked = period * pick(index, source_periods, target_periods) + block % period
+    return picked if picked < source_depth else picked - period
 
 
 def starts_anew(param: ParamAxes, source: Architecture, target: Architecture) -> bool:
@@ -124,7 +141,7 @@ def writing_nothing(value: Tensor, param: ParamAxes) -> Tensor:
 
     It is 0, but -1 for a norm that multiplies by 1 + its gain.
     """
-    return torch.full_like(value, -1.0 if param.kind.endswith("offset") else 0.0)
+    return torch.full_like(value, 0.0 - param.gain_offset)  # not -0.0
 
 
 def reads_for_table(norm: ParamAxes, arch: Architecture) -> bool:
@@ -334,6 +351,7 @@ class AxisGrower(Grower):
             statuses[name] = _status(tensors[name], small[match.name], large[name])
             used.add(match.name)
         reasons = [] if equal_sizes else self.why_not_preserving(source_arch, target_arch)
+        reasons = reasons or new_block_reasons(source_arch, target_arch)
         return Growth(
             params=statuses,
             tensors=tensors,
@@ -350,7 +368,7 @@ class AxisGrower(Grower):
         """
         small = source.double()
         if pair.multiplier != 1:
-            offset = 1.0 if pair.param.kind.endswith("offset") else 0.0
+            offset = pair.param.gain_offset
             small = (small + offset) * pair.multiplier - offset
         return by_section(self._expand, small, target.double(), pair).to(target.dtype)
 

@@ -53,6 +53,11 @@ class ParamAxes:
     """The dimension along which the sections are concatenated."""
 
     @property
+    def gain_offset(self) -> float:
+        """1 for the gain of a norm that multiplies by 1 + its parameter, as Gemma's does, else 0."""
+        return 1.0 if self.kind.endswith("gain_offset") else 0.0
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """All axes, flattened over the groups; those of sections once each."""
         if self.sections:
@@ -92,6 +97,8 @@ class Architecture:
     features: Mapping[str, int] = field(default_factory=dict)
     outputs: Mapping[str, int] = field(default_factory=dict)
     whole: frozenset[str] = frozenset()
+    periods: Mapping[str, int] = field(default_factory=dict)
+    """After how many blocks their kinds come again, by scope, where it is not 1."""
 
     @cached_property
     def first_blocks(self) -> frozenset[str]:

@@ -53,6 +53,14 @@ class Layout(Plugin, ABC):
         """
         return {}
 
+    def periods(self, module: nn.Module) -> Mapping[str, int]:
+        """Return after how many blocks their kinds come again, by stack, where it is not 1.
+
+        Where every second layer sees a sliding window alone, it is ``{"model.layers": 2}``. What
+        fills a block is then of the same kind.
+        """
+        return {}
+
     def axis_aliases(self, module: nn.Module) -> Mapping[str, str]:
         """Return axes that are one and the same in this module, as ``{name: name to use}``.
 

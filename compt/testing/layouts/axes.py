@@ -71,8 +71,9 @@ def require_growing_axes(small: Architecture, large: Architecture) -> None:
 def require_known_roles(layout: Layout, modules: tuple[nn.Module, ...]) -> None:
     """Require that ``roles`` speaks of axes that there are, with the words that growers know."""
     aliases = [alias for m in modules for alias in layout.axis_aliases(m).values()]
-    text = " ".join([*layout.patterns.values(), *aliases])
-    axes = set(re.findall(r"[\w.{}]+", text))
+    patterns = [pattern for m in modules for pattern in layout.patterns_of(m).values()]
+    axes = set(re.findall(r"[\w.{}]+", " ".join([*layout.patterns.values(), *patterns, *aliases])))
+    axes |= {re.sub(r"_(\d+|\{\w+\})\Z", "", axis) for axis in axes}  # a role for all numbers
     unknown = {axis for axis in layout.roles if axis not in axes and not _is_numbered(axis, axes)}
     require(
         not unknown,

@@ -1,0 +1,279 @@
+"""What authors outside write: layouts in few lines, with which growth is exact or says why not."""
+
+from __future__ import annotations
+
+import ast
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from compt import LAYOUTS, PARADIGMS, GrowthError, grow
+from compt.testing import LayoutContract, ParadigmContract
+from compt.testing.contracts import randomised
+
+transformers = pytest.importorskip("transformers")
+timm = pytest.importorskip("timm")
+
+from tests.layouts.outside import convnets, dit, dit_model, gemma2, gptj, mamba2, olmo2
+
+OUTSIDE = Path(__file__).parent / "outside"
+REGISTERED = {
+    "transformers.models.olmo2.modeling_olmo2.Olmo2ForCausalLM": olmo2.Olmo2Layout,
+    "transformers.models.gemma2.modeling_gemma2.Gemma2ForCausalLM": gemma2.Gemma2Layout,
+    "transformers.models.gptj.modeling_gptj.GPTJForCausalLM": gptj.GptJLayout,
+    "transformers.models.mamba2.modeling_mamba2.Mamba2ForCausalLM": mamba2.Mamba2Layout,
+    "timm.models.resnet.ResNet": convnets.ResNetLayout,
+    "timm.models.convnext.ConvNeXt": convnets.ConvNeXtLayout,
+    "tests.layouts.outside.dit_model.DiT": dit.DitLayout,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def installed():
+    """Register what the packages' entry points would."""
+    for name, layout in REGISTERED.items():
+        LAYOUTS.register_module(name=name, module=layout)
+    PARADIGMS.register_module(name="dit", module=dit.Diffusion)
+    yield
+    for name in REGISTERED:
+        LAYOUTS.module_dict.pop(name)
+    PARADIGMS.module_dict.pop("dit")
+
+
+def language_model(name, **config):
+    """Return a small model of transformers with fresh weights, in float64."""
+    torch.manual_seed(0)
+    ids = dict(bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    config = getattr(transformers, f"{name}Config")(vocab_size=61, **ids, **config)
+    return getattr(transformers, f"{name}ForCausalLM")(config).double()
+
+
+def grouped(name, width, depth, heads, kv, mlp, **options):
+    sizes = dict(hidden_size=width, num_hidden_layers=depth, intermediate_size=mlp, head_dim=8)
+    heads = dict(num_attention_heads=heads, num_key_value_heads=kv, max_position_embeddings=32)
+    return language_model(name, **sizes, **heads, **options)
+
+
+def gemma(width, depth, heads, kv, mlp, scalar=16, **options):
+    """Return a Gemma 2 whose window is shorter than the probe's tokens."""
+    options |= dict(query_pre_attn_scalar=scalar, sliding_window=4)
+    return grouped("Gemma2", width, depth, heads, kv, mlp, **options)
+
+
+def gpt_j(width, depth, mlp=None, **options):
+    sizes = dict(n_embd=width, n_layer=depth, n_head=width // 8, n_inner=mlp)
+    return language_model("GPTJ", rotary_dim=4, n_positions=32, **sizes, **options)
+
+
+def mamba(width, depth, heads, groups):
+    sizes = dict(hidden_size=width, num_hidden_layers=depth, num_heads=heads, n_groups=groups)
+    expand = heads * 8 // width
+    return language_model("Mamba2", head_dim=8, expand=expand, state_size=4, chunk_size=8, **sizes)
+
+
+def resnet(block, width, depths, **options):
+    torch.manual_seed(0)
+    resnets = timm.models.resnet
+    channels = (width, width, 2 * width, 2 * width)
+    options |= dict(channels=channels, num_classes=5)
+    return resnets.ResNet(getattr(resnets, block), depths, **options).double()
+
+
+def convnext(width, depths, **options):
+    torch.manual_seed(0)
+    dims = (width, width, 2 * width, 2 * width)
+    return timm.models.convnext.ConvNeXt(
+        dims=dims, depths=depths, num_classes=5, **options
+    ).double()
+
+
+def diffusion(width, depth):
+    torch.manual_seed(0)
+    return dit_model.DiT(width, depth).double()
+
+
+V2 = dict(use_grn=True, ls_init_value=None)
+OLMO = partial(grouped, "Olmo2")
+BASIC, WIDE = partial(resnet, "BasicBlock"), partial(resnet, "Bottleneck")
+EXACT = {
+    "olmo2, wide": (OLMO, (32, 2, 4, 2, 48), (64, 2, 8, 4, 96), {}),
+    "olmo2, deep": (OLMO, (32, 2, 4, 2, 48), (32, 5, 4, 2, 48), {}),
+    "olmo2, both": (OLMO, (32, 2, 4, 2, 48), (64, 3, 16, 4, 100), dict(tie_word_embeddings=True)),
+    "gemma2, wide": (gemma, (32, 2, 4, 2, 48), (64, 2, 8, 4, 96, 32), {}),
+    "gemma2, deep": (gemma, (32, 3, 4, 2, 48), (32, 6, 4, 2, 48), {}),
+    "gemma2, both": (gemma, (32, 2, 4, 2, 48), (64, 4, 8, 2, 100, 8), {}),
+    "gemma2, untied": (
+        *(gemma, (32, 2, 4, 2, 48), (48, 4, 6, 2, 100, 8)),
+        dict(tie_word_embeddings=False),
+    ),
+    "gemma2, another width": (gemma, (32, 2, 4, 2, 48), (48, 3, 6, 2, 96), {}),
+    "gptj, wide": (gpt_j, (32, 2), (64, 2), {}),
+    "gptj, deep": (gpt_j, (32, 2), (32, 5), {}),
+    "gptj, both": (gpt_j, (32, 2), (64, 4, 300), dict(tie_word_embeddings=True)),
+    "gptj, another width": (gpt_j, (32, 2), (48, 3), {}),
+    "mamba2, wide": (mamba, (32, 2, 8, 2), (64, 2, 16, 2), {}),
+    "mamba2, deep": (mamba, (32, 2, 8, 2), (32, 4, 8, 2), {}),
+    "mamba2, both": (mamba, (32, 2, 8, 1), (64, 3, 32, 1), {}),
+    "resnet, wide": (WIDE, (32, (1, 1, 2, 1)), (64, (1, 1, 2, 1)), {}),
+    "resnet, deep": (WIDE, (32, (1, 1, 2, 1)), (32, (2, 1, 4, 3)), {}),
+    "resnet, both": (BASIC, (16, (1, 1, 2, 1)), (32, (2, 1, 4, 3)), {}),
+    "resnet, another width": (BASIC, (16, (1, 1, 2, 1)), (24, (2, 1, 4, 3)), {}),
+    "resnext, both": (
+        *(WIDE, (32, (1, 1, 2, 1)), (64, (1, 1, 3, 1))),
+        dict(cardinality=4, base_width=32),
+    ),
+    "convnext, wide": (convnext, (8, (1, 1, 2, 1)), (16, (1, 1, 2, 1)), {}),
+    "convnext, deep": (convnext, (8, (1, 1, 2, 1)), (8, (2, 1, 4, 1)), {}),
+    "convnext v2, both": (convnext, (8, (1, 1, 2, 1)), (16, (2, 1, 2, 3)), V2),
+    "dit, wide": (diffusion, (16, 2), (48, 2), {}),
+    "dit, deep": (diffusion, (16, 2), (16, 5), {}),
+    "dit, both": (diffusion, (16, 2), (32, 4), {}),
+}
+
+
+def trained(model):
+    """Return a model with random weights and running statistics, as training leaves them."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(generator=generator)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+            module.num_batches_tracked.fill_(17)
+    return randomised(model)
+
+
+def models(case):
+    make, small, large, options = case
+    return trained(make(*small, **options)), make(*large, **options)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_growth_is_exact(name):
+    source, target = models(EXACT[name])
+    growth = grow(source, target)
+    assert growth.function_preserving, growth.reason
+    assert growth.error < 1e-9
+    assert not growth.dropped
+
+
+INEXACT = {
+    "olmo2": (
+        *(OLMO, (32, 2, 4, 2, 48), (48, 2, 4, 2, 48), {}),
+        "'embed' grows from 32 to 48: exact at whole multiples only, as its layout says",
+    ),
+    "olmo2, heads": (
+        *(OLMO, (32, 2, 4, 2, 48), (32, 2, 6, 2, 48), {}),
+        "self_attn.q_norm.weight' normalises over 'kv_heads+group+head_dim', which grows",
+    ),
+    "mamba2": (
+        *(mamba, (32, 2, 8, 2), (48, 3, 12, 2), {}),
+        "mixer.norm.weight' normalises over 'groups+heads+head_dim', which grows",
+    ),
+    "convnext": (
+        *(convnext, (8, (1, 1, 2, 1)), (12, (1, 1, 2, 1)), {}),
+        "blocks.{block}.norm.weight' normalises over 'mid_0', which grows: exact at multiples of 8",
+    ),
+    "dit": (
+        *(diffusion, (16, 2), (24, 2), {}),
+        "'embed' grows from 16 to 24: exact at whole multiples only, as its layout says",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INEXACT)
+def test_what_is_not_exact_is_said_with_its_reason(name):
+    *case, reason = INEXACT[name]
+    growth = grow(*models(case))
+    assert not growth.function_preserving
+    assert reason in growth.reason
+    assert growth.error > 1e-4
+
+
+CLONED = (
+    *("olmo2, wide", "gemma2, wide", "gptj, wide", "mamba2, both"),
+    *("resnet, both", "convnext v2, both", "dit, both"),
+)
+
+
+@pytest.mark.parametrize("name", CLONED)
+def test_other_growers_read_the_same_notation(name):
+    source, target = models(EXACT[name])
+    clone = grow(source, target, "clone")
+    assert clone.function_preserving, clone.reason
+    assert clone.error < 1e-9
+    corner = grow(source, target, "leading_block")
+    assert not corner.dropped
+    assert not corner.function_preserving
+
+
+def test_what_cannot_grow_is_named():
+    with pytest.raises(GrowthError, match=r"dt_bias': the axis 'groups' changes from 2 to 4"):
+        grow(mamba(32, 2, 8, 2), mamba(32, 2, 8, 4))
+    with pytest.raises(GrowthError, match=r"'conv1\.weight' has the axes"):
+        grow(BASIC(16, (1, 1, 1, 1)), WIDE(16, (1, 1, 1, 1)))
+
+
+def code_lines(path):
+    """Count the lines of a file that are neither blank nor docstrings."""
+    text = path.read_text()
+    docstrings = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
+    lines = enumerate(text.splitlines(), start=1)
+    return sum(1 for number, line in lines if line.strip() and number not in docstrings)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in OUTSIDE.glob("*.py") if path.stem != "dit_model"],
+    ids=lambda p: p.stem,
+)
+def test_a_package_takes_few_lines(path):
+    assert code_lines(path) <= 60
+
+
+class TestOlmo2(LayoutContract):
+    def pair(self):
+        return models(EXACT["olmo2, both"])
+
+
+class TestGemma2(LayoutContract):
+    def pair(self):
+        return models(EXACT["gemma2, both"])
+
+
+class TestGptJ(LayoutContract):
+    def pair(self):
+        return models(EXACT["gptj, both"])
+
+
+class TestMamba2(LayoutContract):
+    def pair(self):
+        return models(EXACT["mamba2, both"])
+
+
+class TestResNet(LayoutContract):
+    def pair(self):
+        return models(EXACT["resnet, both"])
+
+
+class TestConvNeXt(LayoutContract):
+    def pair(self):
+        return models(EXACT["convnext v2, both"])
+
+
+class TestDitLayout(LayoutContract):
+    def pair(self):
+        return models(EXACT["dit, both"])
+
+
+class TestDiffusion(ParadigmContract):
+    paradigm = dict(type="dit")
+    model = dict(width=16, depth=1)
+    larger = dict(width=32, depth=2)
