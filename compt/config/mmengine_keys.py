@@ -54,6 +54,16 @@ def _check_visualizer(value: Mapping[str, Any] | None, name: str, faults: Faults
     check_entries(value or {}, Visualizer, name, faults)
 
 
+def _check_env(value: Mapping[str, Any], name: str, faults: Faults) -> None:
+    check_env(value, name, faults)
+    processes = value.get("dist_cfg")
+    if isinstance(processes, Mapping) and dict(processes) not in ({}, {"backend": "nccl"}):
+        faults.add(
+            f"{name}.dist_cfg: compt starts the processes itself, with NCCL on GPUs and gloo on "
+            "CPUs; leave it out."
+        )
+
+
 def _check_evaluator(value: Any, name: str, faults: Faults) -> None:
     """Note a direction that is none."""
     for config in listed(value):
@@ -189,7 +199,7 @@ class RunnerKeys(StageRunnerKeys):
         check=_check_log,
     )
     env_cfg: Mapping[str, Any] | None = key(
-        None, help="as in mmengine", treatment="passed on", resumable=True, check=check_env
+        None, help="as in mmengine", treatment="passed on", resumable=True, check=_check_env
     )
     model_wrapper_cfg: Mapping[str, Any] | None = key(
         None,

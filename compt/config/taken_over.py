@@ -33,6 +33,7 @@ SAVED_ANYWAY = frozenset(
     )
 )
 """Entries of a CheckpointHook that say when to save what a run is resumed from."""
+OF_THE_BEST = frozenset(("save_best", "rule", "greater_keys", "less_keys"))
 DEFAULT_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 
 
@@ -117,8 +118,9 @@ def _check_checkpoint(hook: Mapping[str, Any], where: str, faults: Faults) -> No
     if short(hook.get("type")) != "CheckpointHook":
         faults.add(f"{where}: {saves}.")
         return
-    for entry in hook.keys() - SAVED_ANYWAY:
-        if entry in ("save_best", "rule", "greater_keys", "less_keys"):
+    best = hook.keys() & {"save_best"} or hook.keys() & OF_THE_BEST
+    for entry in best | (hook.keys() - SAVED_ANYWAY - OF_THE_BEST):
+        if entry in OF_THE_BEST:
             delivers = (
                 "a stage delivers its last weights, which are also the measured ones. Give "
                 "stopping=dict(type='gain') or custom_hooks=[dict(type='EarlyStoppingHook', ...)] "

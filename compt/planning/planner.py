@@ -11,6 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from compt.config import ChainConfig, StageConfig, load_config
+from compt.config.taken_over import left_out
 from compt.errors import ComptError, ConfigError, located
 from compt.growth.models import build_paradigm
 from compt.interfaces import Architecture, Grower, Transferer, warn_renamed
@@ -174,12 +175,12 @@ class _Planner:
 
 
 def _left_out(config: ChainConfig) -> list[str]:
-    """Say which keys of base files the chain does not take over."""
-    names = config.file.left_out
+    """Say which keys of base files, and which default hooks, the chain does not take over."""
+    names, notes = config.file.left_out, left_out(config.default_hooks)
     if not names:
-        return []
+        return notes
     keys = "1 key of base files is" if len(names) == 1 else f"{len(names)} keys of base files are"
-    return [f"{keys} left out, as a chain says them otherwise: {', '.join(names)}."]
+    return [f"{keys} left out, as a chain says them otherwise: {', '.join(names)}.", *notes]
 
 
 def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from mmengine.runner import BaseLoop, Runner, set_random_seed
 from torch.utils.data import DataLoader, Dataset
 
 from compt.config.keys import listed
-from compt.errors import ConfigError, PluginError, did_you_mean
+from compt.errors import ConfigError, PluginError, TrainingError, did_you_mean
 from compt.interfaces import Batch, Metric, Paradigm, accepted
 from compt.random_state import random_state, restore_random_state
 from compt.training.evaluators import DirectedEvaluator, build_evaluator
-from compt.training.hook_effects import check_watched
+from compt.training.hook_effects import check_watched, checksums, watchers
 from compt.training.loader import eval_loader, loader_options, open_dataset
 from compt.training.stage import stage_model
 
@@ -39,10 +40,18 @@ class EvalLoop(BaseLoop):
         dataloader: ``batch_size``, ``num_workers`` and other options of torch's DataLoader;
             ``dataset`` for an mmengine data set in place of the paradigm's.
         evaluator: config of mmengine's metrics, empty for none.
+        max_batches: of a split to look at, None for all.
     """
 
-    def __init__(self, runner: Runner, dataloader: Mapping[str, Any], evaluator: Any) -> None:
-        self._runner = runner
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Mapping[str, Any],
+        evaluator: Any,
+        *,
+        max_batches: int | None = None,
+    ) -> None:
+        self._runner, self.max_batches = runner, max_batches
         self.options = dict(dataloader)
         self.stage = stage_model(runner)
         self.evaluators = [build_evaluator(config) for config in listed(evaluator)]
@@ -59,6 +68,7 @@ class EvalLoop(BaseLoop):
             ``{'split/metric': {'value', 'chance', 'higher_is_better', 'unit'}}``, in the
             paradigm's order.
         """
+        trained = checksums(self.stage.student.parameters())
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
         metrics: dict[str, Metric] = {}
@@ -71,10 +81,17 @@ class EvalLoop(BaseLoop):
         self.runner.model.train(was_training)
         restore_random_state(state)
         measured_json = {name: metric.to_json() for name, metric in metrics.items()}
-        check_watched(self.runner, measured_json)
+        for watcher in watchers(self.runner.hooks, self.runner.param_schedulers or ()):
+            check_watched(watcher, measured_json)
         values = {name: metric.value for name, metric in metrics.items()}
         self.runner.call_hook("after_val_epoch", metrics=values)
         self.runner.call_hook("after_val")
+        if checksums(self.stage.student.parameters()) != trained:
+            raise TrainingError(
+                "After the evaluation the weights are others than before.",
+                do="A hook that puts weights in to be measured has to put the trained ones back; "
+                "one that changes weights can do so in after_train_iter.",
+            )
         return measured_json
 
     def _measure(self, split: str, evaluators: list[DirectedEvaluator]) -> dict[str, Metric]:
@@ -154,7 +171,7 @@ class EvalLoop(BaseLoop):
         """Yield prepared batches on the device, each after mmengine's metrics have seen it."""
         paradigm, student = self.stage.paradigm, self.stage.student
         generator = self._generator()
-        for index, raw in enumerate(loader):
+        for index, raw in enumerate(islice(loader, self.max_batches)):
             self.runner.call_hook("before_val_iter", batch_idx=index, data_batch=raw)
             batch = self._ready(raw, generator)
             if evaluators:

@@ -13,7 +13,9 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.registry import EVALUATOR, METRICS
 from torch import Tensor
 
+from compt.errors import ConfigError
 from compt.interfaces import Metric
+from compt.registry.loading import first_line
 
 DIRECTION = "higher_is_better"
 """Entry of a metric's config, or attribute of its class, that says which side is good."""
@@ -60,8 +62,21 @@ class DirectedEvaluator:
         self.evaluator.dataset_meta = getattr(dataset, "metainfo", None)
 
     def process(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
-        """Let the metrics see the outputs of a batch."""
-        self.evaluator.process(data_samples=[dict(outputs)], data_batch=batch)
+        """Let the metrics see the outputs of a batch.
+
+        Raises:
+            ConfigError: they cannot read them.
+        """
+        try:
+            self.evaluator.process(data_samples=[dict(outputs)], data_batch=batch)
+        except Exception as error:  # a metric raises what it likes
+            names = ", ".join(type(metric).__name__ for metric in self.evaluator.metrics)
+            raise ConfigError(
+                f"{names} cannot read the outputs of a batch: {first_line(error)}",
+                where="val_evaluator",
+                do=f"It sees the paradigm's outputs ({', '.join(outputs)}) as one sample a batch, "
+                f"and the prepared batch ({', '.join(batch)}).",
+            ) from error
 
     def evaluate(self, size: int) -> dict[str, Metric]:
         """Return the metrics after all batches, and begin anew.

@@ -27,7 +27,7 @@ from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from compt.errors import ConfigError, TrainingError
+from compt.errors import ConfigError
 from compt.training.stage import stage_model
 
 NO_TESTS = "it acts in tests, which a stage has none of; compt measures on validation splits"
@@ -62,11 +62,10 @@ def check_effects(
         Exception: whatever its constructor raises.
     """
     options = {name: value for name, value in config.items() if name != "priority"}
-    kind = options["type"]
-    cls = HOOKS.get(kind) if isinstance(kind, str) else kind
+    cls = _class_of(config)
     if not is_default:
         for refused, do in REFUSED.items():
-            if isinstance(cls, type) and issubclass(cls, refused):
+            if issubclass(cls, refused):
                 raise ConfigError(f"{cls.__name__}: {do}.")
     if cls is NPUProfilerHook and options.get("exit_after_profiling", True):
         raise ConfigError("NPUProfilerHook would end the process: give exit_after_profiling=False.")
@@ -77,6 +76,19 @@ def check_effects(
         check_monitored(hook.monitor, splits, type(hook).__name__)
     if isinstance(hook, EMAHook):
         MODELS.build(hook.ema_cfg, default_args={"model": nn.Linear(1, 1)})
+
+
+def check_averages(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ConfigError for two averages, which would put each other's weights back."""
+    averages = [cls.__name__ for cls in map(_class_of, configs) if issubclass(cls, EMAHook)]
+    if len(averages) > 1:
+        raise ConfigError(f"{' and '.join(averages)}: a stage delivers one average of its weights.")
+
+
+def _class_of(config: Mapping[str, Any]) -> type:
+    kind = config["type"]
+    cls = HOOKS.get(kind) if isinstance(kind, str) else kind
+    return cls if isinstance(cls, type) else object
 
 
 def _hook_faults(hook: Hook, iters: int) -> Iterator[str]:
@@ -107,35 +119,42 @@ def check_monitored(metric: str, splits: Sequence[str], watcher: str) -> None:
         )
 
 
-def watched(runner: Runner) -> Iterator[tuple[str, str, str]]:
-    """Yield name, metric and rule ('less' or 'greater') of hooks and schedules that watch one."""
-    watchers: list[Any] = [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
-    for scheduler in runner.param_schedulers or []:
-        if getattr(scheduler, "need_val_args", False):
-            watchers.append(scheduler)
-    for watcher in watchers:
-        yield type(watcher).__name__, watcher.monitor, watcher.rule
+def early_stopping(config: Any) -> list[EarlyStoppingHook]:
+    """Build the hooks of a stage's Runner config that watch a metric to end it."""
+    hooks = [*filter(None, config.default_hooks.values()), *config.custom_hooks]
+    return [
+        HOOKS.build({name: value for name, value in hook.items() if name != "priority"})
+        for hook in hooks
+        if issubclass(_class_of(hook), EarlyStoppingHook)
+    ]
 
 
-def check_watched(runner: Runner, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise TrainingError where what is watched is not measured, or from the wrong side.
+def watchers(hooks: Iterable[Any], schedulers: Iterable[Any]) -> list[Any]:
+    """Return the hooks and schedulers that act on a metric, with ``monitor`` and ``rule``."""
+    stopping = [hook for hook in hooks if isinstance(hook, EarlyStoppingHook)]
+    return stopping + [one for one in schedulers if getattr(one, "need_val_args", False)]
+
+
+def check_watched(watcher: Any, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ConfigError where what is watched is not measured, or from the wrong side.
 
     Args:
+        watcher: one of :func:`watchers`.
         metrics: by 'split/name', with ``higher_is_better``.
     """
-    for watcher, name, rule in watched(runner):
-        if name not in metrics:
-            raise TrainingError(
-                f"{watcher} watches '{name}', which is not measured.",
-                do=f"Name one of {', '.join(metrics) or 'none'}.",
-            )
-        higher_is_better = metrics[name]["higher_is_better"]
-        if higher_is_better is not None and higher_is_better != (rule == "greater"):
-            side = "greater" if higher_is_better else "less"
-            raise TrainingError(
-                f"{watcher} takes '{name}' for better where it is {rule}.",
-                do=f"Give it rule='{side}'.",
-            )
+    name, metric, rule = type(watcher).__name__, watcher.monitor, watcher.rule
+    if metric not in metrics:
+        raise ConfigError(
+            f"{name} watches '{metric}', which is not measured.",
+            do=f"Name one of {', '.join(metrics) or 'none'}.",
+        )
+    higher_is_better = metrics[metric]["higher_is_better"]
+    if higher_is_better is not None and higher_is_better != (rule == "greater"):
+        side = "greater" if higher_is_better else "less"
+        raise ConfigError(
+            f"{name} takes '{metric}' for better where it is {rule}.",
+            do=f"Give it rule='{side}'.",
+        )
 
 
 def stop_reason(runner: Runner) -> str:
@@ -172,18 +191,18 @@ def deliver(runner: Runner) -> list[str]:
     """
     student, names = stage_model(runner).student, []
     for hook in runner.hooks:
-        previous = checksums(student)
+        previous = checksums(student.state_dict().values())
         for method in SWAPPED_AT:
             getattr(hook, method)(runner)
-        if checksums(student) != previous:
+        if checksums(student.state_dict().values()) != previous:
             names.append(type(hook).__name__)
     return names
 
 
 @torch.no_grad()
-def checksums(model: nn.Module) -> list[float]:
-    """Return a number for each tensor of a model, another one where its values are others."""
-    sums = [_checksum(tensor) for tensor in model.state_dict().values()]
+def checksums(tensors: Iterable[Tensor]) -> list[float]:
+    """Return a number for each tensor, another one where its values are others."""
+    sums = [_checksum(tensor) for tensor in tensors if isinstance(tensor, Tensor)]
     return torch.stack(sums).tolist() if sums else []
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from compt.config.options import GuardOptions
 from compt.config.stopping import stopping_rule
-from compt.errors import DivergedError, TrainingError, some
+from compt.errors import DivergedError, TrainingError
 from compt.files import CHECKPOINTS
 from compt.interfaces import Batch
 from compt.random_state import restore_random_state
@@ -276,11 +276,11 @@ class TrainLoop(BaseLoop):
         metrics = self.runner.val_loop.run()
         cost = {"seconds": self.seconds, "repeated": self.repeated}
         self.curve.append({"iter": self._iter, **cost, "metrics": metrics})
-        self._measured = checksums(self.stage.student)
+        self._measured = checksums(self.stage.student.state_dict().values())
 
     def _measure_again(self) -> None:
         """Repeat the last evaluation where hooks have changed the weights since."""
-        if self._measured and checksums(self.stage.student) != self._measured:
+        if self._measured and checksums(self.stage.student.state_dict().values()) != self._measured:
             self.runner.logger.info("Hooks have changed the weights: they are measured again.")
             self.curve.pop()
             self._evaluate()
@@ -349,5 +349,5 @@ class TrainLoop(BaseLoop):
         # Interrupted between its last checkpoint and its manifest, a stage that its rule had
         # ended is not to go on.
         if self.curve and self.curve[-1]["iter"] == self._iter:
-            self._measured = checksums(self.stage.student)
+            self._measured = checksums(self.stage.student.state_dict().values())
             self._apply_stopping_rule()

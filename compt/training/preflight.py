@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
@@ -35,7 +36,7 @@ from compt.planning.plans import ChainPlan
 from compt.registry.loading import first_line, raised_at
 from compt.training.evaluation import validation_splits
 from compt.training.evaluators import build_evaluator
-from compt.training.hook_effects import check_effects, check_monitored
+from compt.training.hook_effects import check_averages, check_effects, check_monitored
 from compt.training.loader import (
     EndlessBatches,
     eval_loader,
@@ -44,6 +45,7 @@ from compt.training.loader import (
     train_loader,
 )
 from compt.training.performance import Performance
+from compt.training.rehearsal import check_watchers
 from compt.training.schedules import check_schedule, watches_metric
 from compt.training.stage_config import stage_config
 from compt.training.trial import (
@@ -107,6 +109,8 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> CheckedData:
                     _check_sampler(stage, paradigm)
             splits = validation_splits(paradigm, config.val_dataloader)
             _check_runner(runner, splits, faults)
+            if stage is config.stages[0] and not faults.sentences:
+                check_watchers(config, runner, faults)
             if (dataset := stage.train_dataloader.get("dataset")) is not None:
                 with noting(faults, "train_dataloader.dataset"):
                     check_part(DATASETS, dataset)
@@ -170,6 +174,17 @@ def _check_runner(config: Config, splits: Sequence[str], faults: Faults) -> None
     if config.get("model_wrapper_cfg") is not None:
         with noting(faults, "model_wrapper_cfg"):
             check_part(MODEL_WRAPPERS, config.model_wrapper_cfg, unbuilt=True)
+            _check_wrapper(config.model_wrapper_cfg["type"])
+
+
+def _check_wrapper(kind: Any) -> None:
+    """Raise ConfigError for a wrapper that leaves no process with the whole model."""
+    wrapper = MODEL_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    if not issubclass(wrapper, MMDistributedDataParallel):
+        raise ConfigError(
+            f"{wrapper.__name__} does not keep the whole model in each process.",
+            do="Give MMDistributedDataParallel, or a class of your own that is one.",
+        )
 
 
 def _check_hooks(config: Config, splits: Sequence[str], faults: Faults) -> None:
@@ -184,6 +199,8 @@ def _check_hooks(config: Config, splits: Sequence[str], faults: Faults) -> None:
         with noting(faults, "custom_hooks"):
             check_hook(hook)
             check_effects(hook, iters=iters, splits=splits)
+    with noting(faults, "custom_hooks"):
+        check_averages([*filter(None, config.default_hooks.values()), *config.custom_hooks])
 
 
 def _check_optimizer(config: Config, splits: Sequence[str], faults: Faults) -> None:

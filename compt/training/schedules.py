@@ -62,7 +62,7 @@ def check_schedule(config: Mapping[str, Any], iters: int) -> None:
             stepped.
     """
     if watches_metric(config):
-        _build(config)
+        build(config)
         return
     kind, begin, end = config["type"], config["begin"], config["end"]
     if begin >= min(end, iters):
@@ -70,7 +70,7 @@ def check_schedule(config: Mapping[str, Any], iters: int) -> None:
         raise ConfigError(f"{kind} begins at iteration {begin}{ends}, and the stage has {iters}.")
     if _is_a(config, OneCycleParamScheduler) and not config.get("eta_max"):
         raise ConfigError(f"{kind} needs eta_max, its highest rate.")
-    scheduler = _build(config)
+    scheduler = build(config)
     name = scheduler.param_name
     for iteration in range(min(iters, MAX_SIMULATED)):
         value = scheduler.optimizer.param_groups[0][name]
@@ -146,7 +146,7 @@ def _is_a(config: Mapping[str, Any], *classes: type) -> bool:
     return isinstance(own, type) and issubclass(own, classes)
 
 
-def _build(config: Mapping[str, Any]) -> Any:
-    """Build a schedule of an optimizer that has what schedules change."""
+def build(config: Mapping[str, Any]) -> Any:
+    """Build a schedule, for an optimizer that has what schedules change."""
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0, momentum=0.5)
     return PARAM_SCHEDULERS.build(dict(config), default_args={"optimizer": optimizer})

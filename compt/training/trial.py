@@ -13,7 +13,13 @@ from typing import Any
 import torch
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.optim import (
+    AmpOptimWrapper,
+    ApexOptimWrapper,
+    OptimWrapper,
+    OptimWrapperDict,
+    build_optim_wrapper,
+)
 from mmengine.registry import (
     HOOKS,
     OPTIM_WRAPPERS,
@@ -109,10 +115,20 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
     """
     check_part(OPTIM_WRAPPERS, config)
     check_part(OPTIMIZERS, config["optimizer"])
+    kind = config["type"]
+    wrapper_class = OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind
+    needs_gpu = issubclass(wrapper_class, AmpOptimWrapper) and not torch.cuda.is_available()
+    if needs_gpu or issubclass(wrapper_class, ApexOptimWrapper):
+        reason = "needs a GPU" if needs_gpu else "changes the model that a stage has to save"
+        do = "Give precision='bf16', or AmpOptimWrapper where there is a GPU."
+        raise ConfigError(f"{wrapper_class.__name__} {reason}.", do=do)
     model = nn.Linear(1, 1)
     wrapper = build_optim_wrapper(model, config)
-    if not isinstance(wrapper, OptimWrapper):
-        return  # several optimizers, of a constructor of one's own
+    if isinstance(wrapper, OptimWrapperDict) or not isinstance(wrapper, OptimWrapper):
+        raise ConfigError(
+            f"The constructor makes a {type(wrapper).__name__}, and a stage has one optimizer.",
+            do="Give the parts other rates with optim_wrapper.paramwise_cfg.",
+        )
     for _ in range(2):
         wrapper.backward(model(torch.ones(1, 1)).sum())
         wrapper.step()
