@@ -114,7 +114,8 @@ def _alternative_problem(value: Any, alternative: Any, options: ValueOptions) ->
 
 def _instance_problem(value: Any, kind: Any) -> str:
     if kind is Path:
-        return "" if isinstance(value, (str, Path)) else "is not a path."
+        sound = isinstance(value, (str, Path)) and "\0" not in str(value)
+        return "" if sound else "is not a path."
     if kind in NOUNS:
         return "" if isinstance(value, kind) else f"is not {NOUNS[kind]}."
     is_section = is_dataclass(kind) and not isinstance(value, (kind, Mapping))

@@ -179,7 +179,11 @@ def _unknown_kind(name: str, kind: Any) -> ConfigError:
 
 
 def _from_files(member: Member, source: Mapping[str, Any]) -> PreTrainedConfig:
-    said = read_config(Path(str(member.model)))
+    if not isinstance(member.model, str | Path) or not str(member.model):
+        raise ConfigError(
+            f"The model of member '{member.name}' is {member.model!r}: no dict, folder or name."
+        )
+    said = read_config(Path(member.model))
     filled = _unsaid(source, said.get("model_type"), said) if said else {}
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
