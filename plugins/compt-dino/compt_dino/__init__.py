@@ -1,0 +1,236 @@
+"""A paradigm for compt, self-distillation without labels (DINO), on timm's ViTs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from compt import Batch, ConfigError, Member, Metric, Outputs, Paradigm
+from compt.data import splits
+from compt_dino.data import Crops, normalised
+from compt_dino.model import Dino
+
+CONFIG, WEIGHTS, BACKBONE = "dino.json", "dino.safetensors", "backbone.safetensors"
+NEIGHBOURS = 20
+
+
+class SelfDistillation(Paradigm):
+    """Images of which a student, from parts, has to say what its average says of the whole.
+
+    A member's ``model`` is a dict of arguments of timm's VisionTransformer: ``img_size``,
+    ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``. What is measured and exported is the
+    teacher, the average.
+
+    Source: Caron et al. 2021, arXiv 2104.14294, section 3 and appendix C. Differs: no blur and
+    solarisation of crops; the head has two hidden layers without batch norm, and prototypes of unit
+    length; the teacher's temperature is not warmed up.
+
+    Args:
+        data: source of images, with labels for the measuring of neighbours.
+        local: number and size in pixels of the local crops.
+        hidden, bottleneck, prototypes: sizes of the head, the same for all members.
+        momentum: of the average at the start of a stage; it rises to 1 as a cosine.
+        temperatures: of student and teacher.
+        centre_momentum: of the mean of the teacher's scores, over all processes.
+    """
+
+    api_version = "1.2"
+    outputs = frozenset({"features", "student", "target", "score"})
+    features = ("features",)
+    buffer_rules = {"centre": "mean"}
+
+    def __init__(
+        self,
+        *,
+        data: Mapping[str, Any] | None = None,
+        local: tuple[int, int] = (4, 16),
+        hidden: int = 256,
+        bottleneck: int = 64,
+        prototypes: int = 1024,
+        momentum: float = 0.99,
+        temperatures: tuple[float, float] = (0.1, 0.04),
+        centre_momentum: float = 0.9,
+    ) -> None:
+        if not (0 <= momentum <= 1 and 0 <= centre_momentum <= 1 and min(temperatures) > 0):
+            raise ConfigError(
+                f"momentum={momentum}, centre_momentum={centre_momentum}, temperatures="
+                f"{temperatures}: a momentum is from 0 to 1, a temperature above 0.",
+                where="paradigm dino",
+            )
+        self.data, self.local = data, tuple(local)
+        self.splits = () if data is None else splits(data)
+        self.head = hidden, bottleneck, prototypes
+        self.momentum, self.centre_momentum = momentum, centre_momentum
+        self.temperatures = temperatures
+        self.size: int | None = None
+        self._model: Any = None
+
+    def build_model(self, member: Member) -> nn.Module:
+        """Build student and teacher, equal at first.
+
+        Raises:
+            ConfigError: arguments that timm's ViT does not take, or another image size than the
+                members before.
+        """
+        try:
+            model = Dino(member.model, *self.head)
+        except Exception as error:  # timm raises what it likes
+            raise ConfigError(
+                f"timm cannot build the model of member '{member.name}': {error}"
+            ) from error
+        size = model.student.backbone.patch_embed.img_size[0]
+        if self.size not in (None, size):
+            raise ConfigError(f"Member '{member.name}' has img_size {size}, not {self.size}.")
+        self.size = size
+        model.config = {**member.model}  # type: ignore[assignment]
+        return model
+
+    def build_dataset(self, split: str) -> Crops:
+        """Open 'train' as crops, other splits as whole images with labels of train's classes."""
+        return self._open(split, self.local if split == "train" else None)
+
+    def build_reference(self, split: str) -> Crops:
+        """Open any split as whole images."""
+        return self._open(split, None)
+
+    def _open(self, split: str, local: tuple[int, int] | None) -> Crops:
+        if self.data is None or self.size is None:
+            raise ConfigError("The paradigm has no data, or no model yet.", where="paradigm.data")
+        classes = None if split == "train" else Crops(self.data, "train", self.size).classes
+        return Crops(self.data, split, self.size, local, classes)
+
+    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Return pixels from -1 to 1."""
+        return {k: v if k == "label" else normalised(v) for k, v in batch.items()}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Return features [B, D] of the student, and for crops what the loss compares.
+
+        That is scores [(2 + N) B, K] of the student for all crops, and of the teacher for both
+        global ones: ``score`` [2 B, K], and ``target``, the distribution that is to be predicted.
+        """
+        dino: Any = model
+        if "image" in batch:
+            features = dino.student.backbone(batch["image"])
+            crops = batch["image"].unsqueeze(1).expand(-1, 2, -1, -1, -1)
+            batch = {"global": crops, "local": crops[:, :0]}
+        else:
+            features = None
+        wide, small = (batch[name].transpose(0, 1) for name in ("global", "local"))
+        seen = [dino.student.backbone(wide.flatten(0, 1))]
+        if len(small):
+            seen.append(dino.student.backbone(small.flatten(0, 1)))
+        with torch.no_grad():
+            score = dino.teacher(dino.teacher.backbone(wide.flatten(0, 1)))
+        return {
+            "features": seen[0][: wide.shape[1]] if features is None else features,
+            "student": dino.student(torch.cat(seen)),
+            "target": F.softmax((score - dino.centre) / self.temperatures[1], dim=-1),
+            "score": score,
+        }
+
+    def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
+        """Run nothing but the student's ViT for features."""
+        if needs != {"features"} or "image" in batch:
+            return self.forward(model, batch)
+        return {"features": model.student.backbone(batch["global"][:, 0])}  # type: ignore[union-attr, operator]
+
+    def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean cross entropy over all pairs of a global and another crop, in nats."""
+        target = outputs["target"].unflatten(0, (2, -1)).float()
+        logits = (outputs["student"].float() / self.temperatures[0]).unflatten(
+            0, (-1, target.shape[1])
+        )
+        pairs = -torch.einsum("gbk,cbk->gcb", target, F.log_softmax(logits, dim=-1)).mean(-1)
+        others = 1 - torch.eye(*pairs.shape, device=pairs.device)
+        return {"self_distillation": (pairs * others).sum() / (pairs.numel() - len(pairs))}
+
+    def after_step(self, model: nn.Module, *, outputs: Outputs, progress: float) -> None:
+        """Move the average, and the mean of its scores."""
+        dino: Any = model
+        momentum = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * progress)) / 2
+        pairs = zip(dino.teacher.parameters(), dino.student.parameters(), strict=True)
+        for average, param in pairs:
+            average.lerp_(param, 1 - momentum)
+        dino.centre.lerp_(outputs["score"].mean(0), 1 - self.centre_momentum)
+
+    def after_growth(self, model: nn.Module) -> None:
+        """Begin with the student itself as its average, and no mean."""
+        dino: Any = model
+        dino.teacher.load_state_dict(dino.student.state_dict())
+        dino.centre.zero_()
+
+    def metrics(
+        self,
+        model: nn.Module,
+        split: str,
+        batches: Iterable[Batch],
+        *,
+        batches_of: Callable[[str], Iterable[Batch]],
+    ) -> dict[str, Metric]:
+        """Measure how often the 20 nearest images of 'train' name a split's classes.
+
+        They vote by cosine, with the teacher's features. Chance is the share of the most frequent
+        class.
+        """
+        bank, names = self._features(model, batches_of("train"))
+        queries, truth = self._features(model, batches)
+        if not len(bank) or not len(queries):
+            return {}
+        near = (queries @ bank.T).topk(min(NEIGHBOURS, len(bank)))
+        votes = torch.zeros(len(queries), int(names.max()) + 1, device=bank.device)
+        votes.scatter_add_(1, names[near.indices], (near.values / 0.07).exp())
+        right = (votes.argmax(1) == truth).float().mean().item()
+        chance = truth.bincount().max().item() / len(truth)
+        return {"knn": Metric(right, chance, unit="share")}
+
+    def _features(self, model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+        """Return unit-length features [N, D] and labels [N] of the images that have one."""
+        dino: Any = model
+        features, labels = [], []
+        for batch in batches:
+            known = batch["label"] >= 0
+            if known.any():
+                features.append(
+                    F.normalize(dino.teacher.backbone(batch["image"][known]).float(), dim=-1)
+                )
+                labels.append(batch["label"][known])
+        return (torch.cat(features), torch.cat(labels)) if features else (torch.empty(0, 1),) * 2
+
+    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
+        """Return black crops on the model's device."""
+        weight = next(model.parameters())
+        sizes = {"global": (2, self.size), "local": self.local}
+        return {
+            name: torch.zeros(batch_size, count, 3, size, size, device=weight.device)
+            for name, (count, size) in sizes.items()
+        }
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Write everything, and the teacher's ViT alone, with timm's names."""
+        dino: Any = model
+        content = {"model": dino.config, "head": self.head}
+        (folder / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        save_file({k: v.contiguous() for k, v in dino.state_dict().items()}, folder / WEIGHTS)
+        backbone = dino.teacher.backbone.state_dict()
+        save_file({k: v.contiguous() for k, v in backbone.items()}, folder / BACKBONE)
+
+    def recognises(self, path: Path) -> bool:
+        """Tell whether it is a folder of ``export``."""
+        return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+    def load(self, path: Path) -> nn.Module:
+        """Load a folder of ``export``."""
+        content = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        self.head = tuple(content["head"])
+        model = self.build_model(Member(path.name, content["model"]))
+        model.load_state_dict(load_file(path / WEIGHTS))
+        return model
