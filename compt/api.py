@@ -39,6 +39,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "ImageSource",
         "Images",
         "Layout",
+        "LeftOut",
         "Member",
         "Metric",
         "Objective",

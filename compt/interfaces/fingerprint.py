@@ -50,9 +50,12 @@ def hash_of(*parts: Any) -> str:
     """Hash arrays and bytes as they lie in memory, and anything else as JSON."""
     digest = hashlib.sha256()
     for part in parts:
-        is_raw = hasattr(part, "tobytes") or isinstance(part, bytes)
-        raw = memoryview(part) if is_raw else json.dumps(part, sort_keys=True, default=str).encode()
-        digest.update(str(len(raw)).encode())
+        if hasattr(part, "tobytes") or isinstance(part, bytes):
+            raw = memoryview(part)
+            raw = raw if raw.c_contiguous else memoryview(raw.tobytes())
+        else:
+            raw = memoryview(json.dumps(part, sort_keys=True, default=str).encode())
+        digest.update(str(raw.nbytes).encode())
         digest.update(raw)
     return digest.hexdigest()[:DIGITS]
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from compt.files import sha256
-from compt.interfaces import Images, Text, Tokens
+from compt.interfaces import Images, LeftOut, Text, Tokens
 from compt.testing._shared import random_state_kept
 
 
@@ -95,6 +95,21 @@ def _image_faults(images: Images, provides: frozenset[str], count: int) -> list[
     for index in range(min(count, len(images))):
         faults += _item_faults(images[index], f"of sample {index}", provides, len(classes))
     return faults[:3]
+
+
+def left_out_faults(left_out: Any, num_samples: int) -> list[str]:
+    """List what is wrong with the count of what is left out of a split."""
+    if not isinstance(left_out, LeftOut):
+        return [f"left_out is {left_out!r}, no LeftOut"]
+    faults = []
+    counts = [*left_out.samples.items(), *left_out.parts.items()]
+    if not all(
+        is_name(reason) and isinstance(count, int) and count > 0 for reason, count in counts
+    ):
+        faults.append(f"left_out counts {counts}, not reasons by numbers above 0")
+    elif num_samples and not max(num_samples, left_out.num_samples) <= left_out.total:
+        faults.append(f"left_out.total is {left_out.total}, with {num_samples} samples")
+    return faults
 
 
 def _item_faults(

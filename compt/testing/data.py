@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from compt.interfaces import (
     TextSource,
     Tokens,
     TokenSource,
+    fingerprint,
 )
 from compt.random_state import random_state
 from compt.registry import DATA
@@ -25,6 +27,7 @@ from compt.testing._samples import (
     contents,
     is_name,
     is_numbered,
+    left_out_faults,
     read,
     read_by_workers,
     sample_faults,
@@ -46,6 +49,8 @@ INTERFACES: Mapping[str, tuple[type[DataSource], type]] = {
     "tokens": (TokenSource, Tokens),
 }
 """What a source may provide -> the interface it then keeps, and what ``open`` returns."""
+PIECES = 1000
+"""Pieces of documents that are read to see what is left out."""
 DECLARED = 7
 """A size of the training split that the contract makes up."""
 
@@ -380,6 +385,55 @@ class DataSourceContract(Contract):
                 read(text, self.samples) == read(other, self.samples),
                 f"The splits '{twin}' and '{split}' of {self._name()} have one fingerprint, and "
                 "different documents.",
+                do,
+            )
+
+    def test_what_is_left_out_is_counted(self) -> None:
+        """``left_out`` counts by reason what was left out, and is held against ``max_broken``."""
+        source = self.make()
+        do = (
+            "Fill a compt.LeftOut on opening and reading: sample(reason) for samples that are left "
+            "out or replaced, part(reason) for what else is; total counts all there were."
+        )
+        for split in source.splits:
+            opened = self._open(source, split)
+            if not isinstance(opened, Images | Text):
+                continue
+            if isinstance(opened, Text):
+                for _ in islice(opened.pieces(), PIECES):
+                    pass
+            else:
+                read(opened, self.samples)
+            where = f"The split '{split}' of {self._name()}"
+            lacks = opened.left_out
+            faults = left_out_faults(lacks, len(opened) if isinstance(opened, Images) else 0)
+            require(not faults, f"{where}: {'; '.join(faults)}.", do)
+            require(
+                not isinstance(opened, Text) or lacks.num_samples == opened.skipped,
+                f"{where} has left out {lacks.num_samples} documents by left_out, and skipped "
+                f"{getattr(opened, 'skipped', 0)}.",
+                do,
+            )
+
+    def test_images_have_a_fingerprint(self) -> None:
+        """The fingerprint of images is the same at every opening, and fit for a file."""
+        source = self.make()
+        do = (
+            "Return numbers and hashes of what decides the samples, by name: counts, sizes of "
+            "files, options. a resumed run compares them."
+        )
+        for split in source.splits:
+            opened, again = self._open(source, split), self._open(self.make(), split)
+            if not isinstance(opened, Images):
+                continue
+            with must_work(f"The split '{split}' of {self._name()} has no fingerprint", do):
+                first = fingerprint(opened)
+                read(opened, self.samples)
+                others = [fingerprint(opened), fingerprint(again)]
+            require(
+                bool(first) and all(other == first for other in others),
+                f"The split '{split}' of {self._name()} has the fingerprints {first}, "
+                f"{others[0]} once read and {others[1]} opened again.",
                 do,
             )
 

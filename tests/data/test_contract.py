@@ -20,6 +20,7 @@ from compt.interfaces import (
     DataSource,
     Images,
     ImageSource,
+    LeftOut,
     Text,
     TextSource,
     Tokens,
@@ -444,6 +445,45 @@ class FreshFingerprint(Poems):
         return poem
 
 
+class LeavesOutInWords(Opens):
+    class images(Greys):
+        @property
+        def left_out(self):
+            return {"damaged": self.broken_count}
+
+
+class LeavesOutTwice(Opens):
+    class images(Greys):
+        @property
+        def left_out(self):
+            lacks = super().left_out
+            lacks.total = 3
+            return lacks
+
+
+class SkipsUnsaid(Poems):
+    class Quiet(Poem):
+        left_out = LeftOut()
+
+    def open(self, split):
+        self.check_split(split)
+        return self.Quiet(split)
+
+
+class FreshImages(Opens):
+    class images(Greys):
+        @property
+        def fingerprint(self):
+            return {"content": random.SystemRandom().random()}
+
+
+class FingerprintOfWhatWasRead(Opens):
+    class images(Greys):
+        @property
+        def fingerprint(self):
+            return {"read": int((self.known > 0).sum())}
+
+
 def contract(source: type, **options) -> type:
     members = dict(source=dict(type=source, **options), start_methods=("fork",))
     return type(f"{source.__name__}Contract", (DataSourceContract,), members)
@@ -482,6 +522,11 @@ CASES = [
     Case(contract(ReadsOn), "test_worker_processes_read_the_same", "os.pread"),
     Case(contract(CountsForItself), "test_broken_samples_are_counted_in_all_processes",
          "share_memory_"),
+    Case(contract(LeavesOutInWords), "test_what_is_left_out_is_counted", "no LeftOut"),
+    Case(contract(LeavesOutTwice), "test_what_is_left_out_is_counted", "total is 3"),
+    Case(contract(SkipsUnsaid), "test_what_is_left_out_is_counted", "skipped 1"),
+    Case(contract(FreshImages), "test_images_have_a_fingerprint", "a resumed run"),
+    Case(contract(FingerprintOfWhatWasRead), "test_images_have_a_fingerprint", "once read"),
     Case(contract(OneFingerprint), "test_the_fingerprint_tells_documents_apart", "Tokens are kept"),
     Case(contract(FreshFingerprint), "test_the_fingerprint_tells_documents_apart", "fingerprints"),
 ]  # fmt: skip

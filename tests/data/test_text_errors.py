@@ -93,7 +93,9 @@ def test_nothing_but_blanks(tmp_path: Path) -> None:
         tmp_path, type="text", val=tmp_path, separator="\n\n"
     )
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n{"text": 3}\n')
-    assert "no text: 1 without text, 1 whose text is no string." in fails(tmp_path, type="jsonl", val=tmp_path)
+    assert "no text: 1 without text, 1 whose text is no string." in fails(
+        tmp_path, type="jsonl", val=tmp_path
+    )
     (tmp_path / "a.jsonl").write_text("")
     assert "There is no text." in fails(tmp_path, type="jsonl", val=tmp_path)
     assert [

@@ -195,7 +195,7 @@ def test_the_keys_of_format_1_are_written(tmp_path):
         json.loads((tmp_path / "manifest.json").read_text()),
         json.loads(MANIFEST),
     )
-    assert written.keys() == expected.keys()
+    assert written.keys() >= expected.keys(), "what is new is optional"
     assert written["flops"] == expected["flops"]
     assert written["curve"][1] == expected["curve"][0]
     assert written["growth"].items() >= expected["growth"].items()
@@ -270,6 +270,7 @@ def test_a_stage_is_recorded_as_it_ran():
         stopped="enough",
         growth=GROWN,
         weights=WeightsFile("w", "0"),
+        files={},
     )
     assert (record.grower, record.transfer, record.paradigm) == ("lossless", "other:kl", "clip")
     assert (record.samples, record.iters, record.batch_size) == (32, 8, 4)

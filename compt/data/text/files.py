@@ -16,6 +16,7 @@ from compt.interfaces import Text, TextSource
 from compt.interfaces.data import NO_TEXT
 from compt.interfaces.left_out import MAX_BROKEN, LeftOut
 
+WHOLE = "files that the separator does not divide"
 CHUNK = 1 << 17
 """Characters read at a time."""
 
@@ -151,13 +152,15 @@ class TextFiles(FileSource, TextReader):
 
         Several separators with nothing but white space between them are one.
         """
-        is_blank = True
+        num_documents = 0
         with opened(file) as (text, raw):
             for piece in pieces(iter(lambda: text.read(CHUNK), ""), self.separator):
-                is_blank = False
+                num_documents += piece.last
                 yield piece, raw.tell()
-        if is_blank:
+        if not num_documents:
             yield Skipped(NO_TEXT, file.name), file.size
+        elif self.separator and num_documents == 1:
+            yield Skipped(WHOLE, file.name, is_document=False), file.size
 
 
 def text_option(name: str, value: Any) -> str:
