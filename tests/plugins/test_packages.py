@@ -12,9 +12,9 @@ import pytest
 from compt import api
 from tests.environments import ROOT, Environment, build_wheel
 
-PACKAGES = ("compt-ligo", "compt-mixer", "compt-siglip")
+PACKAGES = ("compt-dino", "compt-ligo", "compt-mixer", "compt-mlm", "compt-siglip")
 CHAIN = '''
-"""Three members that use all three packages, with two built-in parts."""
+"""Three members that use three of the packages, with two built-in parts."""
 
 custom_imports = dict(imports=["compt_mixer.models"])
 paradigm = dict(type="siglip", data=dict(type="csv", train="pictures.csv", val="pictures.csv"))
@@ -42,11 +42,13 @@ evaluations = 1
 
 @pytest.fixture(scope="module")
 def mixed(tree, wheel, tmp_path_factory) -> Environment:
-    """Install compt and the three packages from their wheels, and write a chain and its data."""
+    """Install compt and the packages from their wheels, and write a chain and its data."""
     pytest.importorskip("open_clip")
     from PIL import Image
 
-    environment = Environment(tmp_path_factory.mktemp("mixed"))
+    environment = Environment(
+        tmp_path_factory.mktemp("mixed"), "open_clip", "mmpretrain.models", "transformers"
+    )
     wheels = [
         build_wheel(tree / "plugins" / name, tmp_path_factory.mktemp(name)) for name in PACKAGES
     ]
@@ -66,7 +68,7 @@ def manifest(work: Path, stage: str) -> dict:
 
 
 def test_they_are_listed_and_load(mixed):
-    checked = json.loads(mixed.run(mixed.compt, "check", "--json").stdout)
+    checked = json.loads(mixed.fork(mixed.compt, "check", "--json").stdout)
     rows = {
         (row["package"], row["name"]): row["error"] for row in checked if row["package"] in PACKAGES
     }
@@ -93,7 +95,7 @@ def test_mim_trains_a_chain_of_all_of_them(mixed):
 
 
 def test_the_mixed_config_that_ships_is_planned(mixed):
-    plan = json.loads(mixed.run(mixed.compt, "plan", "mixed_chain", "--json").stdout)
+    plan = json.loads(mixed.fork(mixed.compt, "plan", "mixed_chain", "--json").stdout)
     assert [stage["grower"] for stage in plan["stages"]] == [None, "ligo", "lossless"]
     assert [stage["growth_iters"] for stage in plan["stages"]] == [0, 50, 0]
 
@@ -103,8 +105,8 @@ def test_its_own_tests_pass(name, mixed, tree):
     """From its sources, against what is installed."""
     folder = mixed.elsewhere / f"tests_of_{name}"
     shutil.copytree(tree / "plugins" / name / "tests", folder)
-    said = mixed.run(
-        mixed.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", folder
+    said = mixed.fork(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", folder
     ).stdout
     assert " passed" in said
 
@@ -152,5 +154,5 @@ def test_without_one_of_them_the_others_work_and_the_error_is_clear(mixed):
     assert not work.exists(), "nothing was begun"
     other = mixed.elsewhere / "other"
     options = ("--cfg-options", "grower.type=clone", "grower._delete_=True")
-    mixed.run(mixed.compt, "train", "chain.py", "--work-dir", other, *options)
+    mixed.fork(mixed.compt, "train", "chain.py", "--work-dir", other, *options)
     assert manifest(other, "02_s")["grower"] == "clone"
