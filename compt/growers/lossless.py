@@ -6,7 +6,9 @@ S units of a smaller axis, T of the larger.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from copy import copy
 from math import prod
 from typing import Annotated, Literal
 
@@ -14,15 +16,10 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
+from compt.growers._new_blocks import adding_nothing
 from compt.growers._streams import StreamMap, carries_mean, stream_map, through_scale
 from compt.growers._ties import tie_reasons
-from compt.growth.operators import (
-    AxisGrower,
-    ParamPair,
-    reads_for_table,
-    writes_stream,
-    writing_nothing,
-)
+from compt.growth.operators import AxisGrower, ParamPair, reads_for_table
 from compt.interfaces import Architecture, ParamAxes
 from compt.registry import Range
 
@@ -78,7 +75,16 @@ class Lossless(AxisGrower):
                 raise ConfigError(
                     f"{key}={value!r} is not known.", where="grower lossless", do=f"One of {known}."
                 )
+        if not noise:
+            warnings.warn(
+                "lossless with noise=0 makes copies that stay equal for ever: the new width is "
+                "wasted. Try noise=1.0.",
+                UserWarning,
+                stacklevel=2,
+            )
         self.noise, self.fill, self.blocks = noise, fill, blocks
+        self.needs_life = True
+        """Whether what is free to choose must not be 0, as for weights but not for moments."""
 
     def prepare(
         self,
@@ -113,7 +119,7 @@ class Lossless(AxisGrower):
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Apply the maps of streams and outputs, and fill the corner of the hidden axes."""
-        target = self._filling(source, target)
+        target = self._filling(source, target, pair.generator)
         if pair.param.kind.startswith("batch_norm"):
             return _grow_batch_norm(source, target, pair)
         if "norm" in pair.param.kind:
@@ -124,21 +130,31 @@ class Lossless(AxisGrower):
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Let new blocks write nothing yet."""
-        if writes_stream(pair.param, pair.target):
-            return writing_nothing(value, pair.param)
-        return target if self.blocks == "fresh" else value
+        values = (target, value) if self.blocks == "fresh" else (value, target)
+        return adding_nothing(*values, pair)
 
     def without_noise(self) -> Lossless:
         """Return a grower of the same maps that shares each column out evenly."""
-        return Lossless(noise=0.0, fill="init", blocks=self.blocks)
+        even = copy(self)  # the constructor would warn of copies that stay equal
+        even.noise, even.fill, even.needs_life = 0.0, "init", False
+        return even
 
-    def _filling(self, source: Tensor, target: Tensor) -> Tensor:
+    def _filling(self, source: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:
         """Return what the free entries of a grown tensor hold, in the target's shape."""
-        if self.fill == "init":
+        # The rows of new units that a constructor leaves at 0 would never learn, behind
+        # columns that read nothing from them yet.
+        lifeless = self.needs_life and target.ndim > 1 and not target.any()
+        if self.fill == "init" and not lifeless:
             return target
-        for dim in range(source.ndim):
-            tiled = torch.arange(target.shape[dim]) % source.shape[dim]
-            source = source.index_select(dim, tiled)
+        rms = source.square().mean().sqrt()
+        for dim, length in enumerate(source.shape):
+            copy_T = torch.arange(target.shape[dim]) // length
+            source = source.index_select(dim, torch.arange(target.shape[dim]) % length)
+            if source.ndim > 1 and copy_T[-1] > 1:
+                # Nothing reads any new copy: those of one unit would stay alike for ever.
+                repeated = source.movedim(dim, 0)[copy_T > 1]
+                draw = torch.randn(repeated.shape, generator=generator, dtype=source.dtype)
+                source.movedim(dim, 0)[copy_T > 1] = repeated + self.noise * rms * draw
         return source
 
     def _grow_linear(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
@@ -289,7 +305,7 @@ def _grow_reading_norm(source: Tensor, read: StreamMap, pair: ParamPair) -> Tens
         # Normalised pads are 0, and have to stay so: new columns read them.
         pads = torch.zeros(len(read.pads), *value.shape[1:], dtype=source.dtype)
         return read.repeat(value, pads).movedim(0, dim)
-    offset = _gain_offset(pair.param)
+    offset = pair.param.gain_offset
     # The variance is the source's and the copies are larger by the scale: so they leave
     # the norm, and the gain takes that back.
     gain = (value + offset * share) / read.scale
@@ -305,14 +321,9 @@ def _grow_writing_norm(source: Tensor, read: StreamMap, pair: ParamPair) -> Tens
     written: StreamMap = pair.maps[pair.param.axes[0]]
     if pair.param.kind.endswith("bias"):
         return written.write(source, 0)
-    offset = _gain_offset(pair.param)
+    offset = pair.param.gain_offset
     gain = read.repeat(source + offset, read.pad_gains.to(source))
     return gain * (written.scale / read.scale) - offset
-
-
-def _gain_offset(param: ParamAxes) -> float:
-    """Return 1 for a norm that multiplies by 1 + its parameter, as Gemma's does, else 0."""
-    return 1.0 if param.kind.endswith("offset") else 0.0
 
 
 def _repeat_factors(source: Tensor, pair: ParamPair) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from compt.errors import ConfigError, GrowthError
-from compt.growth.operators import AxisGrower, ParamPair, writes_stream, writing_nothing
+from compt.growers._new_blocks import adding_nothing
+from compt.growth.operators import AxisGrower, ParamPair
 from compt.interfaces import Architecture
 
 ORDERS = ("stack", "interleave", "solar")
@@ -87,9 +88,7 @@ class Stack(AxisGrower):
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Let new blocks write nothing yet, or leave them copies."""
-        if self.blocks == "zero" and writes_stream(pair.param, pair.target):
-            return writing_nothing(value, pair.param)
-        return value
+        return adding_nothing(value, target, pair) if self.blocks == "zero" else value
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Return that plain copies of blocks change the function, where there are any."""

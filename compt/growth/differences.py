@@ -36,7 +36,8 @@ def obstacles(
         archs: of the source and of the target.
     """
     source_arch, target_arch = archs
-    dropped = [name for name in growth.dropped if source_arch.params[name].kind != "constant"]
+    constants = {name for name, param in source_arch.params.items() if param.kind == "constant"}
+    dropped = [name for name in growth.dropped if name not in constants]
     templates = {param.template for param in source_arch.params.values()}
     unmatched = [
         name

@@ -181,7 +181,7 @@ def is_finite_scalar(value: Any) -> bool:
 
 
 def without_gradient(
-    module: nn.Module, loss: Callable[[], Tensor], *, steps: int = 4, elements: bool = False
+    module: nn.Module, loss: Callable[[], Tensor], *, steps: int = 20, elements: bool = False
 ) -> list[str]:
     """Return the names of the parameters that no gradient reaches in so many steps.
 

@@ -10,7 +10,7 @@ from compt import grow
 from compt.growth.optimizer_state import grow_state
 from compt.testing.contracts import randomised
 
-EVEN = pytest.mark.filterwarnings("ignore:clone with noise=0")
+EVEN = pytest.mark.filterwarnings("ignore:(clone|lossless) with noise=0")
 
 
 CLONE, LOSSLESS = dict(type="clone", noise=0.0), dict(type="lossless", noise=0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +27,11 @@ from compt.testing._shared import (
     require,
     skip,
     some,
-    without_gradient,
+)
+from compt.testing.growers.learning import (
+    require_distinct_units,
+    require_learning,
+    require_learning_blocks,
 )
 from compt.testing.growers.refusals import (
     require_alone,
@@ -45,7 +48,7 @@ from compt.testing.growers.reports import (
     require_true_dropped,
     require_true_report,
 )
-from compt.testing.growers.samples import Pair, classification, own_loss, toy_pairs
+from compt.testing.growers.samples import Pair, classification, toy_pairs
 from compt.testing.growers.trial import Trial
 from compt.testing.growers.watched import Grown
 from compt.testing.toy import TiedNet, ToyNet
@@ -241,17 +244,18 @@ class GrowerContract(Contract):
             objective = self.objective(grown.target)
             if objective is None:
                 skip("override objective(target) to see whether everything learns after growing")
-            dead = without_gradient(
-                grown.target,
-                partial(own_loss, objective, grown.target),
-                # elements of modules of the author's own may have none for reasons of theirs
-                elements=isinstance(grown.target, ToyNet),
-            )
-            require(
-                not dead,
-                f"No gradient ever reaches some of {some(dead)}.",
-                "Never zero both what a unit reads and what it writes: leave one side random.",
-            )
+            # elements of modules of the author's own may have none for reasons of theirs
+            of_toy = isinstance(grown.target, ToyNet)
+            require_learning(grown.target, objective, elements=of_toy)
+
+    def test_new_blocks_learn(self) -> None:
+        """Require the same of new blocks that end in a norm, a layer scale or a gate."""
+        require_learning_blocks(self._trial)
+
+    def test_copies_part_ways(self) -> None:
+        """Require that no two units are alike in all that they read and write."""
+        for grown in self._grown():
+            require_distinct_units(grown)
 
     def test_asks_no_more_than_it_declares(self) -> None:
         """Require at most ``objective_calls`` calls, which plans and reports charge."""

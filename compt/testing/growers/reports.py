@@ -70,8 +70,7 @@ def require_true_dropped(trial: Trial, source: nn.Module, target: nn.Module) -> 
     require(
         not changed(tensors_of(first.target), other.target),
         f"Growth.dropped names {some(dropped)}, and the grown weights depend on them.",
-        "List in Growth.dropped only what grow() does not read; "
-        "compt.growth.operators.AxisGrower does so.",
+        "List in Growth.dropped only what grow() does not read; compt.AxisGrower does so.",
     )
     params = describe(source).params
     constant = {name for name, p in params.items() if p.buffer or p.kind == "constant"}
@@ -100,8 +99,8 @@ def require_true_report(grown: Grown) -> None:
             require(
                 twins,
                 f"{said}, and equals no tensor of the source.",
-                "Report it as 'expanded' in Growth.params; compt.growth.operators.status tells a "
-                "grown value's status.",
+                "Report it as 'expanded' in Growth.params; compt.status tells a grown value's "
+                "status.",
             )
         elif status == "initialised":
             require(

@@ -155,15 +155,17 @@ class LayoutContract(Contract):
 
     def test_everything_learns(self) -> None:
         """Require that every parameter has a gradient within a few steps of growing."""
-        for grower in ("lossless", "leading_block"):
+        for grower in ("lossless", "leading_block", "clone"):
             target = self._grow(grower).target
             with evaluating(target):
                 dead = without_gradient(target, partial(self.loss, target))
             require(
                 not dead,
-                f"After growing by {grower}, no gradient ever reaches {some(dead)}.",
+                f"After growing by {grower}, no gradient reaches {some(dead)} in 20 steps.",
                 "Let probe() use every part of the module, or override loss(module) with the "
-                "model's own loss.",
+                "model's own loss. In new blocks name in the pattern of a weight the norm, factor "
+                "or gate behind it ('embed <- mlp * ls.gamma'), so that one alone is zeroed; "
+                "until then grow with blocks='copy' (clone, stack).",
             )
 
     def test_probe_is_repeatable(self) -> None:
