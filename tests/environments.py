@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from tests.processes import LIBRARIES, NOT_INHERITED, Server
 
 ROOT = Path(__file__).parents[1]
 BIN = "Scripts" if os.name == "nt" else "bin"
@@ -20,9 +23,7 @@ def call(
     *command: object, cwd: Path, code: int | None = 0, **environment: str
 ) -> subprocess.CompletedProcess:
     """Run a command outside this checkout, and check its exit code (None: anything but 0)."""
-    clean = {
-        k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-    }
+    clean = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED}
     result = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -31,6 +32,11 @@ def call(
         text=True,
         timeout=300,
     )
+    return checked(result, code)
+
+
+def checked(result: subprocess.CompletedProcess, code: int | None) -> subprocess.CompletedProcess:
+    """Return the result if the exit code is this one; None for anything but 0."""
     assert result.returncode == code if code is not None else result.returncode, (
         result.stdout + result.stderr
     )
@@ -77,10 +83,16 @@ def build_wheel(folder: Path, to: Path) -> Path:
 
 
 class Environment:
-    """A fresh virtual environment with compt in it, and a folder to work in that is no checkout."""
+    """A fresh virtual environment with compt in it, and a folder to work in that is no checkout.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: where to make both.
+        libraries: what its tests import besides what every training imports.
+    """
+
+    def __init__(self, root: Path, *libraries: str) -> None:
         self.root, self.elsewhere = root / "env", root / "elsewhere"
+        self.libraries = libraries
         self.elsewhere.mkdir()
         call(sys.executable, "-m", "venv", "--without-pip", self.root, cwd=root)
         self.python, self.compt = self.root / BIN / "python", self.root / BIN / "compt"
@@ -122,6 +134,17 @@ class Environment:
         self, *command: object, code: int | None = 0, cwd: Path | None = None, **variables: str
     ) -> subprocess.CompletedProcess:
         return call(*command, cwd=cwd or self.elsewhere, code=code, **variables)
+
+    def fork(
+        self, *arguments: object, code: int | None = 0, cwd: Path | None = None, **variables: str
+    ) -> subprocess.CompletedProcess:
+        """Run this environment's Python, with the libraries imported already."""
+        result = self.server.run(*arguments, cwd=cwd or self.elsewhere, **variables)
+        return checked(result, code)
+
+    @cached_property
+    def server(self) -> Server:
+        return Server(self.python, *LIBRARIES, "pytest", *self.libraries, installed_since=True)
 
     def origin(self) -> Path:
         """The folder that ``import compt`` finds."""

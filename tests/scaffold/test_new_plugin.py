@@ -25,11 +25,11 @@ def test_a_new_plugin_installs_passes_its_tests_and_is_listed(kind, environment,
         for row in json.loads(environment.run(environment.compt, "list", "--json").stdout)
     }
     assert rows[name]["package"] == package
-    checked = json.loads(environment.run(environment.compt, "check", "--json").stdout)
+    checked = json.loads(environment.fork(environment.compt, "check", "--json").stdout)
     assert [row["error"] for row in checked if row["package"] == package] == [""] * (
         2 if kind == "paradigm" else 1
     )
-    tested = environment.run(environment.python, "-m", "pytest", "-q", cwd=tmp_path / "p").stdout
+    tested = environment.fork("-m", "pytest", "-q", cwd=tmp_path / "p").stdout
     assert " passed" in tested
     assert " skipped" not in tested
 
