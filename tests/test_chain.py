@@ -172,7 +172,7 @@ def test_nan_stops_the_stage_and_keeps_the_last_good_checkpoint(toy, tmp_path):
     saved = sorted((tmp_path / "run" / "01_a" / "checkpoints").glob("*.pt"))
     assert [p.name for p in saved] == ["iter_00000003.pt"]
     state = torch.load(saved[0], weights_only=True)
-    assert all(torch.isfinite(t).all() for t in state["model"].values())
+    assert all(torch.isfinite(t).all() for t in state["state_dict"].values())
 
 
 def test_checkpoints_wait_for_accumulated_gradients(toy, tmp_path):
