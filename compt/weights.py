@@ -144,10 +144,17 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
     Of tied tensors it may name any one: safetensors keeps one, torch.save all of them.
 
     Raises:
-        ConfigError: names or shapes differ; the model is then as it was.
+        ConfigError: names or shapes differ, or values are not finite; the model is then as it was.
     """
     own = model.state_dict(keep_vars=True)  # the parameters themselves, so that tied ones are one
     faults = [*_name_faults(own, state), *_shape_faults(own, state), *_tie_faults(own, state)]
+    params = dict(model.named_parameters())
+    poisoned = not_finite({name: value for name, value in state.items() if name in params})
+    if not faults and poisoned:
+        raise ConfigError(
+            f"The weights '{path}' are not finite (NaN or infinite): {some(poisoned)}.",
+            do="Take an earlier checkpoint: they come from a training that diverged.",
+        )
     if faults:
         raise ConfigError(
             f"The weights '{path}' are not of this model: {some(faults)}.",
@@ -155,6 +162,21 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         )
     for name, value in state.items():
         own[name].detach().copy_(value)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that hold a value which is NaN or infinite."""
+    named = {
+        name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point()
+    }
+    if not named:
+        return []
+    # One answer for all of them first: to read one a tensor makes a GPU wait each time. A sum may
+    # overflow though all of its terms are finite.
+    sums = torch.stack([tensor.sum(dtype=torch.float32) for tensor in named.values()])
+    if torch.isfinite(sums).all():
+        return []
+    return [name for name, tensor in named.items() if not torch.isfinite(tensor).all()]
 
 
 def _name_faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:

@@ -99,3 +99,18 @@ def test_a_missing_file_is_named(tmp_path, name):
 def test_a_folder_is_no_file_of_weights(tmp_path, name):
     (tmp_path / name).mkdir()
     refused(net(), tmp_path / name, "Cannot load the weights")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path, value):
+    state = {name: tensor.clone() for name, tensor in STATE.items()}
+    name = next(iter(state))
+    state[name].view(-1)[-1] = value
+    save_file(state, tmp_path / "weights.safetensors")
+    refused(net(2), tmp_path / "weights.safetensors", rf"not finite.*{name}")
+
+
+def test_large_finite_weights_are_not(tmp_path):
+    state = {name: torch.full_like(tensor, 3e38) for name, tensor in STATE.items()}
+    save_file(state, tmp_path / "weights.safetensors")
+    load_weights(net(), tmp_path / "weights.safetensors")

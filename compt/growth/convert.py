@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compt.errors import ComptError, ConfigError, WorkDirError, did_you_mean
+from compt.errors import ComptError, ConfigError, WorkDirError, did_you_mean, some
 from compt.files import EXPORT, MANIFEST, check_recorded, share
 from compt.growth.inherited import reset_inherited
 from compt.growth.models import build_member
@@ -23,6 +23,7 @@ from compt.growth.run import DEFAULT_GROWER, grow, output_error
 from compt.interfaces import Member, Paradigm
 from compt.registry import PARADIGMS
 from compt.registry.registry import short_name
+from compt.weights import not_finite
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Number formats that weights are kept in."""
@@ -73,6 +74,12 @@ def grow_checkpoint(
         reader.follow(checkpoint)
     if source_model is None:
         small = _load(reader, checkpoint)
+        if poisoned := not_finite(dict(small.named_parameters())):
+            raise ConfigError(
+                f"The weights in '{checkpoint}' are not finite (NaN or infinite): "
+                f"{some(poisoned)}.",
+                do="Take an earlier checkpoint: they come from a training that diverged.",
+            )
     else:
         small = _build(reader, source_model, "--source-model", seed)
         reader.load_weights(small, checkpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from compt.errors import some
+from compt.weights import not_finite
 
 LEAST_SEEN = 20
 """Losses that have to be there before one can be told from the others."""
@@ -149,12 +150,5 @@ class LossMonitor:
 
 def unfit_weights(model: nn.Module) -> Fault | None:
     """Return a fault that names the parameters with values that are not finite, None for none."""
-    named: Sequence[tuple[str, nn.Parameter]] = list(model.named_parameters())
-    if not named:
-        return None
-    # One answer for all of them first: to read one a parameter would make the device wait each time
-    sums = torch.stack([parameter.detach().sum(dtype=torch.float32) for _, parameter in named])
-    if torch.isfinite(sums).all():
-        return None
-    names = [name for name, parameter in named if not torch.isfinite(parameter).all()]
+    names = not_finite(dict(model.named_parameters()))
     return Fault(f"Weights are not finite ({some(names)})", is_spike=False) if names else None

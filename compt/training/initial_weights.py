@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from torch import nn
 
-from compt.errors import ConfigError
+from compt.errors import ConfigError, DivergedError
 from compt.files import MANIFEST, WEIGHTS, check_recorded, digests
 from compt.growth import run as growing
 from compt.growth.inherited import reset_inherited
@@ -25,6 +25,7 @@ from compt.interfaces import Paradigm
 from compt.planning.plans import StagePlan
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
+from compt.training.guard import unfit_weights
 from compt.training.objective import StageObjective
 from compt.weights import load_weights, read_state, save_tensors, save_weights
 from compt.workdir import WorkDir
@@ -76,6 +77,12 @@ class InitialWeights:
         )
         growth = growing.grow(source, target, self.config.grower, seed=seed, objective=objective)
         reset = reset_inherited(self.paradigm, target, seed=seed)
+        if fault := unfit_weights(target):
+            raise DivergedError(
+                f"{fault.text} once '{self.plan.name}' is grown.",
+                where=str(self.folder.path),
+                do="A grower that learns may need a lower rate, or fewer steps.",
+            )
         if is_main_process():
             save_weights(target, self.folder.grown)
         learned = {"objective": objective.summary()} if objective.losses else {}

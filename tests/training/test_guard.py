@@ -260,3 +260,19 @@ def test_a_damaged_checkpoint_is_passed_over(toy, tmp_path, monkeypatch):
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
     logs = "".join(p.read_text() for p in (tmp_path / "run").rglob("*.log"))
     assert "iter_00000006.pt' cannot be read (its content is not what was written)" in logs
+
+
+def test_growing_may_not_give_weights_that_are_not_finite(toy, tmp_path, monkeypatch):
+    """As a grower that learns may."""
+    grow = compt.training.initial_weights.growing.grow
+
+    def poisoning(source, target, *arguments, **options):
+        growth = grow(source, target, *arguments, **options)
+        with torch.no_grad():
+            next(target.parameters()).fill_(float("nan"))
+        return growth
+
+    monkeypatch.setattr("compt.training.initial_weights.growing.grow", poisoning)
+    with pytest.raises(DivergedError, match="once 'b' is grown"):
+        compt.train(toy, work_dir=tmp_path / "run")
+    assert not (tmp_path / "run/02_b/grown.safetensors").exists()
