@@ -121,7 +121,7 @@ def test_the_wheel_declares_the_command_and_the_plug_ins(wheel):
     declared.read_string(text)
     groups = {f"compt.{kind}" for kind in PLUGINS}
     assert set(declared.sections()) == {"console_scripts", *groups}
-    assert declared["console_scripts"]["compt"] == "compt.cli:main"
+    assert declared["console_scripts"]["compt"] == "compt.__main__:main"
     for group in groups:
         assert declared[group], group
         for target in declared[group].values():

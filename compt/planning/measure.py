@@ -56,6 +56,8 @@ def meta_model(paradigm: Paradigm, member: Member) -> nn.Module:
     try:
         with torch.device("meta"), _bounded():
             model = paradigm.build_model(member)
+        if empty := [name for name, param in model.named_parameters() if not param.numel()]:
+            raise ValueError(f"'{empty[0]}' has no elements")
         ruled_buffers(paradigm.buffer_rules, model, type(paradigm).__name__)
         return model
     except ComptError:
