@@ -91,8 +91,10 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "ParadigmContract",
         "TransfererContract",
     ),
+    "compt.testing.toy": ("Toy", "ToyNet"),
     "compt.transfers.feature_mse": ("FeatureMse",),
     "compt.transfers.logit_kl": ("LogitKl",),
+    "compt.weights": ("load_state", "load_weights", "read_state", "save_weights"),
 }
 """What further modules offer, each under its own path: ``from compt.paradigms.clip.paradigm import
 Clip``.

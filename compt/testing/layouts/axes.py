@@ -30,8 +30,8 @@ def described_by(module: nn.Module) -> Architecture:
 def advice(error: ComptError) -> str:
     """Return what an error says to do, or where to look."""
     return error.do or (
-        "Check the layout's patterns, sizes() and roles; the notation is explained in "
-        "compt.growth.patterns."
+        "Check the layout's patterns, sizes() and roles; docs/plugins.md says where to read of "
+        "the notation."
     )
 
 
