@@ -230,8 +230,13 @@ def said(member: Member, config: PreTrainedConfig) -> dict[str, Any]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Return the config.json of a folder as it stands, ``{}`` where it has none."""
+    return read_json(path / CONFIG_FILE)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file of JSON, ``{}`` where there is none."""
     try:
-        content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -92,6 +92,7 @@ class CausalLm(Sourced):
         self.context, self.attention, self._tokenizer = context, attention, tokenizer
         self.eval_blocks = eval_blocks
         self._input = Agreement()
+        self._tokenizer_folder = None if tokenizer is None else Path(tokenizer)
         self._followed: Mapping[str, Any] = {}
         self._bare = False
         self._tokens_a_byte: dict[str, float | None] = {}
@@ -146,16 +147,25 @@ class CausalLm(Sourced):
         return models.weight_dtype(path)
 
     def _take_tokenizer(self, path: Path) -> None:
+        """Take a folder's tokenizer, or without data none where it has none that can be opened."""
         has_own = models.has_tokenizer(path)
-        if self.data is None:
-            self._bare = not has_own
-        if has_own:
+        self._bare = self.data is None and not has_own
+        if not has_own:
+            return
+        self._tokenizer_folder = path
+        self.__dict__.pop("tokenizer", None)
+        try:
             own = open_tokenizer(path)
-            # Bytes are read without a tokenizer's help, and faster.
-            is_bytes = own.inner.get_vocab() == ByteTokenizer().inner.get_vocab()
-            if self.data is None or not is_bytes:
-                self._tokenizer = str(path)
-            self.__dict__.pop("tokenizer", None)
+        except ConfigError as error:
+            if self.data is not None:
+                raise
+            self._bare = True
+            self.note(f"{error.one_line} Its files are carried over as they are.")
+            return
+        # Bytes are read without a tokenizer's help, and faster.
+        is_bytes = own.inner.get_vocab() == ByteTokenizer().inner.get_vocab()
+        if self.data is None or not is_bytes:
+            self._tokenizer = str(path)
 
     def _note_differences(self, member: Member, config: Any) -> None:
         """Note what a member says otherwise than the folder that is followed."""
@@ -163,6 +173,10 @@ class CausalLm(Sourced):
             return
         owner, said = f"Member '{member.name}'", models.said(member, config)
         self.note(*said_otherwise(owner, said, f"'{self.like}'", self._followed))
+        folder = member.model if isinstance(member.model, str) else ""
+        beside = models.read_json(Path(folder) / models.GENERATION_FILE)
+        generation = models.read_json(self.like / models.GENERATION_FILE)  # type: ignore[operator]
+        self.note(*said_otherwise(f"'{self.like}'", generation, owner, beside))
         own, theirs = (
             content.get("dtype") or content.get("torch_dtype")
             for content in (said, models.read_config(self.like))  # type: ignore[arg-type]
@@ -292,12 +306,10 @@ class CausalLm(Sourced):
             theirs.config, theirs.generation_config = own_configs
         if self.like is not None:
             copy_files(self.like, folder, [models.GENERATION_FILE])
-        if self._bare:
-            return
-        source = Path(self._tokenizer or "")
-        if self._tokenizer is not None and models.has_tokenizer(source):
+        source = self._tokenizer_folder
+        if source is not None and models.has_tokenizer(source):
             copy_files(source, folder, models.TOKENIZER_PATTERNS)
-        else:
+        elif not self._bare:
             self.tokenizer.save(folder)
 
     def _add_generation(self, config: GenerationConfig) -> None:

@@ -154,7 +154,9 @@ class Mae(Sourced):
         own = timm_vit.pixels_of(member.model)
         owner = f"Member '{member.name}'"
         self.note(*said_otherwise(f"'{self.like}'", pixels, owner, own))
-        return timm_vit.build(member, pixels)
+        theirs = timm_vit.settings(source)
+        self.note(*said_otherwise(owner, timm_vit.settings(member.model), f"'{self.like}'", theirs))
+        return timm_vit.build(Member(member.name, timm_vit.filled(member.model, theirs)), pixels)
 
     def _built(self, config: dict[str, Any], name: str, *, loaded: bool = False) -> nn.Module:
         """Build a model that fits the members before it.

@@ -30,6 +30,8 @@ WEIGHT_FILES = (WEIGHTS_FILE, "pytorch_model.bin", "pytorch_model.pth", "model.p
 """List the files of weights in a folder, in the order in which timm looks for them."""
 OF_SIZE = ("architecture", "num_classes", "num_features", "global_pool", "model_args")
 """Keys of a folder's config that the model itself says."""
+SIZES = frozenset({"embed_dim", "depth", "num_heads", "mlp_ratio"})
+"""Arguments of timm's ViT that are of the size."""
 LABELS = ("label_names", "label_descriptions", "labels", "label_offset")
 OF_SOURCE = (
     "architecture",
@@ -256,6 +258,26 @@ def pixels_of(config: Any) -> dict[str, Any]:
     """Return what a config of timm says of how pixels are prepared."""
     content = (config.get("pretrained_cfg") or {}) if isinstance(config, Mapping) else {}
     return {key: content[key] for key in PIXELS if key in content}
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """Return what a config of timm says that is not of the size, the number of classes with it."""
+    content = config if isinstance(config, Mapping) else {}
+    arguments = content.get("model_args") or {}
+    classes = {"num_classes": content["num_classes"]} if "num_classes" in content else {}
+    return {k: v for k, v in {**classes, **arguments}.items() if k not in SIZES}
+
+
+def filled(config: Any, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config of timm, or a name, with the settings that it leaves out.
+
+    A name says the arguments of its model, but not the number of classes.
+    """
+    if isinstance(config, str):
+        names = {"num_classes"} & source.keys()
+        return {"architecture": config, "model_args": {name: source[name] for name in names}}
+    arguments = {**source, **settings(config), **(config.get("model_args") or {})}
+    return {**config, "model_args": arguments}
 
 
 def build(member: Member, pixels: Mapping[str, Any] | None = None) -> VisionTransformer:
