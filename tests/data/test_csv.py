@@ -156,3 +156,96 @@ def test_workers_and_pickle(pictures: Path) -> None:
         loader = DataLoader(data, batch_size=None, num_workers=2, multiprocessing_context=method)
         assert [sample["captions"][0] for sample in loader] == [f"c{i}" for i in range(20)]
     assert pickle.loads(pickle.dumps(data))[3]["captions"] == ("c3",)
+
+
+def rows(sep: str = "\t", captions: dict[int, str] | None = None) -> str:
+    """A table of 20 rows, some with a caption of their own."""
+    own = captions or {}
+    lines = [f"{i:02d}.png{sep}{own.get(i, f'c{i}')}" for i in range(20)]
+    return "\n".join([f"image{sep}caption", *lines, ""])
+
+
+def test_a_stray_quote_mark_is_text_between_tabs(pictures: Path) -> None:
+    data = CsvPairs(table(pictures, rows(captions={5: '"wide angle', 9: 'a 5" pipe'}), "a.tsv"))
+    assert len(data) == 20
+    assert [data[i]["captions"] for i in (5, 6, 9)] == [('"wide angle',), ("c6",), ('a 5" pipe',)]
+    assert not data.left_out.samples and not data.left_out.parts
+
+
+@pytest.mark.parametrize(
+    "captions", [{5: '"wide'}, {5: '"wide', 9: '"narrow'}, {5: '"Hi" he said'}]
+)
+def test_a_stray_quote_mark_between_commas_is_an_error(pictures: Path, captions: dict) -> None:
+    path = table(pictures, rows(",", captions))
+    with pytest.raises(DataError, match="quote mark") as caught:
+        CsvPairs(path)
+    assert f"{path}, lines 7 to " in str(caught.value)
+    assert "quoting=False" in str(caught.value)
+    data = CsvPairs(path, quoting=False)
+    assert [len(data), data[5]["captions"]] == [20, (captions[5],)]
+
+
+def test_rows_between_two_stray_quote_marks_are_counted(pictures: Path) -> None:
+    path = table(pictures, rows(",", {5: '"wide', 9: 'narrow"'}))
+    data = CsvPairs(path, max_broken=0.5)
+    assert data.left_out.samples == {"inside another row's cell in quote marks": 4}
+    assert (len(data), data.left_out.total) == (16, 20)
+    with pytest.raises(DataError, match="4 of 20 samples"):
+        CsvPairs(path).check()
+
+
+def test_quoting_is_chosen_or_seen_in_the_header(pictures: Path) -> None:
+    quoted = rows(captions={5: '"a ""wide"" angle"'})
+    told = CsvPairs(table(pictures, quoted, "a.tsv"), quoting=True)
+    assert told[5]["captions"] == ('a "wide" angle',)
+    untold = CsvPairs(table(pictures, quoted, "a.tsv"))
+    assert untold[5]["captions"] == ('"a ""wide"" angle"',)
+    (reason,) = untold.left_out.parts
+    assert "quoting=True" in reason
+    header = quoted.replace("image\tcaption", '"image"\t"caption"')
+    assert CsvPairs(table(pictures, header, "a.tsv"))[5]["captions"] == ('a "wide" angle',)
+    with pytest.raises(ConfigError, match="quoting='yes'"):
+        CsvPairs(table(pictures, quoted, "a.tsv"), quoting="yes")  # type: ignore[arg-type]
+
+
+def test_a_quote_mark_open_in_the_header_is_an_error(pictures: Path) -> None:
+    with pytest.raises(DataError, match="never closed"):
+        CsvPairs(table(pictures, 'image,"caption\n01.png,one\n'))
+
+
+def test_cells_of_several_lines_stay_whole(pictures: Path) -> None:
+    data = CsvPairs(table(pictures, 'image,caption\n01.png,"one, two\nthree, four"\n'))
+    assert data[0]["captions"] == ("one, two\nthree, four",)
+    assert not data.left_out.samples
+
+
+def test_the_line_that_is_not_utf8_is_named(pictures: Path) -> None:
+    path = pictures / "a.csv"
+    path.write_bytes(rows(",", {12: "café"}).encode("latin-1"))
+    with pytest.raises(DataError, match=r"(?s)not UTF-8, 0xe9.*a\.csv, line 14"):
+        CsvPairs(path)
+
+
+def test_two_columns_of_one_name_are_an_error(pictures: Path) -> None:
+    with pytest.raises(DataError, match="2 columns 'caption'"):
+        CsvPairs(table(pictures, "image,caption,caption\n01.png,a,b\n"))
+
+
+def test_a_table_without_rows_that_count_says_why(pictures: Path) -> None:
+    with pytest.raises(DataError, match="no rows that count: 2 without a caption") as caught:
+        CsvPairs(table(pictures, "image,caption\n01.png,\n02.png\n"))
+    assert "line 2" in str(caught.value)
+
+
+def test_its_fingerprint_tells_rows_and_images_apart(pictures: Path) -> None:
+    path = table(pictures, rows(","))
+    first = CsvPairs(path).fingerprint
+    assert first == CsvPairs(path).fingerprint
+    assert first["samples"] == 20
+    lines = rows(",").splitlines()
+    table(pictures, "\n".join([lines[0], *reversed(lines[1:])]))
+    assert CsvPairs(path).fingerprint["content"] != first["content"]
+    table(pictures, rows(","))
+    (pictures / "03.png").write_bytes(b"other")
+    again = CsvPairs(path).fingerprint
+    assert [name for name in first if again[name] != first[name]] == ["bytes of some images"]

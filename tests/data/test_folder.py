@@ -161,3 +161,41 @@ def test_workers_and_pickle(tree: Path) -> None:
     assert [sample["image"].getpixel((0, 0)) for sample in loader] == expected
     copy = pickle.loads(pickle.dumps(data))
     assert (copy.where(11), copy[11]["label"]) == (data.where(11), 1)
+
+
+def test_what_is_not_read_is_counted(tree: Path) -> None:
+    fill(tree, "a/0.png", "a/1.png", "b/2.gif", "b/3.HEIC", "b/4.png", "5.png")
+    for name in ("a/notes.txt", ".hidden.png", "b/.DS_Store"):
+        (tree / name).write_text("x")
+    (tree / "link").symlink_to(tree / "a")
+    data = FolderImages(tree, max_broken=0.4)
+    assert data.left_out.samples == {"in files whose names end otherwise (see extensions)": 2}
+    assert (len(data), data.left_out.total) == (4, 6)
+    assert data.left_out.parts == {
+        "hidden files and folders": 2,
+        "files that are no images, by their names": 1,
+        "folders that a second path leads to": 1,
+        "images directly in the folder, without a class": 1,
+    }
+    with pytest.raises(DataError, match=r"(?s)2 of 6 samples.*2\.gif"):
+        FolderImages(tree).check()
+
+
+def test_other_extensions_are_read_where_they_are_named(tree: Path) -> None:
+    fill(tree, "a/0.png", "a/1.gif", "a/2.jfif")
+    data = FolderImages(tree, extensions=["png", ".GIF"], max_broken=1)
+    assert paths(data) == ["a/0.png", "a/1.gif"]
+    assert data.left_out.num_samples == 1
+    for wrong in ([], ".png", [3]):
+        with pytest.raises(ConfigError, match="extensions="):
+            FolderImages(tree, extensions=wrong)  # type: ignore[arg-type]
+
+
+def test_its_fingerprint_tells_names_and_sizes_apart(tree: Path) -> None:
+    first = FolderImages(fill(tree, "a/0.png", "b/1.png")).fingerprint
+    assert first == FolderImages(tree).fingerprint
+    (tree / "b" / "1.png").write_bytes(picture(1) + b"more")
+    sizes = FolderImages(tree).fingerprint
+    assert [name for name in first if sizes[name] != first[name]] == ["bytes of some images"]
+    (tree / "b" / "1.png").rename(tree / "b" / "2.png")
+    assert FolderImages(tree).fingerprint["content"] != first["content"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -241,3 +242,95 @@ def test_an_archive_cut_short_later_breaks_its_samples(make_tar: Make, cache: Pa
     os.truncate(path, path.stat().st_size // 3)
     assert data[9]["captions"] == ("picture 0",)
     assert data.broken_count == 1
+
+
+def test_what_has_no_image_or_caption_is_counted(make_tar: Make, cache: Path) -> None:
+    whole = members(range(6))
+    del whole["./some.dir/00001.PNG"]
+    for ending in ("txt", "json"):
+        del whole[f"./some.dir/00002.{ending}"]
+    path = make_tar("a.tar", whole)
+    for _ in range(2):  # the second time from the cache
+        data = ShardPairs(path, cache_dir=cache, max_broken=0.5)
+        assert data.left_out.samples == {"without an image": 1, "without a caption": 1}
+        assert (len(data), data.left_out.total) == (4, 6)
+    with pytest.raises(DataError, match=r"(?s)2 of 6 samples.*00001 \(without an image\)"):
+        ShardPairs(path, cache_dir=cache).check()
+
+
+def test_dots_end_the_name_of_a_sample(make_tar: Make, cache: Path) -> None:
+    dotted = {f"photo.{i}.png": picture(i) for i in range(5)}
+    seg = {"./some.dir/00000.seg.png": picture(9)}
+    data = ShardPairs(
+        make_tar("a.tar", {**members(range(5)), **dotted, **seg}), cache_dir=cache, max_broken=0.5
+    )
+    (reason,) = data.left_out.samples
+    assert "hold a dot" in reason
+    assert (len(data), data.left_out.samples[reason], data.left_out.total) == (5, 5, 10)
+    assert data.left_out.parts == {"further images of a sample": 1}
+
+
+def test_names_that_come_twice_are_counted(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for number in (0, 1, 0):
+            for ending, data in (("png", picture(number)), ("txt", b"x")):
+                info = tarfile.TarInfo(f"{number}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    left = ShardPairs(path, cache_dir=cache).left_out
+    assert (left.samples, left.total) == ({"with the name of a later one in its archive": 1}, 3)
+
+
+def test_several_images_and_members_of_no_sample_are_said(make_tar: Make, cache: Path) -> None:
+    others = {"./some.dir/00000.jpg": picture(0, "JPEG"), "README": b"x", ".hidden": b"x"}
+    data = ShardPairs(make_tar("a.tar", {**members(range(3)), **others}), cache_dir=cache)
+    assert data.left_out.samples == {}
+    assert data.left_out.parts == {
+        "further images of a sample": 1,
+        "archive members that belong to no sample": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("member", "reason"),
+    [
+        ({"9.txt": "café".encode("latin-1")}, "whose caption is not UTF-8"),
+        ({"9.txt": "café".encode("utf-16")}, "whose caption is not UTF-8"),
+        ({"9.txt": b" \n"}, "without a caption"),
+        ({"9.json": b'{"caption": null}'}, "without a caption"),
+        ({"9.json": b'{"caption": "cut sho'}, "with a damaged JSON member"),
+    ],
+)
+def test_captions_that_cannot_be_read(
+    make_tar: Make, cache: Path, member: dict[str, bytes], reason: str
+) -> None:
+    path = make_tar("a.tar", {**members(range(3)), "9.png": picture(9), **member})
+    data = ShardPairs(path, cache_dir=cache, max_broken=0.3)
+    assert data.check() == 1
+    assert data.left_out.samples == {reason: 1}
+
+
+def test_damage_within_an_archive_is_not_its_end(make_tar: Make, cache: Path) -> None:
+    path = make_tar("a.tar", members(range(5)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: 6 * 1024] + b"\xff" * 64 + whole[6 * 1024 + 64 :])
+    with pytest.raises(DataError, match="ends after 6144 of"):
+        ShardPairs(path, cache_dir=cache)
+    path.write_bytes(whole + whole)
+    with pytest.raises(DataError, match="another archive"):
+        ShardPairs(path, cache_dir=cache)
+    path.write_bytes(whole.rstrip(b"\0").ljust(len(whole) // 512 * 512, b"\0")[: 15 * 1024])
+    left = ShardPairs(path, cache_dir=cache).left_out
+    assert left.parts == {"archives without an end mark, which may be cut short": 1}
+
+
+def test_its_fingerprint_tells_samples_apart(make_tar: Make, cache: Path) -> None:
+    path = make_tar("a.tar", members(range(5)))
+    first = ShardPairs(path, cache_dir=cache).fingerprint
+    assert first == ShardPairs(path, cache_dir=cache).fingerprint
+    assert (first["files"], first["samples"]) == (1, 5)
+    make_tar("a.tar", members(range(6)))
+    assert ShardPairs(path, cache_dir=cache).fingerprint["samples"] == 6
+    make_tar("a.tar", {**members(range(4)), "5.png": picture(9), "5.txt": b"x"})
+    assert ShardPairs(path, cache_dir=cache).fingerprint["content"] != first["content"]

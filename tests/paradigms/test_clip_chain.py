@@ -118,7 +118,17 @@ def test_broken_images_are_skipped_counted_and_told(config, tmp_path, capsys):
     )
     manifest = json.loads((tmp_path / "run" / "01_a" / "manifest.json").read_text())
     assert manifest["broken_samples"] == 1
-    assert "training samples that could not be read: 1" in capsys.readouterr().out
+    broken = {"whose image cannot be decoded": 1}
+    for split in ("train", "val"):
+        assert manifest["left_out"][split]["samples"] == broken
+        assert manifest["left_out"][split]["total"] == 64
+    out = capsys.readouterr().out
+    assert "training samples that could not be read: 1" in out
+    said = "data of 'train': 1 of 64 left out or replaced: 1 whose image cannot be decoded"
+    assert f"note: {said}" in out.partition("a: ")[0], "before the first stage"
+    assert f"chain: {said}" in out, "in the report"
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["runs"][0]["members"][0]["left_out"]["val"]["samples"] == broken
 
 
 def test_too_many_broken_images_stop_before_training(config, tmp_path, capsys):

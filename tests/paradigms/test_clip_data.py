@@ -126,3 +126,49 @@ def test_images_without_captions_are_refused(data, changes):
     ) as caught:
         made(data=cfg)
     assert "folder" not in str(caught.value.do)
+
+
+class Pairs:
+    """Four pictures with captions of some lengths, the last of them broken on reading."""
+
+    classes = ()
+
+    def captions(self, index):
+        return (("word " * [3, 9, 10, 40][index]).strip(),)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return {"image": picture(index, (32, 32)), "captions": self.captions(index), "label": -1}
+
+
+class Unseen(Pairs):
+    """A source that gives captions with their images alone."""
+
+    captions = None
+
+    def __getitem__(self, index):
+        return {"image": picture(0, (32, 32)), "captions": ("word " * 40,), "label": -1}
+
+
+def test_captions_that_are_cut_are_counted_before_and_while_reading():
+    """The context holds ten words beside its two marks."""
+    tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=12)
+    dataset = PairDataset(Pairs(), (32, 32), tokenizer, augment=None)
+    assert dataset.left_out.parts == {"samples whose caption is cut to 12 tokens": 1}
+    assert (dataset.left_out.num_read, dataset.left_out.samples) == (4, {})
+
+    unseen = PairDataset(Unseen(), (32, 32), tokenizer, augment=None)
+    assert unseen.left_out.parts == {}
+    copy = pickle.loads(pickle.dumps(unseen))
+    assert [len(dataset[2]["text"]) for dataset in (unseen, copy)] == [12, 12]
+    assert unseen.left_out.parts == {"samples whose caption is cut to 12 tokens": 1}
+
+
+def test_a_tokenizer_that_takes_no_context_counts_nothing():
+    dataset = PairDataset(
+        Pairs(), (32, 32), lambda texts: torch.ones(len(texts), 5).long(), augment=None
+    )
+    assert dataset.left_out.parts == {}
+    assert dataset.fingerprint["samples"] == 4

@@ -102,6 +102,7 @@ def test_held_out_classes_are_numbered_as_the_training_images_are(tmp_path):
     paradigm, _ = made(data=dict(type="folder", train=str(train), val=str(val)))
     dataset = paradigm.build_dataset("val")
     assert [int(dataset[i]["data_samples"].gt_label) for i in range(3)] == [1, 2, -1]
+    assert dataset.left_out.parts == {"samples of a class that the training split lacks": 1}
     assert dataset.classes == ("cat", "dog", "eel")
 
 
