@@ -46,7 +46,7 @@ def obstacles(
     ]
     reasons = new_block_reasons(source_arch, target_arch)
     if dropped:
-        reasons.append(f"the target has no place for {named(dropped)} of the source")
+        reasons.append(f"nothing of the target is made from {named(dropped)} of the source")
     if unmatched:
         reasons.append(f"the source has nothing for {named(unmatched)} of the target")
     return [*reasons, *differences(source, target), *_changed_constants(source, target, archs)]

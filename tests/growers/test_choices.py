@@ -50,12 +50,12 @@ def test_lossless_fills_as_its_options_say():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (dict(type="clone", blocks="none"), "blocks='none' is not known"),
-        (dict(type="clone", noise=-1), "noise=-1 is negative"),
-        (dict(type="stack", order="up"), "order='up' is not known"),
-        (dict(type="stack", blocks="up"), "blocks='up' is not known"),
-        (dict(type="lossless", fill="up"), "fill='up' is not known"),
-        (dict(type="lossless", blocks="zero"), "blocks='zero' is not known"),
+        (dict(type="clone", blocks="none"), "blocks: 'none' is none of 'zero', 'copy'"),
+        (dict(type="clone", noise=-1), "noise: -1"),
+        (dict(type="stack", order="up"), "order: 'up' is none of"),
+        (dict(type="stack", blocks="up"), "blocks: 'up' is none of"),
+        (dict(type="lossless", fill="up"), "fill: 'up' is none of"),
+        (dict(type="lossless", blocks="zero"), "blocks: 'zero' is none of"),
         (
             dict(type="compose", width="scratch", depth="stack"),
             "width='scratch' grows whole models",

@@ -179,6 +179,9 @@ class Pair:
                     for axis in self._torn(param)
                 ]
                 continue
+            in_place = param.norm_axis in param.axes and param.writes
+            if in_place and self._deepens(param) and not writes_stream(param, self.target):
+                reasons.append(f"{name} normalises the stream itself, in new blocks too")
             for axis in (param.norm_axis or "").split("+"):
                 if axis and self.target.size(axis) % self.source.size(axis):
                     multiples = f"exact at multiples of {self.source.size(axis)} only"
