@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from compt.errors import LayoutError
 from compt.growth.patterns import ANY, TensorAxes, fixed_groups, matcher, parse, relations
+from compt.growth.said import check_said
+from compt.growth.sizes import ParamTensor, solve
 from compt.interfaces import Architecture, Layout, ParamAxes, Role
 from compt.registry import LAYOUTS
 
@@ -29,9 +30,6 @@ ROLES: Mapping[str, Role] = {
     "classes": "fixed",
 }
 """How an axis may grow by its name, also with a number behind it (``embed_2``)."""
-
-ParamTensor = tuple[ParamAxes, Tensor]
-"""What is known of a tensor's axes, and the tensor."""
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -67,12 +65,18 @@ def describe(module: nn.Module) -> Architecture:
     """
     module = unwrap(module)
     description = _walk(module)
-    sizes = _solve(description.params, description.sizes)
+    sizes, depths = solve(description.params, description.sizes), _depths(description.params)
+    if unknown := sorted(description.periods.keys() - depths.keys()):
+        raise LayoutError(
+            f"periods() of the layout for '{class_path(type(module))}' names {unknown}, and the "
+            f"stacks are {sorted(depths)}.",
+            do="Name stacks as patterns do, by what stands before '.{block}'.",
+        )
     return Architecture(
         module=class_path(type(module)),
         sizes=sizes,
         roles=description.roles,
-        depths=_depths(description.params),
+        depths=depths,
         params={param.name: param for param, _ in description.params},
         whole=frozenset(description.multiples_only & sizes.keys()),  # a variant may lack one
         periods=description.periods,
@@ -215,13 +219,8 @@ def _own_params(
     module: nn.Module, layout: Layout, children: Mapping[str, nn.Module]
 ) -> Iterator[ParamTensor]:
     """Yield the tensors that the module's own layout describes, without those of children."""
+    check_said(layout, module, children)
     patterns, multipliers = layout.patterns_of(module), layout.multipliers(module)
-    if unknown := sorted(multipliers.keys() - patterns.keys()):
-        raise LayoutError(
-            f"multipliers() of the layout for '{class_path(type(module))}' names {unknown}, which "
-            "no pattern does.",
-            do="Name in multipliers() what patterns name, word for word.",
-        )
     # {block} is any block, so the first has to be tried before it.
     names = sorted(patterns, key=lambda name: "{first}" not in name)
     templates = [
@@ -269,7 +268,7 @@ def _param_axes(
     module: nn.Module, named: _NamedTensor, indices: Mapping[str, str], template: _Template
 ) -> ParamAxes:
     """Read the pattern of one tensor, with the values of the ``{name}`` in its template."""
-    pattern, factor, reader = relations(template.pattern, module, indices)
+    pattern, factor, reader = relations(template.pattern, module, indices, where=named.name)
     of_module = template.name.endswith(ANY)
     axes = parse(pattern, named.tensor, named.owner, indices, where=named.name, of_module=of_module)
     if reader and not axes.norm_axis:
@@ -380,92 +379,3 @@ def _depths(params: Sequence[ParamTensor]) -> dict[str, int]:
         if param.scope is not None and param.block is not None:
             depths[param.scope] = max(depths.get(param.scope, 0), param.block + 1)
     return depths
-
-
-@dataclass(frozen=True)
-class _Dimension:
-    """One dimension of a tensor, whose length is what its sections add up to.
-
-    Each section is the product of its axes' sizes; there is one where nothing is concatenated.
-    """
-
-    param: str
-    sections: tuple[tuple[str, ...], ...]
-    length: int
-
-    def unknown(self, sizes: Mapping[str, int]) -> list[str]:
-        """List the axes that have no size yet, numbers never among them."""
-        return [
-            axis
-            for section in self.sections
-            for axis in section
-            if not axis.isdigit() and axis not in sizes
-        ]
-
-    def solve(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Return the size of the one unknown axis, by its name.
-
-        Where several are unknown, or none, there is nothing to return.
-
-        Raises:
-            LayoutError: no size fits the length.
-        """
-        unknown = set(self.unknown(sizes))
-        if len(unknown) > 1 or any(_repeats(section, unknown) for section in self.sections):
-            return {}
-        rest, times = self.length, 0
-        for section in self.sections:
-            product = _product(section, sizes)
-            if unknown.isdisjoint(section):
-                rest -= product
-            else:
-                times += product
-        if unknown and rest > 0 and rest % times == 0:
-            return {unknown.pop(): rest // times}
-        if not unknown and not rest:
-            return {}
-        axes = [axis for section in self.sections for axis in section]
-        known_sizes = {axis: sizes[axis] for axis in axes if axis in sizes}
-        raise LayoutError(
-            f"'{self.param}': a dimension of length {self.length} does not fit its axes "
-            f"{' | '.join(map(' '.join, self.sections))} ({known_sizes}).",
-            do="The layout does not fit this variant of the model.",
-        )
-
-
-def _repeats(section: Sequence[str], axes: set[str]) -> bool:
-    """Return whether a section has one of the axes more than once."""
-    return any(section.count(axis) > 1 for axis in axes)
-
-
-def _product(section: Sequence[str], sizes: Mapping[str, int]) -> int:
-    """Return the product of a section's sizes, of those that are known."""
-    return math.prod(int(axis) if axis.isdigit() else sizes.get(axis, 1) for axis in section)
-
-
-def _dimensions(param: ParamAxes, tensor: Tensor) -> Iterator[_Dimension]:
-    """Yield the dimensions of a tensor."""
-    for index, (group, length) in enumerate(zip(param.groups, tensor.shape, strict=True)):
-        sections: tuple[tuple[str, ...], ...] = (group,)
-        if param.sections and index == param.joined:
-            sections = tuple(section.groups[index] for section in param.sections)
-        yield _Dimension(param.name, sections, length)
-
-
-def _solve(params: Sequence[ParamTensor], layout_sizes: Mapping[str, int]) -> dict[str, int]:
-    """Find every axis's size from the tensors' shapes and the sizes that the layouts give."""
-    sizes = dict(layout_sizes)
-    dimensions = [dimension for param, tensor in params for dimension in _dimensions(param, tensor)]
-    num_known = -1
-    # In passes, as a dimension may lack a size that a later one gives.
-    while num_known != len(sizes):
-        num_known = len(sizes)
-        for dimension in dimensions:
-            sizes |= dimension.solve(sizes)
-    for dimension in dimensions:
-        if unknown := list(dict.fromkeys(dimension.unknown(sizes))):
-            raise LayoutError(
-                f"'{dimension.param}': the sizes of {unknown} cannot be told from shapes.",
-                do="Give them in the layout's sizes().",
-            )
-    return sizes

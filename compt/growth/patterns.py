@@ -90,6 +90,9 @@ BATCH_NORM = {
 _GROUP = re.compile(r"\(([^)]*)\)|(\S+)")
 """One dimension of a pattern: several axes in parentheses, or a single one."""
 
+_AXIS = re.compile(r"[\w.]+")
+"""An axis, which is a number where it has always that length."""
+
 
 @dataclass(frozen=True)
 class TensorAxes:
@@ -127,7 +130,7 @@ def parse(
         LayoutError: an unknown kind, a concatenation that cannot be read, or another
             number of dimensions than the tensor has.
     """
-    text = pattern.format(**indices) if "{" in pattern else pattern
+    text = filled(pattern, indices, where)
     if of_module:
         text = _of_one(text, tensor, owner, where)
     sections, joined = _split_sections(text, where)
@@ -170,10 +173,16 @@ def _parse_section(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -
     left, arrow, right = _split_arrow(axes)
     if kind == "weight" and len(left) == 1 and len(right) < 2:
         kind = _norm_kind(owner, tensor) or kind
-    if kind in NORM_KINDS:
-        return _norm_axes(kind, left, arrow, right)
     groups = left + right
-    if len(groups) != tensor.ndim:
+    if wrong := [axis for group in groups for axis in group or [""] if not _AXIS.fullmatch(axis)]:
+        raise LayoutError(
+            f"'{wrong[0]}' in the pattern '{pattern}' is no name of an axis.",
+            where=where,
+            do="Write axes like '(3 heads head_dim) <- embed'.",
+        )
+    if kind in NORM_KINDS and len(groups if arrow is None else right) == tensor.ndim:
+        return _norm_axes(kind, left, arrow, right)
+    if len(groups) != tensor.ndim or kind in NORM_KINDS:
         raise LayoutError(
             f"The pattern '{pattern}' has {len(groups)} dimensions, "
             f"the tensor has shape {list(tensor.shape)}.",
@@ -229,27 +238,68 @@ def fixed_groups(tensor: Tensor) -> tuple[Group, ...]:
 def matcher(name: str) -> re.Pattern[str]:
     """Turn a layout's parameter name into an expression with one group for each ``{name}``."""
     module = name.removesuffix(ANY)
-    escaped = re.escape(module).replace(r"\{first\}", "(?P<first>0)")
-    numbered = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", escaped)
+    seen: set[str] = set()
+
+    def digits(match: re.Match[str]) -> str:
+        index = match[1]
+        if index in seen:
+            return f"(?P={index})"
+        seen.add(index)
+        return "(?P<first>0)" if index == "first" else rf"(?P<{index}>\d+)"
+
+    numbered = re.sub(r"\\\{(\w+)\\\}", digits, re.escape(module))
+    if {"first", "block"} <= seen:
+        raise LayoutError(
+            f"The name '{name}' in a layout has both {{first}} and {{block}}.",
+            do="Give a stack's first block names with {first}, and all others names with {block}.",
+        )
     return re.compile(numbered + (r"\.[^.]+" if module != name else "") + r"\Z")
 
 
 def relations(
-    pattern: str, module: nn.Module, indices: Mapping[str, str]
+    pattern: str, module: nn.Module, indices: Mapping[str, str], *, where: str = ""
 ) -> tuple[str, str | None, str | None]:
     """Split a pattern into its axes, the factor after ``*`` and the reader after ``@``.
 
     Factor and reader are None where there is none. Several names may follow either
     sign, since variants of a model differ: the first that the module has is meant.
     """
-    pattern, _, readers = pattern.partition("@")
-    pattern, _, factors = pattern.partition("*")
+    pattern, factors, readers = _split_others(pattern)
 
     def first_present(names: str) -> str | None:
-        candidates = names.format(**indices).split()
+        candidates = filled(names, indices, where).split()
         return next((name for name in candidates if _has_parameter(module, name)), None)
 
     return pattern, first_present(factors), first_present(readers)
+
+
+def named_others(pattern: str) -> list[str]:
+    """Return the parameters that a pattern names, as its factors or readers."""
+    return " ".join(_split_others(pattern)[1:]).split()
+
+
+def _split_others(pattern: str) -> tuple[str, str, str]:
+    """Return a pattern's axes, the names after ``*`` and those after ``@``."""
+    pattern, _, readers = pattern.partition("@")
+    pattern, _, factors = pattern.partition("*")
+    return pattern, factors, readers
+
+
+def filled(pattern: str, indices: Mapping[str, str], where: str) -> str:
+    """Return a pattern with the values of the ``{name}`` in its parameter's name.
+
+    Raises:
+        LayoutError: the parameter's name has no such ``{name}``.
+    """
+    try:
+        return pattern.format(**indices)
+    except (IndexError, KeyError, ValueError) as error:
+        names = ", ".join(f"{{{name}}}" for name in indices) or "none"
+        raise LayoutError(
+            f"The pattern '{pattern}' has braces that its parameter's name lacks ({names}).",
+            where=where,
+            do="Use in it the {name} of the parameter's name in the layout.",
+        ) from error
 
 
 def _has_parameter(module: nn.Module, name: str) -> bool:
@@ -294,7 +344,7 @@ def _norm_axes(
         kind,
         groups=right or left,
         writes=(0,) if arrow else (),
-        norm_axis="+".join(axis for axis in left[0] if not axis.isdigit()),
+        norm_axis="+".join(axis for group in left for axis in group if not axis.isdigit()),
     )
 
 

@@ -1,0 +1,66 @@
+"""Check what a layout says of a module, apart from what its patterns mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from torch import nn
+
+from compt.errors import LayoutError
+from compt.growth.patterns import matcher, named_others
+from compt.interfaces import Layout, Role
+
+
+def check_said(layout: Layout, module: nn.Module, children: Iterable[str]) -> None:
+    """Raise LayoutError where a layout names what it has not, or a value that nothing can be.
+
+    Args:
+        layout: of the module.
+        module: what it describes.
+        children: names of child modules that their own layouts describe.
+    """
+    name, patterns = type(layout).__name__, layout.patterns_of(module)
+    roles = {axis: role for axis, role in layout.roles.items() if role not in get_args(Role)}
+    _refuse(f"{name}.roles", roles, f"A role is one of {get_args(Role)}.")
+    sizes = {axis: size for axis, size in layout.sizes(module).items() if not _is_count(size)}
+    _refuse(f"{name}.sizes()", sizes, "A size is a whole number of at least 1.")
+    periods = {scope: n for scope, n in layout.periods(module).items() if not _is_count(n)}
+    _refuse(f"{name}.periods()", periods, "A period is a whole number of at least 1.")
+    multipliers = layout.multipliers(module)
+    wrong = {key: factor for key, factor in multipliers.items() if not _is_factor(factor)}
+    _refuse(f"{name}.multipliers()", wrong, "A multiplier is a finite number other than 0.")
+    unknown = {key: multipliers[key] for key in multipliers.keys() - patterns.keys()}
+    _refuse(f"{name}.multipliers()", unknown, "Name in it what patterns name, word for word.")
+    _check_others(name, patterns, children)
+
+
+def _refuse(where: str, wrong: Mapping[str, Any], do: str) -> None:
+    """Raise LayoutError where there is anything wrong."""
+    if wrong:
+        raise LayoutError(f"{where} has {dict(sorted(wrong.items()))}, which cannot be.", do=do)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value != 0
+
+
+def _check_others(name: str, patterns: Mapping[str, str], children: Iterable[str]) -> None:
+    """Raise LayoutError where a pattern names a factor or reader that no pattern describes."""
+    keys = [matcher(key) for key in patterns]
+    of_children = tuple(f"{child}." for child in children)
+    for key, pattern in patterns.items():
+        for other in named_others(pattern):
+            sample = re.sub(r"\{\w+\}", "0", other)
+            if not sample.startswith(of_children) and not any(k.match(sample) for k in keys):
+                raise LayoutError(
+                    f"{name} says of '{key}' that '{other}' acts on what it makes, and no pattern "
+                    "describes that.",
+                    do="Name a parameter as patterns do.",
+                )
