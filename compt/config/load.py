@@ -16,6 +16,7 @@ from compt.config.keys import Key, merge
 from compt.config.mmengine_keys import REFUSED, refusal
 from compt.config.schema import ChainConfig, StageConfig, StageDefaults
 from compt.files import EXPORT, MANIFEST
+from compt.interfaces.paradigm import FOLLOW
 
 
 def load_config(
@@ -49,11 +50,11 @@ def _following_init(config: ChainConfig) -> ChainConfig:
     The members share preprocessing and tokenizer, so all of them have the checkpoint's.
     """
     init = config.stages[0].init
-    if not init or "like" in config.paradigm:
+    if not init:
         return config
     path = Path(init)
-    like = path / EXPORT if (path / MANIFEST).is_file() else path
-    return replace(config, paradigm={**config.paradigm, "like": str(like)})
+    followed = path / EXPORT if (path / MANIFEST).is_file() else path
+    return replace(config, paradigm={**config.paradigm, FOLLOW: str(followed)})
 
 
 def _without_foreign_keys(file: ConfigFile, faults: Faults) -> ConfigFile:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from compt.errors import ConfigError
+from compt.errors import ConfigError, located
 from compt.growth.axes import describe
 from compt.interfaces import Architecture, Member, Outputs, Paradigm
+from compt.interfaces.paradigm import FOLLOW
 from compt.registry import PARADIGMS
 
 
@@ -20,24 +21,22 @@ def build_paradigm(config: Mapping[str, Any]) -> Paradigm:
     """Build a paradigm from its config, which may name a checkpoint that it is to follow.
 
     Args:
-        config: ``dict(type=..., like=..., ...)``; ``like`` is no option of the paradigm's class,
-            but the path that its ``follow`` gets.
+        config: ``dict(type=..., ...)``; under ``FOLLOW`` it may have the path of a checkpoint.
 
     Raises:
         ConfigError: there is no such checkpoint, or what it says cannot be followed.
     """
     options = dict(config)
-    like = options.pop("like", None)
+    path = options.pop(FOLLOW, None)
     paradigm: Paradigm = PARADIGMS.build(options)
-    if like is None:
+    if path is None:
         return paradigm
-    if not isinstance(like, str | Path) or not Path(like).exists():
+    if not Path(path).exists():
         raise ConfigError(
-            f"There is no checkpoint {str(like)!r} to take preprocessing and labels from.",
-            where="paradigm.like, or init of the first member",
-            do="Check the path.",
+            f"There is no checkpoint '{path}'.", where="init of the first member", do="Check it."
         )
-    paradigm.follow(Path(like))
+    with located(f"what '{path}' says beside its weights"):
+        paradigm.follow(Path(path))
     return paradigm
 
 

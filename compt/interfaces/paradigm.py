@@ -19,6 +19,8 @@ from compt.weights import load_state, load_weights
 
 Batch = Mapping[str, Any]
 Outputs = Mapping[str, Tensor]
+FOLLOW = "_follow_"
+"""Key of a paradigm's config under which a chain puts the path that ``follow`` is to get."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 """The default of outputs and batches, for who calls a method without them."""
 

@@ -15,6 +15,7 @@ from compt.config.taken_over import left_out
 from compt.errors import ComptError, ConfigError, located
 from compt.growth.models import build_paradigm
 from compt.interfaces import Architecture, Grower, Transferer, warn_renamed
+from compt.interfaces.paradigm import FOLLOW
 from compt.planning.hops import check_hop, hop_warnings
 from compt.planning.length import TrainingLength
 from compt.planning.measure import (
@@ -121,7 +122,7 @@ class _Planner:
 
     def _followed(self) -> list[str]:
         """Say what of the checkpoint that the chain starts from is not taken over."""
-        path = self.config.paradigm.get("like")
+        path = self.config.paradigm.get(FOLLOW)
         if path is None:
             return []
         dtype, notes = self.paradigm.weight_dtype(Path(path)), list(self.paradigm.notes)
