@@ -39,7 +39,7 @@ def take_step(
     with torch.no_grad():
         for param in model.parameters():
             if param.requires_grad and param.grad is not None:
-                param -= 0.01 * param.grad
+                param.sub_(0.01 * param.grad)
             param.grad = None
         progress = (step + 1) / NUM_STEPS
         plain = {name: output.detach() for name, output in outputs.items()}
