@@ -64,7 +64,7 @@ class Table:
 
     def column(self, key: str) -> int:
         """Find a column by its name or, for default names, by open_clip's name for it."""
-        for name in (key, ALIASES.get(key)):
+        for name in (key, ALIASES.get(key, key)):
             if self.header.count(name) > 1:
                 raise DataError(
                     f"The table has {self.header.count(name)} columns '{name}'.",
@@ -132,9 +132,13 @@ class Table:
                 raise _not_read(self.path, error, line, reader.line_num) from error
 
     def _reader(self, lines: Iterable[str]) -> Any:
-        quoting = csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE
         # Not strict, a quote mark that is never closed would make one cell of all rows below it.
-        return csv.reader(lines, delimiter=self.sep, quoting=quoting, strict=True)
+        return csv.reader(
+            lines,
+            delimiter=self.sep,
+            quoting=csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE,
+            strict=True,
+        )
 
     def _cells(self, row: Sequence[str]) -> list[str]:
         return [cell.strip() for cell in row]

@@ -14,16 +14,17 @@ from compt.data.file_source import FileSource
 from compt.data.images._open_files import OpenFiles
 from compt.data.images._strings import Packer
 from compt.data.images._tar_index import TarIndex, tar_index
+from compt.data.images._urls import expand
 from compt.data.images.broken import (
     BAD_JSON,
     NO_CAPTION,
-    NO_FILE,
     NOT_UTF8,
     BrokenSample,
     Sample,
     SkipBroken,
     decode,
 )
+from compt.data.images.decode import NO_FILE
 from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError, did_you_mean
 from compt.interfaces import ImageSource
@@ -307,39 +308,3 @@ def _count(
     opened.part(FURTHER, int(np.maximum(num_images[has_image] - 1, 0).sum()))
     for reason, count in index.passed_over.items():
         opened.part(reason, count)
-
-
-def expand(urls: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
-    """Turn a path, a brace pattern or a list of these into paths.
-
-    Raises:
-        ConfigError: it names nothing, or something that is not a local file.
-    """
-    paths: list[Path] = []
-    for url in (urls,) if isinstance(urls, str | Path) else urls:
-        text = str(url)
-        if "::" in text or "://" in text or text.startswith("pipe:"):
-            raise ConfigError(
-                f"'{text}' is not a local path.",
-                where="webdataset",
-                do="Fetch the shards first; give braces or a list.",
-            )
-        paths += [Path(path).expanduser() for path in (_braces(text) if "{" in text else [text])]
-    if not paths:
-        raise ConfigError("The list of shards is empty.", where="webdataset")
-    return tuple(paths)
-
-
-def _braces(pattern: str) -> list[str]:
-    try:
-        import braceexpand
-    except ImportError as error:
-        raise ConfigError(
-            f"'{pattern}' needs the package braceexpand.", do="pip install braceexpand"
-        ) from error
-    try:
-        return list(braceexpand.braceexpand(pattern))
-    except ValueError as error:
-        raise ConfigError(
-            f"'{pattern}' is no brace pattern: {error}.", where="webdataset"
-        ) from error

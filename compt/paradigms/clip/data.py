@@ -112,7 +112,9 @@ class PairDataset(Dataset[Any]):
     def _look_at_captions(self) -> None:
         """Tokenise some captions, where the source gives them without their images."""
         captions_of = getattr(self.source, "captions", None)
-        for index in probed(len(self), LOOKED_AT) if captions_of else ():
+        if captions_of is None:
+            return
+        for index in probed(len(self), LOOKED_AT):
             with contextlib.suppress(BrokenSample):
                 for caption in captions_of(index):
                     self._text(index, caption)
