@@ -106,7 +106,7 @@ class StageConfig(Budget, StageDefaults):
         help="first member only: what you have already, as its library wrote it: an open_clip "
         "folder or checkpoint, an mmpretrain or timm folder or checkpoint (an encoder alone fills "
         "the encoder), a Hugging Face folder, a finished stage's folder, or a file of weights. "
-        "With a budget of 0 it is not trained",
+        "With a budget of 0 it is not trained. All members prepare their input as it says",
     )
 
     @property
