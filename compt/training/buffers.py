@@ -1,4 +1,4 @@
-"""Bring buffers of several processes together, as their rules say."""
+"""Bring buffers of several processes together, as their rules say, and find those that differ."""
 
 from __future__ import annotations
 
@@ -35,3 +35,24 @@ def unite(module: nn.Module, rules: Mapping[str, BufferRule]) -> None:
         else:
             all_reduce(sent, op=rule)
         buffer.copy_(sent)
+
+
+@torch.no_grad()
+def differing(module: nn.Module, rules: Mapping[str, BufferRule]) -> list[str]:
+    """Return the names of the buffers without a rule that are not the same in every process.
+
+    Every process has to call it. Parameters that are not trained are looked at too.
+    """
+    untrained = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
+    state = {
+        name: tensor.detach()
+        for name, tensor in (*module.named_buffers(), *untrained)
+        if name not in rules and not tensor.is_complex()
+    }
+    if get_world_size() == 1 or not state:
+        return []
+    sums = torch.stack([tensor.double().sum().nan_to_num() for tensor in state.values()])
+    largest, smallest = sums.clone(), sums.clone()
+    all_reduce(largest, op="max")
+    all_reduce(smallest, op="min")
+    return [name for name, differs in zip(state, largest != smallest, strict=True) if differs]

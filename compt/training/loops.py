@@ -323,6 +323,7 @@ class TrainLoop(BaseLoop):
         return error
 
     def _save(self) -> None:
+        self.stage.warn_of_differences()
         if self.runner.rank != 0:
             return
         progress = {

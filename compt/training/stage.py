@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from compt.errors import some
 from compt.growth.axes import evaluating
 from compt.growth.models import architecture, build_member, build_paradigm
 from compt.interfaces import (
@@ -28,7 +31,7 @@ from compt.interfaces import (
     ruled_buffers,
 )
 from compt.registry import LAYOUTS, TRANSFERERS
-from compt.training.buffers import unite
+from compt.training.buffers import differing, unite
 from compt.training.loader import Collate, step_seed
 from compt.training.numbered import INDEX, NumberedCollate, NumberedDataset
 from compt.training.performance import Performance
@@ -82,6 +85,7 @@ class StageModel(BaseModel):
             self.paradigm.buffer_rules, self.student, type(self.paradigm).__name__
         )
         self._last: tuple[Outputs, Batch] = {}, {}
+        self._warned = False
         self.performance = Performance(**(performance or {}))
         with LAYOUTS.choosing(layouts or {}):
             self.performance.prepare(self.student)
@@ -245,6 +249,23 @@ class StageModel(BaseModel):
             factor = (limit / total.clamp_min(SMALLEST_TOTAL)).clamp(max=1.0)
             terms = {name: factor * term for name, term in terms.items()}
         return terms
+
+    def warn_of_differences(self) -> None:
+        """Warn once of buffers that several processes do not agree on; every process calls it."""
+        if self._warned:
+            return
+        names = differing(self.student, self._student_rules)
+        if self.transfer is not None:
+            of_transfer = differing(self.transfer, self._transfer_rules)
+            names += [f"transfer.{name}" for name in of_transfer]
+        self._warned = bool(names)
+        if names and is_main_process():
+            warnings.warn(
+                f"{len(names)} of the buffers are not the same in all processes ({some(names)}); "
+                "checkpoints and weights hold the first process's. Give them a rule in "
+                "buffer_rules of the paradigm or transferer, or use layers that synchronise.",
+                stacklevel=2,
+            )
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return ``loss`` as what to minimise, and every loss for the logs."""

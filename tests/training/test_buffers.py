@@ -14,6 +14,7 @@ from tests.training.test_distributed import two_processes
 SCRIPT = '''
 """Give each process buffers of its own, and save what they are after a step."""
 import sys
+import warnings
 
 import tests.training.self_taught
 import torch
@@ -32,6 +33,7 @@ with torch.no_grad():
         tensor.fill_(rank + 1)
     model.student.head.bias.fill_(rank + 1)
 stage.after_step()
+assert (model.queue == 1).all()
 
 formats = nn.Module()
 formats.inner = nn.Module()
@@ -41,7 +43,15 @@ formats.register_buffer("least", torch.tensor(rank + 1))
 formats.register_buffer("crossed", torch.full((3, 2), float(rank)).T)
 rules = {"inner.seen": "max", "narrow": "mean", "least": "min", "crossed": "mean"}
 unite(formats, rules)
-torch.save({**model.state_dict(), **formats.state_dict()}, f"{sys.argv[1]}_{rank}.pt")
+model.average.head.bias.data.fill_(rank)
+stage._student_rules = {"centre": "mean"}
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    stage.warn_of_differences()
+    model.queue.fill_(rank)
+    stage.warn_of_differences()
+said = {"warnings": [str(warning.message) for warning in caught]}
+torch.save({**model.state_dict(), **formats.state_dict(), **said}, f"{sys.argv[1]}_{rank}.pt")
 '''
 
 
@@ -53,7 +63,7 @@ def test_all_processes_hold_the_same(tmp_path):
         state = torch.load(tmp_path / f"end_{rank}.pt")
         assert (state["centre"] == 1.5).all()
         assert state["num_steps"] == 2
-        assert (state["queue"] == 1).all()
+        assert (state["queue"] == rank).all()
         assert (state["average.head.weight"] == 1).all()
         assert (state["student.head.bias"] == rank + 1).all(), "what is trained is left alone"
         assert state["inner.seen"].tolist() == [False, True]
@@ -61,6 +71,10 @@ def test_all_processes_hold_the_same(tmp_path):
         assert state["narrow"].dtype is torch.bfloat16
         assert state["least"] == 1
         assert (state["crossed"] == 0.5).all()
+        # what differs without a rule is said once, by the first process
+        assert len(state["warnings"]) == (rank == 0)
+        assert all("1 of the buffers" in text for text in state["warnings"])
+        assert all("average.head.bias" in text for text in state["warnings"])
 
 
 def net() -> nn.Module:
