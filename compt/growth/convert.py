@@ -17,9 +17,10 @@ from torch import nn
 
 from compt.errors import ComptError, ConfigError, WorkDirError, did_you_mean, some
 from compt.files import EXPORT, MANIFEST, check_recorded, share
-from compt.growth.inherited import reset_inherited
+from compt.growth.inherited import finish_growth
+from compt.growth.measure import output_error
 from compt.growth.models import build_member
-from compt.growth.run import DEFAULT_GROWER, grow, output_error
+from compt.growth.run import DEFAULT_GROWER, grow
 from compt.interfaces import Member, Paradigm
 from compt.registry import PARADIGMS
 from compt.registry.registry import short_name
@@ -84,9 +85,10 @@ def grow_checkpoint(
         small = _build(reader, source_model, "--source-model", seed)
         reader.load_weights(small, checkpoint)
     large = _build(reader, target, "--to", seed)
-    report = grow(small, large, grower, seed=seed).to_dict()
-    if reset := reset_inherited(reader, large, seed=seed):
-        report["reset"] = list(reset)
+    growth, reset = finish_growth(
+        reader, small, large, grow(small, large, grower, seed=seed), seed=seed
+    )
+    report = growth.to_dict() | ({"reset": list(reset)} if reset else {})
     report |= _rounded(small, large, number_format or reader.weight_dtype(checkpoint))
     out.mkdir(parents=True, exist_ok=True)
     reader.export(large, out)

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from compt.errors import PluginError
+from compt.growth.measure import TOLERANCE, output_error
 from compt.growth.operators import tensors_of
-from compt.interfaces import Paradigm
+from compt.interfaces import Growth, Paradigm
+
+
+def finish_growth(
+    paradigm: Paradigm, source: nn.Module, target: nn.Module, growth: Growth, *, seed: int = 0
+) -> tuple[Growth, tuple[str, ...]]:
+    """Reset what a grown model must not inherit, and return the true report and what was set.
+
+    Args:
+        paradigm: of both models.
+        source: the smaller model.
+        target: the larger one, grown; it is changed in place.
+        growth: the report of its growth.
+        seed: of what is drawn.
+
+    Raises:
+        PluginError: of :func:`reset_inherited`.
+    """
+    reset = reset_inherited(paradigm, target, seed=seed)
+    if not (reset and growth.function_preserving):
+        return growth, reset
+    error = output_error(source, target)
+    dtype = next((param.dtype for param in target.parameters()), torch.float32)
+    # "not <=" and not ">": an error that is not a number refutes the claim too.
+    if error is not None and not error <= TOLERANCE.get(dtype, 1e-4):
+        reason = f"{type(paradigm).__name__}.after_growth() sets what the outputs depend on"
+        growth = replace(growth, function_preserving=False, reason=reason, error=error)
+    return growth, reset
 
 
 def reset_inherited(paradigm: Paradigm, model: nn.Module, *, seed: int = 0) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from torch import nn
 from compt.errors import ConfigError, DivergedError
 from compt.files import MANIFEST, WEIGHTS, check_recorded, digests
 from compt.growth import run as growing
-from compt.growth.inherited import reset_inherited
+from compt.growth.inherited import finish_growth
 from compt.growth.models import build_member
 from compt.growth.optimizer_state import grow_state, new_entries
 from compt.interfaces import Paradigm
@@ -76,7 +76,7 @@ class InitialWeights:
             runner_config, target, num_calls=num_calls, on_progress=on_progress
         )
         growth = growing.grow(source, target, self.config.grower, seed=seed, objective=objective)
-        reset = reset_inherited(self.paradigm, target, seed=seed)
+        growth, reset = finish_growth(self.paradigm, source, target, growth, seed=seed)
         if fault := unfit_weights(target):
             raise DivergedError(
                 f"{fault.text} once '{self.plan.name}' is grown.",

@@ -16,6 +16,7 @@ import compt
 import tests.training.self_taught  # noqa: F401 - registers the paradigm
 from compt.errors import PluginError
 from compt.growth.convert import grow_checkpoint
+from compt.growth.inherited import finish_growth
 from compt.interfaces import Member, Transferer
 from compt.registry import PARADIGMS, TRANSFERERS
 from compt.testing.toy import Toy, ToyNet
@@ -435,6 +436,30 @@ def test_a_checkpoint_grown_by_hand_is_reset_too(taught, tmp_path):
     )
     assert {"centre", "queue", "num_steps"} <= set(report["reset"])
     assert not load_file(tmp_path / "out" / "toy.safetensors")["queue"].any()
+
+
+class ShiftsTheOutputs(SelfTaught):
+    """Its model has a shift that is not trained, and that it sets anew."""
+
+    def build_model(self, member):
+        model = ToyNet(**member.model)
+        model.head.bias.requires_grad_(False)
+        return model
+
+    def after_growth(self, model):
+        model.head.bias.fill_(1.0)
+
+
+def test_the_report_is_true_after_the_reset():
+    paradigm = ShiftsTheOutputs(samples=8)
+    small, large = (paradigm.build_model(Member("m", model)) for model in (SMALL, LARGE))
+    growth = compt.grow(small, large)
+    assert growth.function_preserving
+    growth, reset = finish_growth(paradigm, small, large, growth)
+    assert reset == ("head.bias",)
+    assert not growth.function_preserving
+    assert growth.error > 0.1
+    assert "ShiftsTheOutputs.after_growth()" in growth.reason
 
 
 class SetsWhatIsTrained(SelfTaught):
