@@ -100,7 +100,7 @@ class _Session:
         chain_plan = plan(self.config, individual=mode == "individual", world_size=get_world_size())
         self.progress.plan(chain_plan)
         data = preflight(self.config, chain_plan)
-        for line in left_out_lines(data.left_out):
+        for line in (*left_out_lines(data.left_out), *data.notes):
             self.progress.note(line)
         with (
             self._open(folder, chain_plan, data.fingerprints)

@@ -19,8 +19,8 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
     """Return what tells a data set apart from a changed one, as JSON types by name.
 
     A data set says it in an attribute or a method ``fingerprint``, as a mapping or a text. Where it
-    has none, its class, its length and the names of its classes stand for it; a part of another one
-    (``torch.utils.data.Subset``) has that one's, with its own length.
+    has none, its class, its length and the names of its classes stand for it; one that reads from
+    others (``torch.utils.data.Subset``, ``ConcatDataset``) has theirs, with its own length.
 
     Two of them are equal where nothing has changed. Where they differ, the names say in what:
     ``files``, ``bytes``, ``samples`` and ``tokens`` are counts, ``options`` and ``content`` hashes.
@@ -32,10 +32,21 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
         return {str(name): _plain(value) for name, value in own.items()}
     if isinstance(own, str) and own:
         return {"content": own}
-    inner = getattr(dataset, "dataset", None)
-    if inner is not None and hasattr(inner, "__len__"):
-        return {**fingerprint(inner), **_length(dataset)}
-    return default_fingerprint(dataset)
+    inner = [fingerprint(part) for part in beneath(dataset)]
+    if len(inner) > 1:
+        return {"parts": inner, **_length(dataset)}
+    return {**inner[0], **_length(dataset)} if inner else default_fingerprint(dataset)
+
+
+def beneath(dataset: Any) -> list[Any]:
+    """Return the data sets that one reads from, as wrappers of torch, mmengine and compt name them.
+
+    These are in ``dataset``, ``source`` or the list ``datasets``.
+    """
+    named = [getattr(dataset, name, None) for name in ("dataset", "source")]
+    listed = getattr(dataset, "datasets", None)
+    inner = [*named, *(listed if isinstance(listed, list | tuple) else ())]
+    return [part for part in inner if hasattr(part, "__len__") and not isinstance(part, str)]
 
 
 def default_fingerprint(dataset: Any) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from compt.errors import ConfigError, DataError
+from compt.interfaces.fingerprint import beneath
 
 MAX_BROKEN = 0.01
 """Share of a split that may be left out where its source does not say another."""
@@ -111,17 +112,35 @@ def left_out(dataset: Any) -> LeftOut:
     """Return what of a data set is left out, replaced or cut so far.
 
     A data set says it in an attribute ``left_out``. Of one that has none, ``broken_count`` samples
-    are replaced by others, 0 by default; a part of another one (``torch.utils.data.Subset``) has
-    that one's.
+    are replaced by others, 0 by default; one that reads from others (``torch.utils.data.Subset``,
+    ``ConcatDataset``) has theirs.
     """
     own = getattr(dataset, "left_out", None)
     if isinstance(own, LeftOut):
         return own
-    if not hasattr(dataset, "broken_count") and hasattr(dataset, "dataset"):
-        return left_out(dataset.dataset)
+    inner = [] if hasattr(dataset, "broken_count") else beneath(dataset)
+    if inner:
+        return _together([left_out(part) for part in inner])
     result = LeftOut(len(dataset) if hasattr(dataset, "__len__") else 0)
     result.max_broken = getattr(dataset, "max_broken", MAX_BROKEN)
     result.sample(UNREADABLE, count=int(getattr(dataset, "broken_count", 0)))
+    return result
+
+
+def _together(parts: Sequence[LeftOut]) -> LeftOut:
+    """Return the sums of several."""
+    first, *others = parts
+    result = first.copy()
+    for other in others:
+        result.total += other.total
+        result.max_broken = max(result.max_broken, other.max_broken)
+        for reason, count in other.samples.items():
+            result.sample(reason, count=count)
+        for reason, count in other.parts.items():
+            result.part(reason, count)
+        if other.num_read is not None:
+            result.num_read = (result.num_read or 0) + other.num_read
+        result.examples = [*result.examples, *other.examples][:MOST_EXAMPLES]
     return result
 
 

@@ -13,6 +13,7 @@ import torch
 from mmengine.dist import all_reduce, init_dist
 
 from compt.errors import ConfigError, some
+from compt.interfaces.fingerprint import beneath
 from compt.registry.loading import first_line
 
 VARIABLES: Mapping[str, Mapping[str, str]] = {
@@ -104,10 +105,11 @@ def bring_together(dataset: Any) -> None:
     A data set, or one that it reads from, keeps that in a tensor ``known``, larger where more is
     known. Every process has to call it.
     """
-    for part in (dataset, *(getattr(dataset, name, None) for name in ("dataset", "source"))):
-        known = getattr(part, "known", None)
-        if isinstance(known, torch.Tensor):
-            all_reduce(known, op="max")
+    known = getattr(dataset, "known", None)
+    if isinstance(known, torch.Tensor):
+        all_reduce(known, op="max")
+    for part in beneath(dataset):
+        bring_together(part)
 
 
 def largest_of_all(*values: int) -> list[int]:

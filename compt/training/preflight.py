@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class CheckedData:
 
     fingerprints: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What else the user has to know."""
 
     def add(self, name: str, dataset: Any) -> None:
         """Add an opened split.
@@ -142,6 +144,8 @@ def check_data(config: ChainConfig) -> CheckedData:
             if not len(dataset):  # type: ignore[arg-type]
                 raise DataError(f"The split '{split}' is empty.")
             checked.add(split, dataset)
+            if split == "train":
+                checked.notes += _other_size(config, len(dataset))  # type: ignore[arg-type]
     except DataError as error:
         raise ConfigError(error.what, where=error.where or "paradigm.data", do=error.do) from error
     except ComptError:
@@ -151,6 +155,18 @@ def check_data(config: ChainConfig) -> CheckedData:
             f"The split '{split}' cannot be opened: {first_line(error)}", where=raised_at(error)
         ) from error
     return checked
+
+
+def _other_size(config: ChainConfig, num_samples: int) -> list[str]:
+    """Say that the config declares another size of the training split than it has."""
+    data = config.paradigm.get("data")
+    declared = data.get("num_samples") if isinstance(data, Mapping) else None
+    if declared in (None, num_samples):
+        return []
+    return [
+        f"data of 'train': num_samples={declared} in the config, {num_samples:,} in the data; "
+        "lengths in epochs are those of the config's"
+    ]
 
 
 def _check_runner(config: Config, splits: Sequence[str], faults: Faults) -> None:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from compt.errors import ConfigError, DataError
 from compt.interfaces import LeftOut, fingerprint, left_out
@@ -58,6 +58,8 @@ def test_data_sets_that_do_not_say_it_count_what_is_broken() -> None:
     for dataset in (Broken(), Subset(Broken(), [1])):  # type: ignore[arg-type]
         lacks = left_out(dataset)
         assert (lacks.total, lacks.samples) == (10, {"that cannot be read": 3})
+    both = left_out(ConcatDataset([Broken(), Subset(Broken(), [1])]))  # type: ignore[list-item]
+    assert (both.total, both.samples) == (20, {"that cannot be read": 6})
     assert left_out([1, 2]) == LeftOut(2)
 
 
@@ -87,6 +89,9 @@ def test_fingerprints_of_any_data_set() -> None:
     assert fingerprint(Named(lambda: {"bytes": 7})) == {"bytes": 7}
     part = Subset(Named({"samples": 3, "content": "x"}), [0, 1])  # type: ignore[arg-type]
     assert fingerprint(part) == {"samples": 2, "content": "x"}
+    parts = [Named({"content": "x"}), Named({"content": "y"})]
+    both = fingerprint(ConcatDataset(parts))  # type: ignore[arg-type]
+    assert both == {"parts": [{"content": "x"}, {"content": "y"}], "samples": 6}
     bare = fingerprint(Broken())
     assert bare["samples"] == 10 and bare["class"].endswith("test_left_out.Broken")
     with_classes = Broken()

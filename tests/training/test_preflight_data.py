@@ -58,3 +58,10 @@ def test_what_is_allowed_is_told_with_its_fingerprint(files, tmp_path):
     assert checked.left_out["val"]["samples"] == {"without the key 'text'": 30}
     assert (checked.left_out["val"]["total"], checked.left_out["train"]["samples"]) == (40, {})
     assert checked.fingerprints["train"]["tokens"] > checked.fingerprints["val"]["tokens"]
+    assert checked.notes == []
+
+
+def test_another_size_than_the_config_declares_is_told(files, tmp_path):
+    checked = check_data(config(tmp_path, train=files["good"], num_samples=77))
+    (note,) = checked.notes
+    assert "num_samples=77 in the config" in note
