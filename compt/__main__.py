@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+
+INTERRUPTED = 128
+"""Exit codes above it stand for a signal."""
 
 
 def main() -> int:
-    """Run the command line, of which Ctrl-C may come while it is still imported."""
+    """Run the command line; Ctrl-C may come while that is still imported."""
     try:
         from compt.cli import main as run
 
-        return run()
+        code = run()
+        if hasattr(signal, "SIGCHLD"):  # torch would report a killed worker once more
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     except KeyboardInterrupt:
         print("compt: interrupted.", file=sys.stderr)
-        return 130
+        code = INTERRUPTED + 2
+    if code > INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Where the interrupt came inside of exec(), as dataclasses call it, Python would end with
+        # a signal of its own in place of the exit code; and there is nothing left to wait for.
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -15,6 +17,7 @@ DEATH = re.compile(r"DataLoader worker \(pid.*?\d+\) (.*)")
 """How torch says that a process which reads samples has died."""
 IN_WORKER = "in DataLoader worker process"
 """What torch's message of an error in such a process has; the process's own traceback follows."""
+PROCESSES = "multiprocessing"
 NO_MEMORY = "can't allocate memory"
 
 
@@ -25,14 +28,24 @@ def explained(where: str) -> Iterator[None]:
     Args:
         where: folder of the stage.
     """
+    # torch reports a death from a signal handler, which may run while another error is explained.
+    with _explained(where), _explained(where):
+        yield
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
     try:
         yield
     except ComptError as error:
+        if DEATH.search(error.what):  # it came while something else was done, such as writing
+            what, do = _death(error.what)
+            raise TrainingError(what, where=where, do=do) from error
         if IN_WORKER not in error.what:
             raise
         own = error.what.rpartition(f"{type(error).__name__}: ")[2]
         raise type(error)(own.strip()) from error
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
         explanation = _explanation(error)
         if explanation is None:
             raise
@@ -43,12 +56,10 @@ def explained(where: str) -> Iterator[None]:
 def _explanation(error: Exception) -> tuple[str, str] | None:
     """Return what has happened and what to do, None for an error that stands for itself."""
     text = str(error)
-    if death := DEATH.search(text):
-        return (
-            f"A process that reads samples has died: it {death[1].rstrip('. ')}.",
-            "The system kills processes when memory runs out. Lower train_dataloader.num_workers "
-            "or batch_size, and go on with --resume.",
-        )
+    # Killed while it hands over a batch, a process leaves a broken connection.
+    is_cut_off = isinstance(error, ConnectionError | EOFError) and _came_from(error, PROCESSES)
+    if DEATH.search(text) or is_cut_off:
+        return _death(text)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or NO_MEMORY in text:
         return f"Out of memory: {first_line(error)}", "Lower train_dataloader.batch_size."
     if isinstance(error, torch.distributed.DistError) or "closed by peer" in text:
@@ -57,3 +68,19 @@ def _explanation(error: Exception) -> tuple[str, str] | None:
             "See what that process says, and go on with --resume.",
         )
     return None
+
+
+def _death(text: str) -> tuple[str, str]:
+    found = DEATH.search(text)
+    end = found[1].rstrip(". ") if found else "ended before its batch was there"
+    return (
+        f"A process that reads samples has died: it {end}.",
+        "The system kills processes when memory runs out. Lower train_dataloader.num_workers or "
+        "batch_size, and go on with --resume.",
+    )
+
+
+def _came_from(error: Exception, package: str) -> bool:
+    """Tell whether an error was raised in a package, or in a call from it."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(package in Path(frame.f_code.co_filename).parts for frame, _ in frames)
