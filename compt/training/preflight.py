@@ -145,7 +145,7 @@ def check_data(config: ChainConfig) -> CheckedData:
                 raise DataError(f"The split '{split}' is empty.")
             checked.add(split, dataset)
             if split == "train":
-                checked.notes += _other_size(config, len(dataset))  # type: ignore[arg-type]
+                checked.notes.extend(_other_size(config, len(dataset)))  # type: ignore[arg-type]
     except DataError as error:
         raise ConfigError(error.what, where=error.where or "paradigm.data", do=error.do) from error
     except ComptError:
