@@ -187,6 +187,7 @@ def _parse_section(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -
             f"The pattern '{pattern}' has {len(groups)} dimensions, "
             f"the tensor has shape {list(tensor.shape)}.",
             where=where,
+            do="Name one axis for each dimension, or several in parentheses.",
         )
     if kind == "scale" and arrow is None:
         return TensorAxes(kind, groups)  # a factor neither reads nor writes

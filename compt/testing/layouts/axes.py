@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import get_args
 
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from torch import nn
 from compt.errors import ComptError
 from compt.growth.axes import describe
 from compt.growth.operators import tensors_of
-from compt.interfaces import Architecture, Layout, Role
+from compt.interfaces import Architecture, Layout
 from compt.testing._shared import Violation, require, some
 
 
@@ -30,8 +29,7 @@ def described_by(module: nn.Module) -> Architecture:
 def advice(error: ComptError) -> str:
     """Return what an error says to do, or where to look."""
     return error.do or (
-        "Check the layout's patterns, sizes() and roles; docs/plugins.md says where to read of "
-        "the notation."
+        "Check the layout's patterns, sizes() and roles; docs/plugins.md explains the notation."
     )
 
 
@@ -69,19 +67,22 @@ def require_growing_axes(small: Architecture, large: Architecture) -> None:
 
 
 def require_known_roles(layout: Layout, modules: tuple[nn.Module, ...]) -> None:
-    """Require that ``roles`` speaks of axes that there are, with the words that growers know."""
+    """Require that ``roles`` and ``whole`` speak of axes that there are.
+
+    An axis that is misspelt there would grow as its name says.
+    """
     aliases = [alias for m in modules for alias in layout.axis_aliases(m).values()]
     patterns = [pattern for m in modules for pattern in layout.patterns_of(m).values()]
     axes = set(re.findall(r"[\w.{}]+", " ".join([*layout.patterns.values(), *patterns, *aliases])))
     axes |= {re.sub(r"_(\d+|\{\w+\})\Z", "", axis) for axis in axes}  # a role for all numbers
-    unknown = {axis for axis in layout.roles if axis not in axes and not _is_numbered(axis, axes)}
-    require(
-        not unknown,
-        f"roles has {some(unknown)}, and no pattern has such an axis.",
-        "Name in roles the axes that patterns or axis_aliases() name.",
-    )
-    wrong = {axis: role for axis, role in layout.roles.items() if role not in get_args(Role)}
-    require(not wrong, f"roles has no such role: {wrong}.", f"Roles are {get_args(Role)}.")
+    for attribute in ("roles", "whole"):
+        named = getattr(layout, attribute)
+        unknown = {axis for axis in named if axis not in axes and not _is_numbered(axis, axes)}
+        require(
+            not unknown,
+            f"{attribute} has {some(unknown)}, and no pattern has such an axis.",
+            f"Name in {attribute} the axes that patterns or axis_aliases() name.",
+        )
 
 
 def _is_numbered(axis: str, known: set[str]) -> bool:
