@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -168,6 +169,28 @@ def test_a_model_that_ties_is_saved_and_read(tmp_path):
     assert len(read_state(tmp_path / "w.safetensors")) == 3
     load_weights(two, tmp_path / "w.safetensors")
     assert equal(two.state_dict(), one.state_dict())
+
+
+class ManyTies(nn.Module):
+    """Five layers that share their weights with another each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(5):
+            one, other = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+            other.weight = one.weight
+            self.add_module(f"one{number}", one)
+            self.add_module(f"other{number}", other)
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    model = ManyTies()
+    assert len({save_weights(model, tmp_path / f"{i}.safetensors") for i in range(6)}) == 1
+    with safe_open(tmp_path / "0.safetensors", "pt") as file:
+        assert len(file.metadata()) == 5
+    again = ManyTies()
+    load_weights(again, tmp_path / "0.safetensors")
+    assert equal(again.state_dict(), model.state_dict())
 
 
 def test_a_tied_tensor_under_no_name_is_missing(tmp_path):

@@ -5,11 +5,13 @@ weights alone.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from compt.interfaces import Member
 from tests.cli.conftest import refused
@@ -96,6 +98,22 @@ def test_an_open_clip_folder_grows_into_a_larger_one(run, clip, tmp_path):
     config = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())
     assert config["model_cfg"]["vision_cfg"]["width"] == 64
     same_features(clip / "source", tmp_path / "out")
+
+
+def test_preprocessing_and_half_precision_are_carried(run, clip, tmp_path):
+    source = shutil.copytree(clip / "source", tmp_path / "source")
+    file = source / "open_clip_config.json"
+    content = json.loads(file.read_text())
+    pixels = dict(mean=[0.5] * 3, std=[0.5] * 3, interpolation="bilinear", resize_mode="squash")
+    written(file, content | {"preprocess_cfg": pixels})
+    weights = source / "open_clip_model.safetensors"
+    save_file({name: value.half() for name, value in load_file(weights).items()}, weights)
+    report = grown(run, "--from", source, "--to", clip / "large.json", "-o", tmp_path / "out")
+    assert (report["dtype"], report["notes"]) == ("float16", [])
+    out = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())
+    assert out["preprocess_cfg"] == pixels
+    grown_weights = load_file(tmp_path / "out" / "open_clip_model.safetensors")
+    assert {value.dtype for value in grown_weights.values()} == {torch.float16}
 
 
 @pytest.mark.parametrize("file", ["plain.pt", "e.pt"])

@@ -5,6 +5,7 @@ tokenizer.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +110,39 @@ def test_a_folder_names_the_larger_model_too(run, folder, tmp_path):
     same_logits(folder / "source", tmp_path / "out")
 
 
-def test_a_tied_head_and_half_precision_are_kept_as_one_and_widened(run, folder, tmp_path):
+def test_a_tied_head_and_half_precision_are_kept(run, folder, tmp_path):
     gpt2 = dict(
         model_type="gpt2", n_head=2, n_positions=32, vocab_size=300, bos_token_id=0, eos_token_id=0
     )
     source, out = tmp_path / "source", tmp_path / "out"
     save_model(source, dict(gpt2, n_embd=32, n_layer=2), torch.bfloat16)
     to = written(tmp_path / "to.json", dict(gpt2, n_embd=64, n_layer=3, n_head=4))
-    grown(run, "--from", source, "--to", to, "-o", out)
-    same_logits(source, out)
+    report = grown(run, "--from", source, "--to", to, "-o", out)
+    assert report["dtype"] == "bfloat16" and 0 < report["rounding_error"] < 0.05
+    torch.testing.assert_close(logits(out), logits(source), atol=0.05, rtol=0.05)
     model = AutoModelForCausalLM.from_pretrained(out)
     assert model.lm_head.weight is model.transformer.wte.weight
-    assert model.dtype is torch.float32
+    assert model.dtype is torch.bfloat16
+    again = tmp_path / "again"
+    report = grown(run, "--from", source, "--to", to, "-o", again, "--dtype", "float32")
+    assert report["dtype"] == "float32" and "rounding_error" not in report
+    same_logits(source, again)
+
+
+def test_what_is_carried_and_what_is_not_is_said(run, folder, tmp_path):
+    source = shutil.copytree(folder / "source", tmp_path / "source")
+    generation = dict(do_sample=True, eos_token_id=[1, 5], temperature=0.6)
+    written(source / "generation_config.json", generation)
+    (source / "LICENSE").write_text("none")
+    to = written(tmp_path / "to.json", llama(64, 3, rms_norm_eps=1e-3))
+    arguments = ["grow", "--from", source, "--to", to, "--grower", "leading_block"]
+    code, text, err = run(*arguments, "-o", tmp_path / "out", "--dtype", "float16")
+    assert code == 0, err
+    assert "written in float16, which changes outputs by" in text
+    assert "note: Member 'to' has rms_norm_eps=0.001" in text and "LICENSE" in text
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == generation
+    refused(run(*arguments, "-o", tmp_path / "no", "--dtype", "float61"), "float16", "--dtype")
+    assert not (tmp_path / "no").exists()
 
 
 def test_weights_alone_grow_where_their_model_is_named(run, folder, tmp_path):

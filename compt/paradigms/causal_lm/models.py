@@ -76,6 +76,8 @@ NOT_CARRIED = frozenset(
 )
 """Keys of configs that say how a model was stored, not what it is."""
 OF_VOCABULARY = frozenset({"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"})
+NO_PAD = -1
+"""What old configs have as pad_token_id where there is none."""
 OLD_ROPE = frozenset({"rope_theta", "rope_scaling"})
 OLD_BUFFERS = re.compile(
     r"\.(masked_bias|attn\.bias|attention\.bias|position_ids|embed_positions"
@@ -111,8 +113,6 @@ def model_config(
             config = _from_dict(member, tokenizer, vocab_size, context, source or {})
         else:
             config = _from_files(member, source or {})
-    if config.pad_token_id == -1:  # which stands for none in old configs
-        config.pad_token_id = None
     check_config(member.name, config, tokenizer, context)
     config.use_cache = False
     ids = _special(config)
@@ -196,6 +196,8 @@ def _from_files(member: Member, source: Mapping[str, Any]) -> PreTrainedConfig:
             do="Give a config dict with model_type, a folder with config.json, or a name that is "
             "in the cache or can be downloaded.",
         ) from error
+    if getattr(config, "pad_token_id", None) == NO_PAD:
+        config.pad_token_id = None
     return config
 
 
@@ -213,11 +215,11 @@ def settings(path: Path) -> dict[str, Any]:
         return {}
     content, depth = config.to_dict(), config.num_hidden_layers
     sizes = {_own_name(key, config.model_type) for key in SIZES} | PER_LAYER | NOT_CARRIED
-    return {
-        key: value
-        for key, value in content.items()
-        if key not in sizes and not (isinstance(value, list) and len(value) == depth > 1)
+    layered = {
+        key for key, value in content.items() if isinstance(value, list) and len(value) == depth
     }
+    left_out = sizes | (layered - OF_VOCABULARY)
+    return {key: value for key, value in content.items() if key not in left_out}
 
 
 def said(member: Member, config: PreTrainedConfig) -> dict[str, Any]:
@@ -252,7 +254,10 @@ def _unsaid(source: Mapping[str, Any], kind: Any, said: Mapping[str, Any]) -> di
     return {
         key: value
         for key, value in source.items()
-        if key not in known and key != "model_type" and (is_same or key in OF_VOCABULARY)
+        if key not in known
+        and key != "model_type"
+        and (is_same or key in OF_VOCABULARY)
+        and not (key == "pad_token_id" and value == NO_PAD)
     }
 
 
@@ -421,8 +426,9 @@ def _reason(path: Path) -> tuple[str, str] | None:
             "is an adapter of PEFT, a change to another model's weights",
             "Merge it: model.merge_and_unload().save_pretrained(FOLDER).",
         )
-    if isinstance(config.get("quantization_config"), Mapping):
-        method = config["quantization_config"].get("quant_method", "a method it does not name")
+    quantized = config.get("quantization_config") or config.get("compression_config")
+    if isinstance(quantized, Mapping):
+        method = quantized.get("quant_method", "a method it does not name")
         return (
             f"is quantized ({method}): its weights are no numbers that can be grown or trained",
             "Take the model in bfloat16, float16 or float32.",
