@@ -23,6 +23,7 @@ from compt.interfaces.fingerprint import fingerprint
 from compt.interfaces.grower import Grower, Growth, Objective, Status
 from compt.interfaces.layout import Layout
 from compt.interfaces.left_out import LeftOut, left_out
+from compt.interfaces.nested import map_tensors
 from compt.interfaces.paradigm import Batch, Member, Metric, Outputs, Paradigm
 from compt.interfaces.plugin import (
     Plugin,
@@ -67,6 +68,7 @@ __all__ = [
     "check_signatures",
     "fingerprint",
     "left_out",
+    "map_tensors",
     "may_omit",
     "renamed_method",
     "ruled_buffers",

@@ -32,6 +32,10 @@ def ruled_buffers(
     Raises:
         PluginError: there is no such rule or buffer, or whole numbers have no mean.
     """
+    if not isinstance(rules, Mapping):
+        raise PluginError(
+            f"{owner}.buffer_rules is {rules!r}.", do="Set it to a dict of rules by buffer name."
+        )
     untrained = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
     buffers = {**dict(module.named_buffers()), **untrained}
     for pattern, rule in rules.items():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from compt.interfaces.buffers import BufferRule
+from compt.interfaces.nested import map_tensors
 from compt.interfaces.plugin import Plugin, accepted, may_omit, renamed_method
 from compt.weights import load_state, load_weights
 
@@ -238,7 +239,8 @@ class Paradigm(Plugin, ABC):
         if self.sample_index:
             prepared["index"] = batch["index"]
         device = next(model.parameters()).device
-        return {name: _moved(value, device) for name, value in prepared.items()}
+        moved: Batch = map_tensors(lambda tensor: tensor.to(device), prepared)
+        return moved
 
     @may_omit("outputs", "batch", "progress")
     def after_step(
@@ -267,15 +269,3 @@ class Paradigm(Plugin, ABC):
 
         It is called once, after the model's weights were grown and before they are trained.
         """
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """Return the tensors of a batch on a device, whatever they are nested in."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: _moved(item, device) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        items = [_moved(item, device) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value

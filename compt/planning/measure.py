@@ -80,8 +80,13 @@ def measure_training(
     """Describe a meta model, and count its FLOPs a sample, forward and backward.
 
     Raises:
-        ConfigError: the model cannot be run.
+        ConfigError: the model cannot be run, or has nothing to train.
     """
+    if not count_parameters(model):
+        raise ConfigError(
+            "No parameter of the model is trained: all have requires_grad=False.",
+            do="Leave some to train: build_model() of the paradigm marks those that are not.",
+        )
     model.train()  # in eval mode torch fuses attention into an operator without a count
 
     def step() -> Outputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,9 +48,14 @@ class NumberedCollate:
         """Return the batch of the samples, and their numbers beside it.
 
         Raises:
-            PluginError: the batch has something else under that key.
+            PluginError: the batch is no mapping, or has something else under that key.
         """
         batch = self.collate([sample for _, sample in samples])
+        if not isinstance(batch, Mapping):
+            raise PluginError(
+                f"collate() returns a {type(batch).__name__}, which cannot hold samples' numbers.",
+                do="Return a dict, or leave sample_index out.",
+            )
         if INDEX in batch:
             raise PluginError(
                 f"collate() returns '{INDEX}', which is where sample_index puts the samples' "

@@ -33,7 +33,11 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __call__(self, model: nn.Module) -> Any:
         """Build the optimizer and its wrapper for all trainable parameters of the model."""
         if self.paramwise_cfg:
-            return super().__call__(model)
+            wrapper = super().__call__(model)
+            groups = wrapper.optimizer.param_groups
+            # mmengine keeps a group for each parameter that is not trained
+            groups[:] = [g for g in groups if any(param.requires_grad for param in g["params"])]
+            return wrapper
         model = getattr(model, "module", model)
         params = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in params if p.ndim >= 2]
@@ -46,8 +50,8 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optimizer = OPTIMIZERS.build(
             {**_fused(self.optimizer_cfg), **self.optimizer_cfg, "params": groups}
         )
-        wrapper = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
-        return OPTIM_WRAPPERS.build(wrapper, default_args={"optimizer": optimizer})
+        config = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
+        return OPTIM_WRAPPERS.build(config, default_args={"optimizer": optimizer})
 
 
 def _fused(config: Mapping[str, Any]) -> dict[str, bool]:

@@ -28,6 +28,7 @@ from compt.interfaces import (
     Outputs,
     Transferer,
     accepted,
+    map_tensors,
     ruled_buffers,
 )
 from compt.registry import LAYOUTS, TRANSFERERS
@@ -199,10 +200,7 @@ class StageModel(BaseModel):
     def _remember(self, outputs: Outputs, batch: Batch) -> None:
         """Keep what ``after_step`` asks for, and no more, as it takes memory."""
         asked = accepted(self.paradigm.after_step, outputs=outputs, batch=batch)
-        plain = {
-            name: output.detach() if isinstance(output, Tensor) else output
-            for name, output in asked.get("outputs", {}).items()
-        }
+        plain = map_tensors(Tensor.detach, asked.get("outputs", {}))
         self._last = plain, asked.get("batch", {})
 
     @torch.no_grad()

@@ -287,6 +287,19 @@ class AveragesInTheParadigm(Toy):
         model.head.bias.sub_(self.mean)
 
 
+class CountsInTheModel(Toy):
+    def after_step(self, model):
+        model.num_steps = getattr(model, "num_steps", 0) + 1
+        model.head.bias.add_(model.num_steps)
+
+
+class BufferIsNotSaved(SelfTaught):
+    def build_model(self, member):
+        model = super().build_model(member)
+        model.register_buffer("centre", model.centre, persistent=False)
+        return model
+
+
 class MarksWhileTraining(Toy):
     def after_step(self, model, *, progress):
         model.embed.requires_grad_(progress < 0.5)
@@ -367,6 +380,7 @@ def taught(paradigm: type[Paradigm]) -> type:
 
 
 STATE, RULES = ("test_keeps_its_state_in_the_model",), "test_buffers_have_known_rules"
+EXPORTS = ("test_exports_what_it_loads",)
 META, LOADS = ("test_builds_on_meta",), ("test_loads_weights",)
 TEACHES = ("test_teaches_what_it_forwards",)
 CASES = [
@@ -441,6 +455,8 @@ CASES = [
     Case(contract(NoGradients), "test_loss_has_gradients", "without detach()"),
     Case(contract(Detached), "test_loss_has_gradients", "without detach()", META + STATE),
     Case(contract(AveragesInTheParadigm), *STATE, "Keep what steps change in buffers"),
+    Case(contract(CountsInTheModel), *STATE, "not in attributes of model or paradigm"),
+    Case(taught(BufferIsNotSaved), *STATE, "(register_buffer, persistent)", LOADS + EXPORTS),
     Case(contract(MarksWhileTraining), *STATE, "Mark them in build_model()"),
     Case(contract(AsksForAnotherOutput), *STATE, "Use what it is given"),
     Case(contract(MarksOnOneDevice), "test_builds_on_meta", "on every device"),

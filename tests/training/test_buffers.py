@@ -104,6 +104,8 @@ def test_rules_are_by_name_or_pattern():
         ({"1.mean": "mean"}, "names '1.mean'"),
         ({"0.weight": "mean"}, "names '0.weight'"),
         ({"": "mean"}, "names ''"),
+        (["1.running_mean"], "buffer_rules is"),
+        (None, "buffer_rules is None"),
         ({"*.num_batches_tracked": "mean"}, "the mean of '1.num_batches_tracked'"),
     ],
 )

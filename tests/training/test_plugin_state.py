@@ -14,12 +14,13 @@ from torch import nn
 
 import compt
 import tests.training.self_taught  # noqa: F401 - registers the paradigm
-from compt.errors import PluginError
+from compt.errors import ConfigError, PluginError
 from compt.growth.convert import grow_checkpoint
 from compt.growth.inherited import finish_growth
 from compt.interfaces import Member, Transferer
 from compt.registry import PARADIGMS, TRANSFERERS
 from compt.testing.toy import Toy, ToyNet
+from compt.training.numbered import NumberedCollate
 from compt.training.stage import StageModel
 from tests.training.self_taught import SelfTaught, SelfTaughtNet
 
@@ -120,6 +121,18 @@ def test_plug_ins_of_the_version_before_run_as_they_did(register, tmp_path):
     compt.train(config, work_dir=tmp_path / "run")
     assert OfApi11.calls.count("after_step") == 4
     assert set(OfApi11.calls) == {"prepare", "after_step", "metrics"}
+
+
+def test_outputs_are_without_gradients_whatever_they_are_nested_in(make, batch):
+    stage = make(teacher=None)
+    stage.paradigm.after_step = lambda model, outputs: None
+    leaf = torch.ones(2, requires_grad=True)
+    stage._remember({"crops": [2 * leaf, {"half": 3 * leaf}], "name": "crops"}, batch)
+    outputs, kept_batch = stage._last
+    assert not outputs["crops"][0].requires_grad
+    assert not outputs["crops"][1]["half"].requires_grad
+    assert outputs["name"] == "crops"
+    assert kept_batch == {}, "it was not asked for"
 
 
 def test_nothing_is_kept_for_who_does_not_ask(make, batch):
@@ -304,15 +317,12 @@ def test_batches_hold_the_numbers_of_their_samples(register, tmp_path):
     assert evaluating[-1].tolist() == list(range(64))
 
 
-class WithIndex(Numbered):
-    def collate(self, samples):
-        return {**super().collate(samples), "index": 0}
-
-
-def test_two_meanings_of_one_key_are_refused(register, tmp_path):
-    config = chain(register(PARADIGMS, "with_index", WithIndex), SMALL)
-    with pytest.raises(PluginError, match=r"collate.* returns 'index'"):
-        compt.train(config, work_dir=tmp_path / "run")
+@pytest.mark.parametrize(
+    ("batch", "words"), [({"index": 0}, "returns 'index'"), ([0], "returns a list")]
+)
+def test_a_batch_without_room_for_them_is_refused(batch, words):
+    with pytest.raises(PluginError, match=words):
+        NumberedCollate(lambda samples: batch)([(0, "sample")])
 
 
 # What transferers read and keep
@@ -402,6 +412,31 @@ def test_what_is_not_trained_is_neither_counted_nor_in_the_optimizer(tmp_path):
     groups = optimizer(stage).optimizer.param_groups
     held = {id(param) for group in groups for param in group["params"]}
     assert held == {id(param) for param in stage.student.student.parameters()}
+
+
+def test_mmengines_constructor_leaves_out_what_is_not_trained():
+    from mmengine.optim import build_optim_wrapper
+
+    stage = StageModel(dict(type="self_taught"), dict(name="m", model=SMALL))
+    config = dict(
+        constructor="ComptOptimWrapperConstructor",
+        optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.1),
+        paramwise_cfg=dict(norm_decay_mult=0.0),
+    )
+    groups = build_optim_wrapper(stage, config).optimizer.param_groups
+    held = {id(param) for group in groups for param in group["params"]}
+    assert held == {id(param) for param in stage.student.student.parameters()}
+
+
+class AllFrozen(Toy):
+    def build_model(self, member):
+        return super().build_model(member).requires_grad_(False)
+
+
+def test_a_model_with_nothing_to_train_is_refused(register):
+    name = register(PARADIGMS, "all_frozen", AllFrozen)
+    with pytest.raises(ConfigError, match="No parameter of the model is trained"):
+        compt.plan(chain(name, SMALL))
 
 
 @pytest.fixture(scope="module")

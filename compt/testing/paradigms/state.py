@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compt.errors import PluginError
 from compt.growth.inherited import reset_inherited
 from compt.growth.operators import tensors_of
-from compt.interfaces import Batch, Paradigm, accepted
+from compt.interfaces import Batch, Paradigm, accepted, map_tensors
 from compt.testing._shared import Violation, changed, must_work, require, same, seeded, some
 from compt.testing.paradigms.comparison import total
 
@@ -42,7 +42,7 @@ def take_step(
                 param.sub_(0.01 * param.grad)
             param.grad = None
         progress = (step + 1) / NUM_STEPS
-        plain = {name: output.detach() for name, output in outputs.items()}
+        plain = map_tensors(Tensor.detach, outputs)
         arguments = {"outputs": plain, "batch": batch, "progress": progress}
         with must_work(
             "after_step() fails after a step of the optimizer",
@@ -71,14 +71,15 @@ def require_state_in_model(
     )
     _, resumed = make()
     for step in range(NUM_STEPS):
-        another, _ = make()
-        take_step(another, resumed, read, step)
+        another, loaded = make()
+        loaded.load_state_dict(resumed.state_dict())
+        take_step(another, resumed := loaded, read, step)
     different = changed(tensors_of(model), resumed)
     require(
         not different,
-        f"With another paradigm after every step, as after resuming, {some(different)} is another.",
-        "Keep what steps change in buffers of the model (register_buffer), or compute it from "
-        "progress, and not in the paradigm.",
+        f"Resumed after every step, with a new paradigm and model, {some(different)} is another.",
+        "Keep what steps change in buffers of the model (register_buffer, persistent), or compute "
+        "it from progress, and not in attributes of model or paradigm.",
     )
 
 
