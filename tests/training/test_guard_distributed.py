@@ -1,4 +1,4 @@
-"""Over two processes a fault of one rolls both back, and one process can go on with a run of two."""
+"""Over two processes a fault of one rolls both back, and one goes on with a run of two."""
 
 from __future__ import annotations
 
