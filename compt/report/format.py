@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -117,7 +117,27 @@ def left_out_lines(left_out: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def growth_text(growth: GrowthReport) -> str:
     """Write whether growing kept the function, why not, and the measured error."""
-    text = "keeps the function"
     if not growth.function_preserving:
         text = f"does not keep the function: {growth.reason}"
-    return text if growth.error is None else f"{text} (measured error {growth.error:.1e})"
+    elif growth.error is None:
+        text = "keeps the function by its rules (not measured)"
+    else:
+        text = "keeps the function"
+    if growth.error is not None:
+        text += f" (measured error {growth.error:.1e})"
+    if growth.dropped:
+        text += f"; not used of the source: {_dropped_text(growth.dropped)}"
+    return text
+
+
+def _dropped_text(names: Sequence[str], most: int = 4) -> str:
+    """Write how many tensors were dropped, and the names of the first."""
+    listed = ", ".join(f"'{name}'" for name in names[:most])
+    rest = f" and {len(names) - most} more" if names[most:] else ""
+    tensors = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
+    return f"{tensors} ({listed}{rest})"
+
+
+def tensor_counts(counts: Mapping[str, int]) -> str:
+    """Write how many tensors of a grown model came about in which way."""
+    return ", ".join(f"{number} {status}" for status, number in counts.items())

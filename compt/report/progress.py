@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry.registry import short_name
-from compt.report.format import growth_text, incident_lines, metric_text, plain_console
+from compt.report.format import (
+    growth_text,
+    incident_lines,
+    metric_text,
+    plain_console,
+    tensor_counts,
+)
 from compt.report.growth import GrowthReport
 from compt.report.plan_table import plan_table, plan_text
 from compt.report.record import StageRecord
@@ -178,9 +184,10 @@ class Terminal:
         return f"  {int(seconds) // 60}:{int(seconds) % 60:02d} left"
 
     def grown(self, growth: GrowthReport) -> None:
-        """Print whether growing kept the function."""
+        """Print whether growing kept the function, and what became of how many tensors."""
         self.tenths = -1
         self.console.print(f"  growth {growth_text(growth)}")
+        self.console.print(f"  tensors: {tensor_counts(growth.counts)}")
 
     def stage_done(self, record: StageRecord) -> None:
         """Print the stage's first held-out metrics."""

@@ -51,6 +51,14 @@ class MemberResult:
         growth = self.record.growth
         return growth.function_preserving if growth else None
 
+    def _growth_to_json(self) -> dict[str, Any] | None:
+        """Return what growing did, without the status of every tensor."""
+        if self.record.growth is None:
+            return None
+        content = self.record.growth.to_json()
+        del content["params"]
+        return content
+
     def to_json(self) -> dict[str, Any]:
         """Return the member as report.json has it."""
         record = self.record
@@ -64,6 +72,7 @@ class MemberResult:
             "seconds": record.seconds,
             "grower": self.grower,
             "exact": self.exact,
+            "growth": self._growth_to_json(),
             "transfer": record.transfer,
             "metrics": {name: asdict(metric) for name, metric in record.metrics.items()},
             "main_metric": record.main_metric,

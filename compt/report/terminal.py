@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compt.report.format import duration, metric_text, quantity, times
+from compt.report.format import duration, growth_text, metric_text, quantity, times
 from compt.report.metrics import MetricValue
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ def sentences(report: Report) -> Iterator[str]:
     for run in report.runs:
         costs = f"{quantity(run.flops, 'FLOP')}, {duration(run.seconds)} of training"
         yield f"{run.label}: {run.path} ({costs})"
+        yield from _growth_sentences(run)
     for comparison in report.comparisons:
         yield family_text(comparison)
         for member in comparison.members:
@@ -211,6 +212,14 @@ def sentences(report: Report) -> Iterator[str]:
     if report.comparisons:
         yield from CHARGES
     yield from report.notes
+
+
+def _growth_sentences(run: RunResult) -> Iterator[str]:
+    """Yield how each member was grown that is not just what its source was."""
+    for member in run.members:
+        growth = member.record.growth
+        if growth and (growth.dropped or not growth.function_preserving or growth.error is None):
+            yield f"{run.label}: growth of '{member.name}' {growth_text(growth)}."
 
 
 def family_text(comparison: Comparison) -> str:

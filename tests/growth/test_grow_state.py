@@ -33,8 +33,9 @@ from tests.growth.states import (
     vit_loss,
 )
 
+pytestmark = EVEN
 
-@EVEN
+
 @pytest.mark.parametrize(
     ("make", "loss", "small", "large", "tolerance"),
     [
@@ -63,7 +64,6 @@ def test_tilings_have_the_moments_of_the_true_gradient(make, loss, small, large,
         assert state[f"step:{name}"] == 7, name
 
 
-@EVEN
 def test_a_tied_table_has_the_moments_of_both_its_uses():
     models = llama(16, 2, 2, tie_word_embeddings=True), llama(32, 2, 4, tie_word_embeddings=True)
     state, true = grown_and_true(*models, CLONE, llama_loss)
@@ -74,7 +74,6 @@ def test_a_tied_table_has_the_moments_of_both_its_uses():
         assert near(state[f"exp_avg_sq:{name}"], true[name] ** 2, 1e-6), name
 
 
-@EVEN
 @pytest.mark.parametrize(
     ("make", "loss", "small", "large", "name"),
     [
@@ -103,7 +102,6 @@ def test_the_moments_of_every_tensor_have_the_gradients_size(make, loss, small, 
     assert near(state[f"exp_avg:{name}"], true[name], 1e-6)
 
 
-@EVEN
 @pytest.mark.parametrize(
     "make", [lambda *size: vit(*size, init_values=0.3), lambda *size: vit(*size, qk_norm=True)]
 )
@@ -127,7 +125,6 @@ def test_moments_of_features_go_through_the_isometry_of_the_same_seed():
         assert not near(states[1][f"exp_avg:{name}"], true[name], 0.1), name
 
 
-@EVEN
 @pytest.mark.parametrize("grower", [CLONE, LOSSLESS])
 def test_a_tied_table_that_becomes_two_gives_its_moments_to_both(grower):
     """The embedding's copies share them out, the head's have them whole."""
@@ -145,7 +142,6 @@ def test_a_tied_table_that_becomes_two_gives_its_moments_to_both(grower):
     assert near(state["exp_avg_sq:lm_head.weight"], torch.cat([moment, moment], 1) ** 2)
 
 
-@EVEN
 @pytest.mark.parametrize(
     ("grower", "new"),
     [
@@ -190,7 +186,6 @@ def test_lossless_moments_point_along_the_gradient_at_any_width(size):
         assert square[inherited].all(), f"{name} would take steps of any size"
 
 
-@EVEN
 @pytest.mark.parametrize("grower", [CLONE, LOSSLESS, "leading_block", "stack"])
 def test_between_equal_models_the_state_stays_as_it_is(grower):
     source, target = (ToyNet(8, 2).float() for _ in range(2))
@@ -254,7 +249,6 @@ def test_whatever_an_optimizer_remembers_gets_the_targets_shape():
     assert all(value.shape in (shapes[key.partition(":")[2]], ()) for key, value in grown.items())
 
 
-@EVEN
 @pytest.mark.parametrize("grower", [CLONE, "lossless", "leading_block"])
 def test_models_and_global_random_numbers_are_left_alone(grower):
     source, target = randomised(ToyNet(8, 1).double()), ToyNet(20, 2).double()

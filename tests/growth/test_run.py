@@ -44,7 +44,7 @@ def test_a_grower_is_named_configured_or_an_instance():
     grower = Lossless(noise=0.5)
     assert build_grower(grower) is grower
     assert build_grower("compt:lossless").noise == 1.0
-    assert build_grower(dict(type="compt:lossless", noise=0.0)).noise == 0.0
+    assert build_grower(dict(type="compt:lossless", noise=0.25)).noise == 0.25
 
 
 class NotANumber(ToyNet):

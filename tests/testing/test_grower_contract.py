@@ -395,6 +395,26 @@ class ZeroUnits(Good):
         return super().expand(source, target, pair)
 
 
+class ZeroesAllThatWrites(Good):
+    """A weight and the norm, factor or gate behind it are zero in new blocks."""
+
+    def init_new_block(self, value, target, pair):
+        writes = any(use == ("embed", "writes") for use in pair.param.directions)
+        return torch.zeros_like(value) if writes or pair.param.kind == "scale" else value
+
+
+class SharesOutEvenly(Good):
+    """Units are tiled, and nothing tells the copies apart."""
+
+    def expand(self, source, target, pair):
+        for dim, (_, direction) in enumerate(pair.param.directions):
+            copies = target.shape[dim] / source.shape[dim]
+            source = source.index_select(
+                dim, torch.arange(target.shape[dim]) % source.shape[dim]
+            ) / (copies if direction == "reads" else 1)
+        return source
+
+
 class AsksTooOften(Learner):
     objective_calls = 2
 
@@ -429,7 +449,10 @@ def named(change) -> type:
 
 
 class Unprobed(ToyNet):
-    """Its layout has no probe."""
+    """Its layout has no probe, and its signature does not say what it takes."""
+
+    def forward(self, *inputs):
+        return super().forward(*inputs)
 
 
 class PairsWithoutProbe(Small):
@@ -455,7 +478,7 @@ def unprobed_layout():
     LAYOUTS.module_dict.pop(name)
 
 
-CLAIMS = ("test_works_in_float32", "test_tied_parameters_stay_one")
+CLAIMS = ("test_works_in_float32", "test_tied_parameters_stay_one", "test_new_blocks_learn")
 TRUTH = ("test_tied_parameters_stay_one",)
 CASES = [
     Case(contract(NoObjective), "test_methods_take_what_the_core_gives", "def grow(", None),
@@ -575,8 +598,20 @@ CASES = [
         "Read nothing but the two Architectures",
         None,
     ),
-    Case(contract(ZeroBlocks), "test_everything_learns", "leave one side random"),
-    Case(contract(ZeroUnits), "test_everything_learns", "leave one side random"),
+    Case(
+        contract(ZeroBlocks),
+        "test_everything_learns",
+        "leave one side random",
+        ("test_new_blocks_learn",),
+    ),
+    Case(
+        contract(ZeroUnits),
+        "test_everything_learns",
+        "leave one side random",
+        ("test_copies_part_ways",),
+    ),
+    Case(contract(ZeroesAllThatWrites), "test_new_blocks_learn", "compt.writes_stream"),
+    Case(contract(SharesOutEvenly), "test_copies_part_ways", "noise=1.0"),
     Case(contract(AsksTooOften), "test_asks_no_more_than_it_declares", "Set objective_calls = 3"),
     Case(
         contract(DeclaresNonsense),
