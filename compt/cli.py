@@ -307,7 +307,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _grow(arguments: argparse.Namespace) -> int:
     from compt.growth.convert import grow_checkpoint
     from compt.registry.registry import short_name
-    from compt.report.format import growth_text
+    from compt.report.format import growth_text, tensor_counts
     from compt.report.growth import GrowthReport
 
     growth = grow_checkpoint(
@@ -324,7 +324,7 @@ def _grow(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(growth, indent=1))
         return 0
-    counts = ", ".join(f"{number} {status}" for status, number in growth["counts"].items())
+    counts = tensor_counts(growth["counts"])
     print(f"{arguments.out}: {counts}; growth {growth_text(GrowthReport.from_json(growth))}")
     rounding = growth.get("rounding_error")
     changes = "" if rounding is None else f", which changes outputs by {rounding:.1e}"
