@@ -68,8 +68,8 @@ class OneBatchLoop(TrainLoop):
 
     batch: Batch
 
-    def _loader(self, start: int) -> Any:
-        return OneBatch([self.batch] * (self._max_iters - start))
+    def _loader(self) -> Any:
+        return OneBatch([self.batch] * (self._max_iters - self._iter))
 
 
 @HOOKS.register_module()

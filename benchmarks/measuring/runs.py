@@ -23,12 +23,13 @@ from typing import Any
 import torch
 
 import compt
+from compt.config.resuming import changes
 from compt.errors import DivergedError, WorkDirError
 from compt.files import STATE, atomic, stage_name
 from compt.report.build import report
 from compt.report.format import duration, plain_console
 from compt.report.results import MemberResult
-from compt.workdir import StageFolder, differences
+from compt.workdir import StageFolder
 from measuring.family import WAYS, Plan
 from measuring.processes import prepare_worker, run_job, stopped_at
 
@@ -164,8 +165,8 @@ class Bench:
         known = json.loads(path.read_text()) if path.is_file() else ours
         known_with_ours = {**known, "members": {**ours["members"], **known["members"]}}
         ours["members"] = {**known["members"], **ours["members"]}
-        if changes := differences(known_with_ours, ours):
-            lines = "\n".join(f"  {change}" for change in changes)
+        if changed := changes(known_with_ours, ours):
+            lines = "\n".join(f"  {change}" for change in changed)
             raise WorkDirError(
                 f"The folder has runs of another plan.\n{lines}",
                 where=str(self.root),
