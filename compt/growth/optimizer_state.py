@@ -22,7 +22,7 @@ from compt.growth.operators import (
     reads_for_table,
     tensors_of,
 )
-from compt.growth.run import build_grower, grow
+from compt.growth.run import build_grower, load_grown
 from compt.interfaces import Architecture, Grower, ParamAxes
 
 CARRIED = ("Adam", "AdamW", "SGD")
@@ -77,7 +77,7 @@ def _grown_params(
 ) -> dict[str, Tensor]:
     """Return the parameters of a copy of the target after growth, detached, tied ones once."""
     grown = deepcopy(target)
-    grow(source, grown, grower, seed=seed)
+    load_grown(source, grown, (describe(source), describe(grown)), grower, seed=seed)
     return {name: param.detach() for name, param in grown.named_parameters()}
 
 

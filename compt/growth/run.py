@@ -69,7 +69,25 @@ def grow(
         LayoutError: a module has no layout.
     """
     source, target = unwrap(source), unwrap(target)
-    source_arch, target_arch = describe(source), describe(target)
+    archs = describe(source), describe(target)
+    growth = load_grown(source, target, archs, grower, seed=seed, objective=objective)
+    return _judged(growth, source, target, archs)
+
+
+def load_grown(
+    source: nn.Module,
+    target: nn.Module,
+    archs: tuple[Architecture, Architecture],
+    grower: str | Mapping[str, Any] | Grower,
+    *,
+    seed: int = 0,
+    objective: Objective | None = None,
+) -> Growth:
+    """Do what :func:`grow` does, but leave the grower's claim unmeasured.
+
+    ``archs`` are those of the source and of the target; the others are as there.
+    """
+    source_arch, target_arch = archs
     operator = build_grower(grower)
     operator.check(source_arch, target_arch)
     generator = torch.Generator().manual_seed(seed)
@@ -89,7 +107,7 @@ def grow(
         )
     _validate(growth, target, target_arch, type(operator).__name__)
     _load(growth.tensors, target)
-    return replace(_judged(growth, source, target, (source_arch, target_arch)), tensors={})
+    return replace(growth, tensors={})
 
 
 def _validate(growth: Growth, target: nn.Module, arch: Architecture, name: str) -> None:

@@ -133,7 +133,8 @@ class Architecture:
         return frozenset(
             param.scaled_by
             for param in self.params.values()
-            if param.scaled_by in self.params
+            if param.scaled_by
+            and param.scaled_by in self.params
             and any(
                 direction == "writes" and self.roles.get(axis) == "stream"
                 for axis, direction in param.directions

@@ -17,6 +17,7 @@ from torch import nn
 
 from compt.errors import ConfigError, DivergedError
 from compt.files import MANIFEST, WEIGHTS, check_recorded, digests
+from compt.growth import measure
 from compt.growth import run as growing
 from compt.growth.inherited import finish_growth
 from compt.growth.models import build_member
@@ -133,9 +134,9 @@ class InitialWeights:
         own_model = self.paradigm.load(path)
         if type(own_model) is not type(model):
             return
-        error = growing.output_error(own_model, model)
+        error = measure.output_error(own_model, model)
         # Not `error > ...`, which is False of NaN.
-        if error is not None and not error <= growing.TOLERANCE[torch.float32]:
+        if error is not None and not error <= measure.TOLERANCE[torch.float32]:
             raise ConfigError(
                 f"'{path}' fits the member's shapes, but its outputs differ by {error:.1e}.",
                 do="Give the member the model config of the checkpoint: heads, activation, "

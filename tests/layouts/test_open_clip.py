@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compt import GrowthError, LayoutError, describe, grow
-from compt.growth.run import output_error
+from compt.growth.measure import output_error
 from compt.testing import LayoutContract
 from compt.testing.contracts import randomised
 

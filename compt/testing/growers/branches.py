@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,14 +38,12 @@ class BranchBlock(nn.Module):
     def forward(self, x: Tensor, points: Tensor) -> Tensor:
         """Return the block's output, [B, D], [B, 8] -> [B, D]."""
         added: Tensor = self.fc2(F.gelu(self.fc1(self.norm(x))))
-        if self.end == "norm":
-            return x + self.last(added)
         if self.end == "layer scale":
             return x + self.factor * added
-        if self.end == "gate":
-            return x + self.last(points) * added
-        result: Tensor = self.last(x + added)
-        return result
+        if self.end == "norm after the sum":
+            return cast(Tensor, self.last(x + added))
+        ended: Tensor = self.last(points) * added if self.end == "gate" else self.last(added)
+        return x + ended
 
 
 class BranchNet(ToyNet):

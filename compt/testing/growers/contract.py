@@ -13,7 +13,7 @@ from torch import nn
 from compt.errors import GrowthError
 from compt.growth.axes import describe
 from compt.growth.operators import tensors_of
-from compt.growth.run import output_error
+from compt.growth.measure import output_error
 from compt.interfaces import Grower, Objective
 from compt.registry import GROWERS
 from compt.testing._chains import by_name, require_results, toy_chain, trained

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compt.growth.axes import evaluating, find_layout
-from compt.growth.run import output_error
+from compt.growth.measure import output_error
 from compt.interfaces import Outputs
 from compt.random_state import random_state
 from compt.testing._shared import (
