@@ -51,6 +51,8 @@ def _value_problem(value: Any, *, in_model: bool) -> str:
     """Say what is wrong with a value wherever it stands, '' where nothing is."""
     if isinstance(value, str):
         return _text_problem(value)
+    if isinstance(value, type):
+        return "is a class; write its name, which a resumed run can read."
     if isinstance(value, float):
         # Some models have an open interval, such as a step size from 0 to infinity.
         is_sound = math.isfinite(value) or (in_model and not math.isnan(value))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compt.errors import TrainingError, some
 from compt.random_state import random_state
+from compt.training.hook_state import hook_states, restore_hook_states
 from compt.training.stage import stage_model
 from compt.weights import saving
 
@@ -76,6 +77,7 @@ def runner_state(runner: Runner) -> dict[str, Any]:
         "state_dict": stage_model(runner).state_dict(),
         "optimizer": runner.optim_wrapper.state_dict(),
         "param_schedulers": [_plain(scheduler.state_dict()) for scheduler in schedulers],
+        "hooks": hook_states(runner),
     }
     # mmengine's names, as here hooks put what they have to remember. EMAHook puts its average in
     # the place of the weights, and takes it out again.
@@ -92,6 +94,7 @@ def restore_runner(runner: Runner, state: Mapping[str, Any]) -> None:
     checkpoint = {OLD_NAMES.get(name, name): value for name, value in state.items()}
     runner._resume = True  # hooks look there
     runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+    restore_hook_states(runner, checkpoint.get("hooks", {}))
     stage_model(runner).load_state_dict(checkpoint["state_dict"])
     runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
     schedulers = runner.param_schedulers or []

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import BaseLoop, Runner, set_random_seed
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +18,7 @@ from compt.interfaces import Batch, Metric, Paradigm, accepted
 from compt.random_state import random_state, restore_random_state
 from compt.training.evaluators import DirectedEvaluator, build_evaluator
 from compt.training.hook_effects import check_watched, checksums, watchers
+from compt.training.hook_state import is_followed
 from compt.training.loader import eval_loader, loader_options, open_dataset
 from compt.training.stage import stage_model
 
@@ -171,12 +173,26 @@ class EvalLoop(BaseLoop):
         """Yield prepared batches on the device, each after mmengine's metrics have seen it."""
         paradigm, student = self.stage.paradigm, self.stage.student
         generator = self._generator()
+        hooks_look = any(map(_looks_at_outputs, self.runner.hooks))
         for index, raw in enumerate(islice(loader, self.max_batches)):
             self.runner.call_hook("before_val_iter", batch_idx=index, data_batch=raw)
             batch = self._ready(raw, generator)
-            if evaluators:
-                outputs = paradigm.forward(student, batch)
-                for evaluator in evaluators:
-                    evaluator.process(outputs, batch)
+            outputs = None
+            if evaluators or hooks_look:
+                outputs = [dict(paradigm.forward(student, batch))]
+            for evaluator in evaluators:
+                evaluator.process(outputs, batch)
             yield batch
-            self.runner.call_hook("after_val_iter", batch_idx=index, data_batch=raw, outputs=None)
+            self.runner.call_hook(
+                "after_val_iter", batch_idx=index, data_batch=raw, outputs=outputs
+            )
+
+
+def _looks_at_outputs(hook: Hook) -> bool:
+    """Tell whether a hook may want the outputs of a batch, as mmengine's own do not.
+
+    Those of its libraries that draw them have a switch ``enable``, which bases leave off.
+    """
+    kind = type(hook)
+    is_called = (kind.after_val_iter, kind._after_iter) != (Hook.after_val_iter, Hook._after_iter)
+    return is_called and not is_followed(hook) and bool(getattr(hook, "enable", True))

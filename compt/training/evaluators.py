@@ -61,21 +61,21 @@ class DirectedEvaluator:
         """Tell the metrics what the data set says of itself, such as its classes."""
         self.evaluator.dataset_meta = getattr(dataset, "metainfo", None)
 
-    def process(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
-        """Let the metrics see the outputs of a batch.
+    def process(self, outputs: list[dict[str, Any]], batch: Mapping[str, Any]) -> None:
+        """Let the metrics see the outputs of a batch, one dict of all samples.
 
         Raises:
             ConfigError: they cannot read them.
         """
         try:
-            self.evaluator.process(data_samples=[dict(outputs)], data_batch=batch)
+            self.evaluator.process(data_samples=outputs, data_batch=batch)
         except Exception as error:  # a metric raises what it likes
             names = ", ".join(type(metric).__name__ for metric in self.evaluator.metrics)
             raise ConfigError(
                 f"{names} cannot read the outputs of a batch: {first_line(error)}",
                 where="val_evaluator",
-                do=f"It sees the paradigm's outputs ({', '.join(outputs)}) as one sample a batch, "
-                f"and the prepared batch ({', '.join(batch)}).",
+                do=f"It sees what the paradigm returns ({', '.join(outputs[0])}) as one sample a "
+                f"batch, and the prepared batch ({', '.join(batch)}).",
             ) from error
 
     def evaluate(self, size: int) -> dict[str, Metric]:

@@ -56,7 +56,8 @@ def batch(num: int = 6):
 
 def values(config, num: int = 6):
     evaluator = build_evaluator(config)
-    evaluator.process(*batch(num))
+    outputs, targets = batch(num)
+    evaluator.process([outputs], targets)
     return evaluator.evaluate(num)
 
 
@@ -97,7 +98,8 @@ def test_several_processes_count_each_sample_once(monkeypatch, num):
         monkeypatch.setattr(evaluators, "get_world_size", lambda: 2)
         monkeypatch.setattr(evaluators, "get_rank", lambda rank=rank: rank)
         evaluator = build_evaluator(dict(type="Wrong"))
-        evaluator.process(*batch(num))
+        outputs, targets = batch(num)
+        evaluator.process([outputs], targets)
         (metric,) = evaluator.evaluator.metrics
         expected = list(metric.results)
         assert evaluators._share(metric, num) == num

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import json
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.registry import HOOKS
 from safetensors.torch import load_file
+from torch import nn
 
 import compt
 from compt.errors import ConfigError, TrainingError
 from compt.training.hook_effects import check_averages, check_effects, check_watched, replay
+from compt.training.hook_state import hook_states
 from compt.training.stage import stage_model
 
 EMA = dict(type="EMAHook", momentum=0.1)
@@ -287,3 +290,51 @@ def test_the_side_that_a_hook_takes_for_better_is_the_metrics(rule, higher, faul
 def test_a_metric_that_is_not_measured_is_named():
     with pytest.raises(ConfigError, match=r"watches 'val/x', which is not measured\.\s.*val/loss"):
         check_watched(EarlyStoppingHook("val/x", rule="less"), {"val/loss": {}})
+
+
+@HOOKS.register_module(name="Counter")
+class Counter(Hook):
+    """Remembers what changes training, and does nothing about checkpoints."""
+
+    def __init__(self) -> None:
+        self.num_seen, self.scale = 0, nn.Linear(1, 1)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.num_seen += 1
+        self.scale.weight.data.fill_(0.1 * self.num_seen)
+        for group in runner.optim_wrapper.param_groups:
+            group["weight_decay"] = self.scale.weight.item()
+
+
+def test_plain_attributes_of_ones_own_hooks_are_resumed(toy, stopped_and_resumed):
+    fast = dict(optimizer=dict(type="AdamW", lr=1e-2))
+    whole, parts = stopped_and_resumed(single(toy, dict(type="Counter"), optim_wrapper=fast), 5)
+    states = [load_file(folder / "01_a" / "weights.safetensors") for folder in (whole, parts)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_what_is_not_plain_or_is_the_model_is_not_kept(make):
+    hook, stage = Counter(), make()
+    hook.model, hook.student, hook.file, hook.queue = stage, stage.student, object(), [object()]
+    runner = SimpleNamespace(hooks=[EarlyStoppingHook("val/loss"), hook], model=stage)
+    (state,) = hook_states(runner).values()
+    assert state.keys() == {"num_seen", "scale"}
+
+
+@HOOKS.register_module(name="Looker")
+class Looker(Hook):
+    seen: ClassVar = []
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        Looker.seen.append(outputs[0]["logits"].shape)
+
+
+def test_a_hook_sees_the_outputs_of_a_validations_batches(toy, tmp_path):
+    Looker.seen.clear()
+    compt.train(single(toy, dict(type="Looker"), evaluations=1), work_dir=tmp_path)
+    assert Looker.seen == [(64, 10)]
+
+
+def test_a_class_in_the_place_of_a_name_is_refused(toy):
+    with pytest.raises(ConfigError, match=r"custom_hooks\.0\.type: .*is a class; write its name"):
+        compt.plan(single(toy, dict(type=EarlyStoppingHook, monitor="val/loss")))
