@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from compt.errors import ConfigError
+from compt.errors import ConfigError, GrowthError
 from compt.growth.operators import AxisGrower, ParamPair
 from compt.interfaces import Architecture, ParamAxes
 
@@ -36,6 +36,17 @@ class LeadingBlock(AxisGrower):
                 do="Use 'split' or 'whole'.",
             )
         self.fused = fused
+
+    def check(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where the pair cannot grow, or 'whole' meets a concatenation."""
+        super().check(source, target)
+        for param in target.params.values():
+            if self.fused == "whole" and param.sections:
+                raise GrowthError(
+                    f"'{param.name}' concatenates {param.groups[param.joined][0]}, of which "
+                    "fused='whole' cannot say where the corner is.",
+                    do="Use fused='split'.",
+                )
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Overwrite the leading corner of the target with the source."""

@@ -81,6 +81,14 @@ def test_sections_grow_apart():
     assert growth.params["qkv.bias"] == "expanded"
 
 
+def test_a_corner_of_sections_as_one_is_refused():
+    with (
+        described_by(fused(4, 1, 2), patterns=FUSED, roles=ROLES, sizes={"head_dim": 2, "kv": 1}),
+        pytest.raises(GrowthError, match=r"'qkv\.weight' concatenates kv group head_dim \| kv"),
+    ):
+        grow(fused(4, 1, 2), fused(4, 1, 3), dict(type="leading_block", fused="whole"))
+
+
 def test_moments_of_sections_grow_apart():
     source, target = fused(4, 1, 2), fused(4, 2, 2)
     state = {"exp_avg:qkv.bias": torch.arange(8.0), "step:qkv.bias": torch.tensor(3.0)}

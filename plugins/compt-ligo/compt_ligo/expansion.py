@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from compt import Architecture, ParamAxes, matching, source_block, writes_stream
+from compt import Architecture, ParamAxes, matching, writes_stream
 from compt_ligo.maps import depth_mix, width_maps
 
 Key: TypeAlias = tuple[str, str]
@@ -131,10 +131,16 @@ class Pair:
         return sources.index(match.name)
 
     def _repeats(self, param: ParamAxes) -> bool:
-        """Return whether the block before it starts from the same source block."""
-        block, scope = int(param.block or 0), str(param.scope)
-        depths = self.source.depths[scope], self.target.depths[scope]
-        return block > 0 and source_block(block, *depths) == source_block(block - 1, *depths)
+        """Return whether an earlier block starts from the same source block."""
+        match = matching(param, self.source, self.target)
+        earlier = (
+            self.target.params.get(param.template.format(block=block))
+            for block in range(int(param.block or 0))
+        )
+        return any(
+            other is not None and matching(other, self.source, self.target) == match
+            for other in earlier
+        )
 
     def _bundle(
         self,
@@ -179,6 +185,9 @@ class Pair:
                     for axis in self._torn(param)
                 ]
                 continue
+            match = matching(param, self.source, self.target)
+            if match is not None and match.multiplier != param.multiplier:
+                reasons.append(f"{name} is multiplied by a constant that is another in the source")
             in_place = param.norm_axis in param.axes and param.writes
             if in_place and self._deepens(param) and not writes_stream(param, self.target):
                 reasons.append(f"{name} normalises the stream itself, in new blocks too")

@@ -49,8 +49,18 @@ class Ligo(compt.Grower):
         self.objective_calls = steps
 
     def check(self, source: compt.Architecture, target: compt.Architecture) -> None:
-        """Raise GrowthError where an axis shrinks, a fixed axis changes, or a layer is missing."""
+        """Raise GrowthError where an axis shrinks, a fixed axis changes, or a layer is missing.
+
+        Tensors that concatenate axes of their own sizes have no one map, and are refused too.
+        """
         compt.check_growable(source, target)
+        for param in target.params.values():
+            if param.sections:
+                raise compt.GrowthError(
+                    f"ligo cannot grow '{param.name}', which concatenates "
+                    f"{param.groups[param.joined][0]}.",
+                    do="Use grower=dict(type='lossless') or dict(type='clone').",
+                )
 
     def grow(
         self,

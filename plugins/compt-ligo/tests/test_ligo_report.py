@@ -289,3 +289,30 @@ def test_values_have_the_dtype_of_the_target(dtype: torch.dtype) -> None:
             torch.equal(tensor, wide.state_dict()[name].to(dtype))
             for name, tensor in target.state_dict().items()
         )
+
+
+class Fused(nn.Module):
+    """q, k and v of grouped queries in one tensor, times a constant of the width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 2 * width)
+
+
+class FusedLayout(compt.Layout):
+    patterns = {"qkv.*": "(kv group 2 | kv 2 | kv 2) <- embed"}
+    roles = {"kv": "hidden", "group": "hidden"}
+
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        return {"group": 2}
+
+
+def test_concatenated_axes_are_refused_by_name() -> None:
+    compt.LAYOUTS.register_module(name=f"{__name__}.Fused", module=FusedLayout)
+    try:
+        with pytest.raises(
+            compt.GrowthError, match=r"'qkv\.weight', which concatenates kv group 2"
+        ):
+            compt.grow(Fused(4), Fused(8), dict(type="ligo", steps=0))
+    finally:
+        compt.LAYOUTS.module_dict.pop(f"{__name__}.Fused")
