@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compt.errors import ConfigError, located
+from compt.errors import ConfigError
 from compt.growth.axes import describe
 from compt.interfaces import Architecture, Member, Outputs, Paradigm
 from compt.interfaces.paradigm import FOLLOW
@@ -32,11 +32,8 @@ def build_paradigm(config: Mapping[str, Any]) -> Paradigm:
     if path is None:
         return paradigm
     if not Path(path).exists():
-        raise ConfigError(
-            f"There is no checkpoint '{path}'.", where="init of the first member", do="Check it."
-        )
-    with located(f"what '{path}' says beside its weights"):
-        paradigm.follow(Path(path))
+        raise ConfigError(f"There is no checkpoint '{path}'.", do="Check the path.")
+    paradigm.follow(Path(path))
     return paradigm
 
 

@@ -66,7 +66,8 @@ class _Planner:
 
     def __init__(self, config: ChainConfig, individual: bool, world_size: int) -> None:
         self.config, self.individual, self.world_size = config, individual, world_size
-        self.paradigm = build_paradigm(config.paradigm)
+        with located(f"init of member '{config.stages[0].name}'" if config.stages[0].init else ""):
+            self.paradigm = build_paradigm(config.paradigm)
         self.length = TrainingLength(self.paradigm, config.default_scope, world_size)
         self.stages: list[StagePlan] = []
         self.warnings = _left_out(config)

@@ -47,6 +47,9 @@ def test_the_first_members_checkpoint_is_followed(toy, tmp_path):
     toy["chain"][0]["init"] = str(tmp_path)
     assert load_config(copy.deepcopy(toy)).paradigm[FOLLOW] == str(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
+    weights = str(tmp_path / "weights.safetensors")
+    assert load_config(copy.deepcopy(toy)).paradigm[FOLLOW] == weights
+    (tmp_path / "export").mkdir()
     assert load_config(toy).paradigm[FOLLOW] == str(tmp_path / "export")
 
 

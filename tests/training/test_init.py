@@ -201,6 +201,8 @@ def test_a_folder_with_another_tokenizer_is_refused(text):
     transformers = pytest.importorskip("transformers")
     Path("same").mkdir()
     CausalLm().export(CausalLm().build_model(Member("a", SMALL)), Path("same"))
+    CausalLm().tokenizer.save(Path("bytes"))
+    text["tokenizer"] = "bytes"
     compt.train(chain(text, SMALL, LARGE, Path("same")), work_dir="run")
 
     other = tokenizers.Tokenizer(
