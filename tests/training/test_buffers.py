@@ -32,6 +32,9 @@ with torch.no_grad():
     for tensor in (model.centre, model.num_steps, model.queue, *model.average.parameters()):
         tensor.fill_(rank + 1)
     model.student.head.bias.fill_(rank + 1)
+stage.transfer = nn.Module()
+stage.transfer.register_buffer("means", torch.full((3,), float(rank)))
+stage._transfer_rules = {"means": "max"}
 stage.after_step()
 assert (model.queue == 1).all()
 
@@ -51,7 +54,9 @@ with warnings.catch_warnings(record=True) as caught:
     model.queue.fill_(rank)
     stage.warn_of_differences()
 said = {"warnings": [str(warning.message) for warning in caught]}
-torch.save({**model.state_dict(), **formats.state_dict(), **said}, f"{sys.argv[1]}_{rank}.pt")
+modules = (model, formats, stage.transfer)
+state = {name: tensor for module in modules for name, tensor in module.state_dict().items()}
+torch.save({**state, **said}, f"{sys.argv[1]}_{rank}.pt")
 '''
 
 
@@ -66,6 +71,7 @@ def test_all_processes_hold_the_same(tmp_path):
         assert (state["queue"] == rank).all()
         assert (state["average.head.weight"] == 1).all()
         assert (state["student.head.bias"] == rank + 1).all(), "what is trained is left alone"
+        assert state["means"].tolist() == [1, 1, 1]
         assert state["inner.seen"].tolist() == [False, True]
         assert state["narrow"].tolist() == [1.5, 1.5]
         assert state["narrow"].dtype is torch.bfloat16

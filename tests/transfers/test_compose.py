@@ -50,6 +50,38 @@ def test_compose_adds_weighted_parts_and_stops_each_at_its_time():
     assert (transfer.strength(0.0), transfer.strength(0.99)) == (1.0, 1.0)
 
 
+class Labelled(compt.Transferer):
+    """Reads labels and numbers, and counts them."""
+
+    buffer_rules = {"count": "max"}
+    sample_index = True
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, student, teacher, *, progress, batch):
+        self.count += len(batch["index"])
+        return {"labelled": student["features"][batch["label"]].mean()}
+
+
+def test_compose_passes_on_batches_rules_and_numbers():
+    TRANSFERERS.register_module(name="labelled", module=Labelled)
+    try:
+        configs = [dict(type="cosine"), dict(type="labelled")]
+        transfer = bound(dict(type="compose", transfers=configs))
+    finally:
+        TRANSFERERS.module_dict.pop("labelled")
+    assert transfer.buffer_rules == {"parts.1.count": "max"}
+    assert transfer.sample_index
+    assert not bound(dict(type="compose", transfers=configs[:1])).sample_index
+    features = {"features": torch.randn(4, 6)}
+    batch = {"label": torch.tensor([2, 2]), "index": torch.tensor([7, 8])}
+    terms = transfer(features, features, progress=0.0, batch=batch)
+    assert terms["labelled"] == features["features"][[2, 2]].mean()
+    assert transfer.parts[1].count == 2
+
+
 def test_compose_runs_no_teacher_once_all_parts_have_ended(toy, tmp_path):
     configs = [dict(type="cosine", until=0.5), dict(type="relation", until=0.25, schedule="linear")]
     toy["transfer"] = dict(type="compose", transfers=configs)
