@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from compt.files import FORMAT, read_record, write_json
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
 from compt.report.metrics import CurvePoint, Metrics, MetricValue, as_json, read_metrics
+from compt.report.outcome import StageOutcome
 from compt.report.state import Mode
 
 if TYPE_CHECKING:
@@ -107,16 +108,7 @@ class StageRecord:
         *,
         mode: Mode,
         paradigm: str,
-        iters: int,
-        seconds: float,
-        curve: Iterable[Mapping[str, Any]],
-        broken_samples: int,
-        left_out: Mapping[str, Mapping[str, Any]] | None = None,
-        stopped: str,
-        delivered: str = "last",
-        repeated: int = 0,
-        spikes: Iterable[Mapping[str, Any]] = (),
-        rollbacks: Iterable[Mapping[str, Any]] = (),
+        outcome: StageOutcome,
         growth: GrowthRecord,
         weights: WeightsFile,
         files: Mapping[str, str],
@@ -125,15 +117,15 @@ class StageRecord:
 
         Args:
             plan: of the stage, which may have ended sooner.
+            mode: of the run.
             paradigm: its name in the config.
-            iters: that were trained.
-            curve: evaluations in order, as ``iter``, ``seconds``, ``metrics`` and, where a stage
-                rolled back, the iterations ``repeated`` until then; each metric is a dict with
-                ``value``, ``chance`` and ``higher_is_better``.
-            stopped: why the stage ended before its budget was spent, '' where it did not.
+            outcome: of the training.
+            growth: of the first weights.
+            weights: that the next stage grows from.
+            files: SHA-256 of the other files that are read again.
         """
-        ran = _as_it_ran(plan, iters, growth.calls)
-        points = tuple(_point(ran, evaluation, growth.seconds) for evaluation in curve)
+        ran = _as_it_ran(plan, outcome.iters, growth.calls)
+        points = tuple(_point(ran, evaluation, growth.seconds) for evaluation in outcome.curve)
         metrics = points[-1].metrics if points else {}
         return cls(
             name=ran.name,
@@ -146,21 +138,16 @@ class StageRecord:
             samples=ran.samples,
             iters=ran.iters,
             batch_size=ran.batch_size,
-            flops=Flops(
-                ran.flops + _lost_flops(ran, repeated),
-                ran.student_flops,
-                ran.teacher_flops,
-                ran.growth_flops,
-            ),
-            seconds=growth.seconds + seconds,
+            flops=_flops(ran, outcome.repeated),
+            seconds=growth.seconds + outcome.seconds,
             growth_seconds=growth.seconds,
-            broken_samples=broken_samples,
-            left_out=left_out or {},
-            stopped=stopped,
-            delivered=delivered,
-            repeated=repeated,
-            spikes=tuple(spikes),
-            rollbacks=tuple(rollbacks),
+            broken_samples=outcome.broken_samples,
+            left_out=outcome.left_out,
+            stopped=outcome.stopped,
+            delivered=outcome.delivered,
+            repeated=outcome.repeated,
+            spikes=outcome.spikes,
+            rollbacks=outcome.rollbacks,
             metrics=metrics,
             main_metric=_main(metrics),
             curve=points,
@@ -272,6 +259,11 @@ def _as_it_ran(plan: StagePlan, iters: int, growth_calls: int) -> StagePlan:
         samples=iters * plan.batch_size,
         teacher_iters=min(plan.teacher_iters, iters),
     )
+
+
+def _flops(ran: StagePlan, repeated: int) -> Flops:
+    total = ran.flops + _lost_flops(ran, repeated)
+    return Flops(total, ran.student_flops, ran.teacher_flops, ran.growth_flops)
 
 
 def _lost_flops(plan: StagePlan, iters: int) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from compt.errors import TrainingError
 from compt.files import not_written
 from compt.interfaces import left_out
+from compt.report.outcome import StageOutcome
 from compt.training.distributed import bring_together
 from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressCallback, ProgressHook
@@ -30,27 +31,10 @@ from compt.training.stage_config import LOG_INTERVAL
 
 @dataclass(frozen=True)
 class StageResult:
-    """A trained student, the metrics on the way, and what its training took."""
+    """A trained student, and how its training went."""
 
     student: nn.Module
-    curve: list[dict[str, Any]]
-    seconds: float
-    broken: int
-    """Training samples that could not be read, and were replaced by others."""
-    left_out: Mapping[str, Mapping[str, Any]]
-    """What of each split was left out, replaced or cut, by reason."""
-    iters: int
-    """Iterations that were trained; fewer than planned where a rule ended the stage."""
-    stopped: str
-    """Why the stage ended before its budget was spent, '' where it did not."""
-    repeated: int
-    """Further iterations that were trained, and lost by rolling back."""
-    spikes: tuple[Mapping[str, Any], ...]
-    """See :class:`compt.training.guard.Spike`."""
-    rollbacks: tuple[Mapping[str, Any], ...]
-    """See :class:`compt.training.guard.Rollback`."""
-    delivered: str
-    """What the student holds: 'last' weights, or what the hooks of these names measure instead."""
+    outcome: StageOutcome
     optimizer: Mapping[str, Tensor]
     """What its optimizer remembers; see :func:`compt.training.optim.named_state`."""
 
@@ -116,17 +100,16 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
     hooks = deliver(runner)
     student = stage_model(runner).student
     memory = named_state(student, runner.optim_wrapper.optimizer)
-    return StageResult(
-        student=student,
-        curve=loop.curve,
-        seconds=loop.seconds,
-        broken=broken,
-        left_out={split: left_out(dataset).to_json() for split, dataset in datasets.items()},
+    outcome = StageOutcome(
         iters=loop.iter,
+        seconds=loop.seconds,
+        curve=loop.curve,
+        broken_samples=broken,
+        left_out={split: left_out(dataset).to_json() for split, dataset in datasets.items()},
         stopped=loop.stopped,
+        delivered=", ".join(hooks) or "last",
         repeated=loop.repeated,
         spikes=tuple(asdict(spike) for spike in loop.losses.spikes),
         rollbacks=tuple(asdict(rollback) for rollback in loop.rollbacks),
-        delivered=", ".join(hooks) or "last",
-        optimizer=memory,
     )
+    return StageResult(student, outcome, memory)

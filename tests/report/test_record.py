@@ -11,6 +11,7 @@ from compt.errors import WorkDirError
 from compt.planning.plans import StagePlan
 from compt.report.growth import GrowthRecord, GrowthReport, LearnedGrowth
 from compt.report.metrics import CurvePoint, MetricValue
+from compt.report.outcome import StageOutcome
 from compt.report.record import Flops, StageRecord, WeightsFile
 from compt.report.results import read_run, read_state
 from compt.report.state import ChainState
@@ -257,17 +258,15 @@ def test_a_stage_is_recorded_as_it_ran():
     }
     curve = [
         {"iter": 4, "seconds": 1.0, "metrics": metrics},
-        {"iter": 8, "seconds": 2.0, "metrics": metrics},
+        {"iter": 8, "seconds": 2.0, "repeated": 3, "metrics": metrics},
     ]
     record = StageRecord.of_stage(
         PLAN,
         mode="chain",
         paradigm="compt:clip",
-        iters=8,
-        seconds=2.0,
-        curve=curve,
-        broken_samples=0,
-        stopped="enough",
+        outcome=StageOutcome(
+            iters=8, seconds=2.0, curve=curve, stopped="enough", repeated=3, rollbacks=({"at": 5},)
+        ),
         growth=GROWN,
         weights=WeightsFile("w", "0"),
         files={},
@@ -275,8 +274,10 @@ def test_a_stage_is_recorded_as_it_ran():
     assert (record.grower, record.transfer, record.paradigm) == ("lossless", "other:kl", "clip")
     assert (record.samples, record.iters, record.batch_size) == (32, 8, 4)
     growth = 5 * 4 * 100
-    assert record.flops == Flops(growth + 4 * (8 * 100 + 6 * 10), 100.0, 10.0, growth)
+    lost = 3 * 4 * 110
+    assert record.flops == Flops(growth + 4 * (8 * 100 + 6 * 10) + lost, 100.0, 10.0, growth)
     assert [point.flops for point in record.curve] == [growth + 4 * 4 * 110, record.flops.total]
+    assert (record.repeated, record.rollbacks) == (3, ({"at": 5},))
     assert [point.seconds for point in record.curve] == [1.25, 2.25]
     assert (record.seconds, record.growth_seconds) == (2.25, 0.25)
     assert record.main_metric == "val/loss"

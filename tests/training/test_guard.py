@@ -46,8 +46,8 @@ def test_noise_is_no_spike_and_a_leap_is():
     [
         [10 * math.exp(-i / 50) for i in range(400)],  # falling
         [2.0] * 100 + [2.1] * 5,  # hardly any spread
-        noisy(LEAST_SEEN - 1) + [50.0],  # too few to tell
-        noisy(50) + [-50.0],  # better, not worse
+        [*noisy(LEAST_SEEN - 1), 50.0],  # too few to tell
+        [*noisy(50), -50.0],  # better, not worse
     ],
     ids=["falling", "flat", "few", "below"],
 )

@@ -1,0 +1,36 @@
+"""What a stage did, as it ran, before it becomes a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How the training of a stage went."""
+
+    iters: int
+    """That were trained; fewer than planned where a rule ended the stage."""
+    seconds: float
+    curve: Sequence[Mapping[str, Any]]
+    """Evaluations in order, as ``iter``, ``seconds``, ``metrics`` and, where the stage rolled back,
+    the iterations ``repeated`` until then.
+
+    Each metric is a dict with ``value``, ``chance`` and ``higher_is_better``.
+    """
+    broken_samples: int = 0
+    """Training samples that could not be read, and were replaced by others."""
+    left_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What of each split was left out, replaced or cut, by reason."""
+    stopped: str = ""
+    """Why the stage ended before its budget was spent, '' where it did not."""
+    delivered: str = "last"
+    """Which weights are delivered: the 'last', or what the hooks of these names measure instead."""
+    repeated: int = 0
+    """Further iterations that were trained, and lost by rolling back."""
+    spikes: tuple[Mapping[str, Any], ...] = ()
+    """Losses that stood out, with ``first`` and ``last`` iteration, ``loss`` and ``median``."""
+    rollbacks: tuple[Mapping[str, Any], ...] = ()
+    """Returns to a checkpoint: ``at`` and ``to`` as iterations, and the ``reason``."""

@@ -1,0 +1,65 @@
+"""The files of one stage, and where a run's comparison lies."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compt.files import (
+    CHECKPOINTS,
+    CONFIG,
+    EXPORT,
+    GROWN,
+    GROWN_OPTIMIZER,
+    GROWTH,
+    MANIFEST,
+    NEW,
+    OPTIMIZER,
+    WEIGHTS,
+    share,
+)
+
+
+def individual_dir(chain: Path) -> Path:
+    """Return the folder of members trained alone that belongs to a chain's folder."""
+    return Path(f"{chain}_individual")
+
+
+class StageFolder:
+    """The files of one stage."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / CONFIG
+        self.growth = path / GROWTH
+        self.grown = path / GROWN
+        self.new = path / NEW
+        self.grown_optimizer = path / GROWN_OPTIMIZER
+        self.checkpoints = path / CHECKPOINTS
+        self.weights = path / WEIGHTS
+        self.optimizer = path / OPTIMIZER
+        self.export = path / EXPORT
+        self.manifest = path / MANIFEST
+
+    @property
+    def done(self) -> bool:
+        """Whether the stage is finished, as its manifest is written last."""
+        return self.manifest.is_file()
+
+    @contextmanager
+    def exporting(self) -> Iterator[Path]:
+        """Yield an empty folder that becomes ``export`` once it is complete."""
+        beside = self.path / f".{EXPORT}.tmp"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        share(beside)
+        shutil.rmtree(self.export, ignore_errors=True)
+        beside.rename(self.export)
+
+
+def is_begun(folder: Path) -> bool:
+    """Return whether a run in a folder has got so far that one of its stages has weights."""
+    return any(any(folder.glob(f"*/{name}")) for name in (GROWTH, MANIFEST))
