@@ -34,9 +34,9 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Build the optimizer and its wrapper for all trainable parameters of the model."""
         if self.paramwise_cfg:
             wrapper = super().__call__(model)
-            groups = wrapper.optimizer.param_groups
+            own = wrapper.optimizer.param_groups
             # mmengine keeps a group for each parameter that is not trained
-            groups[:] = [g for g in groups if any(param.requires_grad for param in g["params"])]
+            own[:] = [group for group in own if any(p.requires_grad for p in group["params"])]
             return wrapper
         model = getattr(model, "module", model)
         params = [p for p in model.parameters() if p.requires_grad]
