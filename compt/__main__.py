@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 INTERRUPTED = 128
@@ -16,8 +15,6 @@ def main() -> int:
         from compt.cli import main as run
 
         code = run()
-        if hasattr(signal, "SIGCHLD"):  # torch would report a killed worker once more
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     except KeyboardInterrupt:
         print("compt: interrupted.", file=sys.stderr)
         code = INTERRUPTED + 2

@@ -6,6 +6,7 @@ Torchrun, Slurm or MPI starts them.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmengine.dist import all_reduce, init_dist
 from compt.errors import ConfigError, some
 from compt.interfaces.fingerprint import beneath
 from compt.registry.loading import first_line
+from compt.training.signals import by_default
 
 VARIABLES: Mapping[str, Mapping[str, str]] = {
     "pytorch": {"RANK": "RANK", "WORLD_SIZE": "WORLD_SIZE", "LOCAL_RANK": "LOCAL_RANK"},
@@ -44,10 +46,11 @@ def start(launcher: str) -> None:
     """
     _check_environment(launcher)
     try:
-        if torch.cuda.is_available():
-            init_dist(launcher, backend="nccl")
-        else:
-            torch.distributed.init_process_group("gloo")
+        with by_default():  # waits for the others for half an hour, deaf to Python's handlers
+            if torch.cuda.is_available():
+                init_dist(launcher, backend="nccl")
+            else:
+                torch.distributed.init_process_group("gloo")
     except Exception as error:  # torch and mmengine each have their own
         address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise ConfigError(
@@ -73,6 +76,11 @@ def _check_environment(launcher: str) -> None:
     is_found = launcher == "slurm" and torch.cuda.is_available()  # mmengine asks Slurm
     if not is_found and "MASTER_ADDR" not in os.environ:
         faults.append("MASTER_ADDR is not set")
+    if address := os.environ.get("MASTER_ADDR"):
+        try:
+            socket.getaddrinfo(address, None)
+        except OSError as error:
+            faults.append(f"MASTER_ADDR={address!r} is not found ({error.strerror})")
     if not faults and int(os.environ["RANK"]) >= int(os.environ["WORLD_SIZE"]):
         faults.append(f"{VARIABLES[launcher]['RANK']} is not below the number of processes")
     if faults:

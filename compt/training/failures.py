@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +73,9 @@ def _explanation(error: Exception) -> tuple[str, str] | None:
 
 
 def _death(text: str) -> tuple[str, str]:
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        # torch would raise the same again wherever the system's note of the death arrives.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     found = DEATH.search(text)
     end = found[1].rstrip(". ") if found else "ended before its batch was there"
     return (

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 S = TypeVar("S", bound="_Handlers")
@@ -39,6 +41,20 @@ class _Handlers:
 
     def _handle(self, number: int, frame: Any) -> None:
         raise NotImplementedError
+
+
+@contextmanager
+def by_default() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process at once, as in a call that never comes back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Interruptible(_Handlers):
