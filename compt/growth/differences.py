@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from compt.growth.axes import class_path
 from compt.growth.new_blocks import new_block_reasons
 from compt.growth.operators import tensors_of
 from compt.interfaces import Architecture, Growth
@@ -77,7 +78,8 @@ def _module_differences(source: nn.Module, target: nn.Module) -> Iterator[tuple[
 
     The attribute is '' where the modules differ as a whole.
     """
-    if type(source) is not type(target):
+    # By name, as torch's parametrizations make a class for each module.
+    if class_path(type(source)) != class_path(type(target)):
         yield "", f"is {_described(type(source))} in the source, {_described(type(target))} here"
         return
     if isinstance(source, _DropoutNd):

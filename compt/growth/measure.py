@@ -56,19 +56,22 @@ def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float |
 
 def rounding_error(
     source: nn.Module, target: nn.Module, dtype: torch.dtype, seed: int = 0
-) -> float:
+) -> float | None:
     """Measure how far the source's outputs move where its weights are rounded to a format.
 
     It is measured where :func:`output_error` measures. 0 means that the outputs do not
     depend on the weights, as those of a last layer of zeros, so that they tell nothing.
+    None where the source cannot compute in full precision.
     """
     for run in _runs(source, target, seed):
-        (expected,) = _outputs(run, (source,))
-        (rounded,) = _outputs(run, (source,), rounded_to=dtype)
-        error = _largest_error(expected, rounded)
+        expected = _in_full_precision(run, (source,))
+        rounded = _in_full_precision(run, (source,), rounded_to=dtype)
+        if expected is None or rounded is None:
+            return None
+        error = _largest_error(expected[0], rounded[0])
         if error is not None:
             return error
-    return 0.0
+    return None
 
 
 def _largest_error(expected: Outputs | None, actual: Outputs | None) -> float | None:
@@ -91,15 +94,22 @@ def _relative_error(expected: Tensor, actual: Tensor) -> float:
 
 
 @torch.no_grad()
-def _outputs(
-    run: Run, modules: Sequence[nn.Module], *, rounded_to: torch.dtype | None = None
-) -> list[Outputs | None]:
+def _outputs(run: Run, modules: Sequence[nn.Module]) -> list[Outputs | None]:
     """Return the outputs of modules in eval mode, in full precision if they can compute in it."""
+    wide = _in_full_precision(run, modules)
+    return [_undisturbed(run, module) for module in modules] if wide is None else wide
+
+
+@torch.no_grad()
+def _in_full_precision(
+    run: Run, modules: Sequence[nn.Module], *, rounded_to: torch.dtype | None = None
+) -> list[Outputs | None] | None:
+    """Return the outputs of modules in float64, None where one of them cannot compute in it."""
     try:
         with _full_precision(rounded_to):
             return [_undisturbed(run, module) for module in modules]
-    except Exception:  # an operation without float64, as some extensions have
-        return [_undisturbed(run, module) for module in modules]
+    except Exception:  # an operation without float64, as scripts and extensions have
+        return None
 
 
 def _undisturbed(run: Run, module: nn.Module) -> Outputs | None:

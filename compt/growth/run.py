@@ -182,5 +182,5 @@ def _is_rounding(error: float, source: nn.Module, target: nn.Module, *, doubtful
         return True
     rounding = rounding_error(source, target, dtype)
     if doubtful:
-        return rounding > 0 and error <= max(exact, rounding)
-    return error <= max(exact, MARGIN * rounding)
+        return bool(rounding) and error <= max(exact, rounding or 0.0)
+    return rounding is None or error <= max(exact, MARGIN * rounding)

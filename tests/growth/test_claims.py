@@ -71,6 +71,14 @@ class Attributed(Net):
         return super().forward(kept)
 
 
+class Compiled(Net):
+    """A net with a layer that computes in its own number format alone."""
+
+    def __init__(self, width, **options):
+        super().__init__(width, **options)
+        self.fc1 = torch.jit.script(self.fc1)
+
+
 class Bare(Net):
     """A net whose last norm has no gain to make up for a wider stream."""
 
@@ -92,7 +100,7 @@ PATTERNS = {
 @pytest.fixture(autouse=True)
 def layouts():
     """Register one layout for all of these nets."""
-    nets = (Net, Untold, Rounding, Attributed, Bare)
+    nets = (Net, Untold, Rounding, Attributed, Compiled, Bare)
     for net in nets:
         layout = type(f"{net.__name__}Layout", (Layout,), {"patterns": PATTERNS})
         LAYOUTS.register_module(name=class_path(net), module=layout)
@@ -162,6 +170,16 @@ def test_outside_models_compute_in_full_precision(net, default):
         torch.set_default_dtype(torch.float32)
     assert growth.function_preserving, growth.reason
     assert growth.error < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_models_without_float64_are_measured_in_their_own_format():
+    growth = grown(Compiled(8), Compiled(12))
+    assert growth.function_preserving, growth.reason
+    assert 0 < growth.error < 1e-5
+    assert rounding_error(Compiled(8), Compiled(12), torch.float32) is None
+    growth = grown(Compiled(8, token=True), Compiled(12))
+    assert not growth.function_preserving
 
 
 def test_modules_stay_as_they_were():
