@@ -144,8 +144,11 @@ def _gradient_pairs(
         if match is None or match.name in used:
             continue
         used.add(match.name)
-        backward = _backward(param, large), _backward(match, large)
-        yield name, tensor, ParamPair(*backward, small, large, generator, False, maps)
+        multiplier = ParamPair(param, match, small, large, generator, False).multiplier
+        # A constant that a weight is multiplied by multiplies its gradient too.
+        param = replace(_backward(param, large), multiplier=multiplier)
+        match = replace(_backward(match, large), multiplier=1.0)
+        yield name, tensor, ParamPair(param, match, small, large, generator, False, maps)
 
 
 def _grown_moment(
@@ -157,7 +160,7 @@ def _grown_moment(
     square of halves. What the maps do not reach stays 0, where a weight has its fresh
     value.
     """
-    root = value.double() ** (1 / power) / pair.multiplier
+    root = value.double() ** (1 / power) * pair.multiplier
     zeros = torch.zeros(shape, dtype=torch.float64)
     return by_section(grower.expand, root, zeros, pair) ** power
 

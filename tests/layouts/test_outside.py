@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from compt import LAYOUTS, PARADIGMS, GrowthError, grow
+from compt.growth.axes import find_layout
+from compt.growth.optimizer_state import grow_state
 from compt.testing import LayoutContract, ParadigmContract
 from compt.testing.contracts import randomised
 
@@ -207,6 +209,30 @@ def test_other_growers_read_the_same_notation(name):
     corner = grow(source, target, "leading_block")
     assert not corner.dropped
     assert not corner.function_preserving
+
+
+def gradients(model):
+    """Return the gradients of a fixed random direction of what the layout probes, by name."""
+    (output,) = find_layout(model).probe(model.eval(), torch.Generator().manual_seed(3)).values()
+    direction = torch.randn(output.shape, generator=torch.Generator().manual_seed(4))
+    (output * direction.to(output)).sum().backward()
+    return {name: param.grad for name, param in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "name", ["gemma2, wide", "mamba2, wide", "resnet, wide", "convnext, wide", "dit, wide"]
+)
+@pytest.mark.filterwarnings("ignore:clone with noise=0")
+def test_moments_grow_as_gradients_do(name):
+    """Through sections, factors, batch norms, copied heads, and constants of the size."""
+    grower = dict(type="clone", noise=0.0)
+    source, target = models(EXACT[name])
+    grow(source, target, grower)
+    state = {f"exp_avg:{name}": gradient for name, gradient in gradients(source).items()}
+    moments = grow_state(source, target, grower, state)
+    for parameter, gradient in gradients(target).items():
+        error = (moments[f"exp_avg:{parameter}"] - gradient).abs().max()
+        assert error < 1e-4 * gradient.abs().max(), parameter  # norms of transformers are float32
 
 
 def test_what_cannot_grow_is_named():
