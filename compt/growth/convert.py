@@ -119,6 +119,12 @@ def _rounded(small: nn.Module, large: nn.Module, dtype: torch.dtype | None) -> d
     if stored == own:
         return content
     large.to(stored)
+    if overflown := [n for n, p in large.named_parameters() if not torch.isfinite(p).all()]:
+        raise ConfigError(
+            f"{content['dtype']} cannot hold the values of {len(overflown)} grown tensors: "
+            f"{some(overflown)}.",
+            do="Write another number format: --dtype bfloat16 or float32.",
+        )
     if stored.itemsize < own.itemsize:
         content["rounding_error"] = output_error(small, deepcopy(large).to(own))
     return content

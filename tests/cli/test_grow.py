@@ -113,6 +113,20 @@ def test_growth_that_cannot_be_is_refused_and_writes_nothing(
     assert not out.exists() or not list(out.iterdir())
 
 
+def test_a_number_format_that_cannot_hold_the_values_is_refused(run, finished, larger, tmp_path):
+    toy, source = Toy(), tmp_path / "source"
+    model: Any = toy.load(finished / "01_a" / "export")
+    model.head.bias.data += 1e6
+    source.mkdir()
+    toy.export(model, source)
+    command = ["grow", "--from", source, "--to", larger, "-o", tmp_path / "out", "--dtype"]
+    refused(run(*command, "float16"), "float16 cannot hold", "head.bias", "--dtype bfloat16")
+    assert not (tmp_path / "out").exists()
+    code, text, _ = run(*command, "bfloat16")
+    assert code == 0 and "written in bfloat16" in text
+    assert load_file(tmp_path / "out" / "toy.safetensors")["head.bias"].dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("kind", ["full", "file"])
 def test_growth_does_not_overwrite(run, finished, larger, tmp_path, kind):
     out = tmp_path / "out"

@@ -264,6 +264,13 @@ def test_a_file_of_weights_says_nothing_of_pixels_and_that_is_named(tmp_path):
     assert "weights alone" in note and "weights.pth" in note
 
 
+@pytest.mark.parametrize("key", ["state_dict_ema", "ema_state_dict"])
+def test_averages_that_are_not_read_are_named(key, tmp_path):
+    state = made()[1].state_dict()
+    torch.save({"state_dict": state, key: state}, tmp_path / "last.pth")
+    assert f"({key}), which is not read" in followed(tmp_path / "last.pth").notes[0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_number_format_of_weights_is_read(dtype, tmp_path):
     paradigm, model = made(classifier())

@@ -166,6 +166,7 @@ class CausalLm(Sourced):
         is_bytes = own.inner.get_vocab() == ByteTokenizer().inner.get_vocab()
         if self.data is None or not is_bytes:
             self._tokenizer = str(path)
+            self.__dict__["tokenizer"] = own
 
     def _note_differences(self, member: Member, config: Any) -> None:
         """Note what a member says otherwise than the folder that is followed."""

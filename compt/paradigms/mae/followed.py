@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,27 @@ def _reads_files(step: Mapping[str, Any]) -> bool:
 def read(path: Path) -> Followed | None:
     """Return what a checkpoint says beside its weights, None where it is of weights alone.
 
+    It is read once in a process, as long as it does not change: every stage asks.
+
     Raises:
         ConfigError: a folder's config cannot be read.
     """
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return _read(path, tuple(file.stat().st_mtime_ns for file in files))
+
+
+def averages(path: Path) -> list[str]:
+    """Return under which keys a trainer's checkpoint holds averages, read once as by ``read``."""
+    return [] if path.is_dir() else _averages(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _averages(path: Path, changed: int) -> list[str]:
+    return mmpretrain.averages_in(path)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, changed: tuple[int, ...]) -> Followed | None:
     if mmpretrain.recognises(path):
         return _of_mmpretrain(path)
     if timm_vit.recognises(path):

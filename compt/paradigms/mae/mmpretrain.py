@@ -33,6 +33,8 @@ with warnings.catch_warnings():
 __all__ = ["MAE", "MODELS", "ImageClassifier", "MAEViT", "VisionTransformer"]
 PIXELS: Mapping[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 CONFIG_FILE, WEIGHTS_FILE = "model.py", "model.pth"
+AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema")
+"""Keys under which timm's, mmengine's and DeiT's trainers keep averages beside the weights."""
 
 
 @contextmanager
@@ -235,6 +237,18 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     meta = content.get("meta") if isinstance(content, Mapping) else None
     config = _file(path / CONFIG_FILE) if path.is_dir() else _config_inside(content)
     return config, dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def averages_in(path: Path) -> list[str]:
+    """Return the keys under which a checkpoint of a trainer holds averages of its weights."""
+    if path.suffix == ".safetensors":
+        return []
+    try:
+        content = _checkpoint(path)
+    except ConfigError:
+        return []
+    entries = content if isinstance(content, Mapping) else {}
+    return [key for key in AVERAGES if isinstance(entries.get(key), Mapping)]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -38,7 +38,13 @@ from compt.paradigms.mae.features import (
     watching,
     whole,
 )
-from compt.paradigms.mae.followed import Followed, pixels_in, preprocessor_like, read
+from compt.paradigms.mae.followed import (
+    Followed,
+    averages,
+    pixels_in,
+    preprocessor_like,
+    read,
+)
 from compt.paradigms.mae.masks import draw_noise, give_masks
 from compt.paradigms.mae.mmpretrain import MAE, ImageClassifier, VisionTransformer
 from compt.paradigms.mae.probe import accuracy, labelled, probe, with_defaults
@@ -120,6 +126,11 @@ class Mae(Sourced):
             ConfigError: a folder's config cannot be read.
         """
         super().follow(path)
+        for key in averages(path):
+            self.note(
+                f"'{path}' holds an average of the weights too ({key}), which is not read; "
+                "save it alone to start from it."
+            )
         followed = read(path)
         if followed is None:
             self.note(
