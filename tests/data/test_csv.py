@@ -226,6 +226,13 @@ def test_the_line_that_is_not_utf8_is_named(pictures: Path) -> None:
         CsvPairs(path)
 
 
+def test_captions_of_lone_surrogates_are_left_out(pictures: Path) -> None:
+    text = 'image,caption\n01.png,"[""\\ud800 thing"", ""b""]"\n02.png,"[""\\u00e9""]"\n'
+    data = CsvPairs(table(pictures, text), max_broken=0.5)
+    assert (len(data), data[0]["captions"]) == (1, ("é",))
+    assert data.left_out.samples == {"whose caption is not UTF-8": 1}
+
+
 def test_two_columns_of_one_name_are_an_error(pictures: Path) -> None:
     with pytest.raises(DataError, match="2 columns 'caption'"):
         CsvPairs(table(pictures, "image,caption,caption\n01.png,a,b\n"))

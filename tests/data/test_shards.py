@@ -299,6 +299,7 @@ def test_several_images_and_members_of_no_sample_are_said(make_tar: Make, cache:
         ({"9.txt": "café".encode("utf-16")}, "whose caption is not UTF-8"),
         ({"9.txt": b" \n"}, "without a caption"),
         ({"9.json": b'{"caption": null}'}, "without a caption"),
+        ({"9.json": b'{"caption": "\\ud800 thing"}'}, "whose caption is not UTF-8"),
         ({"9.json": b'{"caption": "cut sho'}, "with a damaged JSON member"),
     ],
 )

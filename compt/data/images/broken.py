@@ -62,6 +62,15 @@ class Sample(TypedDict):
     """An index into ``classes``, -1 for none."""
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text has no lone surrogates, as JSON may write them, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class SkipBroken(Images):
     """Images of which the next readable one takes the place of one that cannot be read.
 
@@ -102,7 +111,7 @@ class SkipBroken(Images):
         """What was left out on opening, and what was found broken so far, by all workers."""
         result = self._opened.copy()
         counts = torch.bincount(self.known, minlength=BROKEN).tolist()
-        result.num_read = len(self) - counts[UNREAD]
+        result.num_read = len(self) - counts[UNREAD] if counts[UNREAD] else None
         for reason, count in zip(REASONS, counts[BROKEN:], strict=False):
             result.sample(reason, count=count)
         return result

@@ -13,7 +13,14 @@ import numpy as np
 from compt.data.file_source import FileSource
 from compt.data.images._strings import Packer
 from compt.data.images._table import Table
-from compt.data.images.broken import NO_CAPTION, Sample, SkipBroken, decode_file
+from compt.data.images.broken import (
+    NO_CAPTION,
+    NOT_UTF8,
+    Sample,
+    SkipBroken,
+    decode_file,
+    is_utf8,
+)
 from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError
 from compt.interfaces import ImageSource
@@ -143,6 +150,9 @@ class CsvPairs(SkipBroken):
             listed = [caption for i in captions for caption in _captions(cells[i])]
             if captions and not listed:
                 opened.sample(NO_CAPTION, f"{self.path}, line {line}")
+                continue
+            if not all(map(is_utf8, listed)):
+                opened.sample(NOT_UTF8, f"{self.path}, line {line}")
                 continue
             images.add(cells[image])
             texts.add(BORDER.join(listed))

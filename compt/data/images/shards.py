@@ -23,6 +23,7 @@ from compt.data.images.broken import (
     Sample,
     SkipBroken,
     decode,
+    is_utf8,
 )
 from compt.data.images.decode import NO_FILE
 from compt.data.images.labels import number
@@ -235,6 +236,8 @@ class ShardPairs(SkipBroken):
             captions = tuple(
                 text.strip() for text in texts if isinstance(text, str) and text.strip()
             )
+            if not all(map(is_utf8, captions)):
+                raise BrokenSample("its caption has lone surrogates", NOT_UTF8)
             if captions:
                 return captions
         raise BrokenSample(f"it has no caption in {', '.join(self.caption_keys)}", NO_CAPTION)

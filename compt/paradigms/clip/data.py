@@ -82,7 +82,7 @@ class PairDataset(Dataset[Any]):
         if num_cut:
             context = len(self._tokens("")[0])
             result.part(f"samples whose caption is cut to {context} tokens", num_cut)
-            result.num_read = max(num_read, result.num_read or 0)
+            result.num_read = None if num_read == len(self) else max(num_read, result.num_read or 0)
         return result
 
     @property
