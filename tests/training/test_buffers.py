@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -132,6 +134,23 @@ def everything(**others): ...
 def not_by_name(batch, /): ...
 
 
+class Methods:
+    """Methods of all sorts, each of which takes a batch and not the progress."""
+
+    @torch.no_grad()
+    def decorated(self, *, batch): ...
+
+    @classmethod
+    def of_class(cls, batch): ...
+
+    @staticmethod
+    def static(batch): ...
+
+    def __call__(self, *, batch): ...
+
+    partial = functools.partial(by_position, progress=0)
+
+
 @pytest.mark.parametrize(
     ("method", "names"),
     [
@@ -144,6 +163,13 @@ def not_by_name(batch, /): ...
 )
 def test_a_method_is_given_what_it_takes(method, names):
     assert accepted(method, batch=1, progress=2).keys() == names
+
+
+@pytest.mark.parametrize("name", ["decorated", "of_class", "static", "__call__"])
+def test_it_is_so_however_a_method_is_defined(name):
+    assert accepted(getattr(Methods(), name), batch=1, progress=2) == {"batch": 1}
+    assert accepted(Methods(), batch=1, progress=2) == {"batch": 1}
+    assert accepted(Methods.partial, batch=1) == {"batch": 1}
 
 
 def test_what_may_be_omitted_is_marked():

@@ -224,13 +224,13 @@ def require_untouched_batch(
     transferer: Transferer, student: Outputs, teacher: Outputs, batch: Batch
 ) -> None:
     """Require that the batch stays as it is."""
-    given = copy.deepcopy(dict(batch))
+    original = copy.deepcopy(dict(batch))
     with must_work(
         f"forward() fails on a batch of {some(batch)}",
         "Override batch() of the contract where it reads something else.",
     ):
         terms_of(transferer, student, teacher, batch)
-    different = differences(given, batch)
+    different = differences(original, batch)
     require(
         not different,
         f"forward() changes {some(different)} of the batch.",
