@@ -13,7 +13,7 @@ import compt
 from compt.errors import TrainingError
 from compt.training.evaluation import EvalLoop
 from compt.training.loops import TrainLoop
-from compt.training.signals import StopSignals
+from compt.training.signals import Interruptible, StopSignals, by_default, exit_code
 from tests.test_chain import python
 
 
@@ -36,6 +36,37 @@ def test_a_second_interrupt_is_not_waited_for():
         ask(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             ask(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_is_interrupted_by_both_and_knows_by_which(number):
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt), Interruptible() as signals:
+        ask(number)
+    assert signals.number == number
+    assert exit_code(number) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_forked_process_dies_of_sigterm_as_any_other():
+    with Interruptible() as signals:
+        child = os.fork()
+        if child == 0:
+            try:
+                ask(signal.SIGTERM)
+            finally:
+                os._exit(3)  # not reached
+        _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+    assert signals.number == 0
+
+
+def test_a_call_that_never_comes_back_can_be_ended():
+    with Interruptible():
+        with by_default():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
 
 
 def test_another_thread_sets_no_handlers():
@@ -67,8 +98,9 @@ def test_a_signal_during_the_last_evaluation_stops_the_chain(toy, tmp_path, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(EvalLoop, "run", run_and_ask)
-        with pytest.raises(TrainingError, match="Stopped by SIGTERM after iteration 8 of 8"):
+        with pytest.raises(TrainingError, match="Stopped by SIGTERM after iteration 8 of 8") as end:
             compt.train(toy, work_dir=tmp_path / "run")
+        assert end.value.exit_code == 143
     resumed = compt.train(toy, work_dir=tmp_path / "run", resume=True)
     assert weights(resumed) == weights(whole)
 

@@ -1,0 +1,70 @@
+"""What ends a stage from outside, in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from compt.errors import DataError, TrainingError
+from compt.training.failures import explained
+
+
+class Broken(Dataset):
+    """Ends the process that reads it, or raises there."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if self.error is not None:
+            raise self.error
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read(dataset):
+    with explained("the stage"):
+        list(DataLoader(dataset, num_workers=1))
+
+
+def test_a_killed_worker_is_named_with_what_to_do():
+    with pytest.raises(TrainingError) as caught:
+        read(Broken())
+    assert "has died" in caught.value.what
+    assert caught.value.where == "the stage"
+    assert "num_workers" in caught.value.do
+    assert caught.value.exit_code == 1
+
+
+def test_an_error_of_a_worker_is_told_without_the_workers_traceback():
+    with pytest.raises(DataError) as caught:
+        read(Broken(DataError("The row is cut.", where="a.csv:3")))
+    assert str(caught.value) == "The row is cut.\n  where: a.csv:3"
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (MemoryError("no room"), "Out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "Out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "Out of memory"),
+        (RuntimeError("Connection closed by peer [127.0.0.1]"), "Another process"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "it exited unexp"),
+    ],
+)
+def test_errors_of_the_machine(error, word):
+    with pytest.raises(TrainingError, match=word), explained("x"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes"), KeyError("k"), EOFError("own")])
+def test_all_else_stands_for_itself(error):
+    with pytest.raises(type(error)) as caught, explained("x"):
+        raise error
+    assert caught.value is error
