@@ -20,12 +20,14 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         TrainingError as TrainingError,
     )
     from compt.growth.axes import describe as describe
-    from compt.growth.operators import (
-        AxisGrower as AxisGrower,
-        ParamPair as ParamPair,
+    from compt.growth.matching import (
         check_growable as check_growable,
         matching as matching,
         source_block as source_block,
+    )
+    from compt.growth.operators import (
+        AxisGrower as AxisGrower,
+        ParamPair as ParamPair,
         status as status,
         tensors_of as tensors_of,
         writes_stream as writes_stream,

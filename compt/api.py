@@ -29,6 +29,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "PluginError",
         "TrainingError",
     ),
+    "compt.growth.matching": ("check_growable", "matching", "source_block"),
     "compt.growth.run": ("grow",),
     "compt.interfaces": (
         "Architecture",
@@ -57,9 +58,6 @@ TOP: Mapping[str, tuple[str, ...]] = {
     "compt.growth.operators": (
         "AxisGrower",
         "ParamPair",
-        "check_growable",
-        "matching",
-        "source_block",
         "status",
         "tensors_of",
         "writes_stream",

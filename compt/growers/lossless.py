@@ -108,14 +108,7 @@ class Lossless(AxisGrower):
                 maps[axis] = stream_map(axis, small, large_size, source)
             elif role == "output" and small_size != large_size:
                 maps[axis] = _isometry(small_size, large_size, generator)
-        for name, param in small.params.items():
-            stream = maps.get(param.groups[param.writes[0]][0]) if param.writes else None
-            factor = small.params.get(param.scaled_by or "")
-            # A norm, a gate or a single number behind a weight leaves its pads alone.
-            one_a_unit = factor and factor.kind == "scale" and not factor.reads and factor.axes
-            if factor and one_a_unit and isinstance(stream, StreamMap):
-                maps[name] = through_scale(stream, source[factor.name].double())
-        return maps
+        return maps | _through_factors(maps, small, source)
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Apply the maps of streams and outputs, and fill the corner of the hidden axes."""
@@ -197,6 +190,19 @@ class Lossless(AxisGrower):
             elif param.kind == "scale" and param.name not in compensated:
                 reasons += _scale_reasons(param, source, target)
         return list(dict.fromkeys(reasons))  # blocks of one template have one reason
+
+
+def _through_factors(maps: Maps, arch: Architecture, source: Mapping[str, Tensor]) -> Maps:
+    """Return a map for each parameter that writes a stream through a factor on each unit."""
+    own: Maps = {}
+    for name, param in arch.params.items():
+        stream = maps.get(param.groups[param.writes[0]][0]) if param.writes else None
+        factor = arch.params.get(param.scaled_by or "")
+        # A norm, a gate or a single number behind a weight leaves its pads alone.
+        one_a_unit = factor and factor.kind == "scale" and not factor.reads and factor.axes
+        if factor and one_a_unit and isinstance(stream, StreamMap):
+            own[name] = through_scale(stream, source[factor.name].double())
+    return own
 
 
 def _copied_axes(source: Architecture, target: Architecture) -> set[str]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from compt.errors import LayoutError
-from compt.growth.patterns import ANY, TensorAxes, fixed_groups, matcher, parse, relations
+from compt.growth.names import ANY, matcher, relations
+from compt.growth.patterns import TensorAxes, fixed_groups, parse
 from compt.growth.said import check_said
 from compt.growth.sizes import ParamTensor, solve
 from compt.interfaces import Architecture, Layout, ParamAxes, Role

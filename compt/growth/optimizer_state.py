@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from compt.growth.axes import describe
+from compt.growth.matching import matching
 from compt.growth.operators import (
     AxisGrower,
     ParamPair,
     by_section,
-    matching,
     reads_for_table,
     tensors_of,
 )

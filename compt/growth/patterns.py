@@ -61,6 +61,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compt.errors import LayoutError
+from compt.growth.names import filled
 from compt.interfaces import Group
 
 NORM_KINDS = frozenset(
@@ -75,9 +76,6 @@ KINDS = NORM_KINDS | {"weight", "scale", "constant"}
 
 LOOKED_UP = frozenset({"position", "vocab"})
 """Axes whose units are looked up in a table, not multiplied."""
-
-ANY = ".*"
-"""What a name ends in that stands for all tensors of one module."""
 
 BATCH_NORM = {
     "weight": "batch_norm_gain",
@@ -171,30 +169,36 @@ def _parse_section(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -
     if kind == "constant" or (not axes.strip() and tensor.numel() == 1):
         return TensorAxes(kind, fixed_groups(tensor))
     left, arrow, right = _split_arrow(axes)
+    groups = left + right
+    _check_axes(pattern, groups, where)
     if kind == "weight" and len(left) == 1 and len(right) < 2:
         kind = _norm_kind(owner, tensor) or kind
-    groups = left + right
-    if wrong := [axis for group in groups for axis in group or [""] if not _AXIS.fullmatch(axis)]:
-        raise LayoutError(
-            f"'{wrong[0]}' in the pattern '{pattern}' is no name of an axis.",
-            where=where,
-            do="Write axes like '(3 heads head_dim) <- embed'.",
-        )
-    if kind in NORM_KINDS and len(groups if arrow is None else right) == tensor.ndim:
-        return _norm_axes(kind, left, arrow, right)
-    if len(groups) != tensor.ndim or kind in NORM_KINDS:
+    # A norm has one tensor over one axis, whatever the arrow says.
+    is_norm = kind in NORM_KINDS
+    if len(right if is_norm and right else groups) != tensor.ndim:
         raise LayoutError(
             f"The pattern '{pattern}' has {len(groups)} dimensions, "
             f"the tensor has shape {list(tensor.shape)}.",
             where=where,
             do="Name one axis for each dimension, or several in parentheses.",
         )
+    if is_norm:
+        return _norm_axes(kind, left, arrow, right)
     if kind == "scale" and arrow is None:
         return TensorAxes(kind, groups)  # a factor neither reads nor writes
     reads, writes = _directions(len(left), arrow, groups)
-    if kind == "scale":
-        return TensorAxes(kind, groups, tuple(reads))
-    return TensorAxes(kind, groups, tuple(reads), tuple(writes))
+    return TensorAxes(kind, groups, tuple(reads), () if kind == "scale" else tuple(writes))
+
+
+def _check_axes(pattern: str, groups: Sequence[Group], where: str) -> None:
+    """Raise LayoutError unless every axis of a pattern is a name or a number."""
+    axes = [axis for group in groups for axis in group or [""]]
+    if wrong := [axis for axis in axes if not _AXIS.fullmatch(axis)]:
+        raise LayoutError(
+            f"'{wrong[0]}' in the pattern '{pattern}' is no name of an axis.",
+            where=where,
+            do="Write axes like '(3 heads head_dim) <- embed'.",
+        )
 
 
 def _split_sections(pattern: str, where: str) -> tuple[list[str], int]:
@@ -234,81 +238,6 @@ def _join(sections: Sequence[TensorAxes], joined: int, where: str) -> TensorAxes
 def fixed_groups(tensor: Tensor) -> tuple[Group, ...]:
     """Name each dimension of a tensor by its own length, so that none of them may grow."""
     return tuple((str(length),) for length in tensor.shape)
-
-
-def matcher(name: str) -> re.Pattern[str]:
-    """Turn a layout's parameter name into an expression with one group for each ``{name}``."""
-    module = name.removesuffix(ANY)
-    seen: set[str] = set()
-
-    def digits(match: re.Match[str]) -> str:
-        index = match[1]
-        if index in seen:
-            return f"(?P={index})"
-        seen.add(index)
-        return "(?P<first>0)" if index == "first" else rf"(?P<{index}>\d+)"
-
-    numbered = re.sub(r"\\\{(\w+)\\\}", digits, re.escape(module))
-    if {"first", "block"} <= seen:
-        raise LayoutError(
-            f"The name '{name}' in a layout has both {{first}} and {{block}}.",
-            do="Give a stack's first block names with {first}, and all others names with {block}.",
-        )
-    return re.compile(numbered + (r"\.[^.]+" if module != name else "") + r"\Z")
-
-
-def relations(
-    pattern: str, module: nn.Module, indices: Mapping[str, str], *, where: str = ""
-) -> tuple[str, str | None, str | None]:
-    """Split a pattern into its axes, the factor after ``*`` and the reader after ``@``.
-
-    Factor and reader are None where there is none. Several names may follow either
-    sign, since variants of a model differ: the first that the module has is meant.
-    """
-    pattern, factors, readers = _split_others(pattern)
-
-    def first_present(names: str) -> str | None:
-        candidates = filled(names, indices, where).split()
-        return next((name for name in candidates if _has_parameter(module, name)), None)
-
-    return pattern, first_present(factors), first_present(readers)
-
-
-def named_others(pattern: str) -> list[str]:
-    """Return the parameters that a pattern names, as its factors or readers."""
-    return " ".join(_split_others(pattern)[1:]).split()
-
-
-def _split_others(pattern: str) -> tuple[str, str, str]:
-    """Return a pattern's axes, the names after ``*`` and those after ``@``."""
-    pattern, _, readers = pattern.partition("@")
-    pattern, _, factors = pattern.partition("*")
-    return pattern, factors, readers
-
-
-def filled(pattern: str, indices: Mapping[str, str], where: str) -> str:
-    """Return a pattern with the values of the ``{name}`` in its parameter's name.
-
-    Raises:
-        LayoutError: the parameter's name has no such ``{name}``.
-    """
-    try:
-        return pattern.format(**indices)
-    except (IndexError, KeyError, ValueError) as error:
-        names = ", ".join(f"{{{name}}}" for name in indices) or "none"
-        raise LayoutError(
-            f"The pattern '{pattern}' has braces that its parameter's name lacks ({names}).",
-            where=where,
-            do="Use in it the {name} of the parameter's name in the layout.",
-        ) from error
-
-
-def _has_parameter(module: nn.Module, name: str) -> bool:
-    try:
-        module.get_parameter(name)
-    except AttributeError:
-        return False
-    return True
 
 
 def _split_kind(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from torch import nn
 
 from compt.errors import LayoutError
-from compt.growth.patterns import matcher, named_others
+from compt.growth.names import matcher, named_others
 from compt.interfaces import Layout, Role
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from compt import GrowthError, describe, grow
 from compt.growers.lossless import Lossless
-from compt.growth.operators import source_block
+from compt.growth.matching import source_block
 from compt.testing import GrowerContract
 from compt.testing.contracts import randomised
 from compt.testing.toy import ToyNet

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compt import LAYOUTS, GrowthError, Layout, LayoutError, describe, grow
-from compt.growth.operators import matching, source_block
+from compt.growth.matching import matching, source_block
 from compt.growth.optimizer_state import grow_state
 from compt.growth.patterns import TensorAxes, parse
 from compt.testing.contracts import randomised

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from compt import LayoutError
-from compt.growth.patterns import TensorAxes, matcher, parse, relations
+from compt.growth.names import matcher, relations
+from compt.growth.patterns import TensorAxes, parse
 
 EMBED, MLP, QKV = ("embed",), ("mlp",), ("3", "heads", "head_dim")
 

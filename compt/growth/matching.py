@@ -1,0 +1,134 @@
+"""Find what each parameter of a larger model grows from, and whether it can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+
+from compt.errors import GrowthError
+from compt.interfaces import Architecture, ParamAxes
+
+DepthMap = Callable[[int, int, int], int]
+"""(target block, source depth, target depth) -> the source block that fills it."""
+
+ROTARY_HINT = ": grow the number of heads instead (rotary positions allow nothing else)."
+
+
+def source_block(block: int, source_depth: int, target_depth: int) -> int:
+    """Return the source block that fills a target block when blocks are repeated in place.
+
+    It is floor(i L_s / L_t), onto for every L_s <= L_t. With round() the last blocks
+    would ask for one that the source does not have.
+    """
+    return block * source_depth // target_depth
+
+
+def matching(
+    param: ParamAxes, source: Architecture, target: Architecture, pick: DepthMap = source_block
+) -> ParamAxes | None:
+    """Return the source parameter from which a target parameter grows, None if there is none."""
+    if param.scope is None or param.block is None:
+        return source.params.get(param.template)
+    depth = source.depths.get(param.scope)
+    if depth is None:
+        return None
+    start = int(param.scope in target.first_blocks)
+    if param.block < start:
+        return source.params.get(param.template.format(block=param.block))
+    if depth == start:
+        return None
+    depths = depth - start, target.depths[param.scope] - start
+    block = _pick(pick, param.block - start, *depths, target.periods.get(param.scope, 1))
+    return source.params.get(param.template.format(block=start + block))
+
+
+def _pick(pick: DepthMap, block: int, source_depth: int, target_depth: int, period: int) -> int:
+    """Return the source block that fills a target block of the same kind.
+
+    Kinds come again after each period, so that periods are picked. The source's last may lack
+    blocks, which come from the one before; what the target has beyond whole periods repeats the
+    last.
+    """
+    source_periods = ceil(source_depth / period)
+    target_periods = max(target_depth // period, source_periods)
+    index = min(block // period, target_periods - 1)
+    picked = period * pick(index, source_periods, target_periods) + block % period
+    return picked if picked < source_depth else picked - period
+
+
+def starts_anew(param: ParamAxes, source: Architecture, target: Architecture) -> bool:
+    """Return whether a parameter is of a block for which the source has none but the first.
+
+    That one differs from all others (``{first}``), so that nothing could grow from it.
+    """
+    scope = param.scope
+    return bool(param.block) and scope in target.first_blocks and source.depths.get(scope) == 1
+
+
+def check_growable(source: Architecture, target: Architecture) -> None:
+    """Raise GrowthError unless every axis of the target is the source's or may grow from it.
+
+    The error names tensor, axis and sizes.
+    """
+    for scope, depth in source.depths.items():
+        if depth > target.depths.get(scope, 0):
+            raise GrowthError(
+                f"'{scope}' would shrink from {depth} to {target.depths.get(scope, 0)} blocks.",
+                do="Order the chain from small to large.",
+            )
+    for param in target.params.values():
+        if param.kind == "constant" or starts_anew(param, source, target):
+            continue
+        match = matching(param, source, target)
+        if param.tied_to:
+            # Its shape is its owner's, whose axes are checked; it may have no match, as
+            # where weights are tied in the target alone.
+            _check_tie(param, match, source, target)
+        elif match is None:
+            raise GrowthError(
+                f"The source has no tensor that could grow into '{param.name}' "
+                f"({source.module} -> {target.module}).",
+                do="Use members of one design, or grower=dict(type='scratch').",
+            )
+        else:
+            _check_axes(param, match, source, target)
+
+
+def _check_tie(
+    param: ParamAxes, match: ParamAxes | None, source: Architecture, target: Architecture
+) -> None:
+    """Raise GrowthError where the target has one tensor and the source two in its place."""
+    owner = matching(target.params[str(param.tied_to)], source, target)
+    if match and owner and (match.tied_to or match.name) != (owner.tied_to or owner.name):
+        raise GrowthError(
+            f"'{param.name}' is tied to '{param.tied_to}' in the target, but not in the source: "
+            "one tensor cannot hold the values of two.",
+            do="Tie them in all members, in none, or up to one member: a tied tensor can grow into "
+            "two.",
+        )
+
+
+def _check_axes(
+    param: ParamAxes, match: ParamAxes, source: Architecture, target: Architecture
+) -> None:
+    """Raise GrowthError unless a parameter's axes are its match's and none of them shrinks."""
+    if param.groups != match.groups:
+        raise GrowthError(
+            f"'{param.name}' has the axes {param.groups} in the target and {match.groups} in the "
+            "source.",
+            do="Use members of one design, or grower=dict(type='scratch').",
+        )
+    for axis in param.axes:
+        small, large = source.size(axis), target.size(axis)
+        if large < small:
+            raise GrowthError(
+                f"'{param.name}': the axis '{axis}' would shrink from {small} to {large}.",
+                do="Order the chain from small to large.",
+            )
+        if large > small and target.roles.get(axis, "fixed") == "fixed":
+            hint = ROTARY_HINT if axis.endswith("head_dim") else "."
+            raise GrowthError(
+                f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot "
+                "grow.",
+                do=f"Keep '{axis}' the same in all members{hint}",
+            )
