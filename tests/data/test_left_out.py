@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import ConcatDataset, Subset
 
 from compt.errors import ConfigError, DataError
@@ -112,3 +113,23 @@ def test_sizes_and_what_is_probed(tmp_path: object) -> None:
     assert probed(3) == [0, 1, 2]
     chosen = probed(10_000, 5)
     assert (chosen[0], chosen[-1], len(chosen)) == (0, 9999, 5)
+
+
+def test_what_any_process_knows_comes_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every data set that one reads from."""
+    from compt.training import distributed
+
+    class Known(Broken):
+        def __init__(self) -> None:
+            self.known = torch.zeros(2, dtype=torch.uint8)
+
+    class Wrapper(Known):
+        def __init__(self, source: Known) -> None:
+            super().__init__()
+            self.source = source
+
+    reduced = list[torch.Tensor]()
+    monkeypatch.setattr(distributed, "all_reduce", lambda tensor, op: reduced.append(tensor))
+    outer = Wrapper(Known())
+    distributed.bring_together(Subset(outer, [0]))  # type: ignore[arg-type]
+    assert [id(tensor) for tensor in reduced] == [id(outer.known), id(outer.source.known)]
