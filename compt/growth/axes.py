@@ -225,7 +225,10 @@ def _own_params(
     # {block} is any block, so the first has to be tried before it.
     names = sorted(patterns, key=lambda name: "{first}" not in name)
     templates = [
-        _Template(matcher(name), name, patterns[name], multipliers.get(name, 1.0)) for name in names
+        _Template(
+            matcher(name), name, patterns[name], multipliers.get(name, 1.0), type(layout).__name__
+        )
+        for name in names
     ]
     of_children = tuple(f"{name}." for name in children)
     for named in _tensors(module):
@@ -241,6 +244,8 @@ class _Template:
     name: str
     pattern: str
     multiplier: float
+    layout: str
+    """The class of the layout, for errors."""
 
     def of(self, tensor: str) -> str:
         """Return the template of one tensor, also where the module's name stands for all."""
@@ -269,9 +274,10 @@ def _param_axes(
     module: nn.Module, named: _NamedTensor, indices: Mapping[str, str], template: _Template
 ) -> ParamAxes:
     """Read the pattern of one tensor, with the values of the ``{name}`` in its template."""
-    pattern, factor, reader = relations(template.pattern, module, indices, where=named.name)
+    where = f"'{named.name}' in {template.layout}"
+    pattern, factor, reader = relations(template.pattern, module, indices, where=where)
     of_module = template.name.endswith(ANY)
-    axes = parse(pattern, named.tensor, named.owner, indices, where=named.name, of_module=of_module)
+    axes = parse(pattern, named.tensor, named.owner, indices, where=where, of_module=of_module)
     if reader and not axes.norm_axis:
         raise LayoutError(
             f"'{named.name}' has a reader ('@ {reader}'), but its pattern does not make it a "

@@ -151,10 +151,12 @@ def _of_one(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -> str:
     num_groups = len(_GROUP.findall(f"{left} {right}"))
     if num_groups == tensor.ndim or _norm_kind(owner, tensor) or kind in NORM_KINDS:
         return pattern
+    written = [match[0] for match in _GROUP.finditer(right if arrow == "->" else left)]
     if not arrow:
-        return next(_GROUP.finditer(left))[0]
-    written = right if arrow == "->" else left
-    return written if kind == "weight" else f"{kind}: {written}"
+        written, kind = written[:1], "weight"
+    if len(written) != tensor.ndim:
+        return pattern  # which does not fit
+    return f"{kind}: {' '.join(written)}"
 
 
 def _parse_section(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -> TensorAxes:

@@ -333,6 +333,10 @@ SAID = {
         dict(patterns={"h.{block}.{first}.*": "mlp", **PLAIN}),
         "has both {first} and {block}",
     ),
+    "a pattern of another shape": (
+        dict(patterns={"fc.*": "mlp <- (a b) embed"}),
+        r"(?s)'mlp <- \(a b\) embed' has 3 dimensions.*\[3, 2\].*'fc\.weight' in SaidLayout",
+    ),
     "an undescribed tensor": (dict(patterns={"fc.weight": "mlp <- embed"}), r"'fc\.bias' \[3\]"),
     "an axis without role": (dict(patterns={"fc.*": "wide <- embed"}), "'wide' of .* has no role"),
 }

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compt import LAYOUTS, PARADIGMS, GrowthError, grow
+from compt import LAYOUTS, PARADIGMS, GrowthError, describe, grow
 from compt.growth.axes import find_layout
 from compt.growth.optimizer_state import grow_state
 from compt.testing import LayoutContract, ParadigmContract
@@ -159,6 +159,15 @@ def test_growth_is_exact(name):
     assert growth.function_preserving, growth.reason
     assert growth.error < 1e-9
     assert not growth.dropped
+
+
+@pytest.mark.parametrize("name", [name for name in EXACT if name.endswith("both")])
+def test_plans_see_the_same_axes(name):
+    """As a plan describes members, built and described under the meta device."""
+    make, small, _, options = EXACT[name]
+    with torch.device("meta"):
+        planned = describe(make(*small, **options))
+    assert planned == describe(make(*small, **options))
 
 
 INEXACT = {

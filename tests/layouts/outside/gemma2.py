@@ -48,7 +48,8 @@ class Gemma2Layout(compt.Layout):
 
     def multipliers(self, module: Any) -> Mapping[str, float]:
         """Return the factors of embeddings and queries."""
-        width = torch.tensor(module.config.hidden_size**0.5).item()  # rounded, as the model has it
+        # rounded to float32, as the model has it
+        width = torch.tensor(module.config.hidden_size**0.5, device="cpu").item()
         queries = module.config.query_pre_attn_scalar**-0.5
         return {"model.embed_tokens.weight": width, f"{ATTENTION}.q_proj.*": queries}
 
