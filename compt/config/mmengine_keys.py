@@ -88,7 +88,7 @@ def _check_schedules(value: Any, name: str, faults: Faults) -> None:
         ]
         if counted:
             faults.add(
-                f"{name}: {schedule['type']} counts epochs ({', '.join(counted)}); write begin, "
+                f"{name}: {schedule['type']} counts epochs ({counted[0]}); write begin, "
                 "end, T_max, milestones and other lengths as fractions of the stage, 0.0 to 1.0, "
                 "or as iterations, and leave that out."
             )

@@ -34,12 +34,20 @@ SAVED_ANYWAY = frozenset(
 )
 """Entries of a CheckpointHook that say when to save what a run is resumed from."""
 OF_THE_BEST = frozenset(("save_best", "rule", "greater_keys", "less_keys"))
+SCOPE = "_scope_"
+"""Entry that mmengine puts into the dicts of a package's base file."""
 DEFAULT_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 
 
 def short(kind: Any) -> str:
     """Return the name of a ``type`` without the scope before it, '' where it is no name."""
     return kind.rpartition(".")[2] if isinstance(kind, str) else ""
+
+
+def _is_only(config: Any, name: str) -> bool:
+    """Tell whether a config names this part, and says no more of it."""
+    entries = config.keys() - {SCOPE} if isinstance(config, Mapping) else set()
+    return entries == {"type"} and short(config["type"]) == name
 
 
 def check_train_loader(value: Mapping[str, Any], name: str, faults: Faults) -> None:
@@ -80,8 +88,7 @@ def _check_refused(value: Mapping[str, Any], name: str, faults: Faults) -> None:
     if value.get("in_order") is False:
         faults.add(f"{name}.in_order: batches out of order would differ from run to run.")
     collate = value.get("collate_fn")
-    same = isinstance(collate, Mapping) and short(collate.get("type")) == "default_collate"
-    if collate is not None and not (same and len(collate) == 1):
+    if collate is not None and not _is_only(collate, "default_collate"):
         faults.add(f"{name}.collate_fn: {COLLATE}.")
 
 
@@ -96,7 +103,7 @@ def check_default_hooks(value: Mapping[str, Any], name: str, faults: Faults) -> 
         elif key == "checkpoint":
             _check_checkpoint(hook, where, faults)
         elif key == "sampler_seed":
-            if hook != {"type": hook.get("type")} or short(hook["type"]) != "DistSamplerSeedHook":
+            if not _is_only(hook, "DistSamplerSeedHook"):
                 faults.add(
                     f"{where}: batches follow from the seed and the iteration; leave it out."
                 )
@@ -119,7 +126,7 @@ def _check_checkpoint(hook: Mapping[str, Any], where: str, faults: Faults) -> No
         faults.add(f"{where}: {saves}.")
         return
     best = hook.keys() & {"save_best"} or hook.keys() & OF_THE_BEST
-    for entry in best | (hook.keys() - SAVED_ANYWAY - OF_THE_BEST):
+    for entry in best | (hook.keys() - SAVED_ANYWAY - OF_THE_BEST - {SCOPE}):
         if entry in OF_THE_BEST:
             delivers = (
                 "a stage delivers its last weights, which are also the measured ones. Give "
@@ -134,7 +141,7 @@ def _check_checkpoint(hook: Mapping[str, Any], where: str, faults: Faults) -> No
 def left_out(default_hooks: Mapping[str, Any]) -> list[str]:
     """Say what of the default hooks is left out although it is no fault, a sentence each."""
     hook = default_hooks.get("checkpoint") or {}
-    entries = ", ".join(f"{name}={hook[name]!r}" for name in hook if name != "type")
+    entries = ", ".join(f"{name}={hook[name]!r}" for name in hook if name not in ("type", SCOPE))
     if not entries:
         return []
     return [
