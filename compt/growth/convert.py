@@ -71,19 +71,7 @@ def grow_checkpoint(
     checkpoint = source / EXPORT if (source / MANIFEST).is_file() else source
     check_recorded(checkpoint)
     reader = _reader(checkpoint, paradigm)
-    with _as_config_error(f"'{checkpoint}' cannot be followed", do="Check --from."):
-        reader.follow(checkpoint)
-    if source_model is None:
-        small = _load(reader, checkpoint)
-        if poisoned := not_finite(dict(small.named_parameters())):
-            raise ConfigError(
-                f"The weights in '{checkpoint}' are not finite (NaN or infinite): "
-                f"{some(poisoned)}.",
-                do="Take an earlier checkpoint: they come from a training that diverged.",
-            )
-    else:
-        small = _build(reader, source_model, "--source-model", seed)
-        reader.load_weights(small, checkpoint)
+    small = _source(reader, checkpoint, source_model, seed)
     large = _build(reader, target, "--to", seed)
     growth, reset = finish_growth(
         reader, small, large, grow(small, large, grower, seed=seed), seed=seed
@@ -95,6 +83,23 @@ def grow_checkpoint(
     share(out)
     notes = list(reader.notes)
     return {"grower": short_name(grower), **report, "out": str(out), "notes": notes}
+
+
+def _source(reader: Paradigm, path: Path, model: str | None, seed: int) -> nn.Module:
+    """Follow a checkpoint, and load its model or fill the one that is named."""
+    with _as_config_error(f"'{path}' cannot be followed", do="Check --from."):
+        reader.follow(path)
+    if model is None:
+        small = _load(reader, path)
+    else:
+        small = _build(reader, model, "--source-model", seed)
+        reader.load_weights(small, path)
+    if poisoned := not_finite(dict(small.named_parameters())):
+        raise ConfigError(
+            f"The weights in '{path}' are not finite (NaN or infinite): {some(poisoned)}.",
+            do="Take an earlier checkpoint: they come from a training that diverged.",
+        )
+    return small
 
 
 def _number_format(name: str | None) -> torch.dtype | None:
@@ -119,7 +124,7 @@ def _rounded(small: nn.Module, large: nn.Module, dtype: torch.dtype | None) -> d
     if stored == own:
         return content
     large.to(stored)
-    if overflown := [n for n, p in large.named_parameters() if not torch.isfinite(p).all()]:
+    if overflown := not_finite(dict(large.named_parameters())):
         raise ConfigError(
             f"{content['dtype']} cannot hold the values of {len(overflown)} grown tensors: "
             f"{some(overflown)}.",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,79 +12,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
 from compt.errors import ConfigError, did_you_mean, some
 from compt.interfaces import Member
-from compt.paradigms._checkpoints import dtype_in_files
+from compt.paradigms.causal_lm.folder import (
+    CONFIG_FILE,
+    DECODERS,
+    read_config,
+    refuse,
+    without_old_buffers,
+)
+from compt.paradigms.causal_lm.settings import NO_PAD, own_name, unsaid
 from compt.paradigms.causal_lm.tokenizer import Ids, LmTokenizer, quiet
 
-CONFIG_FILE = "config.json"
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-TOKENIZER_PATTERNS = (
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "vocab",
-    "merges.*",
-    "*.model",
-    "*.tiktoken",
-    "tekken.json",
-    "chat_template*",
-    "additional_chat_templates",
-)
-"""Match the files of a tokenizer, with the templates of chats."""
-GENERATION_FILE = "generation_config.json"
-ADAPTER_FILE = "adapter_config.json"
-OTHER_WEIGHTS = ("*.msgpack", "*.h5", "*.gguf", "*.onnx")
-SIZES = frozenset(
-    {
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "n_inner",
-        "rotary_dim",
-    }
-)
-"""Keys of configs that are of the size, under transformers' common names."""
-PER_LAYER = frozenset({"layer_types", "max_window_layers"})
-NOT_CARRIED = frozenset(
-    {
-        "architectures",
-        "auto_map",
-        "dtype",
-        "quantization_config",
-        "torch_dtype",
-        "transformers_version",
-        "use_cache",
-        "_name_or_path",
-    }
-)
-"""Keys of configs that say how a model was stored, not what it is."""
-OF_VOCABULARY = frozenset({"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"})
-NO_PAD = -1
-"""What old configs have as pad_token_id where there is none."""
-OLD_ROPE = frozenset({"rope_theta", "rope_scaling"})
-OLD_BUFFERS = re.compile(
-    r"\.(masked_bias|attn\.bias|attention\.bias|position_ids|embed_positions"
-    r"|rotary_emb\.(inv_freq|cos_cached|sin_cached))$"
-)
 POSITIONS = "max_position_embeddings"
-DECODERS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(MODEL_FOR_MASKED_LM_MAPPING_NAMES))
-"""Name the model types that predict the next token and are no encoders, which would see it."""
 
 
 def model_config(
@@ -147,10 +87,10 @@ def _from_dict(
         says_positions = cls.attribute_map.get(POSITIONS) in options
         if context is not None and POSITIONS in known and not says_positions:
             filled[POSITIONS] = context
-        unsaid = _unsaid(source, kind, options)
-        if _own_name(POSITIONS, kind) in unsaid:
+        carried = unsaid(source, kind, options)
+        if own_name(POSITIONS, kind) in carried:
             filled.pop(POSITIONS, None)
-        filled |= unsaid
+        filled |= carried
         config = AutoConfig.for_model(kind, **{**filled, **options})
     except Exception as error:  # each config class has its own
         raise ConfigError(
@@ -184,7 +124,7 @@ def _from_files(member: Member, source: Mapping[str, Any]) -> PreTrainedConfig:
             f"The model of member '{member.name}' is {member.model!r}: no dict, folder or name."
         )
     said = read_config(Path(member.model))
-    filled = _unsaid(source, said.get("model_type"), said) if said else {}
+    filled = unsaid(source, said.get("model_type"), said) if said else {}
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             str(member.model), trust_remote_code=False, **filled
@@ -199,74 +139,6 @@ def _from_files(member: Member, source: Mapping[str, Any]) -> PreTrainedConfig:
     if getattr(config, "pad_token_id", None) == NO_PAD:
         config.pad_token_id = None
     return config
-
-
-def settings(path: Path) -> dict[str, Any]:
-    """Return what the config of a folder says that is not of the model's size, ``{}`` for none.
-
-    Keys are those that transformers writes today, with ``model_type``.
-    """
-    if not read_config(path):
-        return {}
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
-    except Exception:  # loading the folder says what is wrong with it
-        return {}
-    content, depth = config.to_dict(), config.num_hidden_layers
-    sizes = {_own_name(key, config.model_type) for key in SIZES} | PER_LAYER | NOT_CARRIED
-    layered = {
-        key for key, value in content.items() if isinstance(value, list) and len(value) == depth
-    }
-    left_out = sizes | (layered - OF_VOCABULARY)
-    return {key: value for key, value in content.items() if key not in left_out}
-
-
-def said(member: Member, config: PreTrainedConfig) -> dict[str, Any]:
-    """Return what a member says itself, by the keys and with the values of its config."""
-    is_dict = isinstance(member.model, Mapping)
-    options = member.model if is_dict else read_config(Path(str(member.model)))
-    keys = {_own_name(key, config.model_type) for key in options}
-    return {key: value for key, value in config.to_dict().items() if key in keys}
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return the config.json of a folder as it stands, ``{}`` where it has none."""
-    return read_json(path / CONFIG_FILE)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a file of JSON, ``{}`` where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _unsaid(source: Mapping[str, Any], kind: Any, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a source that a model's own config leaves out.
-
-    Those of another type of model mean something else, but for the vocabulary's.
-    """
-    known = {_own_name(key, kind) for key in said}
-    is_same = source.get("model_type") == kind
-    return {
-        key: value
-        for key, value in source.items()
-        if key not in known
-        and key != "model_type"
-        and (is_same or key in OF_VOCABULARY)
-        and not (key == "pad_token_id" and value == NO_PAD)
-    }
-
-
-def _own_name(key: str, kind: Any) -> str:
-    """Return a key as the config class of a type names it today."""
-    if key in OLD_ROPE:
-        return "rope_parameters"
-    names = CONFIG_MAPPING[kind].attribute_map if kind in CONFIG_MAPPING else {}
-    return str(names.get(key, key))
 
 
 def check_config(
@@ -388,83 +260,6 @@ def _operators(run: Callable[[], Any]) -> list[str]:
     with recorder:
         run()
     return recorder.names
-
-
-def without_old_buffers(names: Iterable[str]) -> set[str]:
-    """Return the names but for constants that transformers once saved beside the weights."""
-    return {name for name in names if not OLD_BUFFERS.search(name)}
-
-
-def has_tokenizer(path: Path) -> bool:
-    """Say whether a folder holds a tokenizer."""
-    return any((path / file).is_file() for file in TOKENIZER_FILES)
-
-
-def recognises(path: Path) -> bool:
-    """Say whether a path is a folder with the config and weights of a decoder-only model.
-
-    One that cannot be loaded for a reason that is known is claimed too, so that ``load`` names it.
-    """
-    if not path.is_dir():
-        return False
-    has_weights = any((path / file).is_file() for file in WEIGHT_FILES)
-    is_decoder = read_config(path).get("model_type") in DECODERS
-    return (is_decoder and has_weights) or _reason(path) is not None
-
-
-def refuse(path: Path) -> None:
-    """Raise ConfigError where a folder is one of transformers that cannot be loaded here."""
-    if reason := _reason(path):
-        raise ConfigError(f"'{path}' {reason[0]}.", do=reason[1])
-
-
-def _reason(path: Path) -> tuple[str, str] | None:
-    """Return why a folder cannot be loaded and what to do, None where nothing speaks against it."""
-    config = read_config(path)
-    if (path / ADAPTER_FILE).is_file():
-        return (
-            "is an adapter of PEFT, a change to another model's weights",
-            "Merge it: model.merge_and_unload().save_pretrained(FOLDER).",
-        )
-    quantized = config.get("quantization_config") or config.get("compression_config")
-    if isinstance(quantized, Mapping):
-        method = quantized.get("quant_method", "a method it does not name")
-        return (
-            f"is quantized ({method}): its weights are no numbers that can be grown or trained",
-            "Take the model in bfloat16, float16 or float32.",
-        )
-    auto_map = config.get("auto_map")
-    custom = isinstance(auto_map, Mapping) and "AutoModelForCausalLM" in auto_map
-    kind = config.get("model_type")
-    if custom and kind not in DECODERS:
-        return (
-            f"needs code of its own ({auto_map['AutoModelForCausalLM']}), which is not run",  # type: ignore[index]
-            "Convert it to a type of transformers, or write a paradigm: docs/plugins.md.",
-        )
-    others = sorted(file.name for pattern in OTHER_WEIGHTS for file in path.glob(pattern))
-    if kind in DECODERS and others and not any((path / f).is_file() for f in WEIGHT_FILES):
-        return (
-            f"has weights of another library alone ({others[0]})",
-            "Convert them: from_pretrained(FOLDER, ...).save_pretrained(FOLDER) of transformers.",
-        )
-    return None
-
-
-def weight_dtype(path: Path) -> torch.dtype | None:
-    """Return the number format of most weights in a folder or file, None where there are none."""
-    if not path.is_dir():
-        return dtype_in_files([path])
-    for name in WEIGHT_FILES:
-        if not (path / name).is_file():
-            continue
-        if not name.endswith(".json"):
-            return dtype_in_files([path / name])
-        try:
-            shards = json.loads((path / name).read_text(encoding="utf-8"))["weight_map"].values()
-        except (OSError, ValueError, KeyError, AttributeError):
-            return None
-        return dtype_in_files(path / shard for shard in sorted(set(shards)))
-    return None
 
 
 def load(path: Path, config: PreTrainedConfig, attention: str) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Batch, Member, Metric, Outputs
 from compt.paradigms._checkpoints import copy_files, left_behind, said_otherwise
 from compt.paradigms._shared import Agreement, Sourced
-from compt.paradigms.causal_lm import models
+from compt.paradigms.causal_lm import folder as files, models, settings
 from compt.paradigms.causal_lm.tokenizer import (
     UNKNOWN,
     ByteTokenizer,
@@ -33,7 +33,7 @@ from compt.weights import load_state, read_state
 
 MAX_CONTEXT = 10**7
 ATTENTIONS = ("sdpa", "eager")
-CARRIED = (models.CONFIG_FILE, models.GENERATION_FILE, *models.TOKENIZER_PATTERNS)
+CARRIED = (files.CONFIG_FILE, files.GENERATION_FILE, *files.TOKENIZER_PATTERNS)
 """Match what an export writes beside weights."""
 
 
@@ -129,26 +129,26 @@ class CausalLm(Sourced):
         where the folder has none, to write it out again as it came.
         """
         super().follow(path)
-        self._followed = models.settings(path)
+        self._followed = settings.settings(path)
         if self._tokenizer is None:
             self._take_tokenizer(path)
         if self._followed:
             self.note(*left_behind(path, CARRIED))
-        elif not models.recognises(path):
+        elif not files.recognises(path):
             self.note(
                 f"'{path}' holds weights alone: special tokens, tokenizer and settings of "
                 "generation are not known from it."
             )
-        if models.read_config(path).get("auto_map"):
+        if files.read_config(path).get("auto_map"):
             self.note(f"'{path}' names code of its own (auto_map), which is not carried over.")
 
     def weight_dtype(self, path: Path) -> torch.dtype | None:
         """Return the number format of most weights in a folder of transformers, or a file."""
-        return models.weight_dtype(path)
+        return files.weight_dtype(path)
 
     def _take_tokenizer(self, path: Path) -> None:
         """Take a folder's tokenizer, or without data none where it has none that can be opened."""
-        has_own = models.has_tokenizer(path)
+        has_own = files.has_tokenizer(path)
         self._bare = self.data is None and not has_own
         if not has_own:
             return
@@ -172,15 +172,15 @@ class CausalLm(Sourced):
         """Note what a member says otherwise than the folder that is followed."""
         if config.model_type != self._followed.get("model_type"):
             return
-        owner, said = f"Member '{member.name}'", models.said(member, config)
+        owner, said = f"Member '{member.name}'", settings.said(member, config)
         self.note(*said_otherwise(owner, said, f"'{self.like}'", self._followed))
         folder = member.model if isinstance(member.model, str) else ""
-        beside = models.read_json(Path(folder) / models.GENERATION_FILE)
-        generation = models.read_json(self.like / models.GENERATION_FILE)  # type: ignore[operator]
+        beside = files.read_json(Path(folder) / files.GENERATION_FILE)
+        generation = files.read_json(self.like / files.GENERATION_FILE)  # type: ignore[operator]
         self.note(*said_otherwise(f"'{self.like}'", generation, owner, beside))
         own, theirs = (
             content.get("dtype") or content.get("torch_dtype")
-            for content in (said, models.read_config(self.like))  # type: ignore[arg-type]
+            for content in (said, files.read_config(self.like))  # type: ignore[arg-type]
         )
         if own and theirs and str(own).removeprefix("torch.") != str(theirs):
             self.note(f"{owner} has dtype={own!r}, '{self.like}' {theirs!r}.")
@@ -306,18 +306,18 @@ class CausalLm(Sourced):
         finally:
             theirs.config, theirs.generation_config = own_configs
         if self.like is not None:
-            copy_files(self.like, folder, [models.GENERATION_FILE])
+            copy_files(self.like, folder, [files.GENERATION_FILE])
         source = self._tokenizer_folder
-        if source is not None and models.has_tokenizer(source):
-            copy_files(source, folder, models.TOKENIZER_PATTERNS)
+        if source is not None and files.has_tokenizer(source):
+            copy_files(source, folder, files.TOKENIZER_PATTERNS)
         elif not self._bare:
             self.tokenizer.save(folder)
 
     def _add_generation(self, config: GenerationConfig) -> None:
         """Add settings of generation that the followed folder has in its config.json, as of old."""
-        if self.like is None or not models.read_config(self.like):
+        if self.like is None or not files.read_config(self.like):
             return
-        old = GenerationConfig.from_pretrained(self.like, config_file_name=models.CONFIG_FILE)
+        old = GenerationConfig.from_pretrained(self.like, config_file_name=files.CONFIG_FILE)
         ids = ("bos_token_id", "eos_token_id", "pad_token_id")
         changes = {k: v for k, v in old.to_diff_dict().items() if k not in ids}
         merged = GenerationConfig(**{**config.to_diff_dict(), **changes})
@@ -334,7 +334,7 @@ class CausalLm(Sourced):
 
         It must hold the config and the weights.
         """
-        return models.recognises(path)
+        return files.recognises(path)
 
     def load(self, path: Path) -> nn.Module:
         """Load a folder of transformers in float32.
@@ -345,7 +345,7 @@ class CausalLm(Sourced):
         Raises:
             ConfigError: it has no weights, or they are damaged or another model's.
         """
-        models.refuse(path)
+        files.refuse(path)
         if self._input.get("vocab_size") is None:
             self._adopt(path)
         tokenizer = UNKNOWN if self._bare else self.tokenizer
@@ -366,9 +366,9 @@ class CausalLm(Sourced):
             super().load_weights(model, path)
         else:
             state, own = read_state(path), model.state_dict().keys()
-            names = models.without_old_buffers(state.keys() - own) | (state.keys() & own)
+            names = files.without_old_buffers(state.keys() - own) | (state.keys() & own)
             load_state(model, {name: state[name] for name in state if name in names}, path)
-        if self._bare or not models.has_tokenizer(path):
+        if self._bare or not files.has_tokenizer(path):
             return
         if open_tokenizer(path).inner.get_vocab() != self.tokenizer.inner.get_vocab():
             raise ConfigError(
