@@ -40,12 +40,14 @@ def quantity(value: float, unit: str = "") -> str:
 def is_share(metric: MetricValue) -> bool:
     """Return whether a metric reads best in per cent, as its unit says.
 
-    Records of older versions have no unit. There it is what lies between 0 and 1, with a chance
-    level.
+    Records of older versions have no unit. There it is what is to rise and lies between 0 and 1, as
+    its chance level does.
     """
     if metric.unit is not None:
         return metric.unit == "share"
-    return metric.chance is not None and metric.value is not None and 0 <= metric.value <= 1
+    numbers = (metric.value, metric.chance)
+    within = all(number is not None and 0 <= number <= 1 for number in numbers)
+    return within and bool(metric.higher_is_better)
 
 
 def metric_text(metric: MetricValue | None, *, with_chance: bool = True) -> str:
@@ -76,8 +78,10 @@ def times(factor: float | None) -> str:
 
 
 def incident_lines(record: StageRecord) -> list[str]:
-    """Say what happened to the losses of a stage, nothing where all went well."""
+    """Say what happened to the losses and weights of a stage, nothing where all is as usual."""
     lines = []
+    if record.delivered != "last":
+        lines.append(f"the weights that {record.delivered} measures are delivered, not the last")
     if record.spikes:
         worst = max(record.spikes, key=lambda spike: spike["loss"])
         many = f"{len(record.spikes)} spikes" if len(record.spikes) > 1 else "a spike"
