@@ -18,7 +18,7 @@ from compt.growth.new_blocks import new_block_reasons
 from compt.growth.operators import tensors_of
 from compt.interfaces import Architecture, Growth
 
-MOST_NAMED = 4
+MOST_NAMED = 3
 """How many tensors or constants a reason names."""
 
 
@@ -63,7 +63,7 @@ def differences(source: nn.Module, target: nn.Module) -> list[str]:
             continue
         for template, reason in _module_differences(counterpart, module):
             found.setdefault(reason, []).append(f"{name}.{template}".strip("."))
-    return [f"{named(names)} {reason}" for reason, names in found.items()]
+    return [f"{named(names)}: {reason}" for reason, names in found.items()]
 
 
 def named(names: Sequence[str]) -> str:
@@ -80,7 +80,7 @@ def _module_differences(source: nn.Module, target: nn.Module) -> Iterator[tuple[
     """
     # By name, as torch's parametrizations make a class for each module.
     if class_path(type(source)) != class_path(type(target)):
-        yield "", f"is {_described(type(source))} in the source, {_described(type(target))} here"
+        yield "", _change(type(source), type(target))
         return
     if isinstance(source, _DropoutNd):
         return  # they do nothing once a model is trained
@@ -93,11 +93,15 @@ def _module_differences(source: nn.Module, target: nn.Module) -> Iterator[tuple[
         before = vars(source).get(key)
         constant = isinstance(value, CONSTANTS) and isinstance(before, CONSTANTS)
         if constant and value != before and key != "training":
-            yield key, f"is {_described(before)} in the source, {_described(value)} here"
+            yield key, _change(before, value)
 
 
 CONSTANTS = (float, str, bool, FunctionType, BuiltinFunctionType)
 """Attributes that say what a module computes; integers follow sizes."""
+
+
+def _change(source: Any, target: Any) -> str:
+    return f"{_described(source)} in the source, {_described(target)} in the target"
 
 
 def _described(value: Any) -> str:
@@ -127,7 +131,7 @@ def _changed_constants(
         and name in source_tensors
         and not _equal(source_tensors[name], target_tensors[name])
     ]
-    return [f"{named(changed)} differs, which is computed from the size"] if changed else []
+    return [f"{named(changed)}: computed from the size"] if changed else []
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:
