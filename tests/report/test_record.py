@@ -202,9 +202,10 @@ def test_the_keys_of_format_1_are_written(tmp_path):
     assert written["growth"].items() >= expected["growth"].items()
     assert written["metrics"]["val/loss"]["value"] is None
     GROWN.write(tmp_path / "growth.json")
-    assert json.loads((tmp_path / "growth.json").read_text()) == json.loads(GROWTH)
+    growth = json.loads((tmp_path / "growth.json").read_text())
+    assert growth.items() >= json.loads(GROWTH).items()
     ChainState.read(_written(tmp_path / "old.json", CHAIN)).write(tmp_path / "chain.json")
-    assert json.loads((tmp_path / "chain.json").read_text()) == json.loads(CHAIN)
+    assert json.loads((tmp_path / "chain.json").read_text()).items() >= json.loads(CHAIN).items()
 
 
 def _written(path, text):
