@@ -41,6 +41,12 @@ REFUSED: Mapping[type[Hook], str] = {
     NaiveVisualizationHook: NO_TESTS,
 }
 """Hooks that a config cannot add, with what to do."""
+BY_EPOCH: Mapping[str, str] = {
+    "by_epoch": "by_epoch=False",
+    "log_metric_by_epoch": "log_metric_by_epoch=False",
+    "begin_epoch": "begin_iter",
+}
+"""Attributes of hooks that count epochs, with what to give."""
 TRACES = ("log_trace", "tb_trace")
 SWAPPED_AT = ("before_val", "before_val_epoch")
 """Where a hook puts in the weights to measure."""
@@ -93,9 +99,9 @@ def _class_of(config: Mapping[str, Any]) -> type:
 
 def _hook_faults(hook: Hook, iters: int) -> Iterator[str]:
     """Yield what a hook asks for that a stage does not have."""
-    for name in ("by_epoch", "log_metric_by_epoch", "begin_epoch"):
+    for name, instead in BY_EPOCH.items():
         if getattr(hook, name, False):
-            yield f"{name} counts epochs, and a stage counts iterations"
+            yield f"{name} counts epochs, and a stage counts iterations: give {instead}"
     if isinstance(hook, EMAHook):
         if iters and hook.begin_iter > iters:
             yield f"begin_iter={hook.begin_iter} lies behind the stage's {iters} iterations"

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.optim import (
     AmpOptimWrapper,
@@ -122,7 +123,7 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
         reason = "needs a GPU" if needs_gpu else "changes the model that a stage has to save"
         do = "Give precision='bf16', or AmpOptimWrapper where there is a GPU."
         raise ConfigError(f"{wrapper_class.__name__} {reason}.", do=do)
-    model = nn.Linear(1, 1)
+    model = nn.Linear(1, 1).to(get_device())
     wrapper = build_optim_wrapper(model, config)
     if isinstance(wrapper, OptimWrapperDict) or not isinstance(wrapper, OptimWrapper):
         raise ConfigError(
@@ -130,7 +131,7 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
             do="Give the parts other rates with optim_wrapper.paramwise_cfg.",
         )
     for _ in range(2):
-        wrapper.backward(model(torch.ones(1, 1)).sum())
+        wrapper.backward(model(torch.ones(1, 1, device=get_device())).sum())
         wrapper.step()
         wrapper.zero_grad()
     if not all(math.isfinite(param.item()) for param in model.parameters()):
