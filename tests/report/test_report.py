@@ -14,7 +14,7 @@ from PIL import Image
 from compt.errors import ConfigError, WorkDirError
 from compt.report.build import PLOTS, Report, report, report_command, write
 from compt.report.metrics import MetricValue
-from compt.report.terminal import tables
+from compt.report.terminal import sentences, tables
 
 # FLOPs and val/top1 at each measurement; the last entry is the end of the stage.
 CHAIN = {"tiny": [(50, 0.1), (100, 0.3)], "small": [(20, 0.35), (40, 0.5), (60, 0.45)]}
@@ -101,6 +101,25 @@ def test_a_chain_charges_ancestors_and_an_individual_run_does_not(folders: list[
     assert chain.members[1].grower == "lossless"
     assert [m.exact for m in chain.members] == [None, True]
     assert chain.members[1].record.metrics["val/top1"] == MetricValue(0.45, 0.1, True)
+
+
+def test_what_growing_dropped_is_counted(folders: list[Path]) -> None:
+    growth = {
+        "grower": "lossless",
+        "function_preserving": False,
+        "reason": "the outputs differ",
+        "error": 0.5,
+        "counts": {"copied": 3, "expanded": 4},
+        "dropped": ["token", "mask"],
+    }
+    change(folders[0] / "02_small" / "manifest.json", growth=growth)
+    result = report(folders)
+    member = result.to_dict()["runs"][0]["members"][1]
+    assert member["growth"].items() >= growth.items()
+    assert (
+        "chain: growth of 'small' does not keep the function: the outputs differ (measured error "
+        "5.0e-01); not used of the source: 2 tensors ('token', 'mask')."
+    ) in list(sentences(result))
 
 
 def test_the_first_measured_point_at_or_beyond_counts(folders: list[Path]) -> None:
@@ -352,3 +371,19 @@ import compt.report.build
 sys.exit(bool({'torch', 'matplotlib', 'rich'} & set(sys.modules)))
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_was_left_out_of_the_data_is_said_once(folders: list[Path]) -> None:
+    lacks = {"total": 64, "samples": {"without a caption": 40}, "parts": {}, "num_read": None}
+    whole = {"total": 64, "samples": {}, "parts": {}, "num_read": None}
+    for name in ("01_tiny", "02_small"):
+        change(folders[0] / name / "manifest.json", left_out={"train": lacks, "val": whole})
+    change(folders[1] / "02_small" / "manifest.json", left_out={"train": lacks})
+    result = report(folders)
+    said = "data of 'train': 40 of 64 left out or replaced: 40 without a caption."
+    assert [note for note in result.notes if "left out" in note] == [
+        f"chain: {said}",
+        f"alone, small: {said}",
+    ]
+    members = result.to_dict()["runs"][0]["members"]
+    assert members[0]["left_out"] == {"train": lacks, "val": whole}
