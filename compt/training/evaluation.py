@@ -177,14 +177,13 @@ class EvalLoop(BaseLoop):
         for index, raw in enumerate(islice(loader, self.max_batches)):
             self.runner.call_hook("before_val_iter", batch_idx=index, data_batch=raw)
             batch = self._ready(raw, generator)
-            outputs = None
-            if evaluators or hooks_look:
-                outputs = [dict(paradigm.forward(student, batch))]
+            looked_at = evaluators or hooks_look
+            outputs = [dict(paradigm.forward(student, batch))] if looked_at else []
             for evaluator in evaluators:
                 evaluator.process(outputs, batch)
             yield batch
             self.runner.call_hook(
-                "after_val_iter", batch_idx=index, data_batch=raw, outputs=outputs
+                "after_val_iter", batch_idx=index, data_batch=raw, outputs=outputs or None
             )
 
 

@@ -117,9 +117,9 @@ def _hook_faults(hook: Hook, iters: int) -> Iterator[str]:
 
 def check_monitored(metric: str, splits: Sequence[str], watcher: str) -> None:
     """Raise ConfigError for the name of a metric that is of no validation split."""
-    split, _, name = metric.partition("/")
-    if split not in splits or not name:
-        known = ", ".join(f"'{one}/...'" for one in splits) or "none"
+    prefix, _, name = metric.partition("/")
+    if prefix not in splits or not name:
+        known = ", ".join(f"'{split}/...'" for split in splits) or "none"
         raise ConfigError(
             f"{watcher}: monitor={metric!r} is no metric of a validation split, {known}."
         )
@@ -138,7 +138,7 @@ def early_stopping(config: Any) -> list[EarlyStoppingHook]:
 def watchers(hooks: Iterable[Any], schedulers: Iterable[Any]) -> list[Any]:
     """Return the hooks and schedulers that act on a metric, with ``monitor`` and ``rule``."""
     stopping = [hook for hook in hooks if isinstance(hook, EarlyStoppingHook)]
-    return stopping + [one for one in schedulers if getattr(one, "need_val_args", False)]
+    return stopping + [plan for plan in schedulers if getattr(plan, "need_val_args", False)]
 
 
 def check_watched(watcher: Any, metrics: Mapping[str, Mapping[str, Any]]) -> None:

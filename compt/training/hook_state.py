@@ -22,8 +22,9 @@ def hook_states(runner: Runner) -> dict[str, dict[str, Any]]:
     model = set(map(id, runner.model.modules()))
     states = {}
     for name, hook in _own_hooks(runner):
-        kept = {key: _state(value) for key, value in vars(hook).items() if id(value) not in model}
-        states[name] = {key: value for key, value in kept.items() if value is not _NOTHING}
+        attributes = {key: value for key, value in vars(hook).items() if id(value) not in model}
+        plain = {key: _state(value) for key, value in attributes.items()}
+        states[name] = {key: value for key, value in plain.items() if value is not _NOTHING}
     return states
 
 

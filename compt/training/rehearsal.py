@@ -26,10 +26,8 @@ def check_watchers(config: ChainConfig, stage: Config, faults: Faults) -> None:
         stage: Runner config of its first stage.
         faults: where to note them.
     """
-    watchers = {
-        "hooks": early_stopping(stage),
-        "param_schedulers": [build(one) for one in filter(watches_metric, stage.param_scheduler)],
-    }
+    schedules = filter(watches_metric, stage.param_scheduler)
+    watchers = {"hooks": early_stopping(stage), "param_schedulers": list(map(build, schedules))}
     rules = [(member.name, member.stopping) for member in config.stages if member.stopping]
     if not (rules or stage.val_evaluator or any(watchers.values())):
         return

@@ -116,7 +116,7 @@ def _length(name: str, value: Any, iters: int) -> Any:
     if name not in LENGTHS:
         return value
     if isinstance(value, (list, tuple)):
-        return [_length(name, one, iters) for one in value]
+        return [_length(name, length, iters) for length in value]
     if not isinstance(value, float):
         return value
     # A period of no iterations is none, and a rate that falls before the first never was up.

@@ -209,8 +209,8 @@ def _filled(config: Mapping[str, Any], kind: str, defaults: Mapping[str, Any]) -
 def _wrapper(config: ChainConfig, launcher: str) -> dict[str, Any]:
     """Return how the model is wrapped where there are several processes."""
     if launcher == "none":
-        given = config.model_wrapper_cfg
-        return {} if given is None else {"model_wrapper_cfg": given}
+        wrapping = config.model_wrapper_cfg
+        return {} if wrapping is None else {"model_wrapper_cfg": wrapping}
     own = {**wrapper().get("model_wrapper_cfg", {}), **(config.model_wrapper_cfg or {})}
     find_unused = {"find_unused_parameters": config.find_unused_parameters}
     if not own:
