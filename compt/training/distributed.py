@@ -14,7 +14,6 @@ import torch
 from mmengine.dist import all_reduce, init_dist
 
 from compt.errors import ConfigError, some
-from compt.interfaces.fingerprint import beneath
 from compt.registry.loading import first_line
 from compt.training.signals import by_default
 
@@ -105,19 +104,6 @@ def wrapper() -> dict[str, Any]:
         return {}
     config = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
     return {"model_wrapper_cfg": config}
-
-
-def bring_together(dataset: Any) -> None:
-    """Give every process what any of them knows of a data set's samples.
-
-    A data set, or one that it reads from, keeps that in a tensor ``known``, larger where more is
-    known. Every process has to call it.
-    """
-    known = getattr(dataset, "known", None)
-    if isinstance(known, torch.Tensor):
-        all_reduce(known, op="max")
-    for part in beneath(dataset):
-        bring_together(part)
 
 
 def largest_of_all(*values: int) -> list[int]:

@@ -32,6 +32,7 @@ from compt.training.distributed import largest_of_all
 from compt.training.evaluation import EvalLoop
 from compt.training.guard import LossMonitor, Rollback, unfit_weights
 from compt.training.hook_effects import checksums, replay, stop_reason
+from compt.training.known_samples import known_samples, remember_samples
 from compt.training.loader import loader_options, open_dataset, train_loader
 from compt.training.signals import StopSignals, exit_code
 from compt.training.stage import stage_model
@@ -331,6 +332,7 @@ class TrainLoop(BaseLoop):
             "seconds": self.seconds,
             "curve": self.curve,
             "losses": self.losses.state_dict(),
+            "known_samples": [known.clone() for known in known_samples(self.dataset)],
             "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
         }
         state = {**progress, **runner_state(self.runner)}
@@ -341,6 +343,7 @@ class TrainLoop(BaseLoop):
         if "losses" in state:  # not in checkpoints of older versions
             self.losses.load_state_dict(state["losses"])
             self.rollbacks = [Rollback(**rollback) for rollback in state["rollbacks"]]
+        remember_samples(self.dataset, state.get("known_samples", ()))
         restore_runner(self.runner, state)
         replay(self.runner, self.curve)
         self.runner.optim_wrapper.initialize_count_status(

@@ -20,9 +20,9 @@ from compt.errors import TrainingError
 from compt.files import not_written
 from compt.interfaces import left_out
 from compt.report.outcome import StageOutcome
-from compt.training.distributed import bring_together
 from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressCallback, ProgressHook
+from compt.training.known_samples import bring_together
 from compt.training.loops import TrainLoop
 from compt.training.optim import named_state
 from compt.training.stage import stage_model

@@ -14,6 +14,8 @@ from compt.interfaces import LeftOut, fingerprint, left_out
 from compt.interfaces.fingerprint import hash_of, probed, sizes_of
 from compt.interfaces.left_out import share
 from compt.report.format import left_out_lines
+from compt.training import known_samples
+from compt.training.numbered import NumberedDataset
 
 
 def test_the_share_is_of_all_there_were() -> None:
@@ -115,21 +117,34 @@ def test_sizes_and_what_is_probed(tmp_path: object) -> None:
     assert (chosen[0], chosen[-1], len(chosen)) == (0, 9999, 5)
 
 
+class Known(Broken):
+    def __init__(self) -> None:
+        self.known = torch.zeros(2, dtype=torch.uint8)
+
+
+class Wrapper(Known):
+    def __init__(self, source: Known) -> None:
+        super().__init__()
+        self.source = source
+
+
 def test_what_any_process_knows_comes_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every data set that one reads from."""
-    from compt.training import distributed
-
-    class Known(Broken):
-        def __init__(self) -> None:
-            self.known = torch.zeros(2, dtype=torch.uint8)
-
-    class Wrapper(Known):
-        def __init__(self, source: Known) -> None:
-            super().__init__()
-            self.source = source
-
     reduced = list[torch.Tensor]()
-    monkeypatch.setattr(distributed, "all_reduce", lambda tensor, op: reduced.append(tensor))
+    monkeypatch.setattr(known_samples, "all_reduce", lambda tensor, op: reduced.append(tensor))
     outer = Wrapper(Known())
-    distributed.bring_together(Subset(outer, [0]))  # type: ignore[arg-type]
+    known_samples.bring_together(NumberedDataset(Subset(outer, [0])))  # type: ignore[arg-type]
     assert [id(tensor) for tensor in reduced] == [id(outer.known), id(outer.source.known)]
+
+
+def test_a_resumed_run_remembers_what_was_known() -> None:
+    outer = Wrapper(Known())
+    outer.known[0], outer.source.known[1] = 2, 1
+    before = [known.clone() for known in known_samples.known_samples(outer)]
+    resumed = Wrapper(Known())
+    resumed.known[1] = 1
+    known_samples.remember_samples(resumed, before)
+    assert (resumed.known.tolist(), resumed.source.known.tolist()) == ([2, 1], [0, 1])
+    known_samples.remember_samples(resumed, [torch.ones(3, dtype=torch.uint8)])
+    known_samples.remember_samples(resumed, [])
+    assert resumed.known.tolist() == [2, 1]
