@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from compt.config.faults import Faults
 from compt.config.keys import listed
 from compt.registry.arguments import shown
-from compt.registry.values import Range, ValueOptions, problem_of
+from compt.registry.values import Range, ValueOptions, as_declared, problem_of
 
 MAX_BATCH = 10**6
 MAX_WORKERS = 1024
@@ -154,8 +154,16 @@ def check_entries(
         if entry not in hints:
             if closed:
                 faults.unknown(f"{name}.", str(entry), hints)
-        elif problem := problem_of(content, hints[entry], ValueOptions()):
+        elif problem := _problem(content, hints[entry]):
             faults.add(f"{name}.{entry}: {shown(content)} {problem}")
+
+
+def _problem(value: Any, annotation: Any) -> str:
+    """Say what is wrong with an entry, which goes to mmengine in the type that it is written in."""
+    if problem := problem_of(value, annotation, ValueOptions()):
+        return problem
+    is_as_written = type(as_declared(value, annotation)) is type(value)
+    return "" if is_as_written else "is not written as a whole number."
 
 
 def check_loader(value: Mapping[str, Any], name: str, faults: Faults) -> None:

@@ -22,7 +22,7 @@ from compt.interfaces import (
     ruled_buffers,
 )
 
-MAX_MODULES = 100_000
+MAX_MODULES = 50_000
 """Of one model; a config with a million layers would be built for minutes, or for ever."""
 
 

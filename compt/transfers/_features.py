@@ -33,7 +33,7 @@ class FeatureTransfer(Transferer):
         until: float = 1.0,
         schedule: Schedule = "constant",
         features: Sequence[str] | None = None,
-        limit: Annotated[float, Range(minimum=0)] | None = 0.9,
+        limit: Annotated[float, Range(positive=True)] | None = 0.9,
     ) -> None:
         super().__init__(weight=weight, until=until, schedule=schedule)
         self.features = None if features is None else tuple(features)

@@ -36,7 +36,7 @@ class Compose(Transferer):
         self,
         *,
         transfers: Sequence[Annotated[Mapping[str, Any], TRANSFERERS]],
-        limit: Annotated[float, Range(minimum=0)] | None = 0.9,
+        limit: Annotated[float, Range(positive=True)] | None = 0.9,
     ) -> None:
         super().__init__()
         if not transfers:

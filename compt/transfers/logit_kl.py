@@ -45,7 +45,7 @@ class LogitKl(Transferer):
         temperature: Annotated[float, Range(positive=True)] = 1.0,
         top_k: Annotated[int, Range(minimum=1)] | None = None,
         output: str = "logits",
-        limit: Annotated[float, Range(minimum=0)] | None = None,
+        limit: Annotated[float, Range(positive=True)] | None = None,
     ) -> None:
         super().__init__(weight=weight, until=until, schedule=schedule)
         if not 0 < temperature < float("inf"):
