@@ -1,8 +1,8 @@
-"""Measure a member with fresh weights on a batch, so that what watches a metric is judged early."""
+"""Measure a member with fresh weights, so that what watches a metric is judged before training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,51 +11,74 @@ from mmengine.device import get_device
 
 from compt.config import ChainConfig
 from compt.config.faults import Faults
+from compt.config.keys import listed
 from compt.errors import ComptError
 from compt.training.evaluation import EvalLoop
-from compt.training.hook_effects import early_stopping
-from compt.training.schedules import build, watches_metric
+from compt.training.hook_effects import check_watched, early_stopping
+from compt.training.schedules import build, in_iterations, watches_metric
 from compt.training.stage import StageModel
+
+Metrics = Mapping[str, Mapping[str, Any]]
 
 
 def check_watchers(config: ChainConfig, stage: Config, faults: Faults) -> None:
     """Note what waits for a metric that is not measured, or takes its worse side for the better.
+
+    One batch of each split tells it. Only where something is at fault there, the whole splits are
+    measured, as some metrics need more samples.
 
     Args:
         config: of the chain.
         stage: Runner config of its first stage.
         faults: where to note them.
     """
-    schedules = filter(watches_metric, stage.param_scheduler)
-    watchers = {"hooks": early_stopping(stage), "param_schedulers": list(map(build, schedules))}
-    rules = [(member.name, member.stopping) for member in config.stages if member.stopping]
-    if not (rules or stage.val_evaluator or any(watchers.values())):
+    plans = [plan for member in config.stages for plan in listed(member.param_scheduler)]
+    schedules = [build(plan) for plan in in_iterations(filter(watches_metric, plans), 1)]
+    watchers = [*early_stopping(stage), *schedules]
+    if not (watchers or stage.val_evaluator or any(member.stopping for member in config.stages)):
         return
-    try:
-        metrics = _rehearse(stage, watchers)
-    except ComptError as error:
-        faults.add(error.one_line)
-        return
-    except Exception:  # one batch may be too little for a paradigm's metrics
-        return
-    for name, rule in rules:
+    problems: list[str] = []
+    for max_batches in (1, None):
         try:
-            rule.reached([{"iter": 0, "metrics": metrics}])
+            problems = list(_problems(config, watchers, _rehearse(stage, max_batches)))
         except ComptError as error:
-            faults.add(f"stopping of '{name}': {error.one_line}")
+            problems = [error.one_line]
+        except Exception:  # one batch may be too little for a paradigm's metrics
+            return
+        if not problems:
+            return
+    for problem in problems:
+        faults.add(problem)
 
 
-def _rehearse(config: Config, watchers: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the metrics of the first stage's student on the first batch of each split."""
+def _problems(config: ChainConfig, watchers: list[Any], metrics: Metrics) -> Iterator[str]:
+    """Yield what is wrong with each rule, hook and schedule that watches one of these metrics."""
+    for member in config.stages:
+        if member.stopping is None:
+            continue
+        try:
+            member.stopping.reached([{"iter": 0, "metrics": metrics}])
+        except ComptError as error:
+            yield f"stopping of '{member.name}': {error.one_line}"
+    for watcher in watchers:
+        try:
+            check_watched(watcher, metrics)
+        except ComptError as error:
+            yield error.one_line
+
+
+def _rehearse(config: Config, max_batches: int | None) -> Metrics:
+    """Return the metrics of the first stage's student, on so many batches of each split."""
     model = StageModel(**{name: value for name, value in config.model.items() if name != "type"})
     runner: Any = SimpleNamespace(
         model=model.to(get_device()),
+        hooks=[],
+        param_schedulers=[],
         call_hook=lambda *_, **__: None,
         train_loop=SimpleNamespace(options=_in_this_process(config.train_dataloader)),
-        **watchers,
     )
     loader = _in_this_process(config.val_dataloader)
-    return EvalLoop(runner, loader, config.val_evaluator, max_batches=1).run()
+    return EvalLoop(runner, loader, config.val_evaluator, max_batches=max_batches).run()
 
 
 def _in_this_process(loader: Mapping[str, Any]) -> dict[str, Any]:

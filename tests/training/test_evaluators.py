@@ -147,3 +147,27 @@ def test_an_error_rate_is_reached_from_above(toy, tmp_path):
     assert content["metrics"]["val/m/error"]["higher_is_better"] is False
     assert content["metrics"]["val/m/num"]["higher_is_better"] is None
     assert content["main_metric"] == "val/accuracy"
+
+
+@METRICS.register_module(name="LateName")
+class LateName(Wrong):
+    """Has a metric only where there are samples enough, as retrieval at 10."""
+
+    def compute_metrics(self, results):
+        return {"error": 0.5} if len(results) > 40 else {}
+
+
+def test_a_metric_that_needs_the_whole_split_is_found_there(toy, tmp_path):
+    rule = dict(type="until", metric="val/m/error", target=0.1)
+    evaluator = dict(type="LateName", higher_is_better=False)
+    config = chain(toy, val_evaluator=evaluator, stage=dict(stopping=rule))
+    compt.train({**config, "val_dataloader": dict(batch_size=32)}, work_dir=tmp_path)
+    assert json.loads((tmp_path / "01_a" / "manifest.json").read_text())["iters"] == 4
+
+
+def test_the_schedules_of_every_stage_are_tried(toy, tmp_path):
+    toy["chain"] = toy["chain"][:2]
+    toy["chain"][1]["param_scheduler"] = [PLATEAU]
+    with pytest.raises(ConfigError, match="Give it rule='greater'"):
+        compt.train(toy, work_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "01_a").exists()
