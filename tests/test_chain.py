@@ -144,18 +144,11 @@ def test_a_changed_config_is_named(reference, toy):
         compt.train(toy, work_dir=reference, resume=True)
 
 
-def test_foreign_and_unwritable_folders_are_refused(toy, tmp_path):
+def test_unwritable_folders_are_refused(toy, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(WorkDirError, match="holds no chain"):
-        compt.train(toy, work_dir=tmp_path)
     with pytest.raises(WorkDirError, match="cannot be used"):
         compt.train(toy, work_dir=tmp_path / "thesis.tex" / "run")
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"] or {
-        p.name for p in tmp_path.iterdir()
-    } == {
-        "thesis.tex",
-        ".chain.lock",
-    }
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_folder_in_use_is_refused(toy, tmp_path):
@@ -179,7 +172,7 @@ def test_checkpoints_wait_for_accumulated_gradients(toy, tmp_path):
     toy["optim_wrapper"] = dict(accumulative_counts=3)
     toy["checkpoint"] = dict(interval=2, keep=9)
     toy["chain"][0]["iters"] = 8
-    toy["paradigm"]["fail_at"] = 7
+    toy["paradigm"]["fail_at"] = 2  # steps of the optimizer, three iterations each
     with pytest.raises(TrainingError, match="not finite"):
         compt.train(toy, work_dir=tmp_path / "run")
     saved = sorted((tmp_path / "run" / "01_a" / "checkpoints").glob("*.pt"))

@@ -82,16 +82,16 @@ def test_a_file_in_the_way_of_the_work_folder(run, short, tmp_path, tail):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_foreign_folder_is_left_alone(run, short, tmp_path):
+def test_what_a_run_would_overwrite_is_left_alone(run, short, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
-    (folder / "thesis.tex").write_text("mine")
+    (folder / "report.json").write_text("mine")
     refused(
         run("train", config_file(tmp_path, short), "--work-dir", folder),
-        "holds no chain",
+        "holds no chain of compt, but report.json",
         "--work-dir",
     )
-    assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == ["thesis.tex"]
+    assert [p.name for p in folder.iterdir() if not p.name.startswith(".")] == ["report.json"]
 
 
 def test_failed_training_ends_with_1(run, short, tmp_path):

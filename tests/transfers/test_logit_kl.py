@@ -170,9 +170,9 @@ def test_different_vocabularies_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(temperature=0.0), "temperature=0.0"),
-        (dict(temperature=-1), "temperature=-1"),
-        (dict(top_k=0), "top_k=0"),
+        (dict(temperature=0.0), "temperature: 0.0 is not a positive"),
+        (dict(temperature=-1), "temperature: -1 is not a positive"),
+        (dict(top_k=0), "top_k: 0 is not a whole"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

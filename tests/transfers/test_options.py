@@ -28,7 +28,7 @@ def test_schedules(kind, schedule, expected):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (dict(type="cosine", schedule="up"), "schedule='up' is not known"),
+        (dict(type="cosine", schedule="up"), "schedule: 'up' is none of"),
         (dict(type="cosine", weight=-1.0), "a weight is not negative"),
         (dict(type="cosine", until=1.5), "until is between 0 and 1"),
         (dict(type="compose", transfers=[]), "compose has no transfers"),
