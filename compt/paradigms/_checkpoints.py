@@ -130,7 +130,10 @@ def left_behind(source: Path, carried: Sequence[str]) -> list[str]:
 def said_otherwise(
     owner: str, own: Mapping[str, Any], other: str, theirs: Mapping[str, Any]
 ) -> list[str]:
-    """Name the keys that two sides say otherwise, with both values; the owner's are used."""
+    """Name the keys that two sides say otherwise, with both values.
+
+    The owner's are those that are used.
+    """
     return [
         f"{owner} has {key}={own[key]!r}, {other} {theirs[key]!r}; {own[key]!r} is used."
         for key in sorted(own.keys() & theirs.keys())

@@ -123,7 +123,7 @@ class CausalLm(Sourced):
         return models.build(member.name, config, self.attention)
 
     def follow(self, path: Path) -> None:
-        """Take over a folder's settings: special tokens, positions, tokenizer and generation.
+        """Take over a folder's special tokens, positions, tokenizer and settings of generation.
 
         The tokenizer is taken where the paradigm names none. Without data a paradigm takes none
         where the folder has none, to write it out again as it came.

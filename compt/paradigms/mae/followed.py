@@ -64,13 +64,15 @@ def read(path: Path) -> Followed | None:
     Raises:
         ConfigError: a folder's config cannot be read.
     """
+    if not path.exists():  # which loading it says
+        return None
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return _read(path, tuple(file.stat().st_mtime_ns for file in files))
 
 
 def averages(path: Path) -> list[str]:
     """Return under which keys a trainer's checkpoint holds averages, read once as by ``read``."""
-    return [] if path.is_dir() else _averages(path, path.stat().st_mtime_ns)
+    return _averages(path, path.stat().st_mtime_ns) if path.is_file() else []
 
 
 @lru_cache(maxsize=4)

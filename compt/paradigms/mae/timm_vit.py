@@ -108,6 +108,27 @@ def as_timm(
     """
     state = backbone.state_dict()
     sizes: Any = backbone
+    blocks, options = sizes.layers, _arguments(backbone, state)
+    try:
+        options["mlp_ratio"] = blocks[0].ffn.feedforward_channels / sizes.embed_dims
+        model: Any = timm.create_model(
+            ARCHITECTURE, **options, pretrained_cfg_overlay=_pixels(preprocessor, resize or {})
+        )
+        model.load_state_dict({timm_name(name): value for name, value in state.items()})
+        if _traits(backbone) != _traits(model):
+            raise ValueError(
+                f"activation and epsilons {_traits(backbone)}, timm has {_traits(model)}"
+            )
+    except (AttributeError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"This ViT of mmpretrain has no equal in timm: {error}") from error
+    model.timm_config = {"architecture": ARCHITECTURE, "num_classes": 0, "model_args": options}
+    encoder: VisionTransformer = model
+    return encoder
+
+
+def _arguments(backbone: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of timm's ViT that make it an mmpretrain ViT, but for the MLP's."""
+    sizes: Any = backbone
     blocks = sizes.layers
     options = {
         "img_size": list(sizes.img_size),
@@ -129,21 +150,7 @@ def as_timm(
         options["global_pool"] = ""
     if not {"ln1.weight", "ln2.weight"} & state.keys():
         options["final_norm"] = False
-    try:
-        options["mlp_ratio"] = blocks[0].ffn.feedforward_channels / sizes.embed_dims
-        model: Any = timm.create_model(
-            ARCHITECTURE, **options, pretrained_cfg_overlay=_pixels(preprocessor, resize or {})
-        )
-        model.load_state_dict({timm_name(name): value for name, value in state.items()})
-        if _traits(backbone) != _traits(model):
-            raise ValueError(
-                f"activation and epsilons {_traits(backbone)}, timm has {_traits(model)}"
-            )
-    except (AttributeError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"This ViT of mmpretrain has no equal in timm: {error}") from error
-    model.timm_config = {"architecture": ARCHITECTURE, "num_classes": 0, "model_args": options}
-    encoder: VisionTransformer = model
-    return encoder
+    return options
 
 
 def _pixels(preprocessor: Mapping[str, Any], resize: Mapping[str, Any]) -> dict[str, Any]:
