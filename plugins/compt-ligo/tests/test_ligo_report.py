@@ -179,8 +179,12 @@ def test_tied_names_are_shared() -> None:
     ],
 )
 def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], message: str) -> None:
-    """All faults at once."""
+    """All faults at once, and also where the grower is named in a config."""
+    from compt_ligo import Ligo
+
     with pytest.raises(compt.ConfigError, match=message):
+        Ligo(**options)
+    with pytest.raises(compt.ConfigError, match="|".join(options)):
         compt.GROWERS.build(dict(type="ligo", **options))
 
 
