@@ -6,6 +6,7 @@ Heavy imports wait until a command needs them.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import signal
 import sys
@@ -20,6 +21,21 @@ from compt.training.signals import Interruptible, exit_code
 
 if TYPE_CHECKING:
     from compt.config import ChainConfig
+
+
+NAMES_AT_FAULT = frozenset(
+    (
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ELOOP,
+    )
+)
+"""What the system says of a path that cannot be used."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,11 +70,19 @@ def _guarded(parse: Callable[[], argparse.Namespace], signals: Interruptible) ->
         return 1
     except KeyboardInterrupt:
         return _interrupted(signals.number or signal.SIGINT)
-    except Exception:
+    except Exception as error:
         # A library that is interrupted while it is imported may raise an error of its own.
-        if not signals.number:
-            raise
-        return _interrupted(signals.number)
+        if signals.number:
+            return _interrupted(signals.number)
+        if isinstance(error, OSError) and error.filename is not None:
+            return _not_opened(error)
+        raise
+
+
+def _not_opened(error: OSError) -> int:
+    """Say which file the system refuses, as bad input where it is the name or a permission."""
+    print(f"compt: {error.strerror}: {shown(str(error.filename))}", file=sys.stderr)
+    return ConfigError.exit_code if error.errno in NAMES_AT_FAULT else ComptError.exit_code
 
 
 def _interrupted(number: int) -> int:

@@ -62,3 +62,15 @@ def test_other_errors_are_not_hidden(run, monkeypatch):
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", ".."])
 def test_a_name_that_is_no_path(run, name):
     refused(run("plan", name), "path" if name != ".." else "..")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report", "x" * 400),
+        ("grow", "--from", "x" * 400, "--to", "a.json", "-o", "out"),
+        ("new-plugin", "x" * 300, "--kind", "grower"),
+    ],
+)
+def test_a_path_that_the_system_refuses(run, arguments):
+    refused(run(*arguments), "xxx")
