@@ -118,8 +118,9 @@ def _instance_problem(value: Any, kind: Any) -> str:
         return "" if sound else "is not a path."
     if kind in NOUNS:
         return "" if isinstance(value, kind) else f"is not {NOUNS[kind]}."
-    is_section = is_dataclass(kind) and not isinstance(value, (kind, Mapping))
-    return "is not a dict." if is_section else ""  # of other classes a config says nothing
+    # A dataclass is read from a dict; of other classes a config says nothing.
+    is_section = isinstance(kind, type) and is_dataclass(kind)
+    return "is not a dict." if is_section and not isinstance(value, (kind, Mapping)) else ""
 
 
 def _choice_problem(value: Any, choices: Sequence[Any]) -> str:
