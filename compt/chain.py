@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from compt.config.resuming import plain
 from compt.errors import ConfigError
 from compt.files import STATE, check_digests, check_recorded, digests
 from compt.growth.models import build_paradigm
+from compt.interfaces.paradigm import FOLLOW
 from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry import LAYOUTS
@@ -73,6 +74,8 @@ def train(
             "from_stage needs resume: it goes on with a chain from one of its stages.",
             do=f"--resume --from-stage {from_stage}",
         )
+    if resume:
+        checked = _following_what_is_left(checked, Path(work_dir or checked.folder))
     session = _Session(checked, launcher, progress or Silent(), resume, from_stage)
     with LAYOUTS.choosing(checked.layouts):
         if individual:
@@ -82,6 +85,18 @@ def train(
         if checked.compare:
             session.train("individual", individual_dir(folder), beside=folder)
     return folder
+
+
+def _following_what_is_left(config: ChainConfig, folder: Path) -> ChainConfig:
+    """Return a config that follows the first member's export, where what it started from is gone.
+
+    The export says the same beside sizes and weights.
+    """
+    path = config.paradigm.get(FOLLOW)
+    first = WorkDir(folder, config, "chain").stages[0]
+    if path is None or Path(path).exists() or not first.done:
+        return config
+    return replace(config, paradigm={**config.paradigm, FOLLOW: str(first.export)})
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,18 @@ def test_a_finished_chain_is_extended(whole, two_members, tmp_path):
     assert read_json(folder / "chain.json")["members"] == ["a", "b", "c"]
 
 
+def test_a_chain_goes_on_where_what_it_started_from_is_gone(two_members, tmp_path):
+    """Follow the first member's export, which says the same beside sizes and weights."""
+    source = shutil.copytree(two_members / "01_a" / "export", tmp_path / "source")
+    first = dict(TOY["chain"][0], init=str(source), iters=0)
+    config = dict(TOY, chain=[first, dict(TOY["chain"][1], iters=1)])
+    train(tmp_path / "run", dict(config, chain=[first]))
+    shutil.rmtree(source)
+    with pytest.raises(ConfigError, match="source"):
+        train(tmp_path / "other", config)
+    assert train(tmp_path / "run", config, resume=True) == ["appended: 'b'"]
+
+
 def test_an_optimizer_state_that_is_gone_is_said_to_be(two_members, tmp_path):
     folder = shutil.copytree(two_members, tmp_path / "run")
     config = copy.deepcopy(TOY)
