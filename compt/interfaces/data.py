@@ -100,6 +100,8 @@ class Images(Dataset[Any], ABC):
 
     classes: tuple[str, ...] = ()
     """Names of this split's classes."""
+    max_broken: float | None = None
+    """Share of the samples that may be left out; where it is None, that of the source."""
 
     @property
     def broken_count(self) -> int:
@@ -112,7 +114,7 @@ class Images(Dataset[Any], ABC):
 
         Override it where more is known than ``broken_count`` says.
         """
-        result = LeftOut(len(self), getattr(self, "max_broken", MAX_BROKEN))
+        result = LeftOut(len(self), MAX_BROKEN if self.max_broken is None else self.max_broken)
         result.sample(UNREADABLE, count=self.broken_count)
         return result
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from compt.data import build_source
 from compt.errors import ConfigError
-from compt.interfaces import DataSource, Paradigm
+from compt.interfaces import DataSource, Images, Paradigm
 
 
 class Agreement:
@@ -91,6 +91,18 @@ class Sourced(Paradigm, ABC):
         """Return the source of data, and raise ConfigError where there is none."""
         self.source()
         return self._data_source
+
+    def open_images(self, split: str, **wishes: Any) -> Images:
+        """Open a split of images, held to the source's ``max_broken`` where it has none itself.
+
+        Args:
+            split: its name.
+            wishes: see :meth:`compt.interfaces.ImageSource.open`.
+        """
+        images: Images = self.data_source.open(split, **wishes)
+        if images.max_broken is None:
+            images.max_broken = self.data_source.max_broken
+        return images
 
     def source(self) -> dict[str, Any]:
         """Return the source's config, and raise ConfigError where there is none."""

@@ -7,6 +7,7 @@ import os
 import random
 import tarfile
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from compt.data import FileSource
 from compt.data.images.broken import BrokenSample, SkipBroken
+from compt.errors import DataError
 from compt.interfaces import (
     DataSource,
     Images,
@@ -26,6 +28,7 @@ from compt.interfaces import (
     Tokens,
     TokenSource,
     TokenSpan,
+    left_out,
 )
 from compt.testing import DataSourceContract
 from tests.testing.broken import Case, check, check_complete, check_good, outcome
@@ -554,3 +557,23 @@ def test_every_test_of_the_contract_has_a_source_that_it_catches():
 def test_a_complaint_names_the_class(case, tmp_path):
     error = outcome(case.contract, case.test, tmp_path)
     assert case.contract.source["type"].__name__ in str(error), error
+
+
+def test_plug_ins_are_held_to_the_share_of_their_source(tmp_path):
+    clip = pytest.importorskip("compt.paradigms.clip")
+
+    class Strict(Shades):
+        def __init__(self, *, max_broken=0.01, num_samples=None):
+            DataSource.__init__(self, num_samples=num_samples, max_broken=max_broken)
+
+        def open(self, split, *, captions=True, image_size=None):
+            images = CountsForItself.images()
+            images.count.add(3)
+            return images
+
+    for max_broken, is_held in ((0.01, True), (0.2, False)):
+        paradigm = clip.Clip(data=dict(type=Strict, max_broken=max_broken))
+        lacks = left_out(paradigm.open_images("train"))
+        assert (lacks.num_samples, lacks.total, lacks.max_broken) == (1, 10, max_broken)
+        with pytest.raises(DataError) if is_held else nullcontext():
+            lacks.check()

@@ -147,7 +147,8 @@ class Icons(Images):
     @property
     def left_out(self) -> LeftOut:
         """The icons of all splits that could not be drawn or are empty."""
-        result = LeftOut(len(self) + self.skipped, self.max_broken)
+        result = super().left_out
+        result.total += self.skipped
         result.sample(NOT_DRAWN, count=self.skipped)
         return result
 

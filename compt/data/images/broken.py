@@ -87,9 +87,8 @@ class SkipBroken(Images):
     def __init__(
         self, num_samples: int, *, max_broken: float, opened: LeftOut | None = None
     ) -> None:
-        self.max_broken = share(max_broken)
         self._opened = LeftOut() if opened is None else opened
-        self._opened.max_broken = self.max_broken
+        self.max_broken = self._opened.max_broken = share(max_broken)
         self._opened.total = num_samples + self._opened.num_samples
         self.known = torch.zeros(num_samples, dtype=torch.uint8).share_memory_()
 
@@ -176,7 +175,7 @@ class SkipBroken(Images):
     @property
     def _num_allowed(self) -> float:
         """How many of these samples may be broken, beside what was left out on opening."""
-        return self.max_broken * self._opened.total - self._opened.num_samples
+        return self._opened.max_broken * self._opened.total - self._opened.num_samples
 
     def _too_many(self, how_many: str, when: str) -> DataError:
         lines = list(self._opened.examples)
@@ -188,7 +187,7 @@ class SkipBroken(Images):
         others = self._opened.num_samples
         besides = f" Besides, {others} were left out on opening." if others else ""
         return DataError(
-            f"{how_many} {when}cannot be read; {allowed(self.max_broken)}.{besides}",
+            f"{how_many} {when}cannot be read; {allowed(self._opened.max_broken)}.{besides}",
             where="; ".join(lines),
             do="Repair or remove these files, check the paths and the root folder, or raise "
             "max_broken.",

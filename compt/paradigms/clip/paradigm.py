@@ -239,7 +239,7 @@ class Clip(Sourced):
         )
 
     def _open(self, split: str) -> Images:
-        images: Images = self.data_source.open(split, image_size=max(self._input["image size"]))
+        images = self.open_images(split, image_size=max(self._input["image size"]))
         self._classes[split] = images.classes
         return images
 

@@ -221,8 +221,7 @@ class Mae(Sourced):
 
     def _open(self, split: str) -> Images:
         size = max(self._input["image size"])
-        images: Images = self.data_source.open(split, captions=False, image_size=size)
-        return images
+        return self.open_images(split, captions=False, image_size=size)
 
     def collate(self, samples: Sequence[Any]) -> Batch:
         """Stack ``inputs``, view by view where there are several, and list ``data_samples``."""
