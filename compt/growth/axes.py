@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from compt.errors import LayoutError
-from compt.growth.names import ANY, matcher, relations
-from compt.growth.patterns import TensorAxes, fixed_groups, parse
-from compt.growth.said import check_said
+from compt.growth.names import class_path
 from compt.growth.sizes import ParamTensor, solve
+from compt.growth.tensors import named_tensors, own_params
 from compt.interfaces import Architecture, Layout, ParamAxes, Role
 from compt.registry import LAYOUTS
 
@@ -82,11 +81,6 @@ def describe(module: nn.Module) -> Architecture:
         whole=frozenset(description.multiples_only & sizes.keys()),  # a variant may lack one
         periods=description.periods,
     )
-
-
-def class_path(cls: type) -> str:
-    """Return the name that a layout for this class is registered under."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def find_layout(module: nn.Module) -> Layout:
@@ -167,7 +161,7 @@ def _walk(module: nn.Module) -> _Description:
     children = _described_children(module, layout)
     for name, child in children.items():
         description.add_child(name, _walk(child), aliases)
-    for param, tensor in _own_params(module, layout, children):
+    for param, tensor in own_params(module, layout, children):
         description.params.append((_renamed(param, "", aliases), tensor))
     description.add_layout(module, layout, aliases)
     description.add_roles(layout)
@@ -184,130 +178,8 @@ def _described_children(module: nn.Module, layout: Layout) -> dict[str, nn.Modul
     return {
         name: child
         for name, child in children.items()
-        if child is not None and any(_tensors(child))
+        if child is not None and any(named_tensors(child))
     }
-
-
-@dataclass(frozen=True)
-class _NamedTensor:
-    """One parameter or buffer, where it was found."""
-
-    name: str
-    tensor: Tensor
-    owner: nn.Module
-    """The innermost module, by whose class norms are recognised."""
-    in_state_dict: bool
-
-    @property
-    def is_buffer(self) -> bool:
-        return not isinstance(self.tensor, nn.Parameter)
-
-
-def _tensors(module: nn.Module) -> Iterator[_NamedTensor]:
-    """Yield every parameter and buffer, tied ones under each of their names."""
-    for prefix, owner in module.named_modules(remove_duplicate=False):
-        dot = f"{prefix}." if prefix else ""
-        for name, param in owner._parameters.items():
-            if param is not None:
-                yield _NamedTensor(dot + name, param, owner, True)
-        for name, buffer in owner._buffers.items():
-            if buffer is not None:
-                in_state_dict = name not in owner._non_persistent_buffers_set
-                yield _NamedTensor(dot + name, buffer, owner, in_state_dict)
-
-
-def _own_params(
-    module: nn.Module, layout: Layout, children: Mapping[str, nn.Module]
-) -> Iterator[ParamTensor]:
-    """Yield the tensors that the module's own layout describes, without those of children."""
-    check_said(layout, module, children)
-    patterns, multipliers = layout.patterns_of(module), layout.multipliers(module)
-    # {block} is any block, so the first has to be tried before it.
-    names = sorted(patterns, key=lambda name: "{first}" not in name)
-    templates = [
-        _Template(
-            matcher(name), name, patterns[name], multipliers.get(name, 1.0), type(layout).__name__
-        )
-        for name in names
-    ]
-    of_children = tuple(f"{name}." for name in children)
-    for named in _tensors(module):
-        if not named.name.startswith(of_children):
-            yield _match(module, named, templates), named.tensor
-
-
-@dataclass(frozen=True)
-class _Template:
-    """What a layout says of all tensors whose names fit one template."""
-
-    regex: re.Pattern[str]
-    name: str
-    pattern: str
-    multiplier: float
-    layout: str
-    """The class of the layout, for errors."""
-
-    def of(self, tensor: str) -> str:
-        """Return the template of one tensor, also where the module's name stands for all."""
-        if not self.name.endswith(ANY):
-            return self.name
-        return self.name.removesuffix(ANY) + "." + tensor.rpartition(".")[2]
-
-
-def _match(module: nn.Module, named: _NamedTensor, templates: Sequence[_Template]) -> ParamAxes:
-    """Give a tensor the axes of the first pattern that fits its name."""
-    for template in templates:
-        if match := template.regex.match(named.name):
-            return _param_axes(module, named, match.groupdict(), template)
-    if named.is_buffer and not named.in_state_dict:
-        # The constructor computes it and no checkpoint holds it, as rotary frequencies.
-        groups = fixed_groups(named.tensor)
-        return ParamAxes(named.name, "constant", groups, (), (), named.name, buffer=True)
-    raise LayoutError(
-        f"The layout for '{class_path(type(module))}' does not describe '{named.name}' "
-        f"{list(named.tensor.shape)}.",
-        do="Use a model without this option, or add the parameter's pattern to the layout.",
-    )
-
-
-def _param_axes(
-    module: nn.Module, named: _NamedTensor, indices: Mapping[str, str], template: _Template
-) -> ParamAxes:
-    """Read the pattern of one tensor, with the values of the ``{name}`` in its template."""
-    where = f"'{named.name}' in {template.layout}"
-    pattern, factor, reader = relations(template.pattern, module, indices, where=where)
-    of_module = template.name.endswith(ANY)
-    axes = parse(pattern, named.tensor, named.owner, indices, where=where, of_module=of_module)
-    if reader and not axes.norm_axis:
-        raise LayoutError(
-            f"'{named.name}' has a reader ('@ {reader}'), but its pattern does not make it a "
-            "norm's."
-        )
-    name = template.of(named.name)
-    scope, *_ = re.split(r"\{(?:block|first)\}", name, maxsplit=1)
-    block = indices.get("block", indices.get("first"))
-    param = ParamAxes(
-        name=named.name,
-        kind=axes.kind,
-        groups=axes.groups,
-        reads=axes.reads,
-        writes=axes.writes,
-        template=name.format(**{**indices, "block": "{block}"}),
-        scope=None if block is None else scope.format(**indices).rstrip("."),
-        block=None if block is None else int(block),
-        buffer=named.is_buffer,
-        scaled_by=factor,
-        norm_axis=axes.norm_axis,
-        read_by=reader,
-        multiplier=template.multiplier,
-        joined=axes.joined,
-    )
-    return replace(param, sections=tuple(_section(param, axes) for axes in axes.sections))
-
-
-def _section(param: ParamAxes, axes: TensorAxes) -> ParamAxes:
-    """Return one section of a parameter as if it were a tensor of its own."""
-    return replace(param, groups=axes.groups, reads=axes.reads, writes=axes.writes)
 
 
 def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from compt.growth.axes import class_path
+from compt.growth.names import class_path
 from compt.growth.new_blocks import new_block_reasons
 from compt.growth.operators import tensors_of
 from compt.interfaces import Architecture, Growth

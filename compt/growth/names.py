@@ -1,4 +1,4 @@
-"""Read the names in a layout, those of parameters and those that patterns refer to."""
+"""Read the names of layouts, of the parameters in them, and those that patterns refer to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from compt.errors import LayoutError
 
 ANY = ".*"
 """What a name ends in that stands for all tensors of one module."""
+
+
+def class_path(cls: type) -> str:
+    """Return the name that a layout for this class is registered under."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def matcher(name: str) -> re.Pattern[str]:

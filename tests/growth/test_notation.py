@@ -333,6 +333,10 @@ SAID = {
         dict(patterns={"h.{block}.{first}.*": "mlp", **PLAIN}),
         "has both {first} and {block}",
     ),
+    "a pattern that is never reached": (
+        dict(patterns={"fc.*": "mlp <- embed", "fc.bias": "scale: mlp"}),
+        r"'fc\.bias' in SaidLayout is never reached: 'fc\.\*' before it",
+    ),
     "a pattern of another shape": (
         dict(patterns={"fc.*": "mlp <- (a b) embed"}),
         r"(?s)'mlp <- \(a b\) embed' has 3 dimensions.*\[3, 2\].*'fc\.weight' in SaidLayout",
