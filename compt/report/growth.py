@@ -30,7 +30,7 @@ class GrowthReport:
     grower: str
     function_preserving: bool
     reason: str = ""
-    """Why the function was not kept, '' where it was."""
+    """Why the function was not kept; where it was, '' or that it was not measured."""
     error: float | None = None
     """Largest relative difference of the outputs, None where it was not measured."""
     counts: Mapping[str, int] = field(default_factory=dict)
