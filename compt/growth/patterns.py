@@ -175,21 +175,26 @@ def _parse_section(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -
     _check_axes(pattern, groups, where)
     if kind == "weight" and len(left) == 1 and len(right) < 2:
         kind = _norm_kind(owner, tensor) or kind
-    # A norm has one tensor over one axis, whatever the arrow says.
     is_norm = kind in NORM_KINDS
-    if len(right if is_norm and right else groups) != tensor.ndim:
-        raise LayoutError(
-            f"The pattern '{pattern}' has {len(groups)} dimensions, "
-            f"the tensor has shape {list(tensor.shape)}.",
-            where=where,
-            do="Name one axis for each dimension, or several in parentheses.",
-        )
+    # A norm's tensors have the dimensions of its result, whatever stands before the arrow.
+    _check_dimensions(pattern, right if is_norm and right else groups, tensor, where)
     if is_norm:
         return _norm_axes(kind, left, arrow, right)
     if kind == "scale" and arrow is None:
         return TensorAxes(kind, groups)  # a factor neither reads nor writes
     reads, writes = _directions(len(left), arrow, groups)
     return TensorAxes(kind, groups, tuple(reads), () if kind == "scale" else tuple(writes))
+
+
+def _check_dimensions(pattern: str, groups: Sequence[Group], tensor: Tensor, where: str) -> None:
+    """Raise LayoutError unless a pattern has as many dimensions as its tensor."""
+    if len(groups) != tensor.ndim:
+        raise LayoutError(
+            f"The pattern '{pattern}' has {len(groups)} dimensions, "
+            f"the tensor has shape {list(tensor.shape)}.",
+            where=where,
+            do="Name one axis for each dimension, or several in parentheses.",
+        )
 
 
 def _check_axes(pattern: str, groups: Sequence[Group], where: str) -> None:
