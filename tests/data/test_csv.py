@@ -196,11 +196,11 @@ def test_rows_between_two_stray_quote_marks_are_counted(pictures: Path) -> None:
 
 def test_quoting_is_chosen_or_seen_in_the_header(pictures: Path) -> None:
     quoted = rows(captions={5: '"a ""wide"" angle"'})
-    told = CsvPairs(table(pictures, quoted, "a.tsv"), quoting=True)
-    assert told[5]["captions"] == ('a "wide" angle',)
-    untold = CsvPairs(table(pictures, quoted, "a.tsv"))
-    assert untold[5]["captions"] == ('"a ""wide"" angle"',)
-    (reason,) = untold.left_out.parts
+    quoting = CsvPairs(table(pictures, quoted, "a.tsv"), quoting=True)
+    assert quoting[5]["captions"] == ('a "wide" angle',)
+    by_default = CsvPairs(table(pictures, quoted, "a.tsv"))
+    assert by_default[5]["captions"] == ('"a ""wide"" angle"',)
+    (reason,) = by_default.left_out.parts
     assert "quoting=True" in reason
     header = quoted.replace("image\tcaption", '"image"\t"caption"')
     assert CsvPairs(table(pictures, header, "a.tsv"))[5]["captions"] == ('a "wide" angle',)
@@ -256,3 +256,8 @@ def test_its_fingerprint_tells_rows_and_images_apart(pictures: Path) -> None:
     (pictures / "03.png").write_bytes(b"other")
     again = CsvPairs(path).fingerprint
     assert [name for name in first if again[name] != first[name]] == ["bytes of some images"]
+
+
+def test_a_cell_of_endless_brackets_is_text(pictures: Path) -> None:
+    data = CsvPairs(table(pictures, f"image,caption\n01.png,{'[' * 100_000}\n"))
+    assert data[0]["captions"] == ("[" * 100_000,)

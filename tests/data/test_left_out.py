@@ -61,8 +61,8 @@ def test_data_sets_that_do_not_say_it_count_what_is_broken() -> None:
     for dataset in (Broken(), Subset(Broken(), [1])):  # type: ignore[arg-type]
         lacks = left_out(dataset)
         assert (lacks.total, lacks.samples) == (10, {"that cannot be read": 3})
-    both = left_out(ConcatDataset([Broken(), Subset(Broken(), [1])]))  # type: ignore[list-item]
-    assert (both.total, both.samples) == (20, {"that cannot be read": 6})
+    joined = left_out(ConcatDataset([Broken(), Subset(Broken(), [1])]))  # type: ignore[list-item]
+    assert (joined.total, joined.samples) == (20, {"that cannot be read": 6})
     assert left_out([1, 2]) == LeftOut(2)
 
 
@@ -93,8 +93,8 @@ def test_fingerprints_of_any_data_set() -> None:
     part = Subset(Named({"samples": 3, "content": "x"}), [0, 1])  # type: ignore[arg-type]
     assert fingerprint(part) == {"samples": 2, "content": "x"}
     parts = [Named({"content": "x"}), Named({"content": "y"})]
-    both = fingerprint(ConcatDataset(parts))  # type: ignore[arg-type]
-    assert both == {"parts": [{"content": "x"}, {"content": "y"}], "samples": 6}
+    joined = fingerprint(ConcatDataset(parts))  # type: ignore[arg-type]
+    assert joined == {"parts": [{"content": "x"}, {"content": "y"}], "samples": 6}
     bare = fingerprint(Broken())
     assert bare["samples"] == 10 and bare["class"].endswith("test_left_out.Broken")
     with_classes = Broken()

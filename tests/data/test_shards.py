@@ -301,6 +301,7 @@ def test_several_images_and_members_of_no_sample_are_said(make_tar: Make, cache:
         ({"9.json": b'{"caption": null}'}, "without a caption"),
         ({"9.json": b'{"caption": "\\ud800 thing"}'}, "whose caption is not UTF-8"),
         ({"9.json": b'{"caption": "cut sho'}, "with a damaged JSON member"),
+        ({"9.json": b"[" * 100_000}, "with a damaged JSON member"),
     ],
 )
 def test_captions_that_cannot_be_read(
@@ -324,6 +325,13 @@ def test_damage_within_an_archive_is_not_its_end(make_tar: Make, cache: Path) ->
     path.write_bytes(whole.rstrip(b"\0").ljust(len(whole) // 512 * 512, b"\0")[: 15 * 1024])
     left = ShardPairs(path, cache_dir=cache).left_out
     assert left.parts == {"archives without an end mark, which may be cut short": 1}
+
+
+def test_archives_that_are_named_twice_are_said(make_tar: Make, cache: Path) -> None:
+    path = make_tar("a.tar", members(range(2)))
+    data = ShardPairs([path, path], cache_dir=cache)
+    assert len(data) == 4
+    assert data.left_out.parts == {"archives that are named, and read, more than once": 1}
 
 
 def test_its_fingerprint_tells_samples_apart(make_tar: Make, cache: Path) -> None:

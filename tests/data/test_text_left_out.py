@@ -81,6 +81,13 @@ def test_blank_lines_and_other_files_are_said(data: Path) -> None:
     assert other["files in folders whose names are not '*.jsonl'"] == 2
 
 
+def test_files_that_are_named_twice_are_said(data: Path) -> None:
+    (data / "a.txt").write_text("one two")
+    cfg = dict(type="text", val=[data / "a.txt", data], cache_dir=data.parent / "cache")
+    blocks = open_tokens(cfg, "val", ByteTokenizer(), 1)
+    assert blocks.left_out.parts == {"files that are named, and read, more than once": 1}
+
+
 def test_characters_that_no_tokenizer_takes_are_said(data: Path) -> None:
     (data / "a.jsonl").write_text('{"text": "\\ud800 and more"}')
     assert left_out(data.parent, "jsonl").parts == {

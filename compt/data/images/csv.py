@@ -207,7 +207,7 @@ def _captions(cell: str) -> list[str]:
     if cell.startswith("["):
         try:
             listed = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             listed = None
         if isinstance(listed, list) and all(isinstance(caption, str) for caption in listed):
             return [caption.replace(BORDER, " ").strip() for caption in listed if caption.strip()]

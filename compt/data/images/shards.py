@@ -39,6 +39,7 @@ NO_IMAGE = "without an image"
 DOTTED = "whose names hold a dot, where the name of a sample ends"
 REPEATED = "with the name of a later one in its archive"
 FURTHER = "further images of a sample"
+TWICE = "archives that are named, and read, more than once"
 NO_LABEL = "samples without a class name"
 
 
@@ -174,6 +175,7 @@ class ShardPairs(SkipBroken):
         Of each sample, ``_spans`` holds offset and size of its members, int64 [N, columns, 2], and
         ``_shard`` the number of its archive, int32 [N].
         """
+        opened.part(TWICE, len(self.paths) - len(set(self.paths)))
         spans, shards, keys = [], [], Packer()
         seen: set[str] = set()
         for shard, path in enumerate(self.paths):
@@ -272,7 +274,7 @@ class ShardPairs(SkipBroken):
     def _json(self, index: int, column: str) -> dict[str, Any]:
         try:
             value = json.loads(self._member(index, column))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BrokenSample(f"its JSON is damaged: {error}", BAD_JSON) from error
         return value if isinstance(value, dict) else {}
 

@@ -14,6 +14,7 @@ from typing import Any
 from compt.errors import DataError, did_you_mean
 from compt.interfaces.left_out import LeftOut
 
+TWICE = "files that are named, and read, more than once"
 INSTALL = 'pip install "compt[lm]"'
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 CHANGES = ("mtime", "LastModified", "last_modified", "updated", "ETag", "created")
@@ -93,6 +94,7 @@ def find(
         if not matches:
             raise _nothing(system, path, str(url), pattern)
         files += matches
+    left_out.part(TWICE, len(files) - len({file.name for file in files}))
     return tuple(files)
 
 

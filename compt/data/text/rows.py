@@ -134,7 +134,7 @@ class JsonLines(Rows):
     def _parse(self, line: str, where: str) -> dict[str, Any]:
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"The line is no JSON: {error}.", where=where, do="Correct or remove it."
             ) from error
