@@ -178,7 +178,7 @@ class Text(ABC):
 
     @property
     def left_out(self) -> LeftOut:
-        """What was left out, replaced or cut so far; ``total`` is counted by who reads it.
+        """What was left out, replaced or cut so far, where ``total`` is counted by who reads it.
 
         Override it where more is known than ``skipped`` says.
         """

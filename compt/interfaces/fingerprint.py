@@ -32,7 +32,7 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
         return {str(name): _plain(value) for name, value in own.items()}
     if isinstance(own, str) and own:
         return {"content": own}
-    inner = [fingerprint(part) for part in beneath(dataset)]
+    inner = [fingerprint(source) for source in beneath(dataset)]
     if len(inner) > 1:
         return {"parts": inner, **_length(dataset)}
     return {**inner[0], **_length(dataset)} if inner else default_fingerprint(dataset)
@@ -46,7 +46,7 @@ def beneath(dataset: Any) -> list[Any]:
     named = [getattr(dataset, name, None) for name in ("dataset", "source")]
     listed = getattr(dataset, "datasets", None)
     inner = [*named, *(listed if isinstance(listed, list | tuple) else ())]
-    return [part for part in inner if hasattr(part, "__len__") and not isinstance(part, str)]
+    return [each for each in inner if hasattr(each, "__len__") and not isinstance(each, str)]
 
 
 def default_fingerprint(dataset: Any) -> dict[str, Any]:
@@ -57,15 +57,15 @@ def default_fingerprint(dataset: Any) -> dict[str, Any]:
     return {"class": f"{kind.__module__}.{kind.__qualname__}", **_length(dataset), **names}
 
 
-def hash_of(*parts: Any) -> str:
+def hash_of(*values: Any) -> str:
     """Hash arrays and bytes as they lie in memory, and anything else as JSON."""
     digest = hashlib.sha256()
-    for part in parts:
-        if hasattr(part, "tobytes") or isinstance(part, bytes):
-            raw = memoryview(part)
+    for value in values:
+        if hasattr(value, "tobytes") or isinstance(value, bytes):
+            raw = memoryview(value)
             raw = raw if raw.c_contiguous else memoryview(raw.tobytes())
         else:
-            raw = memoryview(json.dumps(part, sort_keys=True, default=str).encode())
+            raw = memoryview(json.dumps(value, sort_keys=True, default=str).encode())
         digest.update(str(raw.nbytes).encode())
         digest.update(raw)
     return digest.hexdigest()[:DIGITS]

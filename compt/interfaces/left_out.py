@@ -120,16 +120,16 @@ def left_out(dataset: Any) -> LeftOut:
         return own
     inner = [] if hasattr(dataset, "broken_count") else beneath(dataset)
     if inner:
-        return _together([left_out(part) for part in inner])
+        return _together([left_out(source) for source in inner])
     result = LeftOut(len(dataset) if hasattr(dataset, "__len__") else 0)
     result.max_broken = getattr(dataset, "max_broken", MAX_BROKEN)
     result.sample(UNREADABLE, count=int(getattr(dataset, "broken_count", 0)))
     return result
 
 
-def _together(parts: Sequence[LeftOut]) -> LeftOut:
+def _together(counts: Sequence[LeftOut]) -> LeftOut:
     """Return the sums of several."""
-    first, *others = parts
+    first, *others = counts
     result = first.copy()
     for other in others:
         result.total += other.total

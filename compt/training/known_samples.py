@@ -20,8 +20,8 @@ def known_samples(dataset: Any) -> list[Tensor]:
     """Return the tensors of a data set and of those that it reads from."""
     own = getattr(dataset, "known", None)
     listed = [own] if isinstance(own, Tensor) else []
-    for part in beneath(dataset):
-        listed += [known for known in known_samples(part) if all(known is not k for k in listed)]
+    for source in beneath(dataset):
+        listed += [known for known in known_samples(source) if all(known is not k for k in listed)]
     return listed
 
 
@@ -33,6 +33,6 @@ def remember_samples(dataset: Any, known_before: Iterable[Tensor]) -> None:
 
 
 def bring_together(dataset: Any) -> None:
-    """Give every process what any of them knows; every one of them has to call it."""
+    """Give every process what any of them knows, which every one of them has to call."""
     for known in known_samples(dataset):
         all_reduce(known, op="max")

@@ -64,7 +64,7 @@ class TokenFiles(FileSource, TokenSource):
         num_bytes = None
         if self.bytes_per_token is not None:
             num_bytes = round(sum(span.count for span in spans) * self.bytes_per_token)
-        digest = hash_of(*(part for span in spans for part in _probes(span)))
+        digest = hash_of(*(probe for span in spans for probe in _probes(span)))
         return Tokens(spans, num_bytes, left_out=left_out, digest=digest)
 
 
