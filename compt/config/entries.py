@@ -7,7 +7,7 @@ entries go to mmengine as they are: building the parts finds what is wrong with 
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -195,6 +195,42 @@ def check_schedule(value: Mapping[str, Any], name: str, faults: Faults) -> None:
         faults.add(f"{name}.begin: {begin!r} is the end of the stage, so that it never runs.")
     elif end is not None and (type(begin) is type(end) or begin == 0) and end <= begin:
         faults.add(f"{name}: it ends at {end!r} and begins at {begin!r}, so that it never runs.")
+
+
+def unmatched_keys(optim_wrapper: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Return the parts of names with their own rate that no parameter of a member has.
+
+    Args:
+        optim_wrapper: of the member.
+        names: of its parameters.
+    """
+    paramwise = optim_wrapper.get("paramwise_cfg") or {}
+    trained = [*(f"student.{name}" for name in names), "transfer."]
+    keys = paramwise.get("custom_keys") or {}
+    return [key for key in keys if not any(key in name for name in trained)]
+
+
+def behind_the_end(schedules: Any, iters: int) -> list[str]:
+    """Say which schedules lead on behind the end of a stage, so that it does not see all of them.
+
+    Args:
+        schedules: config of one or several.
+        iters: of the stage.
+    """
+    lines = []
+    for schedule in listed(schedules):
+        for entry in ("end", "milestones"):
+            late = [
+                length
+                for length in listed(schedule.get(entry))
+                if isinstance(length, int) and length > iters
+            ]
+            if late and iters:
+                shown_lengths = ", ".join(map(str, late))
+                lines.append(
+                    f"{schedule['type']} has {entry} {shown_lengths}, and the stage ends at {iters}"
+                )
+    return lines
 
 
 def _check_fractions(value: Mapping[str, Any], name: str, faults: Faults) -> None:

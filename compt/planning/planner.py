@@ -11,6 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from compt.config import ChainConfig, StageConfig, load_config
+from compt.config.entries import behind_the_end, unmatched_keys
 from compt.config.taken_over import left_out
 from compt.errors import ComptError, ConfigError, located
 from compt.growth.models import build_paradigm
@@ -83,6 +84,11 @@ class _Planner:
         num_params = count_parameters(model)
         grower, transferer = self._hop(stage, arch, num_params)
         iters, alone_iters = self._iters(stage)
+        late = behind_the_end(stage.param_scheduler, iters)
+        self.warnings += [f"'{stage.name}': {line}." for line in late]
+        for key in unmatched_keys(stage.optim_wrapper, (n for n, _ in model.named_parameters())):
+            text = f"paramwise_cfg.custom_keys: {key!r} is in no parameter's name"
+            self.warnings.append(f"'{stage.name}': {text}.")
         teacher_iters = _teacher_iters(transferer, iters)
         teacher_flops = 0.0
         if transferer is not None and teacher_iters:

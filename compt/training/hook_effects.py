@@ -7,6 +7,7 @@ does. A stage delivers the weights that are measured.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from math import inf
 from typing import Any
 
@@ -47,6 +48,7 @@ BY_EPOCH: Mapping[str, str] = {
     "begin_epoch": "begin_iter",
 }
 """Attributes of hooks that count epochs, with what to give."""
+TB = "torch_tb_profiler"
 TRACES = ("log_trace", "tb_trace")
 SWAPPED_AT = ("before_val", "before_val_epoch")
 """Where a hook puts in the weights to measure."""
@@ -81,7 +83,10 @@ def check_effects(
     if isinstance(hook, EarlyStoppingHook):
         check_monitored(hook.monitor, splits, type(hook).__name__)
     if isinstance(hook, EMAHook):
-        MODELS.build(hook.ema_cfg, default_args={"model": nn.Linear(1, 1)})
+        model = nn.Linear(1, 1)
+        average = MODELS.build(hook.ema_cfg, default_args={"model": model})
+        for _ in range(2):
+            average.update_parameters(model)
 
 
 def check_averages(configs: Iterable[Mapping[str, Any]]) -> None:
@@ -113,6 +118,8 @@ def _hook_faults(hook: Hook, iters: int) -> Iterator[str]:
         trace = hook.on_trace_ready
         if isinstance(trace, Mapping) and trace.get("type") not in TRACES:
             yield f"on_trace_ready: type={trace.get('type')!r} is none of {', '.join(TRACES)}"
+        elif isinstance(trace, Mapping) and trace["type"] == "tb_trace" and not find_spec(TB):
+            yield f"on_trace_ready: tb_trace needs the package {TB}, which is not installed"
 
 
 def check_monitored(metric: str, splits: Sequence[str], watcher: str) -> None:

@@ -37,6 +37,21 @@ from compt.registry.arguments import annotated, shown
 from compt.registry.values import ValueOptions, alternatives, problem_of
 
 BYTES_A_WEIGHT = 4
+PARAMWISE = frozenset(
+    (
+        "custom_keys",
+        "bias_lr_mult",
+        "bias_decay_mult",
+        "norm_decay_mult",
+        "flat_decay_mult",
+        "dwconv_decay_mult",
+        "dcn_offset_lr_mult",
+        "bypass_duplicate",
+    )
+)
+"""What mmengine's default constructor reads of ``paramwise_cfg``; it passes over all else."""
+FACTORS = frozenset(("lr_mult", "decay_mult"))
+CONSTRUCTORS = ("DefaultOptimWrapperConstructor", "ComptOptimWrapperConstructor")
 NUMBERS = frozenset((bool, int, float, type(None)))
 
 
@@ -123,6 +138,8 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
         reason = "needs a GPU" if needs_gpu else "changes the model that a stage has to save"
         do = "Give precision='bf16', or AmpOptimWrapper where there is a GPU."
         raise ConfigError(f"{wrapper_class.__name__} {reason}.", do=do)
+    if config.get("constructor", CONSTRUCTORS[0]) in CONSTRUCTORS:
+        _check_paramwise(config.get("paramwise_cfg") or {})
     model = nn.Linear(1, 1).to(get_device())
     wrapper = build_optim_wrapper(model, config)
     if isinstance(wrapper, OptimWrapperDict) or not isinstance(wrapper, OptimWrapper):
@@ -136,6 +153,17 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
         wrapper.zero_grad()
     if not all(math.isfinite(param.item()) for param in model.parameters()):
         raise ConfigError("After two steps of the optimizer a weight is not finite.")
+
+
+def _check_paramwise(paramwise: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an entry that mmengine's constructor passes over."""
+    places = [("paramwise_cfg", paramwise, PARAMWISE)]
+    for name, factors in (paramwise.get("custom_keys") or {}).items():
+        places.append((f"paramwise_cfg.custom_keys[{name!r}]", factors, FACTORS))
+    for place, content, known in places:
+        for entry in content.keys() - known:
+            near = did_you_mean(entry, known)
+            raise ConfigError(f"{place} has no entry '{entry}' to mmengine.{near}")
 
 
 def check_memory(plan: ChainPlan, faults: Faults) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 import compt
 from compt.config import load_config
+from compt.errors import ConfigError
 from compt.training.stage_config import stage_config
+from compt.training.trial import check_optimizer
 from tests.config.conftest import faults
 
 BEST = dict(type="CheckpointHook", interval=5, by_epoch=False, save_best="val/loss", rule="less")
@@ -137,3 +139,39 @@ def test_find_unused_parameters_is_kept_beside_the_wrapper_of_a_cpu(toy, tmp_pat
     )
     wrapper = written.get("model_wrapper_cfg") or written
     assert wrapper["find_unused_parameters"] is True
+
+
+def test_what_lies_behind_the_end_of_a_stage_is_said(toy):
+    late = [dict(type="LinearLR", begin=0, end=9), dict(type="MultiStepLR", milestones=[0.5, 20])]
+    toy["chain"] = toy["chain"][:2]
+    toy["chain"][0] |= dict(param_scheduler=late)
+    notes = [note for note in compt.plan(toy).warnings if "the stage ends at" in note]
+    assert notes == [
+        "'a': LinearLR has end 9, and the stage ends at 8.",
+        "'a': MultiStepLR has milestones 20, and the stage ends at 8.",
+    ]
+
+
+def test_a_rate_for_no_parameter_is_said(toy):
+    keys = {"head": dict(lr_mult=0.1), "heed": dict(lr_mult=0.1), "transfer": dict(lr_mult=2.0)}
+    optimizer = dict(type="AdamW", lr=1e-3)
+    toy["optim_wrapper"] = dict(optimizer=optimizer, paramwise_cfg=dict(custom_keys=keys))
+    notes = [note for note in compt.plan(toy).warnings if "custom_keys" in note]
+    assert notes[0] == "'a': paramwise_cfg.custom_keys: 'heed' is in no parameter's name."
+    assert len(notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("paramwise", "fault"),
+    [
+        (
+            dict(bias_lr_mlt=2.0),
+            r"no entry 'bias_lr_mlt' to mmengine\. Did you mean 'bias_lr_mult'",
+        ),
+        (dict(custom_keys={"head": dict(lr_mlt=2.0)}), "'head'.* has no entry 'lr_mlt'"),
+    ],
+)
+def test_what_mmengines_constructor_passes_over_is_refused(paramwise, fault):
+    optimizer = dict(type="AdamW", lr=1e-3)
+    with pytest.raises(ConfigError, match=fault):
+        check_optimizer(dict(type="OptimWrapper", optimizer=optimizer, paramwise_cfg=paramwise))

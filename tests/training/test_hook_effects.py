@@ -232,9 +232,9 @@ def test_hooks_that_a_stage_has_no_place_for_are_refused(hook, fault):
         check_effects(hook, iters=8, splits=("val",))
 
 
-@pytest.mark.parametrize("options", [dict(ema_type="Nope"), dict(momentum=2.0)])
+@pytest.mark.parametrize("options", [dict(ema_type="Nope"), dict(momentum=2.0), dict(interval=0)])
 def test_an_average_that_cannot_be_made_is_found(options):
-    with pytest.raises((KeyError, AssertionError)):
+    with pytest.raises((KeyError, AssertionError, RuntimeError, ZeroDivisionError)):
         check_effects(dict(type="EMAHook", **options), iters=8, splits=("val",))
 
 
