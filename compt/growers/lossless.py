@@ -33,7 +33,8 @@ class Lossless(AxisGrower):
     Residual streams become scaled copies plus pads
     (:class:`~compt.growers._streams.StreamMap`); their readers split each column over
     the copies, unevenly, so that copies learn different things. New hidden units and
-    heads start as the target's own initialisation with zero weight on what they write.
+    heads start as the target's own initialisation with zero weight on what they write;
+    those that a norm spans are copies like a stream's, at whole multiples.
     New blocks are copies of their predecessor that write nothing yet. Feature widths
     that leave the model grow by a random isometry, which keeps lengths and dot
     products. A head tied to an embedding grows as the embedding does; the norm that the
