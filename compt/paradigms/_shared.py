@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from compt.data import build_source
 from compt.errors import ConfigError
 from compt.interfaces import DataSource, Images, Paradigm
+
+MAX_IMAGE = 16_384
 
 
 class Agreement:
@@ -52,6 +54,15 @@ class Agreement:
     def get(self, what: str) -> Any:
         """Return what was agreed on, None before any member has been built."""
         return self._agreed.get(what)
+
+
+def check_image_size(member: str, size: Sequence[int]) -> None:
+    """Raise ConfigError for images of which one alone would fill a machine's memory."""
+    if max(size) > MAX_IMAGE:
+        raise ConfigError(
+            f"Member '{member}' takes images of {size[0]} x {size[1]} pixels.",
+            do=f"Give it an image size up to {MAX_IMAGE}.",
+        )
 
 
 class Sourced(Paradigm, ABC):

@@ -24,7 +24,7 @@ from compt.paradigms._checkpoints import (
     refuse_torchscript,
     said_otherwise,
 )
-from compt.paradigms._shared import Agreement, Sourced
+from compt.paradigms._shared import Agreement, Sourced, check_image_size
 from compt.paradigms.clip.data import PairDataset
 from compt.paradigms.clip.folder import (
     CONFIG_FILE,
@@ -198,9 +198,11 @@ class Clip(Sourced):
 
     def _agreed(self, member: Member, config: dict[str, Any], model: nn.Module) -> nn.Module:
         """Hold a model to the input of the members before it, and keep its config for exports."""
-        size = model.visual.image_size  # type: ignore[union-attr]
+        size: Any = model.visual.image_size  # type: ignore[union-attr]
+        sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+        check_image_size(member.name, sides)
         wants = {
-            "image size": tuple(size) if isinstance(size, Sequence) else (size, size),
+            "image size": sides,
             "context length": model.context_length,
             "tokenizer": {k: v for k, v in config["text_cfg"].items() if "tokenizer" in k},
         }

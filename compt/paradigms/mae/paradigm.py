@@ -22,7 +22,7 @@ from compt.paradigms._checkpoints import (
     most_used_dtype,
     said_otherwise,
 )
-from compt.paradigms._shared import Agreement, Sourced
+from compt.paradigms._shared import Agreement, Sourced, check_image_size
 from compt.paradigms.mae import mmpretrain, timm_vit
 from compt.paradigms.mae.data import ImageDataset, black_sample, default_pipeline, fitting
 from compt.paradigms.mae.features import (
@@ -192,6 +192,7 @@ class Mae(Sourced):
             wants["data_preprocessor"] = config["data_preprocessor"]
         for quantity, value in wants.items():
             self._input.hold(name, quantity, value, binding=not loaded)
+        check_image_size(name, self._input["image size"])
         return model
 
     def build_dataset(self, split: str) -> Dataset[Any]:
