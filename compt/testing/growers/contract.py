@@ -12,8 +12,8 @@ from torch import nn
 
 from compt.errors import GrowthError
 from compt.growth.axes import describe
-from compt.growth.operators import tensors_of
 from compt.growth.measure import output_error
+from compt.growth.operators import tensors_of
 from compt.interfaces import Grower, Objective
 from compt.registry import GROWERS
 from compt.testing._chains import by_name, require_results, toy_chain, trained

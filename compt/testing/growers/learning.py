@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from compt.errors import GrowthError
 from compt.growth.axes import describe
-from compt.growth.operators import tensors_of
 from compt.growth.measure import output_error
+from compt.growth.operators import tensors_of
 from compt.interfaces import Objective
 from compt.testing._shared import require, some, without_gradient
 from compt.testing.growers.branches import ENDS, branch_pair

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from compt.growth.axes import describe
-from compt.growth.operators import tensors_of
 from compt.growth.measure import TOLERANCE
+from compt.growth.operators import tensors_of
 from compt.interfaces import Growth, ParamAxes
 from compt.testing._shared import Violation, changed, require, same, some
 from compt.testing.growers.samples import noisy
