@@ -80,7 +80,9 @@ class Resumption:
             what = "What is to be trained is not what this run was started with"
             advice = (
                 "Put it back (with other numbers of processes, train_dataloader.batch_size such "
-                "that all of them together have as many samples), or choose another --work-dir."
+                "that all of them together have as many samples), add --from-stage NAME to train "
+                "that stage and those after it anew on what is there now, or choose another "
+                "--work-dir."
             )
         raise WorkDirError(f"{what}:\n{lines}", where=str(self.path), do=advice)
 
