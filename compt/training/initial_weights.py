@@ -17,8 +17,7 @@ from torch import nn
 
 from compt.errors import ConfigError, DivergedError
 from compt.files import MANIFEST, WEIGHTS, check_recorded, digests
-from compt.growth import measure
-from compt.growth import run as growing
+from compt.growth import measure, run as growing
 from compt.growth.inherited import finish_growth
 from compt.growth.models import build_member
 from compt.growth.optimizer_state import grow_state, new_entries
