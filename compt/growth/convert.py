@@ -44,16 +44,12 @@ def grow_checkpoint(
     """Grow the model in ``source`` to ``target`` and write it to ``out``, in the same format.
 
     Args:
-        source: a folder or file that a paradigm reads, or the folder of a finished
-            stage.
-        target: JSON file of a model config, folder with one, or a model name the
-            paradigm knows.
+        source: a folder or file that a paradigm reads, or the folder of a finished stage.
+        target: JSON file of a model config, folder with one, or a name the paradigm knows.
         out: folder to write; must not exist or be empty.
         grower: registered name.
-        paradigm: registered name; by default the first installed one that recognises
-            the source.
-        source_model: the model of the source, given like ``target``, where it holds
-            weights alone.
+        paradigm: registered name; by default the first installed one that recognises the source.
+        source_model: the model of the source, given like ``target``, where it is weights alone.
         seed: of fresh weights and of the grower.
         dtype: number format of the weights to write; by default the source's. Growing itself is
             done in float32.
@@ -63,8 +59,7 @@ def grow_checkpoint(
         (what of the source is said otherwise or not carried over), as JSON types.
 
     Raises:
-        ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is
-            not empty.
+        ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
     """
     _check_paths(source, out)
     number_format = _number_format(dtype)

@@ -54,7 +54,7 @@ class ParamAxes:
 
     @property
     def gain_offset(self) -> float:
-        """1 for the gain of a norm that multiplies by 1 + its parameter, as Gemma's does, else 0."""
+        """1 for the gain of a norm that multiplies by 1 + its parameter, as Gemma's, else 0."""
         return 1.0 if self.kind.endswith("gain_offset") else 0.0
 
     @property

@@ -31,9 +31,9 @@ class Growth:
     source values and more), ``initialised`` (nothing from the source), ``shared`` (another name of
     a tensor already listed). ``tensors`` are the new values, by name; those not listed keep what
     the target had. ``dropped`` names the source tensors that were not used. ``function_preserving``
-    is the grower's claim for this pair, with ``reason`` where it is False. What ``compt.grow`` returns
-    is corrected by measurement: ``error`` is the largest relative difference of the outputs, in full
-    precision. Where it is None nothing could be measured, and ``reason`` says so.
+    is the grower's claim for this pair, with ``reason`` where it is False. What ``compt.grow``
+    returns is corrected by measurement: ``error`` is the largest relative difference of the
+    outputs, in full precision. Where it is None nothing could be measured, and ``reason`` says so.
     """
 
     params: Mapping[str, Status]

@@ -117,12 +117,8 @@ class StageRecord:
 
         Args:
             plan: of the stage, which may have ended sooner.
-            mode: of the run.
             paradigm: its name in the config.
-            outcome: of the training.
-            growth: of the first weights.
-            weights: that the next stage grows from.
-            files: SHA-256 of the other files that are read again.
+            files: SHA-256 of the files that are read again, but for the weights.
         """
         ran = _as_it_ran(plan, outcome.iters, growth.calls)
         points = tuple(_point(ran, evaluation, growth.seconds) for evaluation in outcome.curve)

@@ -152,7 +152,7 @@ class Toy(Paradigm):
     Args:
         samples: training points; a quarter as many are held out.
         noise: standard deviation of the points around their centres.
-        fail_at: turn the loss into NaN after so many steps of the optimizer, to try what happens then.
+        fail_at: turn the loss into NaN after so many steps of the optimizer, to try what follows.
         aliases: further outputs, each with the output, ``features`` or ``logits``, that it equals.
     """
 
