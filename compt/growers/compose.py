@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from compt.errors import ConfigError
 from compt.growth.operators import AxisGrower, ParamPair
 from compt.growth.run import build_grower
 from compt.interfaces import Architecture
+from compt.registry import GROWERS
+
+GrowerConfig = Annotated[Mapping[str, Any], GROWERS]
 
 
 class Compose(AxisGrower):
@@ -25,7 +28,7 @@ class Compose(AxisGrower):
             new ones are.
     """
 
-    def __init__(self, *, width: str | Mapping[str, Any], depth: str | Mapping[str, Any]) -> None:
+    def __init__(self, *, width: str | GrowerConfig, depth: str | GrowerConfig) -> None:
         self.width, self.depth = _axis_grower("width", width), _axis_grower("depth", depth)
         aims_at_it = self.width.function_preserving and self.depth.function_preserving
         self.function_preserving = aims_at_it  # type: ignore[misc]

@@ -110,6 +110,21 @@ def open_tokenizer(
     return open_clip.SimpleTokenizer(context_length=context_length, **arguments)
 
 
+def vocabulary(model: nn.Module) -> int | None:
+    """Return how many tokens a model has embeddings for, None where it does not say."""
+    for owner in (model, getattr(model, "text", None)):
+        size = getattr(owner, "vocab_size", None)
+        if isinstance(size, int):
+            return size
+    return None
+
+
+def tokens_of(tokenizer: Any) -> int | None:
+    """Return how many ids a tokenizer of open_clip gives, None where it does not say."""
+    size = getattr(tokenizer, "vocab_size", None)
+    return size if isinstance(size, int) else None
+
+
 def build(member: Member, config: Mapping[str, Any]) -> nn.Module:
     """Build a model with fresh weights from a complete config.
 

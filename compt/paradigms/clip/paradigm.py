@@ -45,6 +45,8 @@ from compt.paradigms.clip.models import (
     model_config,
     named_config,
     open_tokenizer,
+    tokens_of,
+    vocabulary,
     weight_dtype,
 )
 from compt.registry import DATA, Range
@@ -110,6 +112,7 @@ class Clip(Sourced):
         }
         self.pixels = Pixels.of(self._own_pixels, where="paradigm")
         self._input = Agreement()
+        self._vocabularies: dict[str, int | None] = {}
         self._classes: dict[str, tuple[str, ...]] = {}
         self._sent: dict[torch.device, tuple[Tensor, ...]] = {}
         if augment is not None and not 0 < augment <= 1:
@@ -208,6 +211,7 @@ class Clip(Sourced):
         }
         for quantity, value in wants.items():
             self._input.hold(member.name, quantity, value)
+        self._vocabularies[member.name] = vocabulary(model)
         model.open_clip_config = config  # type: ignore[assignment]
         return model
 
@@ -224,11 +228,22 @@ class Clip(Sourced):
         has_files = is_same and matching(self.like, TOKENIZER_FILES)  # type: ignore[arg-type]
         return self.like if name and has_files else None
 
+    def _check_vocabularies(self) -> None:
+        """Raise ConfigError where the tokenizer has more ids than a member has embeddings."""
+        size = tokens_of(self.tokenizer)
+        for member, own in self._vocabularies.items():
+            if own is not None and size is not None and own < size:
+                raise ConfigError(
+                    f"The model of member '{member}' has {own} tokens, the tokenizer {size}.",
+                    do=f"Leave text_cfg.vocab_size out, or set it to {size}.",
+                )
+
     def build_dataset(self, split: str) -> Dataset[Any]:
         """Open a split as samples of image, text and label.
 
         Items are ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)``.
         """
+        self._check_vocabularies()
         images = self._open(split)
         images.check()
         augment = self.augment if split == "train" else None
