@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from compt.config import load_config
 from compt.errors import ComptError
 from compt.planning.planner import plan
+from compt.registry import PARADIGMS
 from compt.training.preflight import preflight
 from tests.config.conftest import faults
 
@@ -124,3 +126,27 @@ def test_a_model_that_no_machine_holds_and_one_that_is_never_built(toy, monkeypa
     toy["chain"][0]["model"] = dict(width=0, depth=1)
     with pytest.raises(ComptError, match="has no elements"):
         plan(load_config(toy))
+
+
+def icons(**changes):
+    """A CLIP of one block, and what is changed of its towers."""
+    vision = dict(image_size=16, patch_size=8, width=32, layers=1, head_width=16)
+    text = dict(context_length=8, width=32, layers=1, heads=2)
+    model = dict(embed_dim=8, vision_cfg=vision, text_cfg=text)
+    for tower, change in changes.items():
+        model[tower] = {**model[tower], **change}
+    paradigm = dict(type="clip", data=dict(type="icons", image_size=16))
+    return load_config(dict(paradigm=paradigm, chain=[dict(name="a", model=model, iters=2)]))
+
+
+def test_images_that_no_memory_holds():
+    with pytest.raises(ComptError, match="'a' takes images of 100000 x 100000 pixels"):
+        plan(icons(vision_cfg=dict(image_size=10**5)))
+
+
+def test_a_vocabulary_smaller_than_the_tokenizers():
+    paradigm = PARADIGMS.build(dict(type="clip", data=dict(type="icons")))
+    with torch.device("meta"):
+        paradigm.build_model(icons(text_cfg=dict(vocab_size=9)).stages[0].member)
+    with pytest.raises(ComptError, match="'a' has 9 tokens, the tokenizer 49408"):
+        paradigm.build_dataset("train")

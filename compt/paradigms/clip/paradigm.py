@@ -243,9 +243,9 @@ class Clip(Sourced):
 
         Items are ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)``.
         """
-        self._check_vocabularies()
         images = self._open(split)
         images.check()
+        self._check_vocabularies()
         augment = self.augment if split == "train" else None
         return PairDataset(
             images,
