@@ -26,7 +26,7 @@ def build_source(cfg: Mapping[str, Any], *needs: Collection[str]) -> DataSource:
     kind = cfg.get("type")
     if kind is None or (isinstance(kind, str) and kind not in DATA):
         raise _unknown(kind)
-    name = kind if isinstance(kind, str) else kind.__name__
+    name = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
     with located(f"data of type '{name}'"):
         source: DataSource = DATA.build(cfg)
     if needs and not _meets(source.provides, needs):
