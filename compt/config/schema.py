@@ -227,6 +227,12 @@ class ChainConfig(StageDefaults, RunnerKeys):
         return self.file.where
 
     @property
+    def where_init(self) -> str:
+        """What the first member starts from, for messages, '' where it starts from scratch."""
+        first = self.stages[0]
+        return f"init of member '{first.name}'" if first.init else ""
+
+    @property
     def stages(self) -> tuple[StageConfig, ...]:
         """The members and their stages, small to large."""
         return tuple(self.chain or ())

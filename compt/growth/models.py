@@ -17,11 +17,13 @@ from compt.interfaces.paradigm import FOLLOW
 from compt.registry import PARADIGMS
 
 
-def build_paradigm(config: Mapping[str, Any]) -> Paradigm:
+def build_paradigm(config: Mapping[str, Any], *, missing_ok: bool = False) -> Paradigm:
     """Build a paradigm from its config, which may name a checkpoint that it is to follow.
 
     Args:
         config: ``dict(type=..., ...)``; under ``FOLLOW`` it may have the path of a checkpoint.
+        missing_ok: whether one that is not there is passed over, as in a plan, which may be made
+            elsewhere.
 
     Raises:
         ConfigError: there is no such checkpoint, or what it says cannot be followed.
@@ -29,7 +31,7 @@ def build_paradigm(config: Mapping[str, Any]) -> Paradigm:
     options = dict(config)
     path = options.pop(FOLLOW, None)
     paradigm: Paradigm = PARADIGMS.build(options)
-    if path is None:
+    if path is None or (missing_ok and not Path(path).exists()):
         return paradigm
     if not Path(path).exists():
         raise ConfigError(f"There is no checkpoint '{path}'.", do="Check the path.")

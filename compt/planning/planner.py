@@ -67,8 +67,8 @@ class _Planner:
 
     def __init__(self, config: ChainConfig, individual: bool, world_size: int) -> None:
         self.config, self.individual, self.world_size = config, individual, world_size
-        with located(f"init of member '{config.stages[0].name}'" if config.stages[0].init else ""):
-            self.paradigm = build_paradigm(config.paradigm)
+        with located(config.where_init):
+            self.paradigm = build_paradigm(config.paradigm, missing_ok=True)
         self.length = TrainingLength(self.paradigm, config.default_scope, world_size)
         self.stages: list[StagePlan] = []
         self.warnings = _left_out(config)
@@ -132,6 +132,8 @@ class _Planner:
         path = self.config.paradigm.get(FOLLOW)
         if path is None:
             return []
+        if not Path(path).exists():
+            return [f"init: there is no '{path}' here, so what it says of inputs is not known."]
         dtype, notes = self.paradigm.weight_dtype(Path(path)), list(self.paradigm.notes)
         if dtype not in (None, torch.float32):
             stored = str(dtype).removeprefix("torch.")

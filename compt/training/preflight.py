@@ -29,7 +29,7 @@ from compt.config import ChainConfig, StageConfig
 from compt.config.faults import Faults
 from compt.config.keys import listed
 from compt.config.taken_over import DEFAULT_HOOKS
-from compt.errors import ComptError, ConfigError, DataError
+from compt.errors import ComptError, ConfigError, DataError, located
 from compt.growth.models import build_paradigm
 from compt.interfaces import Paradigm, fingerprint, left_out
 from compt.planning.plans import ChainPlan
@@ -130,7 +130,8 @@ def check_data(config: ChainConfig) -> CheckedData:
     Raises:
         ConfigError: a split is missing, empty, or too much of it is left out or cannot be read.
     """
-    paradigm = build_paradigm(config.paradigm)
+    with located(config.where_init):
+        paradigm = build_paradigm(config.paradigm)
     with torch.device("meta"):
         for stage in config.stages:
             paradigm.build_model(stage.member)  # data depends on what the members read
