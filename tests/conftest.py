@@ -23,6 +23,14 @@ from tests.packages import write_package
 
 MOST_WORKERS = 4
 """Each holds the libraries and its models: about 2 GB."""
+LONG = (
+    "tests/test_benchmarks.py",
+    "tests/plugins/",
+    "tests/scaffold/",
+    "tests/test_packaging.py",
+    "tests/planning/test_recipes.py",
+    "tests/training/test_distributed.py",
+)
 TOY: dict[str, Any] = dict(
     custom_imports=dict(imports=["compt.testing.toy"]),
     paradigm=dict(type="toy", samples=256),
@@ -48,6 +56,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, MOST_WORKERS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of long tests, so that no worker ends with one while others wait."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from compt.testing import ParadigmContract
 
 
 class TestMaeOnIcons(ParadigmContract):
-    paradigm = dict(type="mae", data=dict(type="icons"), probe=dict(samples=240))
+    paradigm = dict(type="mae", data=dict(type="icons", samples=400), probe=dict(samples=120))
     model = mae()
 
     @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -15,6 +16,7 @@ from compt.registry import LAYOUTS, PARADIGMS
 from compt.testing.toy import CLASSES, Toy, ToyLayout, ToyNet
 
 QUEUE = 16
+EXPORT = "self_taught.safetensors"
 
 
 class SelfTaughtNet(nn.Module):
@@ -133,10 +135,14 @@ class SelfTaught(Toy):
             "knn": Metric(torch.cat(hits).float().mean().item(), chance=1 / CLASSES, unit="share")
         }
 
-    def load(self, path):
-        from safetensors.torch import load_file
+    def export(self, model, folder):
+        save_file(model.state_dict(), str(folder / EXPORT))
 
-        state = load_file(str(path / "toy.safetensors"))
+    def recognises(self, path):
+        return (path / EXPORT).is_file()
+
+    def load(self, path):
+        state = load_file(str(path / EXPORT))
         depth = 1 + max(int(n.split(".")[2]) for n in state if n.startswith("student.blocks."))
         model = SelfTaughtNet(len(state["student.embed.bias"]), depth)
         model.load_state_dict(state)

@@ -470,7 +470,7 @@ def test_a_checkpoint_grown_by_hand_is_reset_too(taught, tmp_path):
         taught / "01_m0", str(tmp_path / "large.json"), tmp_path / "out", paradigm="self_taught"
     )
     assert {"centre", "queue", "num_steps"} <= set(report["reset"])
-    assert not load_file(tmp_path / "out" / "toy.safetensors")["queue"].any()
+    assert not load_file(tmp_path / "out" / "self_taught.safetensors")["queue"].any()
 
 
 class ShiftsTheOutputs(SelfTaught):
