@@ -8,14 +8,13 @@ def _vit(width, depth):
 
 
 chain = [
-    dict(name="w64", model=_vit(64, 4), iters=1000),
-    dict(name="w128", model=_vit(128, 4), iters=500),
-    dict(name="w192", model=_vit(192, 6), iters=250),
+    dict(name="w64", model=_vit(64, 4), iters=400),
+    dict(name="w128", model=_vit(128, 4), iters=200),
+    dict(name="w192", model=_vit(192, 6), iters=100),
 ]
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=3.0)
 )
-evaluations = 5
-compare = True
+evaluations = 2
 individual = dict(budget="chain")

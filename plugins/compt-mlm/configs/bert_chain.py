@@ -25,5 +25,4 @@ chain = [
 train_dataloader = dict(batch_size=32)
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05))
 evaluations = 6
-compare = True
 individual = dict(budget="chain")
