@@ -130,9 +130,13 @@ def _choice_problem(value: Any, choices: Sequence[Any]) -> str:
 
 
 def _dict_problem(value: Any, options: ValueOptions) -> str:
-    if isinstance(value, Mapping) and ("type" in value or not options.typed):
+    if isinstance(value, Mapping) and (not options.typed or _names_a_type(value.get("type"))):
         return ""
     return "is not a dict(type=..., ...)." if options.typed else "is not a dict."
+
+
+def _names_a_type(kind: Any) -> bool:
+    return isinstance(kind, type) or (isinstance(kind, str) and bool(kind.strip(". ")))
 
 
 def _list_problem(value: Any, annotation: Any, options: ValueOptions) -> str:

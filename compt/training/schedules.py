@@ -138,7 +138,12 @@ def _ends_as_if_it_had_not_been(config: Mapping[str, Any]) -> bool:
 
 def _class_of(config: Mapping[str, Any]) -> Any:
     kind = config["type"]
-    return PARAM_SCHEDULERS.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(kind, str):
+        return kind
+    try:
+        return PARAM_SCHEDULERS.get(kind)
+    except Exception:  # mmengine imports what has dots, and a module raises what it likes
+        return None
 
 
 def _is_a(config: Mapping[str, Any], *classes: type) -> bool:

@@ -150,3 +150,11 @@ def test_a_vocabulary_smaller_than_the_tokenizers():
         paradigm.build_model(icons(text_cfg=dict(vocab_size=9)).stages[0].member)
     with pytest.raises(ComptError, match="'a' has 9 tokens, the tokenizer 49408"):
         paradigm.build_dataset("train")
+
+
+@pytest.mark.parametrize("kind", ["", " ", ".", None, 3])
+def test_a_part_without_a_name_is_refused_before_anything_is_looked_up(toy, kind):
+    """mmengine imports what it does not know, and an empty name raises from there."""
+    toy["param_scheduler"] = [dict(type=kind, begin=0.0, end=1.0)]
+    with pytest.raises(ComptError, match="param_scheduler"):
+        load_config(toy)
