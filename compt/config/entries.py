@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from compt.config.faults import Faults
 from compt.config.keys import listed
 from compt.registry.arguments import shown
-from compt.registry.values import Range, ValueOptions, as_declared, problem_of
+from compt.registry.values import Range, ValueOptions, as_declared, names_a_type, problem_of
 
 MAX_BATCH = 10**6
 MAX_WORKERS = 1024
@@ -253,5 +253,5 @@ def check_env(value: Mapping[str, Any], name: str, faults: Faults) -> None:
 
 def _check_typed(value: Any, name: str, faults: Faults) -> None:
     """Note a dict that says not what it is the config of."""
-    if isinstance(value, Mapping) and not isinstance(value.get("type"), (str, type)):
+    if isinstance(value, Mapping) and not names_a_type(value.get("type")):
         faults.add(f"{name}: {shown(value)} is not a dict(type=..., ...).")

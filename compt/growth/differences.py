@@ -56,14 +56,14 @@ def obstacles(
 def differences(source: nn.Module, target: nn.Module) -> list[str]:
     """List the constants, functions and norms of two models that no weight makes up for."""
     source_modules = dict(source.named_modules())
-    found: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     for name, module in target.named_modules():
         counterpart = source_modules.get(name)
         if counterpart is None:
             continue
         for template, reason in _module_differences(counterpart, module):
-            found.setdefault(reason, []).append(f"{name}.{template}".strip("."))
-    return [f"{named(names)}: {reason}" for reason, names in found.items()]
+            places.setdefault(reason, []).append(f"{name}.{template}".strip("."))
+    return [f"{named(names)}: {reason}" for reason, names in places.items()]
 
 
 def named(names: Sequence[str]) -> str:
@@ -90,10 +90,10 @@ def _module_differences(source: nn.Module, target: nn.Module) -> Iterator[tuple[
             f"normalises an axis that grows, and {_described(type(source))} has no gain for it",
         )
     for key, value in vars(target).items():
-        before = vars(source).get(key)
-        constant = isinstance(value, CONSTANTS) and isinstance(before, CONSTANTS)
-        if constant and value != before and key != "training":
-            yield key, _change(before, value)
+        source_value = vars(source).get(key)
+        constant = isinstance(value, CONSTANTS) and isinstance(source_value, CONSTANTS)
+        if constant and value != source_value and key != "training":
+            yield key, _change(source_value, value)
 
 
 CONSTANTS = (float, str, bool, FunctionType, BuiltinFunctionType)

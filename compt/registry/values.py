@@ -130,12 +130,13 @@ def _choice_problem(value: Any, choices: Sequence[Any]) -> str:
 
 
 def _dict_problem(value: Any, options: ValueOptions) -> str:
-    if isinstance(value, Mapping) and (not options.typed or _names_a_type(value.get("type"))):
+    if isinstance(value, Mapping) and (not options.typed or names_a_type(value.get("type"))):
         return ""
     return "is not a dict(type=..., ...)." if options.typed else "is not a dict."
 
 
-def _names_a_type(kind: Any) -> bool:
+def names_a_type(kind: Any) -> bool:
+    """Tell whether a config's ``type`` is a class or a name that can be looked up."""
     return isinstance(kind, type) or (isinstance(kind, str) and bool(kind.strip(". ")))
 
 

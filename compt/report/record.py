@@ -12,7 +12,7 @@ from compt.files import FORMAT, read_record, write_json
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
 from compt.report.metrics import CurvePoint, Metrics, MetricValue, as_json, read_metrics
-from compt.report.outcome import StageOutcome
+from compt.report.outcome import Incidents, StageOutcome
 from compt.report.state import Mode
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class WeightsFile:
     sha256: str
 
 
-@dataclass(frozen=True)
-class StageRecord:
+@dataclass(frozen=True, kw_only=True)
+class StageRecord(Incidents):
     """What a finished stage was, cost and reached."""
 
     name: str
@@ -68,20 +68,6 @@ class StageRecord:
     seconds: float
     """Of growth and training; evaluations are not counted."""
     growth_seconds: float = 0.0
-    broken_samples: int = 0
-    """Training samples that could not be read, and were replaced by others."""
-    left_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What of each split was left out, replaced or cut, by reason; see LeftOut."""
-    stopped: str = ""
-    """Why the stage ended before its budget was spent, '' where it did not."""
-    delivered: str = "last"
-    """Which weights were measured and delivered: the 'last', or those of the hooks named here."""
-    repeated: int = 0
-    """Further iterations that were trained and lost by rolling back; charged in flops."""
-    spikes: tuple[Mapping[str, Any], ...] = ()
-    """Losses that stood out, with ``first`` and ``last`` iteration, ``loss`` and ``median``."""
-    rollbacks: tuple[Mapping[str, Any], ...] = ()
-    """Returns to a checkpoint: ``at`` and ``to`` as iterations, and the ``reason``."""
     metrics: Metrics = field(default_factory=dict)
     """At the end of the stage."""
     main_metric: str | None = None
@@ -137,13 +123,7 @@ class StageRecord:
             flops=_flops(ran, outcome.repeated),
             seconds=growth.seconds + outcome.seconds,
             growth_seconds=growth.seconds,
-            broken_samples=outcome.broken_samples,
-            left_out=outcome.left_out,
-            stopped=outcome.stopped,
-            delivered=outcome.delivered,
-            repeated=outcome.repeated,
-            spikes=outcome.spikes,
-            rollbacks=outcome.rollbacks,
+            **outcome.incidents,
             metrics=metrics,
             main_metric=_main(metrics),
             curve=points,

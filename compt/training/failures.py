@@ -76,8 +76,8 @@ def _death(text: str) -> tuple[str, str]:
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
         # torch would raise the same again wherever the system's note of the death arrives.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    found = DEATH.search(text)
-    end = found[1].rstrip(". ") if found else "ended before its batch was there"
+    death = DEATH.search(text)
+    end = death[1].rstrip(". ") if death else "ended before its batch was there"
     return (
         f"A process that reads samples has died: it {end}.",
         "The system kills processes when memory runs out. Lower train_dataloader.num_workers or "

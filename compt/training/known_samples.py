@@ -27,9 +27,9 @@ def known_samples(dataset: Any) -> list[Tensor]:
 
 def remember_samples(dataset: Any, known_before: Iterable[Tensor]) -> None:
     """Add what an interrupted run knew, where the data set still has as many samples."""
-    for known, before in zip(known_samples(dataset), known_before, strict=False):
-        if known.shape == before.shape:
-            torch.maximum(known, before, out=known)
+    for known, earlier in zip(known_samples(dataset), known_before, strict=False):
+        if known.shape == earlier.shape:
+            torch.maximum(known, earlier, out=known)
 
 
 def bring_together(dataset: Any) -> None:

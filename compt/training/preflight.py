@@ -252,7 +252,8 @@ def _check_sampler(stage: StageConfig, paradigm: Paradigm) -> None:
     place = {"rank": get_rank(), "world_size": get_world_size()}
     batches = train_loader(dataset, _collate, seed=0, start=0, **place, **options).batch_sampler
     assert isinstance(batches, EndlessBatches)
-    num_samples, num_sampled = len(dataset), len(batches.order) * get_world_size()  # type: ignore[arg-type]
+    num_samples = len(dataset)  # type: ignore[arg-type]
+    num_sampled = len(batches.order) * get_world_size()
     if stage.amount[0] == "epochs" and abs(num_sampled - num_samples) >= get_world_size():
         raise ConfigError(
             f"It yields {num_sampled} samples an epoch, and the data set has {num_samples}.",

@@ -34,7 +34,7 @@ from compt.config.faults import Faults
 from compt.errors import ComptError, ConfigError, did_you_mean
 from compt.planning.plans import ChainPlan
 from compt.registry.arguments import annotated, shown
-from compt.registry.values import ValueOptions, alternatives, problem_of
+from compt.registry.values import ValueOptions, alternatives, names_a_type, problem_of
 
 BYTES_A_WEIGHT = 4
 PARAMWISE = frozenset(
@@ -84,7 +84,7 @@ def check_part(registry: Registry, cfg: Any, *, unbuilt: bool = False) -> None:
     Other arguments are its constructor's to judge, or, where it is not built before training, at
     least its signature's.
     """
-    if not isinstance(cfg, Mapping) or not isinstance(cfg.get("type"), (str, type)):
+    if not isinstance(cfg, Mapping) or not names_a_type(cfg.get("type")):
         raise ConfigError(f"{shown(cfg)} is not a dict(type=..., ...).")
     kind = cfg["type"]
     part = registry.get(kind) if isinstance(kind, str) else kind

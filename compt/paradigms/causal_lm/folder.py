@@ -103,11 +103,11 @@ def _reason(path: Path) -> tuple[str, str] | None:
             "Take the model in bfloat16, float16 or float32.",
         )
     auto_map = config.get("auto_map")
-    custom = isinstance(auto_map, Mapping) and "AutoModelForCausalLM" in auto_map
+    code = auto_map.get("AutoModelForCausalLM") if isinstance(auto_map, Mapping) else None
     kind = config.get("model_type")
-    if custom and kind not in DECODERS:
+    if code is not None and kind not in DECODERS:
         return (
-            f"needs code of its own ({auto_map['AutoModelForCausalLM']}), which is not run",  # type: ignore[index]
+            f"needs code of its own ({code}), which is not run",
             "Convert it to a type of transformers, or write a paradigm: docs/plugins.md.",
         )
     others = sorted(file.name for pattern in OTHER_WEIGHTS for file in path.glob(pattern))
