@@ -1,0 +1,74 @@
+"""Grow one checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from compt.cli.shared import add_json
+
+HELP = "grow one checkpoint, outside any chain"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the grow command takes."""
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="CKPT",
+        help="in a paradigm's own format, or a stage's folder",
+    )
+    parser.add_argument(
+        "--to",
+        dest="target",
+        required=True,
+        metavar="CONFIG_OR_DIR",
+        help="JSON config, model name or folder",
+    )
+    parser.add_argument("--grower", default="compt:lossless")
+    parser.add_argument(
+        "--paradigm", help="which reads the formats; found from the checkpoint by default"
+    )
+    parser.add_argument(
+        "--source-model", help="what the checkpoint is of, as --to, where it holds weights alone"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--dtype",
+        help="number format to write: float32, bfloat16, float16, float64 (default: the source's)",
+    )
+    parser.add_argument("-o", "--out", required=True, help="folder to write")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Grow, write, and say what became of the tensors."""
+    from compt.growth.convert import grow_checkpoint
+    from compt.registry.registry import short_name
+    from compt.report.format import growth_text, tensor_counts
+    from compt.report.growth import GrowthReport
+
+    growth = grow_checkpoint(
+        Path(arguments.source),
+        arguments.target,
+        Path(arguments.out),
+        grower=arguments.grower,
+        paradigm=arguments.paradigm,
+        source_model=arguments.source_model,
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+    )
+    growth["grower"] = short_name(arguments.grower)
+    if arguments.json:
+        print(json.dumps(growth, indent=1))
+        return 0
+    counts = tensor_counts(growth["counts"])
+    print(f"{arguments.out}: {counts}; growth {growth_text(GrowthReport.from_json(growth))}")
+    rounding = growth.get("rounding_error")
+    changes = "" if rounding is None else f", which changes outputs by {rounding:.1e}"
+    print(f"written in {growth['dtype']}{changes}")
+    for note in growth["notes"]:
+        print(f"note: {note}")
+    return 0
