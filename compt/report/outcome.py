@@ -33,7 +33,51 @@ class Incidents:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageOutcome(Incidents):
+class Usage:
+    """What a stage took of the machine, beside the time of its training.
+
+    Each is None where it was not measured, as in records of older versions.
+    """
+
+    evaluation_seconds: float | None = None
+    """Of all evaluations together."""
+    peak_memory_bytes: int | None = None
+    """The most that the main process held in the machine's memory (its resident set).
+
+    The processes that read samples are not in it.
+    """
+    peak_device_memory_bytes: int | None = None
+    """The most that torch had allocated on the main process's CUDA device."""
+    energy_joules: float | None = None
+    """What meters counted while the stage was trained and evaluated, over all processes."""
+    energy_meters: tuple[str, ...] = ()
+    """Which meters these were: 'nvml' counts GPUs, 'rapl' processors with their memory."""
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """These fields alone, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(Usage)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Usage:
+        """Read these fields from JSON types, which may lack any of them.
+
+        Raises:
+            TypeError, ValueError: one is no number.
+        """
+        kinds = {
+            "evaluation_seconds": float,
+            "peak_memory_bytes": int,
+            "peak_device_memory_bytes": int,
+            "energy_joules": float,
+            "energy_meters": tuple,
+        }
+        present = {name for name in kinds if content.get(name) is not None}
+        return Usage(**{name: kinds[name](content[name]) for name in present})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOutcome(Incidents, Usage):
     """How the training of a stage went."""
 
     iters: int

@@ -12,7 +12,7 @@ from compt.files import FORMAT, read_record, write_json
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
 from compt.report.metrics import CurvePoint, Metrics, MetricValue, as_json, read_metrics
-from compt.report.outcome import Incidents, StageOutcome
+from compt.report.outcome import Incidents, StageOutcome, Usage
 from compt.report.state import Mode
 
 if TYPE_CHECKING:
@@ -45,8 +45,13 @@ class WeightsFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageRecord(Incidents):
-    """What a finished stage was, cost and reached."""
+class StageRecord(Incidents, Usage):
+    """What a finished stage was, cost and reached.
+
+    What it took of the machine is declared in :class:`compt.report.outcome.Usage`:
+    ``evaluation_seconds``, ``peak_memory_bytes``, ``peak_device_memory_bytes``, ``energy_joules``
+    and ``energy_meters``. ``samples_per_second`` and ``teacher_share`` follow from other fields.
+    """
 
     name: str
     """Of the member."""
@@ -87,6 +92,27 @@ class StageRecord(Incidents):
         metric = self.metrics.get(self.main_metric or "")
         return metric if metric and metric.value is not None else None
 
+    @property
+    def samples_per_second(self) -> float | None:
+        """Samples a second of training alone, None where nothing was trained."""
+        seconds = self.seconds - self.growth_seconds
+        trained = self._trained_samples
+        return trained / seconds if trained and seconds > 0 else None
+
+    @property
+    def teacher_share(self) -> float | None:
+        """The teacher's share of the stage's FLOPs, None where it is not recorded."""
+        flops = self.flops
+        if not (flops.total and flops.student_per_sample):
+            return None
+        student = self._trained_samples * flops.student_per_sample
+        return max(0.0, flops.total - flops.growth - student) / flops.total
+
+    @property
+    def _trained_samples(self) -> int:
+        """Samples that were trained on, those counted twice that a stage went back over."""
+        return (self.iters + self.repeated) * self.batch_size
+
     @classmethod
     def of_stage(
         cls,
@@ -124,6 +150,7 @@ class StageRecord(Incidents):
             seconds=growth.seconds + outcome.seconds,
             growth_seconds=growth.seconds,
             **outcome.incidents,
+            **outcome.usage,
             metrics=metrics,
             main_metric=_main(metrics),
             curve=points,
@@ -172,6 +199,7 @@ class StageRecord(Incidents):
             repeated=int(content.get("repeated", 0)),
             spikes=tuple(content.get("spikes", ())),
             rollbacks=tuple(content.get("rollbacks", ())),
+            **Usage.from_json(content).usage,
             metrics=metrics,
             main_metric=content.get("main_metric") or _main(metrics),
             curve=_curve(content),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compt.errors import TrainingError
 from compt.files import not_written
 from compt.interfaces import left_out
-from compt.report.outcome import StageOutcome
+from compt.report.outcome import StageOutcome, Usage
 from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressCallback, ProgressHook
 from compt.training.known_samples import bring_together
@@ -27,6 +27,7 @@ from compt.training.loops import TrainLoop
 from compt.training.optim import named_state
 from compt.training.stage import stage_model
 from compt.training.stage_config import LOG_INTERVAL
+from compt.training.usage import UsageHook
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
     import_modules_from_strings(config.custom_imports["imports"])
     try:
         runner = StageRunner.from_cfg(config)
+        usage = UsageHook()
+        runner.register_hook(usage)
         runner.register_hook(ProgressHook(on_progress, max(1, min(LOG_INTERVAL, iters // 20))))
         runner.train()
     except OSError as error:  # from loggers: compt's own files have their own errors
@@ -91,6 +94,11 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
             where=config.work_dir,
             do="Lower train_dataloader.batch_size or use gradient accumulation.",
         ) from error
+    return _result(runner, usage.result())
+
+
+def _result(runner: Runner, usage: Usage) -> StageResult:
+    """Return what a stage has trained, with the weights that its hooks deliver."""
     loop = runner.train_loop
     assert isinstance(loop, TrainLoop)
     datasets = {"train": loop.dataset, **getattr(runner.val_loop, "datasets", {})}
@@ -111,5 +119,6 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
         repeated=loop.repeated,
         spikes=tuple(asdict(spike) for spike in loop.losses.spikes),
         rollbacks=tuple(asdict(rollback) for rollback in loop.rollbacks),
+        **usage.usage,
     )
     return StageResult(student, outcome, memory)

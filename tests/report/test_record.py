@@ -11,7 +11,7 @@ from compt.errors import WorkDirError
 from compt.planning.plans import StagePlan
 from compt.report.growth import GrowthRecord, GrowthReport, LearnedGrowth
 from compt.report.metrics import CurvePoint, MetricValue
-from compt.report.outcome import StageOutcome
+from compt.report.outcome import StageOutcome, Usage
 from compt.report.record import Flops, StageRecord, WeightsFile
 from compt.report.results import read_run, read_state
 from compt.report.state import ChainState
@@ -110,6 +110,15 @@ RECORD = StageRecord(
     environment={"python": "3.11.7", "torch": "2.14.1", "machine": "x86_64", "device": "cpu"},
 )
 
+USAGE = Usage(
+    evaluation_seconds=0.5,
+    peak_memory_bytes=2**30,
+    peak_device_memory_bytes=2**20,
+    energy_joules=12.5,
+    energy_meters=("nvml", "rapl"),
+)
+MEASURED = replace(RECORD, **USAGE.usage)
+
 GROWN = GrowthRecord(
     GrowthReport(
         grower="lossless",
@@ -180,7 +189,13 @@ def test_a_record_of_before_what_is_optional_is_read(folder):
 
 @pytest.mark.parametrize(
     "record",
-    [RECORD, GROWN, GrowthRecord(None, 0.5), ChainState("individual", ("a",), {"seed": 3})],
+    [
+        RECORD,
+        MEASURED,
+        GROWN,
+        GrowthRecord(None, 0.5),
+        ChainState("individual", ("a",), {"seed": 3}),
+    ],
     ids=lambda record: type(record).__name__,
 )
 def test_what_is_written_is_read(record, tmp_path):
@@ -220,6 +235,7 @@ def _written(path, text):
         ("02_b/manifest.json", '"total"', '"totl"', r"damaged: .*totl"),
         ("02_b/manifest.json", '"seconds": 0.5', '"seconds": "long"', r"damaged: .*'long'"),
         ("02_b/manifest.json", '"samples": 128,', "", r"damaged: 'samples' is missing\."),
+        ("02_b/manifest.json", '"weights"', '"energy_joules": "?", "weights"', r"damaged: .*'\?'"),
         ("02_b/manifest.json", "256", "[256]", r"damaged: .*list"),
         ("02_b/manifest.json", '"name": "b"', '"name": "c"', r"it is of member 'c', not 'b'\."),
         ("02_b/manifest.json", '"format": 1', '"format": 3', r"of format 3; this compt reads 1"),
@@ -266,7 +282,13 @@ def test_a_stage_is_recorded_as_it_ran():
         mode="chain",
         paradigm="compt:clip",
         outcome=StageOutcome(
-            iters=8, seconds=2.0, curve=curve, stopped="enough", repeated=3, rollbacks=({"at": 5},)
+            iters=8,
+            seconds=2.0,
+            curve=curve,
+            stopped="enough",
+            repeated=3,
+            rollbacks=({"at": 5},),
+            **USAGE.usage,
         ),
         growth=GROWN,
         weights=WeightsFile("w", "0"),
@@ -280,11 +302,24 @@ def test_a_stage_is_recorded_as_it_ran():
     assert [point.flops for point in record.curve] == [growth + 4 * 4 * 110, record.flops.total]
     assert (record.repeated, record.rollbacks) == (3, ({"at": 5},))
     assert [point.seconds for point in record.curve] == [1.25, 2.25]
+    assert record.usage == USAGE.usage
     assert (record.seconds, record.growth_seconds) == (2.25, 0.25)
     assert record.main_metric == "val/loss"
     assert record.metrics["val/loss"] == MetricValue(None, None, False)
     assert record.main is None, "it is not finite"
     assert record.growth == GROWN.report
+
+
+def test_speed_and_the_teachers_share_follow_from_what_is_recorded():
+    """By hand: 8 iterations and 3 lost ones of 4 samples in 2 seconds, beside growth."""
+    student, teacher = (8 + 3) * 4 * 100, 6 * 4 * 10
+    ran = dict(iters=8, batch_size=4, repeated=3, seconds=2.25, growth_seconds=0.25)
+    record = replace(RECORD, **ran, flops=Flops(student + teacher + 500, 100.0, 10.0, 500.0))
+    assert record.samples_per_second == 22
+    assert record.teacher_share == pytest.approx(teacher / (student + teacher + 500))
+    assert replace(record, flops=Flops(student, 100.0)).teacher_share == 0
+    assert replace(record, flops=Flops(5.0)).teacher_share is None, "an older version's"
+    assert replace(record, iters=0, repeated=0).samples_per_second is None
 
 
 @pytest.mark.parametrize(("higher", "values"), [(True, (0.5, 0.6, 0.4)), (False, (0.5, 0.4, 0.6))])
