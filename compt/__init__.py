@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         Paradigm as Paradigm,
         ParamAxes as ParamAxes,
         Status as Status,
+        Suite as Suite,
         Text as Text,
         TextSource as TextSource,
         Tokens as Tokens,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         GROWERS as GROWERS,
         LAYOUTS as LAYOUTS,
         PARADIGMS as PARADIGMS,
+        SUITES as SUITES,
         TRANSFERERS as TRANSFERERS,
         Range as Range,
     )

@@ -48,6 +48,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "Paradigm",
         "ParamAxes",
         "Status",
+        "Suite",
         "Text",
         "TextSource",
         "TokenSource",
@@ -63,7 +64,15 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "writes_stream",
     ),
     "compt.planning.planner": ("plan",),
-    "compt.registry": ("DATA", "GROWERS", "LAYOUTS", "PARADIGMS", "TRANSFERERS", "Range"),
+    "compt.registry": (
+        "DATA",
+        "GROWERS",
+        "LAYOUTS",
+        "PARADIGMS",
+        "SUITES",
+        "TRANSFERERS",
+        "Range",
+    ),
 }
 """What ``compt`` itself offers, by the module that defines it: ``from compt import describe``."""
 

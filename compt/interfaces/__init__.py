@@ -33,6 +33,7 @@ from compt.interfaces.plugin import (
     renamed_method,
     warn_renamed,
 )
+from compt.interfaces.suite import Suite
 from compt.interfaces.transferer import SCHEDULES, Schedule, Transferer
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Role",
     "Schedule",
     "Status",
+    "Suite",
     "Text",
     "TextSource",
     "TokenSource",

@@ -9,6 +9,7 @@ from compt.registry.registry import (
     LAYOUTS,
     PARADIGMS,
     REGISTRIES,
+    SUITES,
     TRANSFERERS,
     PluginRegistry,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "LAYOUTS",
     "PARADIGMS",
     "REGISTRIES",
+    "SUITES",
     "TRANSFERERS",
     "PluginRegistry",
     "Range",

@@ -327,4 +327,12 @@ TRANSFERERS = PluginRegistry("transferer", group="compt.transfers", base="Transf
 PARADIGMS = PluginRegistry("paradigm", group="compt.paradigms", base="Paradigm")
 LAYOUTS = LayoutRegistry("layout", group="compt.layouts", base="Layout")
 DATA = PluginRegistry("data source", group="compt.data", base="DataSource")
-REGISTRIES: tuple[PluginRegistry, ...] = (GROWERS, TRANSFERERS, PARADIGMS, LAYOUTS, DATA)
+SUITES = PluginRegistry("suite", group="compt.suites", base="Suite")
+REGISTRIES: tuple[PluginRegistry, ...] = (
+    GROWERS,
+    TRANSFERERS,
+    PARADIGMS,
+    LAYOUTS,
+    DATA,
+    SUITES,
+)
