@@ -1,0 +1,137 @@
+"""What suites of benchmarks measured of finished models, one file an evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compt.files import EXPORT, FORMAT, read_record, write_json
+from compt.report.metrics import Metrics, as_json, read_metrics
+
+EVALUATIONS = "evaluations"
+"""The folder in a stage's that holds them."""
+ADVICE = "Restore the file from a copy, or remove it and evaluate again: compt eval."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One model measured by one suite with one choice of options."""
+
+    suite: str
+    """Its short name."""
+    options: Mapping[str, Any]
+    """All of them, as JSON types, with the paths of the data."""
+    metrics: Metrics
+    """By 'data/name'."""
+    weights: Mapping[str, str]
+    """SHA-256 of the files that were evaluated, by path in the export."""
+    tool: str = ""
+    """The package that measured, '' for compt alone."""
+    tool_version: str = ""
+    seconds: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """See :func:`compt.report.record.environment`."""
+
+    @property
+    def file_name(self) -> str:
+        """The suite's name with what tells its options from others."""
+        text = json.dumps(self.options, sort_keys=True)
+        return (
+            f"{self.suite.replace(':', '_')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+        )
+
+    def is_like(self, suite: str, options: Mapping[str, Any], ignored: frozenset[str]) -> bool:
+        """Return whether it is of this suite with these options, but for those that are ignored."""
+        return suite == self.suite and all(
+            self.options.get(name) == options.get(name)
+            for name in self.options.keys() | options.keys()
+            if name not in ignored
+        )
+
+    def is_outdated(self, files: Mapping[str, str]) -> bool:
+        """Return whether a stage's export holds other weights by now.
+
+        Args:
+            files: SHA-256 by path in the stage's folder, as its record has them; empty in records
+                of older versions, of which it is not known.
+        """
+        beginning = f"{EXPORT}/"
+        exported = {
+            name.removeprefix(beginning): digest
+            for name, digest in files.items()
+            if name.startswith(beginning)
+        }
+        return bool(exported) and exported != self.weights
+
+    def write(self, folder: Path) -> Path:
+        """Write it into the folder of a stage's evaluations, atomically, and return the path.
+
+        Raises:
+            TrainingError: the file cannot be written.
+        """
+        path = folder / self.file_name
+        write_json(path, {"format": FORMAT, **as_json(self)})
+        return path
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Read an evaluation from JSON types.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing or of another type.
+        """
+        return cls(
+            suite=str(content["suite"]),
+            options=dict(content["options"]),
+            metrics=read_metrics(content["metrics"]),
+            weights=dict(content["weights"]),
+            tool=str(content.get("tool", "")),
+            tool_version=str(content.get("tool_version", "")),
+            seconds=float(content.get("seconds", 0.0)),
+            environment=dict(content.get("environment") or {}),
+        )
+
+
+def read_evaluations(stage: Path) -> tuple[Evaluation, ...]:
+    """Read what was measured of a stage, by suite and options; none where nothing was.
+
+    Args:
+        stage: its folder.
+
+    Raises:
+        WorkDirError: a file is damaged.
+    """
+    return read_folder(stage / EVALUATIONS)
+
+
+def read_folder(folder: Path) -> tuple[Evaluation, ...]:
+    """Read all evaluations in a folder, by the names of their files.
+
+    Raises:
+        WorkDirError: a file is damaged.
+    """
+    files = sorted(folder.glob("*.json"))
+    return tuple(read_record(file, Evaluation.from_json, ADVICE) for file in files)
+
+
+def labels(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return what to call each evaluation beside the others.
+
+    That is its suite, and where several choices of options are of one suite, the options in which
+    those differ.
+    """
+    return [_label(evaluation, evaluations) for evaluation in evaluations]
+
+
+def _label(evaluation: Evaluation, others: Sequence[Evaluation]) -> str:
+    choices = [other.options for other in others if other.suite == evaluation.suite]
+    differing = [
+        f"{name}={value}"
+        for name, value in evaluation.options.items()
+        if any(options.get(name) != value for options in choices)
+    ]
+    return " ".join([evaluation.suite, *differing])
