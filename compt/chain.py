@@ -30,7 +30,7 @@ from compt.training.failures import explained
 from compt.training.initial_weights import InitialWeights
 from compt.training.preflight import preflight
 from compt.training.runner import StageResult, run_stage
-from compt.training.stage_config import stage_config
+from compt.training.stage_config import stage_config, write_config
 from compt.weights import save_tensors, save_weights
 from compt.workdir import WorkDir, individual_dir
 
@@ -180,7 +180,7 @@ class _Stage:
             grown=growth.report is not None,
         )
         if is_main_process():
-            config.dump(str(self.folder.config))
+            write_config(config, self.folder.config)
         result = run_stage(config, self.progress.report)
         if is_main_process():
             self._hand_over(result, growth)

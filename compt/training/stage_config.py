@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from rich.pretty import pretty_repr
 
 from compt.config import ChainConfig, StageConfig
 from compt.config.keys import listed
 from compt.config.stopping import stopping_config
 from compt.config.taken_over import short
-from compt.files import GROWN_OPTIMIZER, NEW
+from compt.files import GROWN_OPTIMIZER, NEW, atomic
 from compt.planning.plans import StagePlan
+from compt.registry.registry import short_name
 from compt.training.distributed import wrapper
 from compt.training.schedules import in_iterations, scaled
+from compt.training.trackers import Labels, labelled, registering
 
 IMPORTS = [
     "compt.training.stage",
@@ -62,8 +65,12 @@ def stage_config(
         individual: whether the member is trained alone; then no rule ends it before its budget.
         grown: whether the weights to start from are grown.
     """
+    visualizer = config.visualizer or {}
+    trackers = registering(listed(visualizer.get("vis_backends")))
     content = {
-        "custom_imports": {"imports": [*IMPORTS, *listed(config.custom_imports.imports)]},
+        "custom_imports": {
+            "imports": [*IMPORTS, *listed(config.custom_imports.imports), *trackers]
+        },
         "default_scope": config.default_scope,
         # Runners that share a name share logger and MessageHub, so that a second one would go on
         # from the first one's iteration.
@@ -83,7 +90,22 @@ def stage_config(
         **_wrapper(config, launcher),
         **({"env_cfg": config.env_cfg} if config.env_cfg is not None else {}),
     }
-    return Config(content | _logging(config, plan, content["experiment_name"]))
+    labels = Labels(
+        chain=folder.absolute().parent.name,
+        member=stage.name,
+        mode="individual" if individual else "chain",
+        paradigm=short_name(config.paradigm["type"]),
+        folder=folder,
+    )
+    return Config(content | _logging(config, plan, content["experiment_name"], labels))
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write a config as Python, in the order of its keys."""
+    # mmengine's own dump formats with yapf, which takes longer than a small stage.
+    lines = [f"{name} = {pretty_repr(value, max_width=88)}\n" for name, value in config.items()]
+    with atomic(path) as file:
+        file.write_text("".join(lines), encoding="utf-8")
 
 
 def _model(
@@ -164,7 +186,7 @@ def _schedules(stage: StageConfig, plan: StagePlan, grown: bool) -> list[dict[st
     return in_iterations(schedules, plan.iters)
 
 
-def _logging(config: ChainConfig, plan: StagePlan, name: str) -> dict[str, Any]:
+def _logging(config: ChainConfig, plan: StagePlan, name: str, labels: Labels) -> dict[str, Any]:
     """Return what is written while a stage of this name trains, and how often."""
     interval = config.log_interval or log_interval(plan.iters)
     processor = {"by_epoch": False, "window_size": interval, "mean_pattern": SMOOTHED}
@@ -177,7 +199,7 @@ def _logging(config: ChainConfig, plan: StagePlan, name: str) -> dict[str, Any]:
             "sampler_seed": None,
         },
         "log_processor": _filled(config.log_processor or {}, "LogProcessor", processor),
-        "visualizer": _visualizer(config, name),
+        "visualizer": _visualizer(config, name, labels),
     }
 
 
@@ -189,10 +211,12 @@ def _logger(hooks: Mapping[str, Any], interval: int) -> dict[str, Any] | None:
     return _filled(hooks.get("logger", {}), "LoggerHook", defaults)
 
 
-def _visualizer(config: ChainConfig, name: str) -> dict[str, Any]:
+def _visualizer(config: ChainConfig, name: str, labels: Labels) -> dict[str, Any]:
     """Return the visualizer, which is one of its name for the whole process to mmengine."""
     if config.visualizer is not None:
         own = dict(config.visualizer)
+        if "vis_backends" in own:
+            own["vis_backends"] = labelled(listed(own["vis_backends"]), labels)
         return {**own, "name": f"{own['name']}_{name}"} if "name" in own else own
     backends = [{"type": "LocalVisBackend"}]
     if find_spec("tensorboard"):
