@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
-from torch.utils.flop_counter import FlopCounterMode
 
 from compt.errors import ComptError, ConfigError
 from compt.growth.models import architecture
@@ -21,6 +20,7 @@ from compt.interfaces import (
     check_signatures,
     ruled_buffers,
 )
+from compt.planning.flops import FlopCounter
 
 MAX_MODULES = 50_000
 """Of one model; a config with a million layers would be built for minutes, or for ever."""
@@ -44,8 +44,10 @@ def _bounded() -> Iterator[None]:
         handle.remove()
 
 
-def meta_model(paradigm: Paradigm, member: Member) -> nn.Module:
+def meta_model(paradigm: Paradigm, member: Member, counter: FlopCounter) -> nn.Module:
     """Build a member's model without memory for its weights.
+
+    Under the counter, what fills fresh weights of one shape runs once.
 
     Raises:
         ConfigError: it cannot be built.
@@ -54,7 +56,7 @@ def meta_model(paradigm: Paradigm, member: Member) -> nn.Module:
     """
     check_signatures(paradigm, Paradigm)
     try:
-        with torch.device("meta"), _bounded():
+        with torch.device("meta"), counter, _bounded():
             model = paradigm.build_model(member)
         if empty := [name for name, param in model.named_parameters() if not param.numel()]:
             raise ValueError(f"'{empty[0]}' has no elements")
@@ -75,7 +77,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def measure_training(
-    paradigm: Paradigm, model: nn.Module, batch_size: int
+    paradigm: Paradigm, model: nn.Module, batch_size: int, counter: FlopCounter
 ) -> tuple[Architecture, float]:
     """Describe a meta model, and count its FLOPs a sample, forward and backward.
 
@@ -97,7 +99,7 @@ def measure_training(
 
     try:
         batch = paradigm.example_batch(model, batch_size)
-        flops, outputs = _counted(step)
+        flops, outputs = counter.count(step)
     except ComptError:
         raise
     except Exception as error:  # whatever a library raises over parts that do not fit each other
@@ -109,16 +111,14 @@ def measure_training(
 
 
 def measure_teacher(
-    paradigm: Paradigm, model: nn.Module, batch_size: int, needs: frozenset[str]
+    paradigm: Paradigm,
+    model: nn.Module,
+    batch_size: int,
+    needs: frozenset[str],
+    counter: FlopCounter,
 ) -> float:
     """Count the FLOPs a sample of a teacher's forward pass, for no more than is read of it."""
     batch = paradigm.example_batch(model, batch_size)
     with torch.no_grad():
-        flops, _ = _counted(lambda: paradigm.teacher_forward(model, batch, needs))
+        flops, _ = counter.count(lambda: paradigm.teacher_forward(model, batch, needs))
     return flops / batch_size
-
-
-def _counted(run: Callable[[], Any]) -> tuple[float, Any]:
-    with FlopCounterMode(display=False) as counter:
-        result = run()
-    return float(counter.get_total_flops()), result

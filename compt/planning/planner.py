@@ -17,6 +17,7 @@ from compt.errors import ComptError, ConfigError, located
 from compt.growth.models import build_paradigm
 from compt.interfaces import Architecture, Grower, Transferer, warn_renamed
 from compt.interfaces.paradigm import FOLLOW
+from compt.planning.flops import FlopCounter
 from compt.planning.hops import check_hop, hop_warnings
 from compt.planning.length import TrainingLength
 from compt.planning.measure import (
@@ -70,6 +71,7 @@ class _Planner:
         with located(config.where_init):
             self.paradigm = build_paradigm(config.paradigm, missing_ok=True)
         self.length = TrainingLength(self.paradigm, config.default_scope, world_size)
+        self.counter = FlopCounter()
         self.stages: list[StagePlan] = []
         self.warnings = _left_out(config)
         self.faults: list[ComptError] = []
@@ -78,9 +80,11 @@ class _Planner:
 
     def add(self, stage: StageConfig) -> None:
         """Plan the next stage."""
-        model = meta_model(self.paradigm, stage.member)
+        model = meta_model(self.paradigm, stage.member, self.counter)
         with located(f"chain, member '{stage.name}'"):
-            arch, student_flops = measure_training(self.paradigm, model, stage.batch_size)
+            arch, student_flops = measure_training(
+                self.paradigm, model, stage.batch_size, self.counter
+            )
         num_params = count_parameters(model)
         grower, transferer = self._hop(stage, arch, num_params)
         iters, alone_iters = self._iters(stage)
@@ -170,7 +174,8 @@ class _Planner:
 
     def _teacher_flops(self, transferer: Transferer, batch_size: int) -> float:
         assert self.source is not None
-        return measure_teacher(self.paradigm, self.source[1], batch_size, transferer.needs)
+        source, needs = self.source[1], transferer.needs
+        return measure_teacher(self.paradigm, source, batch_size, needs, self.counter)
 
     def _compare_samples(self) -> None:
         """Warn where a member sees more samples than the one before it."""

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 from mmengine.registry import DATASETS
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import compt
 from compt.errors import ConfigError
+from compt.planning.flops import FlopCounter
 from compt.training.loader import EndlessBatches
 from compt.training.stage import StageModel
 from tests.planning.conftest import BOTH, FORWARD, stages
@@ -88,6 +91,61 @@ def test_a_transfer_of_no_weight_has_no_teacher(toy, transfer):
     b = stages(toy)[1]
     assert (b.transfer, b.teacher_iters, b.teacher_flops) == (None, 0, 0)
     assert b.flops == 256 * 13760
+
+
+# An operator is run once for its shapes
+
+
+def test_what_repeats_is_counted_as_torch_counts_it_and_run_once(monkeypatch):
+    num_run = []
+    run = FlopCounter._run
+    monkeypatch.setattr(FlopCounter, "_run", lambda self, *a: num_run.append(1) or run(self, *a))
+
+    def trained(layers: nn.Module) -> None:
+        layers(torch.empty(3, 7, 8, device="meta")).sum().backward()
+
+    def layers(count: int) -> nn.Module:
+        block = nn.TransformerEncoderLayer(8, 2, 16, device="meta", batch_first=True)
+        return nn.TransformerEncoder(block, count)
+
+    counter = FlopCounter()
+    counted = [counter.count(lambda count=count: trained(layers(count)))[0] for count in (1, 5)]
+    for count, flops in zip((1, 5), counted):
+        with FlopCounterMode(display=False) as expected:
+            trained(layers(count))
+        assert flops == expected.get_total_flops() > 0
+    several = len(num_run)
+    assert counter.count(lambda: trained(layers(9)))[0] > counted[1]
+    assert len(num_run) == several
+
+
+def test_a_number_of_another_type_is_another_operator():
+    def added() -> list[torch.dtype]:
+        whole = torch.empty(2, dtype=torch.int64, device="meta")
+        return [(whole + number).dtype for number in (1, 1.0, 1, 1.0)]
+
+    _, dtypes = FlopCounter().count(added)
+    assert dtypes == [torch.int64, torch.float32] * 2
+
+
+def test_values_that_there_are_are_computed():
+    def doubled() -> list[float]:
+        return [(torch.tensor(float(number)) * 2).item() for number in range(3)]
+
+    assert FlopCounter().count(doubled)[1] == [0, 2, 4]
+
+
+def test_what_changes_its_input_changes_it_every_time():
+    def changed() -> list[torch.Size]:
+        return [torch.empty(2, 3, device="meta").unsqueeze_(0).shape for _ in range(3)]
+
+    assert FlopCounter().count(changed)[1] == [(1, 2, 3)] * 3
+
+
+def test_what_is_written_into_is_returned():
+    weights = [torch.empty(4, device="meta") for _ in range(3)]
+    written = FlopCounter().count(lambda: [weight.normal_().clamp_(0) for weight in weights])[1]
+    assert all(one is weight for one, weight in zip(written, weights))
 
 
 # Lengths
