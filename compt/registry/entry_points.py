@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, EntryPoint, distributions, packages_distributions
 from typing import Any
 
@@ -186,7 +187,9 @@ def pip_command(module: str, entry: Entry) -> str:
     It installs an extra of the plug-in's package, where one brings the module.
     """
     top = module.partition(".")[0]
-    present = packages_distributions().get(top)  # then only a part of it is missing: too old
+    # Where it is there, only a part of it is missing: too old. To ask for its package reads every
+    # file's name of every package, about a second.
+    present = packages_distributions().get(top) if PathFinder.find_spec(top) else None
     pip = "pip install --upgrade" if present else "pip install"
     guesses = present or [_DISTRIBUTIONS.get(top, top)]
     names = {normalised(name) for name in guesses}
