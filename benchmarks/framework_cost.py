@@ -45,6 +45,7 @@ from compt.cli import find_config
 from compt.config import ChainConfig, StageConfig, load_config
 from compt.planning.planner import plan
 from compt.planning.plans import StagePlan
+from compt.report.progress import Silent
 from compt.report.record import environment
 from compt.training.loops import TrainLoop
 from compt.training.runner import run_stage
@@ -191,7 +192,7 @@ def _run_compt(
             OneBatchLoop.batch = batch
             run.train_cfg["type"] = "OneBatchLoop"
         with contextlib.suppress(Finished):
-            run_stage(run, lambda iteration, iters, loss: None)
+            run_stage(run, Silent())
 
 
 def _compare(own: list[float], hand: list[float]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from compt.interfaces.paradigm import FOLLOW
 from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry import LAYOUTS
+from compt.report.follower import Follower
 from compt.report.format import left_out_lines
 from compt.report.growth import GrowthRecord
-from compt.report.progress import Progress, Silent
+from compt.report.progress import Progress, Several, Silent
 from compt.report.record import StageRecord, WeightsFile
 from compt.report.state import ChainState, Mode, PlannedStage
 from compt.training.failures import explained
@@ -117,23 +118,44 @@ class _Session:
         data = preflight(self.config, chain_plan)
         for line in (*left_out_lines(data.left_out), *data.notes):
             self.progress.note(line)
+        other = individual_dir(path) if mode == "chain" else beside
         with (
             self._open(folder, chain_plan, data.fingerprints)
             if is_main_process()
-            else nullcontext()
+            else nullcontext(),
+            self._followed(path, chain_plan, other, data.left_out) as progress,
         ):
             for note in folder.notes:
-                self.progress.note(note)
+                progress.note(note)
             if beside is not None and is_main_process():
                 folder.take_over(beside, chain_plan.stages[0].iters)
             barrier()
             for index, stage_plan in enumerate(chain_plan.stages):
                 if not folder.stages[index].done:
                     with explained(str(folder.stages[index].path)):
-                        _Stage(folder, stage_plan, self.launcher, self.progress).run()
+                        _Stage(folder, stage_plan, self.launcher, progress).run()
                 barrier()
-                self.progress.stage_done(StageRecord.read(folder.stages[index].manifest))
+                progress.stage_done(StageRecord.read(folder.stages[index].manifest))
         return folder.path
+
+    @contextmanager
+    def _followed(
+        self,
+        path: Path,
+        chain_plan: ChainPlan,
+        other: Path | None,
+        left_out: Mapping[str, Mapping[str, Any]],
+    ) -> Iterator[Progress]:
+        """Yield whom the run tells of its steps, and keep its status.json meanwhile."""
+        if not is_main_process():
+            yield self.progress
+            return
+        follower = Follower(
+            path, chain_plan, other=other, left_out=left_out, world_size=get_world_size()
+        )
+        with follower:
+            self.progress.follow(follower.status)
+            yield Several(follower, self.progress)
 
     def _open(
         self, folder: WorkDir, chain_plan: ChainPlan, data: Mapping[str, Mapping[str, Any]]
@@ -181,7 +203,7 @@ class _Stage:
         )
         if is_main_process():
             write_config(config, self.folder.config)
-        result = run_stage(config, self.progress.report)
+        result = run_stage(config, self.progress)
         if is_main_process():
             self._hand_over(result, growth)
 

@@ -21,6 +21,7 @@ FORMAT = 1
 """Of every JSON file of a run; it rises when an older compt can no longer read one."""
 
 STATE = "chain.json"
+STATUS = "status.json"
 LOCK = ".chain.lock"
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -44,6 +45,11 @@ Record = TypeVar("Record")
 def stage_name(index: int, member: str) -> str:
     """Return the name of a stage's folder, '02_vit-s' for the second."""
     return f"{index + 1:02d}_{member}"
+
+
+def individual_dir(chain: Path) -> Path:
+    """Return the folder of members trained alone that belongs to a chain's folder."""
+    return Path(f"{chain}_individual")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from compt.cli import check, grow, list as list_, new_plugin, plan, report, train
+from compt.cli import check, grow, list as list_, new_plugin, plan, report, status, train
 from compt.errors import ComptError, ConfigError
 from compt.registry.arguments import shown
 from compt.training.signals import Interruptible, exit_code
@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "plan": plan,
     "check": check,
     "grow": grow,
+    "status": status,
     "report": report,
     "list": list_,
     "new-plugin": new_plugin,

@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     from mmengine.dist import is_main_process
 
     from compt.chain import train
-    from compt.report.progress import Silent, Terminal
+    from compt.report.progress import Silent
+    from compt.report.watching import on_output
     from compt.training.distributed import start, stop
     from compt.workdir import individual_dir
 
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.launcher != "none":
         start(arguments.launcher)
     is_main = is_main_process()
-    with Terminal() if is_main else Silent() as progress:
+    with on_output() if is_main else Silent() as progress:
         folder = train(
             config,
             work_dir=work_dir,

@@ -70,6 +70,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def clock(seconds: float) -> str:
+    """Write a time as 'minutes:seconds', with hours and days before them where it is long."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours // 24}d {hours % 24}h"
+
+
+def size(num_bytes: float) -> str:
+    """Write an amount of memory, as in '1.9 GiB'."""
+    gib = num_bytes / 2**30
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{num_bytes / 2**20:.0f} MiB"
+
+
 def times(factor: float | None) -> str:
     """Write an acceleration, '-' where there is none."""
     if factor is None:

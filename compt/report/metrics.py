@@ -93,6 +93,12 @@ def read_metrics(content: Mapping[str, Any]) -> Metrics:
     return {name: MetricValue.from_json(metric) for name, metric in content.items()}
 
 
+def main_metric(metrics: Metrics) -> str | None:
+    """Return the name of the first metric that can be compared, None where there is none."""
+    known = (name for name, value in metrics.items() if value.higher_is_better is not None)
+    return next(known, None)
+
+
 def _side(value: Any) -> bool | None:
     return None if value is None else bool(value)
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from compt.files import FORMAT, read_record, write_json
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
-from compt.report.metrics import CurvePoint, Metrics, MetricValue, as_json, read_metrics
+from compt.report.metrics import (
+    CurvePoint,
+    Metrics,
+    MetricValue,
+    as_json,
+    main_metric,
+    read_metrics,
+)
 from compt.report.outcome import Incidents, StageOutcome, Usage
 from compt.report.state import Mode
 
@@ -152,7 +159,7 @@ class StageRecord(Incidents, Usage):
             **outcome.incidents,
             **outcome.usage,
             metrics=metrics,
-            main_metric=_main(metrics),
+            main_metric=main_metric(metrics),
             curve=points,
             growth=growth.report,
             weights=weights,
@@ -201,7 +208,7 @@ class StageRecord(Incidents, Usage):
             rollbacks=tuple(content.get("rollbacks", ())),
             **Usage.from_json(content).usage,
             metrics=metrics,
-            main_metric=content.get("main_metric") or _main(metrics),
+            main_metric=content.get("main_metric") or main_metric(metrics),
             curve=_curve(content),
             growth=None if growth is None else GrowthReport.from_json(growth),
             weights=None if weights is None else WeightsFile(**weights),
@@ -246,12 +253,6 @@ def environment() -> dict[str, str]:
 
 def _short(name: str | None) -> str | None:
     return None if name is None else short_name(name)
-
-
-def _main(metrics: Metrics) -> str | None:
-    """Return the first metric that can be compared."""
-    known = (name for name, value in metrics.items() if value.higher_is_better is not None)
-    return next(known, None)
 
 
 def _as_it_ran(plan: StagePlan, iters: int, growth_calls: int) -> StagePlan:

@@ -5,7 +5,6 @@ What a hook does to a stage's end and weights is judged in :mod:`compt.training.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mmengine.hooks import Hook, RuntimeInfoHook
@@ -13,13 +12,10 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from compt.report.progress import StageProgress
+
 MAX_HISTORY = 1000
 """Values that a log keeps of what is noted every iteration."""
-ProgressCallback = Callable[[int, int, float], None]
-"""Called with the iterations that are done, those of the stage, and the loss.
-
-The loss is NaN where there is none yet.
-"""
 
 
 @HOOKS.register_module(name="ComptRuntimeInfoHook")
@@ -56,14 +52,20 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
 
 
 class ProgressHook(Hook):
-    """Calls back at intervals, with how far the stage is and its loss."""
+    """Says at intervals how far the stage is and its loss, and of every evaluation."""
 
-    def __init__(self, on_progress: ProgressCallback, interval: int) -> None:
-        self.on_progress, self.interval = on_progress, interval
+    def __init__(self, progress: StageProgress, interval: int) -> None:
+        self.progress, self.interval = progress, interval
+        self._num_told = 0
+        """Evaluations that the progress knows of."""
+        self._is_training = False
+        """Whether it is in the loop, outside of which weights are put in to be delivered."""
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Call back with where the stage starts, which is not 0 where it is resumed."""
-        self.on_progress(runner.iter, runner.max_iters, float("nan"))
+        """Say where the stage starts, which is not 0 where it is resumed."""
+        self._is_training = True
+        self._tell_evaluations(runner)
+        self.progress.report(runner.iter, runner.max_iters, float("nan"))
 
     def after_train_iter(
         self,
@@ -72,8 +74,30 @@ class ProgressHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Call back at the interval, and at the last iteration."""
+        """Say how far it is at the interval, and at the last iteration."""
+        self._tell_evaluations(runner)
         num_done = runner.iter + 1
         due = num_done % self.interval == 0 or num_done == runner.max_iters
         if due and outputs is not None:
-            self.on_progress(num_done, runner.max_iters, float(outputs["loss"]))
+            self.progress.report(num_done, runner.max_iters, float(outputs["loss"]))
+
+    def before_val(self, runner: Runner) -> None:
+        """Say that an evaluation begins."""
+        if self._is_training:
+            self.progress.evaluating()
+
+    def after_val(self, runner: Runner) -> None:
+        """Say that it is over; the loop has its metrics a little later."""
+        if self._is_training:
+            self.progress.evaluated(runner.train_loop.curve)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Say what the last evaluation has measured."""
+        self._tell_evaluations(runner)
+        self._is_training = False
+
+    def _tell_evaluations(self, runner: Runner) -> None:
+        curve = runner.train_loop.curve
+        if len(curve) != self._num_told:
+            self._num_told = len(curve)
+            self.progress.evaluated(curve)

@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -89,9 +90,14 @@ def rapl_counters(folder: Path) -> Iterator[EnergyCounter]:
         with contextlib.suppress(OSError, ValueError):
             yield EnergyCounter(
                 f"rapl:{platform.node()}:{zone.name}",
-                lambda path=zone / "energy_uj": int(path.read_text()) / 1e6,
-                wraps_at=int((zone / "max_energy_range_uj").read_text()) / 1e6,
+                partial(_joules, zone / "energy_uj"),
+                wraps_at=_joules(zone / "max_energy_range_uj"),
             )
+
+
+def _joules(path: Path) -> float:
+    """Read a file of microjoules."""
+    return int(path.read_text()) / 1e6
 
 
 def _nvml_counters() -> Iterator[EnergyCounter]:

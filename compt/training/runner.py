@@ -20,8 +20,9 @@ from compt.errors import TrainingError
 from compt.files import not_written
 from compt.interfaces import left_out
 from compt.report.outcome import StageOutcome, Usage
+from compt.report.progress import StageProgress
 from compt.training.hook_effects import deliver
-from compt.training.hooks import ProgressCallback, ProgressHook
+from compt.training.hooks import ProgressHook
 from compt.training.known_samples import bring_together
 from compt.training.loops import TrainLoop
 from compt.training.optim import named_state
@@ -67,7 +68,7 @@ class StageRunner(Runner):
         """Do nothing, as the chain has written the stage's config.py."""
 
 
-def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
+def run_stage(config: Config, progress: StageProgress) -> StageResult:
     """Train one stage, or what is left of it.
 
     Raises:
@@ -82,7 +83,7 @@ def run_stage(config: Config, on_progress: ProgressCallback) -> StageResult:
         runner = StageRunner.from_cfg(config)
         usage = UsageHook()
         runner.register_hook(usage)
-        runner.register_hook(ProgressHook(on_progress, max(1, min(LOG_INTERVAL, iters // 20))))
+        runner.register_hook(ProgressHook(progress, max(1, min(LOG_INTERVAL, iters // 20))))
         runner.train()
     except OSError as error:  # from loggers: compt's own files have their own errors
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

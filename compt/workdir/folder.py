@@ -18,13 +18,9 @@ from compt.files import (
     NEW,
     OPTIMIZER,
     WEIGHTS,
+    individual_dir as individual_dir,
     share,
 )
-
-
-def individual_dir(chain: Path) -> Path:
-    """Return the folder of members trained alone that belongs to a chain's folder."""
-    return Path(f"{chain}_individual")
 
 
 class StageFolder:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from compt.config import ChainConfig
 from compt.config.resuming import changes, may_change, plain
 from compt.errors import ComptError, WorkDirError, some
-from compt.files import LOCK, MANIFEST, STATE, check_recorded, stage_name, sweep
+from compt.files import LOCK, MANIFEST, STATE, STATUS, check_recorded, stage_name, sweep
 from compt.report.build import PLOTS, REPORT
 from compt.report.growth import GrowthRecord
 from compt.report.record import StageRecord
@@ -21,8 +21,8 @@ from compt.report.state import ChainState, Mode
 from compt.workdir.folder import StageFolder, is_begun
 from compt.workdir.resumption import Resumption
 
-RESULTS = frozenset({REPORT, *PLOTS})
-"""Files that the report of a run writes into its folder."""
+RESULTS = frozenset({REPORT, *PLOTS, STATUS})
+"""Files that a run and its report write into its folder, beside the stages and chain.json."""
 
 
 class WorkDir:
@@ -190,6 +190,7 @@ class WorkDir:
         """Remove what a run has written that never came to have weights."""
         for stage in self.stages:
             shutil.rmtree(stage.path, ignore_errors=True)
+        (self.path / STATUS).unlink(missing_ok=True)
         (self.path / STATE).unlink(missing_ok=True)
 
 

@@ -17,11 +17,11 @@ def test_training_prints_the_plan_first_and_the_report_last(run, short, tmp_path
     steps = [
         "plan (compute in FLOP)",
         "warning: 'a' -> 'b'",
-        "a: 3 iterations of 32, from scratch",
-        "a done in",
-        "b: 3 iterations of 32, grown by lossless, transfer feature_mse",
-        "growth keeps the function",
-        "b done in",
+        "stage=a event=start iters=3 batch_size=32 grower=none",
+        "stage=a event=done",
+        "stage=b event=start iters=3 batch_size=32 grower=lossless transfer=feature_mse",
+        "stage=b event=grown keeps_function=yes",
+        "stage=b event=done",
         "val/accuracy",
         f"wrote {folder / 'report.json'}",
     ]

@@ -123,9 +123,9 @@ def test_broken_images_are_skipped_counted_and_told(config, tmp_path, capsys):
         assert manifest["left_out"][split]["samples"] == broken
         assert manifest["left_out"][split]["total"] == 64
     out = capsys.readouterr().out
-    assert "training samples that could not be read: 1" in out
+    assert "unreadable_samples=1 " in out
     said = "data of 'train': 1 of 64 left out or replaced: 1 whose image cannot be decoded"
-    assert f"note: {said}" in out.partition("a: ")[0], "before the first stage"
+    assert f'note="{said}"' in out.partition("stage=a")[0], "before the first stage"
     assert f"chain: {said}" in out, "in the report"
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["runs"][0]["members"][0]["left_out"]["val"]["samples"] == broken

@@ -77,8 +77,8 @@ def reader(environment, tmp_path_factory) -> Reader:
 def test_every_command_of_the_guide_works(reader):
     assert " passed" in reader.said
     assert re.search(r"growers +mean_fill +compt-mean-fill +0\.1\.0", reader.said)
-    assert "grown by mean_fill" in reader.said
-    assert "b done in" in reader.said
+    assert "grower=mean_fill" in reader.said
+    assert "stage=b event=done" in reader.said
     assert [path.name for path in (reader.here / "dist").iterdir()] == [
         "compt_mean_fill-0.1.0-py3-none-any.whl"
     ]

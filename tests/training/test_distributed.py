@@ -199,7 +199,7 @@ def test_both_processes_share_one_work_folder(run):
 
 
 def test_only_the_first_process_speaks(run):
-    assert run.said.count("a done in") == 1, run.said
+    assert run.said.count("stage=a event=done") == 1, run.said
 
 
 @pytest.mark.slow
