@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan, with a prediction where pilot runs are given."""
+    config = load(arguments.config, arguments.cfg_options)
     from compt.planning.planner import plan
 
-    config = load(arguments.config, arguments.cfg_options)
     result = plan(config, individual=arguments.individual)
     prediction = None
     if arguments.pilot:
