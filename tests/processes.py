@@ -29,6 +29,8 @@ LIBRARIES = (
     "mmengine.utils.dl_utils.collect_env",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
+    "bokeh.plotting",
+    "bokeh.embed",
 )
 """What every command that trains imports."""
 

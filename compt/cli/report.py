@@ -6,14 +6,16 @@ import argparse
 
 from compt.cli.shared import add_json
 
-HELP = "table and plots of finished stages"
+HELP = "table, plots and a page of finished stages"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the report command takes."""
     parser.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
     parser.add_argument(
-        "-o", "--out", help="folder for plots and report.json (default: the first work folder)"
+        "-o",
+        "--out",
+        help="folder for report.html, plots and report.json (default: the first work folder)",
     )
     add_json(parser)
 

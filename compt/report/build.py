@@ -1,24 +1,23 @@
-"""Compare the results of work folders, as report.json, tables and plots."""
+"""Compare the results of work folders, as report.json, tables, plots and a page."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
 from compt.report.comparison import Comparison, Report, compare
-from compt.report.format import incident_lines, left_out_lines
-from compt.report.plots import draw_plots
+from compt.report.drawings import DRAWN, PLOTS as PLOTS, Drawings, draw
+from compt.report.notes import incident_notes, left_out_notes
 from compt.report.results import RunResult, read_run, read_state, start_note
 from compt.report.state import ChainState
 from compt.report.terminal import show
 
 REPORT = "report.json"
-PLOTS = {
-    f"{stem}.{kind}" for stem in ("quality_vs_compute", "acceleration") for kind in ("png", "svg")
-}
 
 
 def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
@@ -26,7 +25,7 @@ def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
 
     Args:
         work_dirs: a folder named twice is read once.
-        out: folder to write the report into too.
+        out: folder to write the report into too; what could not be drawn is warned of.
 
     Raises:
         WorkDirError: a folder is not compt's, or a file in it is damaged.
@@ -38,30 +37,15 @@ def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
     labels = _labels(states)
     runs = tuple(map(read_run, folders, states, labels))
     notes = [note for note in map(start_note, states, labels) if note]
-    notes += [note for run in runs for note in (*_left_out(run), *_incidents(run))]
+    notes += [note for run in runs for note in (*left_out_notes(run), *incident_notes(run))]
     comparisons, why_none = _comparisons(runs)
     result = Report(runs, comparisons, (*notes, why_none) if why_none else tuple(notes))
     if out is not None:
-        write(result, out)
+        drawings = draw(result)
+        write(result, out, drawings)
+        for problem in drawings.problems:
+            warnings.warn(problem, stacklevel=2)
     return result
-
-
-def _left_out(run: RunResult) -> Iterator[str]:
-    """Yield what of the data was left out, once where it was the same for several members."""
-    lines: dict[str, list[str]] = {}
-    for member in run.members:
-        for line in left_out_lines(member.record.left_out):
-            lines.setdefault(line, []).append(member.name)
-    for line, names in lines.items():
-        which = "" if len(names) == len(run.members) else f", {', '.join(names)}"
-        yield f"{run.label}{which}: {line}."
-
-
-def _incidents(run: RunResult) -> Iterator[str]:
-    """Yield what happened to the losses of a run's members."""
-    for member in run.members:
-        for line in incident_lines(member.record):
-            yield f"{run.label}, '{member.record.name}': {line}."
 
 
 def _labels(states: Sequence[ChainState]) -> list[str]:
@@ -85,22 +69,26 @@ def _comparisons(runs: Sequence[RunResult]) -> tuple[tuple[Comparison, ...], str
     return (), ""
 
 
-def write(report: Report, folder: Path) -> list[Path]:
-    """Write report.json and the plots into a folder, and return their paths.
+def write(report: Report, folder: Path, drawings: Drawings | None = None) -> list[Path]:
+    """Write report.json, the plots and the page into a folder, and return their paths.
 
     Each file is written atomically.
+
+    Args:
+        drawings: of the report, which is drawn here where they are not given.
 
     Raises:
         WorkDirError: the folder cannot be written.
     """
     text = json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n"
-    files = {REPORT: text.encode(), **draw_plots(report)}
+    drawings = drawings or draw(report)
+    files = {REPORT: text.encode(), **drawings.files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Plots of an earlier report would contradict this one. Without a report.json the
+        # Drawings of an earlier report would contradict this one. Without a report.json the
         # files of these names are somebody else's.
         if (folder / REPORT).is_file():
-            for name in PLOTS - files.keys():
+            for name in DRAWN - files.keys():
                 (folder / name).unlink(missing_ok=True)
         for name, content in files.items():
             with atomic(folder / name) as file:
@@ -118,6 +106,9 @@ def report_command(work_dirs: list[str], json: bool, out: str | None) -> int:
     """Report on work folders in the terminal, and in files in ``out`` or the first folder."""
     folders = [Path(folder) for folder in work_dirs]
     result = report(folders)
-    paths = write(result, Path(out) if out is not None else folders[0])
+    drawings = draw(result)
+    paths = write(result, Path(out) if out is not None else folders[0], drawings)
     show(result, paths, as_json=json)
+    for problem in drawings.problems:
+        print(problem, file=sys.stderr)
     return 0

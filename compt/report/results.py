@@ -70,6 +70,9 @@ class MemberResult:
             "ancestor_flops": self.ancestor_flops,
             "cumulative_flops": self.cumulative_flops,
             "seconds": record.seconds,
+            "samples_per_second": record.samples_per_second,
+            "teacher_share": record.teacher_share,
+            **record.usage,
             "grower": self.grower,
             "exact": self.exact,
             "growth": self._growth_to_json(),
@@ -96,6 +99,8 @@ class RunResult:
     members: tuple[MemberResult, ...]
     unfinished: Mapping[str, str]
     """The members without a result, each 'started' or 'not started'."""
+    state: ChainState | None = None
+    """What the work folder says of the run, None where there is no folder."""
 
     @property
     def flops(self) -> float:
@@ -158,7 +163,7 @@ def read_run(folder: Path, state: ChainState, label: str) -> RunResult:
             raise _lost(folder, name, unfinished)
         ancestors = sum(member.flops for member in members) if chained else 0.0
         members.append(MemberResult(_read_record(stage / MANIFEST, name), ancestors))
-    return RunResult(label, str(folder), state.mode, tuple(members), unfinished)
+    return RunResult(label, str(folder), state.mode, tuple(members), unfinished, state)
 
 
 def start_note(state: ChainState, label: str) -> str:

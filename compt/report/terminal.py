@@ -203,12 +203,7 @@ def sentences(report: Report) -> Iterator[str]:
         yield from _growth_sentences(run)
     for comparison in report.comparisons:
         yield family_text(comparison)
-        for member in comparison.members:
-            if member.reason:
-                yield f"'{member.name}' is not compared: {member.reason}."
-        if early := _charged_alike(comparison):
-            names = ", ".join(early)
-            yield f"Had their final metric alone before the end; saved up to there: {names}."
+        yield from open_points(comparison)
     if report.comparisons:
         yield from CHARGES
     yield from report.notes
@@ -236,6 +231,16 @@ def family_text(comparison: Comparison) -> str:
     causes = {"missed": comparison.missed, "unknown": unknown}
     why = "; ".join(f"{cause}: {', '.join(names)}" for cause, names in causes.items() if names)
     return f"{label}: no acceleration of the whole family ({why or 'no compute was needed'})."
+
+
+def open_points(comparison: Comparison) -> Iterator[str]:
+    """Yield which members are not compared and why, and whose comparison is not the whole story."""
+    for member in comparison.members:
+        if member.reason:
+            yield f"'{member.name}' is not compared: {member.reason}."
+    if early := _charged_alike(comparison):
+        names = ", ".join(early)
+        yield f"Had their final metric alone before the end; saved up to there: {names}."
 
 
 def _charged_alike(comparison: Comparison) -> list[str]:

@@ -12,84 +12,17 @@ import pytest
 from PIL import Image
 
 from compt.errors import ConfigError, WorkDirError
-from compt.report.build import PLOTS, Report, report, report_command, write
+from compt.report.build import report, report_command, write
+from compt.report.comparison import Report
+from compt.report.drawings import DRAWN, PAGE
 from compt.report.metrics import MetricValue
 from compt.report.terminal import sentences, tables
-
-# FLOPs and val/top1 at each measurement; the last entry is the end of the stage.
-CHAIN = {"tiny": [(50, 0.1), (100, 0.3)], "small": [(20, 0.35), (40, 0.5), (60, 0.45)]}
-ALONE = {"tiny": [(50, 0.2), (100, 0.3)], "small": [(150, 0.3), (300, 0.4)]}
-
-
-def _metric(value: float, higher: bool, chance: float | None) -> dict[str, Any]:
-    return {"value": value, "chance": chance, "higher_is_better": higher}
-
-
-def make_run(
-    folder: Path,
-    mode: str,
-    curves: dict,
-    *,
-    done: int = 9,
-    higher: bool = True,
-    name: str = "val/top1",
-) -> Path:
-    """Write a work folder; a member's parameters are ten times its name's length."""
-    folder.mkdir()
-    chance = 0.1 if higher else None
-    config = {"chain": [{"name": member} for member in curves]}
-    state = {"format": 1, "mode": mode, "config": config, "members": list(curves)}
-    (folder / "chain.json").write_text(json.dumps(state))
-    for index, (member, points) in enumerate(list(curves.items())[:done]):
-        curve = [
-            {
-                "iter": i + 1,
-                "samples": 8 * (i + 1),
-                "flops": flops,
-                "seconds": 2.0 * i,
-                "metrics": {
-                    name: _metric(value, higher, chance),
-                    "val/loss": _metric(1 - value, False, None),
-                },
-            }
-            for i, (flops, value) in enumerate(points)
-        ]
-        grown = mode == "chain" and index > 0
-        stage = folder / f"{index + 1:02d}_{member}"
-        stage.mkdir()
-        manifest = {
-            "format": 1,
-            "name": member,
-            "index": index,
-            "mode": mode,
-            "paradigm": "toy",
-            "grower": "lossless" if grown else None,
-            "transfer": "feature_mse" if grown else None,
-            "params": 10 * len(member),
-            "samples": curve[-1]["samples"],
-            "iters": len(curve),
-            "batch_size": 8,
-            "flops": {"student_per_sample": 1, "teacher_per_sample": 0, "total": points[-1][0]},
-            "seconds": 61.2,
-            "metrics": curve[-1]["metrics"],
-            "main_metric": name,
-            "curve": curve,
-            "growth": {"grower": "lossless", "function_preserving": True, "reason": ""}
-            if grown
-            else None,
-            "environment": {"device": "cpu"},
-        }
-        (stage / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+from tests.report.work_folders import ALONE, CHAIN, change, make_run, metric
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
     return [make_run(tmp_path / "c", "chain", CHAIN), make_run(tmp_path / "i", "individual", ALONE)]
-
-
-def change(manifest: Path, **values: Any) -> None:
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **values}))
 
 
 def test_a_chain_charges_ancestors_and_an_individual_run_does_not(folders: list[Path]) -> None:
@@ -175,7 +108,7 @@ def test_unlike_members_are_not_compared(folders: list[Path], field: str, value:
 
 
 def test_a_metric_that_is_not_finite_is_kept_apart(folders: list[Path]) -> None:
-    metrics = {"val/top1": _metric(float("nan"), True, 0.1)}
+    metrics = {"val/top1": metric(float("nan"), True, 0.1)}
     curve = [{"iter": 1, "samples": 8, "flops": 60, "seconds": 1, "metrics": metrics}]
     change(folders[0] / "02_small" / "manifest.json", metrics=metrics, curve=curve)
     result = report(folders)
@@ -211,7 +144,11 @@ def test_unfinished_stages_are_shown(
 def test_nothing_finished_yet(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "u", "chain", CHAIN, done=0)
     assert report_command([str(folder)], json=False, out=None) == 0
-    assert [p.name for p in sorted(folder.iterdir())] == ["chain.json", "report.json"]
+    assert [p.name for p in sorted(folder.iterdir())] == [
+        "chain.json",
+        PAGE,
+        "report.json",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +205,7 @@ def test_a_given_start_is_noted(folders: list[Path]) -> None:
 def test_files_are_valid_and_reproducible(tmp_path: Path, folders: list[Path]) -> None:
     result = report(folders)
     paths = write(result, tmp_path / "one")
-    assert {p.name for p in paths} == {"report.json", *PLOTS}
+    assert {p.name for p in paths} == {"report.json", *DRAWN}
     assert sorted(paths) == sorted((tmp_path / "one").iterdir())
     assert json.loads((tmp_path / "one" / "report.json").read_text()) == result.to_dict()
     for path in write(result, tmp_path / "two"):
@@ -321,7 +258,7 @@ def _lines(result: Report, capsys: pytest.CaptureFixture) -> list[str]:
 
 def test_tables_keep_to_their_width(folders: list[Path], capsys: pytest.CaptureFixture) -> None:
     names = [f"imagenet/metric_{i}" for i in range(7)]
-    metrics = {name: _metric(0.312, True, 0.011) for name in names}
+    metrics = {name: metric(0.312, True, 0.011) for name in names}
     for stage in ("01_tiny", "02_small"):
         change(folders[0] / stage / "manifest.json", metrics=metrics, main_metric=names[0])
     result = report(folders[:1])

@@ -1,0 +1,197 @@
+"""Draw the charts of a page with Bokeh."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from compt.report.format import growth_text, is_share, metric_text, quantity
+from compt.report.html.figures import draw_level, new_figure, tips_of, unit_of
+from compt.report.metrics import MetricValue
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure as Figure
+
+    from compt.report.html.stages import Stage
+    from compt.report.html.styles import RunStyle
+
+
+class Charts:
+    """Draws the charts of some stages, in the colours of their members and runs."""
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        colours: Mapping[str, str],
+        styles: Mapping[str, RunStyle],
+    ) -> None:
+        self.stages, self.colours, self.styles = stages, colours, styles
+
+    def quality(self, name: str) -> Figure | None:
+        """Draw a main metric against compute, None where no member has it.
+
+        With the level that each source had reached, and chance.
+        """
+        metrics = [_final(stage, name) for stage in self.stages]
+        metric = next((one for one in metrics if one is not None), None)
+        if metric is None:
+            return None
+        scale = 100 if is_share(metric) else 1
+        points = [flops for stage in self.stages for flops, _ in _curve(stage, name)]
+        unit, prefix = unit_of(points)
+        figure = new_figure(
+            f"training compute ({prefix}FLOP), cumulative",
+            _metric_label(name, metric),
+            [flops / unit for flops in points],
+        )
+        for stage in self.stages:
+            self._source_level(figure, stage, name, unit, scale)
+            self._curve(figure, stage, name, unit, scale)
+        if metric.chance is not None and points:
+            draw_level(figure, [flops / unit for flops in points], scale * metric.chance)
+        return figure
+
+    def _curve(self, figure: Figure, stage: Stage, name: str, unit: float, scale: int) -> None:
+        points = _curve(stage, name)
+        if not points:
+            return
+        metric = _final(stage, name) or MetricValue(None)
+        values = [
+            metric_text(replace(metric, value=value), with_chance=False) for _, value in points
+        ]
+        columns: dict[str, Any] = {
+            "x": [flops / unit for flops, _ in points],
+            "y": [value * scale for _, value in points],
+            "value": values,
+            "compute": [quantity(flops, "FLOP") for flops, _ in points],
+        }
+        tips = ["value: @value", "compute: @compute"]
+        self._line(figure, stage, columns, tips, has_markers=True)
+
+    def _source_level(
+        self, figure: Figure, stage: Stage, name: str, unit: float, scale: int
+    ) -> None:
+        """Draw the source's last value along a stage, as what it has to improve on."""
+        points = _curve(stage, name)
+        source = _final(stage.source, name) if stage.source else None
+        if not points or source is None or source.value is None:
+            return
+        assert stage.source is not None and stage.member is not None
+        columns: dict[str, Any] = {
+            "x": [stage.member.ancestor_flops / unit, points[-1][0] / unit],
+            "y": [source.value * scale] * 2,
+            "value": [metric_text(source)] * 2,
+            "source": [stage.source.name] * 2,
+        }
+        look: dict[str, Any] = {"line_dash": "dotted", "line_width": 1.5, "line_alpha": 0.9}
+        tips = ["its source, @source, had @value"]
+        self._line(figure, stage, columns, tips, **look)
+
+    def losses(self) -> Figure | None:
+        """Draw the loss of the task against samples, with growth marked, None without logs."""
+        if not any(stage.losses.points for stage in self.stages):
+            return None
+        ends = [float(stage.samples_before + stage.samples) for stage in self.stages]
+        unit, prefix = unit_of(ends)
+        figure = new_figure(
+            f"samples{f' ({prefix})' if prefix else ''}, cumulative",
+            "loss of the task, in training",
+            [end / unit for end in ends],
+            may_be_log=False,
+        )
+        for stage in self.stages:
+            self._growth_mark(figure, stage, unit)
+            self._loss(figure, stage, unit)
+        return figure
+
+    def _loss(self, figure: Figure, stage: Stage, unit: float) -> None:
+        points = stage.losses.points
+        if not points:
+            return
+        samples = [stage.samples_before + p.iteration * stage.batch_size for p in points]
+        columns: dict[str, Any] = {
+            "x": [number / unit for number in samples],
+            "y": [point.task for point in points],
+            "iteration": [point.iteration for point in points],
+        }
+        tips = ["iteration: @iteration{0,0}", "loss of the task: @y{0.0000}"]
+        if any(point.transfer is not None for point in points):
+            columns["transfer"] = [_number(point.transfer) for point in points]
+            tips.append("loss to the teacher: @transfer")
+        self._line(figure, stage, columns, tips)
+
+    def _growth_mark(self, figure: Figure, stage: Stage, unit: float) -> None:
+        """Mark where a stage was grown."""
+        if stage.source is None or stage.growth is None:
+            return
+        from bokeh.models import ColumnDataSource, HoverTool
+
+        data = {
+            "x": [stage.samples_before / unit],
+            "member": [stage.name],
+            "text": [f"{stage.growth.grower or 'grown'}: {growth_text(stage.growth)}"],
+        }
+        mark = figure.vspan(
+            x="x",
+            source=ColumnDataSource(data),
+            line_color=self.colours[stage.name],
+            line_dash="dashed",
+            line_width=1.5,
+            tags=[stage.name, stage.run.label],
+        )
+        tips = tips_of(["growth of @member", "@text"])
+        figure.add_tools(HoverTool(renderers=[mark], tooltips=tips, visible=False))
+
+    def _line(
+        self,
+        figure: Figure,
+        stage: Stage,
+        columns: dict[str, Any],
+        tips: list[str],
+        *,
+        has_markers: bool = False,
+        **look: Any,
+    ) -> None:
+        """Draw a line of a stage, with tips on its points."""
+        from bokeh.models import ColumnDataSource, HoverTool
+
+        colour, style = self.colours[stage.name], self.styles[stage.run.label]
+        length = len(columns["x"])
+        names = {"member": [stage.name] * length, "run": [stage.run.label] * length}
+        source = ColumnDataSource({**columns, **names})
+        # The page's legend shows and hides what has these tags.
+        shared: dict[str, Any] = {"source": source, "tags": [stage.name, stage.run.label]}
+        line = {"line_width": 2, "line_dash": style.dash, **look}
+        drawn = [figure.line("x", "y", line_color=colour, **line, **shared)]
+        if has_markers or length == 1:
+            filled = {"fill_color": colour if style.is_filled else None, "line_color": colour}
+            drawn.append(figure.scatter("x", "y", marker=style.marker, size=8, **filled, **shared))
+        all_tips = tips_of(["@member (@run)", *tips])
+        figure.add_tools(HoverTool(renderers=drawn[-1:], tooltips=all_tips, visible=False))
+
+
+def _final(stage: Stage, name: str) -> MetricValue | None:
+    """Return a stage's last value of its main metric, None where that is another."""
+    if stage.member is None or stage.member.record.main_metric != name:
+        return None
+    return stage.member.record.main
+
+
+def _curve(stage: Stage, name: str) -> list[tuple[float, float]]:
+    """Return a stage's measured points as FLOPs, its ancestors' charged, and values."""
+    if stage.member is None:
+        return []
+    before = stage.member.ancestor_flops
+    points = ((before + p.flops, p.value(name)) for p in stage.member.record.curve)
+    return [(flops, value) for flops, value in points if value is not None]
+
+
+def _metric_label(name: str, metric: MetricValue) -> str:
+    unit = " (%)" if is_share(metric) else ""
+    direction = ", lower is better" if metric.higher_is_better is False else ""
+    return f"{name}, held out{unit}{direction}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
