@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from compt.training.initial_weights import InitialWeights
 from compt.training.preflight import preflight
 from compt.training.runner import StageResult, run_stage
 from compt.training.stage_config import stage_config, write_config
+from compt.training.tracking import Cost, Tracking, lineage
 from compt.weights import save_tensors, save_weights
 from compt.workdir import WorkDir, individual_dir
 
@@ -130,10 +131,11 @@ class _Session:
             if beside is not None and is_main_process():
                 folder.take_over(beside, chain_plan.stages[0].iters)
             barrier()
+            reported = [path for path in (beside, folder.path) if path is not None]
             for index, stage_plan in enumerate(chain_plan.stages):
                 if not folder.stages[index].done:
                     with explained(str(folder.stages[index].path)):
-                        _Stage(folder, stage_plan, self.launcher, progress).run()
+                        _Stage(folder, stage_plan, self.launcher, progress, reported).run()
                 barrier()
                 progress.stage_done(StageRecord.read(folder.stages[index].manifest))
         return folder.path
@@ -181,8 +183,16 @@ class _Stage:
     Every step leaves only complete files, so that a stage may be interrupted anywhere.
     """
 
-    def __init__(self, work: WorkDir, plan: StagePlan, launcher: str, progress: Progress) -> None:
+    def __init__(
+        self,
+        work: WorkDir,
+        plan: StagePlan,
+        launcher: str,
+        progress: Progress,
+        reported: Sequence[Path],
+    ) -> None:
         self.work, self.plan, self.launcher, self.progress = work, plan, launcher, progress
+        self.reported = reported
         self.config = work.config.stages[plan.index]
         self.folder = work.stages[plan.index]
         self.paradigm = build_paradigm(work.config.paradigm)
@@ -203,9 +213,11 @@ class _Stage:
         )
         if is_main_process():
             write_config(config, self.folder.config)
-        result = run_stage(config, self.progress)
-        if is_main_process():
-            self._hand_over(result, growth)
+        with self._tracking(growth) as tracking:
+            result = run_stage(config, self.progress, tracking)
+            if is_main_process():
+                self._hand_over(result, growth)
+                tracking.attach(self.folder.texts, self.reported)
 
     def _check_files(self) -> None:
         """Compare what the stage starts from with the recorded hashes.
@@ -233,6 +245,27 @@ class _Stage:
             )
         barrier()
         return GrowthRecord.read(self.folder.growth)
+
+    def _tracking(self, growth: GrowthRecord) -> Tracking:
+        """Return the stage's runs in trackers, with what the chain has cost before it."""
+        before, source = [], self.config.init
+        if self.work.mode == "chain" and self.plan.index:
+            earlier = self.work.stages[: self.plan.index]
+            before = [StageRecord.read(stage.manifest) for stage in earlier]
+            source = before[-1].name
+        cost = Cost(
+            replace(self.plan, growth_iters=growth.calls),
+            sum(record.flops.total for record in before),
+            sum(record.samples for record in before),
+        )
+        origin = lineage(
+            self.plan,
+            chain=self.work.path.absolute().name,
+            mode=self.work.mode,
+            source=source,
+            growth=growth.report,
+        )
+        return Tracking(self.folder.path, origin, cost, self.progress.note)
 
     def _stage_config(
         self,

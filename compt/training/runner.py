@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
+from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
 from compt.errors import TrainingError
@@ -28,6 +29,7 @@ from compt.training.loops import TrainLoop
 from compt.training.optim import named_state
 from compt.training.stage import stage_model
 from compt.training.stage_config import LOG_INTERVAL
+from compt.training.tracking import Tracking, guarded
 from compt.training.usage import UsageHook
 
 
@@ -54,6 +56,10 @@ class StageRunner(Runner):
                 logger.removeHandler(handler)
         return logger
 
+    def build_visualizer(self, *args: Any, **kwargs: Any) -> Visualizer:
+        """Build the visualizer with back ends whose failures do not end the training."""
+        return guarded(super().build_visualizer(*args, **kwargs))
+
     def train(self) -> nn.Module:
         """Train, then close the log, as a chain has many stages."""
         try:
@@ -68,8 +74,15 @@ class StageRunner(Runner):
         """Do nothing, as the chain has written the stage's config.py."""
 
 
-def run_stage(config: Config, progress: StageProgress) -> StageResult:
+def run_stage(
+    config: Config, progress: StageProgress, tracking: Tracking | None = None
+) -> StageResult:
     """Train one stage, or what is left of it.
+
+    Args:
+        config: of :func:`compt.training.stage_config.stage_config`.
+        progress: told how it gets on.
+        tracking: begins the stage's runs in trackers, and ends them.
 
     Raises:
         TrainingError: it cannot go on; what it saved is kept.
@@ -79,8 +92,12 @@ def run_stage(config: Config, progress: StageProgress) -> StageResult:
     config = Config(config.to_dict(), format_python_code=False)
     iters = config.train_cfg["max_iters"]
     import_modules_from_strings(config.custom_imports["imports"])
+    if tracking is not None:
+        config.visualizer = tracking.continued(config.visualizer)
     try:
         runner = StageRunner.from_cfg(config)
+        if tracking is not None:
+            tracking.take(runner)
         usage = UsageHook()
         runner.register_hook(usage)
         runner.register_hook(ProgressHook(progress, max(1, min(LOG_INTERVAL, iters // 20))))

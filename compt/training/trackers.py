@@ -6,6 +6,7 @@ it gets the same records, and nothing is filled in.
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import uuid
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 from mmengine.config import Config
 
 from compt.config.taken_over import short
-from compt.errors import ConfigError
+from compt.errors import ConfigError, did_you_mean
 
 TFLOPS = "compute/cumulated_tflops"
 SAMPLES = "compute/cumulated_samples"
@@ -56,6 +57,9 @@ class Tool:
     """Modules that register the back end."""
     takes_files: ClassVar[bool] = False
 
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise ConfigError for what the tracker does not take."""
+
     def labelled(self, options: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
         """Return the back end's config with what it leaves out of the labels."""
         return dict(options)
@@ -89,6 +93,18 @@ class Wandb(Tool):
     """Weights & Biases."""
 
     module, extra, takes_files = "wandb", "wandb", True
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise ConfigError for arguments that ``wandb.init`` does not have."""
+        import wandb
+
+        known = inspect.signature(wandb.init).parameters
+        for name in options.get("init_kwargs") or {}:
+            if name not in known:
+                raise ConfigError(
+                    f"wandb.init has no argument '{name}'.{did_you_mean(name, known)}",
+                    where="visualizer.vis_backends, init_kwargs",
+                )
 
     def labelled(self, options: Mapping[str, Any], labels: Labels) -> dict[str, Any]:
         """Fill ``init_kwargs`` and the step metric of every curve."""
@@ -274,7 +290,7 @@ def registering(backends: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the modules that register these back ends.
 
     Raises:
-        ConfigError: the package of one is not installed.
+        ConfigError: the package of one is not installed, or an option is none that it has.
     """
     modules: list[str] = []
     for backend in backends:
@@ -285,6 +301,7 @@ def registering(backends: Iterable[Mapping[str, Any]]) -> list[str]:
                 where="visualizer.vis_backends",
                 do=f'pip install "compt[{tool.extra}]"',
             )
+        tool.check(backend)
         modules += tool.imports
     return modules
 

@@ -207,7 +207,7 @@ class Tracking:
         backends = []
         for config in listed(visualizer.get("vis_backends")):
             tool = tool_of(config)
-            backends.append(tool.continued(config, self._runs.get(_name(tool))))
+            backends.append(tool.continued(config, self._runs.get(tool.module)))
         return {**visualizer, "vis_backends": backends}
 
     def take(self, runner: Runner) -> None:
@@ -235,7 +235,7 @@ class Tracking:
 
     def _beginner(self, tracker: Tracker, config: Config) -> Callable[[], None]:
         def begin() -> None:
-            name = _name(tracker.tool)
+            name = tracker.tool.module
             run_id = tracker.tool.begin(tracker.backend, config, self._runs.get(name))
             if run_id is not None and self._runs.get(name) != run_id:
                 self._runs[name] = run_id
@@ -294,10 +294,6 @@ def lineage(
         "tensors": dict(growth.counts),
         "dropped": len(growth.dropped),
     }
-
-
-def _name(tool: Tool) -> str:
-    return tool.module
 
 
 def _runs(content: Mapping[str, Any]) -> dict[str, str]:

@@ -44,6 +44,11 @@ class StageFolder:
         """Whether the stage is finished, as its manifest is written last."""
         return self.manifest.is_file()
 
+    @property
+    def texts(self) -> tuple[Path, ...]:
+        """What people read of a finished stage, but for its logs."""
+        return (self.config, self.growth, self.manifest)
+
     @contextmanager
     def exporting(self) -> Iterator[Path]:
         """Yield an empty folder that becomes ``export`` once it is complete."""
