@@ -11,7 +11,7 @@ from pathlib import Path
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
 from compt.report.comparison import Comparison, Report, compare
-from compt.report.drawings import DRAWN, PLOTS as PLOTS, Drawings, draw
+from compt.report.drawings import DRAWN, Drawings, draw
 from compt.report.notes import incident_notes, left_out_notes
 from compt.report.results import RunResult, read_run, read_state, start_note
 from compt.report.state import ChainState

@@ -14,14 +14,15 @@ from compt.config import ChainConfig
 from compt.config.resuming import changes, may_change, plain
 from compt.errors import ComptError, WorkDirError, some
 from compt.files import LOCK, MANIFEST, STATE, STATUS, check_recorded, stage_name, sweep
-from compt.report.build import PLOTS, REPORT
+from compt.report.build import REPORT
+from compt.report.drawings import DRAWN
 from compt.report.growth import GrowthRecord
 from compt.report.record import StageRecord
 from compt.report.state import ChainState, Mode
 from compt.workdir.folder import StageFolder, is_begun
 from compt.workdir.resumption import Resumption
 
-RESULTS = frozenset({REPORT, *PLOTS, STATUS})
+RESULTS = frozenset({REPORT, *DRAWN, STATUS})
 """Files that a run and its report write into its folder, beside the stages and chain.json."""
 
 
