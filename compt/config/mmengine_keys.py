@@ -184,7 +184,8 @@ class RunnerKeys(StageRunnerKeys):
     )
     visualizer: Mapping[str, Any] | None = key(
         None,
-        help="as in mmengine",
+        help="as in mmengine; Weights & Biases, MLflow and SwanLab by a line each, see "
+        "[trackers](trackers.md)",
         shown_default="TensorBoard and JSON logs in each stage's folder",
         treatment="passed on",
         resumable=True,
