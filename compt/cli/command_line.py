@@ -9,7 +9,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from compt.cli import check, grow, list as list_, new_plugin, plan, report, status, train
+from compt.cli import (
+    check,
+    eval as eval_,
+    grow,
+    list as list_,
+    new_plugin,
+    plan,
+    report,
+    status,
+    train,
+)
 from compt.errors import ComptError, ConfigError
 from compt.registry.arguments import shown
 from compt.training.signals import Interruptible, exit_code
@@ -32,6 +42,7 @@ COMMANDS: Mapping[str, Command] = {
     "plan": plan,
     "check": check,
     "grow": grow,
+    "eval": eval_,
     "status": status,
     "report": report,
     "list": list_,

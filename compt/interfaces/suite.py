@@ -24,8 +24,9 @@ class Suite(Plugin, ABC):
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Options that change no metric, such as a number of workers."""
 
+    @classmethod
     @abstractmethod
-    def recognises(self, export: Path) -> bool:
+    def recognises(cls, export: Path) -> bool:
         """Tell whether ``evaluate`` can read this path."""
 
     @abstractmethod

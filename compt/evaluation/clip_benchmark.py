@@ -1,0 +1,184 @@
+"""Zero-shot classification and retrieval on WebDatasets by clip_benchmark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from compt.errors import ConfigError, DataError
+from compt.evaluation.images import device, is_open_clip
+from compt.evaluation.options import folder, lines, require
+from compt.interfaces import Suite
+from compt.interfaces.paradigm import Metric
+from compt.registry import Range
+
+RETRIEVAL = "retrieval"
+SHARDS = "nshards.txt"
+CLASSNAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
+
+
+@dataclass(kw_only=True)
+class ClipBenchmark(Suite):
+    """Measure zero-shot classification and retrieval on local WebDatasets (clip_benchmark).
+
+    They are in the form of ``clip_benchmark_export_wds`` and of the data sets that clip_benchmark
+    publishes. What a folder's ``dataset_type.txt`` says decides the task.
+    """
+
+    tool = "clip_benchmark"
+    without_effect = frozenset({"num_workers"})
+
+    data: Path | Sequence[Path]
+    """Folders of WebDatasets, one or several."""
+    split: str = "test"
+    """The folder in each that is measured."""
+    templates: Path | None = None
+    """A text file with a prompt a line, '{c}' standing for the class; by default that of each data
+    set."""
+    recall_k: Sequence[Annotated[int, Range(minimum=1)]] = (1, 5, 10)
+    """How many of the nearest count in retrieval."""
+    amp: bool = True
+    """Whether models run in mixed precision, which is bfloat16 on a CPU."""
+    batch_size: Annotated[int, Range(minimum=1)] = 64
+    num_workers: Annotated[int, Range(minimum=0)] = 2
+
+    def __post_init__(self) -> None:
+        require(["clip_benchmark", "webdataset", "open_clip"], "compt[eval-clip]")
+        paths = [self.data] if isinstance(self.data, str | Path) else list(self.data)
+        self._folders = [folder(path, "data") for path in paths]
+        names = [path.name for path in self._folders]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"Two data sets are called '{repeated[0]}'.", where="data")
+        self._prompts = None
+        if self.templates is not None:
+            self._prompts = lines(Path(self.templates), "templates")
+        for path in self._folders:
+            self._check(path)
+
+    def _check(self, path: Path) -> None:
+        """Raise DataError where a file is missing that clip_benchmark asks for."""
+        wanted = [f"{self.split}/{SHARDS}"]
+        if _type(path) != RETRIEVAL:
+            wanted += [CLASSNAMES, *([TEMPLATES] if self._prompts is None else [])]
+        if missing := [name for name in wanted if not (path / name).is_file()]:
+            raise DataError(
+                f"The WebDataset '{path.name}' lacks {' and '.join(missing)}.",
+                where=str(path),
+                do="Write it with clip_benchmark_export_wds, name another split, or prompts with "
+                "templates=FILE.",
+            )
+
+    @classmethod
+    def recognises(cls, export: Path) -> bool:
+        """Tell whether it is a folder of open_clip."""
+        return is_open_clip(export)
+
+    def evaluate(self, export: Path) -> Mapping[str, Metric]:
+        """Return what clip_benchmark measures, by data set, with what guessing would reach."""
+        from clip_benchmark.models import load_clip
+
+        model, transform, tokenizer = load_clip(
+            "open_clip", f"local-dir:{export}", "", None, device=device()
+        )
+        model.eval()
+        metrics = {}
+        for path in self._folders:
+            for name, metric in self._measure(path, model, transform, tokenizer).items():
+                metrics[f"{path.name}/{name}"] = metric
+        return metrics
+
+    def _measure(
+        self, path: Path, model: Any, transform: Any, tokenizer: Any
+    ) -> Mapping[str, Metric]:
+        from clip_benchmark.datasets.builder import build_wds_dataset
+        from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+
+        data = build_wds_dataset(path.name, transform, self.split, data_dir=str(path))
+        # A worker without a shard would fail.
+        num_workers = min(self.num_workers, int((path / self.split / SHARDS).read_text()))
+        loader: DataLoader[Any] = DataLoader(
+            data.batched(self.batch_size), batch_size=None, num_workers=num_workers
+        )
+        arguments: dict[str, Any] = dict(device=device().type, amp=self.amp)
+        if _type(path) == RETRIEVAL:
+            counted, ks = _CountedCaptions(loader), list(self.recall_k)
+            recalls = zeroshot_retrieval.evaluate(
+                model, counted, tokenizer, recall_k_list=ks, **arguments
+            )
+            return _retrieval(recalls, counted.captions, ks)
+        classifier = zeroshot_classification.zero_shot_classifier(
+            model, tokenizer, data.classes, self._prompts or data.templates, **arguments
+        )
+        scores, truth = zeroshot_classification.run_classification(
+            model, classifier, loader, **arguments
+        )
+        if truth.ndim == 1:
+            return _classification(scores, truth)
+        precision = zeroshot_classification.average_precision_per_class(scores, truth)
+        chance = truth.float().mean().item()
+        return {"mean_average_precision": Metric(precision.mean().item(), chance, unit="share")}
+
+
+class _CountedCaptions:
+    """The batches of a WebDataset for retrieval, which count each image's captions."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+        self.captions: list[int] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for images, texts in self._loader:
+            self.captions += map(len, texts)
+            yield images, texts
+
+
+def _type(path: Path) -> str:
+    """Return what a WebDataset says of itself, as clip_benchmark reads it."""
+    file = path / "dataset_type.txt"
+    return file.read_text().strip().lower() if file.is_file() else ""
+
+
+def _classification(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
+    """Return clip_benchmark's metrics under its names, with what guessing would reach.
+
+    They are worked out here, as its own function for the accuracy fails from NumPy 2.4 on. The
+    accuracy among the best five is left out where there are fewer classes.
+    """
+    from sklearn.metrics import balanced_accuracy_score
+
+    classes = score_NC.shape[1]
+    metrics = {}
+    for k in (1, 5) if classes >= 5 else (1,):
+        is_among = (score_NC.topk(k).indices == label_N[:, None]).any(1)
+        value = is_among.double().mean().item()
+        metrics[f"acc{k}"] = Metric(value, k / classes, unit="share")
+    recall = balanced_accuracy_score(label_N, score_NC.argmax(1))
+    metrics["mean_per_class_recall"] = Metric(float(recall), 1 / classes, unit="share")
+    return metrics
+
+
+def _retrieval(
+    recalls: Mapping[str, float], captions: Sequence[int], ks: Sequence[int]
+) -> dict[str, Metric]:
+    """Return clip_benchmark's recalls with the expectation for a random order.
+
+    A text has one image; an image has one of its n texts among the first k of all T by chance with
+    1 - C(T - n, k) / C(T, k).
+    """
+    total = sum(captions)
+    metrics = {}
+    for k in ks:
+        by_chance = [1 - math.comb(total - own, k) / math.comb(total, k) for own in captions]
+        chances = {
+            f"image_retrieval_recall@{k}": k / len(captions),
+            f"text_retrieval_recall@{k}": sum(by_chance) / len(captions),
+        }
+        for name, chance in chances.items():
+            metrics[name] = Metric(recalls[name], chance, unit="share")
+    return metrics

@@ -1,0 +1,158 @@
+"""Read image models from exports of open_clip and timm, and features of images in folders.
+
+A folder of images is as ImageNet's: ``DATA/SPLIT/CLASS/image``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from compt.errors import DataError
+
+OPEN_CLIP = "open_clip_config.json"
+TIMM = "config.json"
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """The part of a model that reads images, frozen."""
+
+    module: nn.Module
+    transform: Callable[[Any], Tensor]
+    """PIL image -> [3, H, W]."""
+    features: Callable[[Tensor], Tensor]
+    """Images [B, 3, H, W] -> [B, D]."""
+
+
+def device() -> torch.device:
+    """Return the GPU, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def is_open_clip(export: Path) -> bool:
+    """Tell whether an export is a folder of open_clip."""
+    return (export / OPEN_CLIP).is_file()
+
+
+def timm_folder(export: Path) -> Path | None:
+    """Return timm's folder, which an export is or holds, None where there is none."""
+    for folder in (export, export / "timm"):
+        try:
+            content = json.loads((folder / TIMM).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and "architecture" in content:
+            return folder
+    return None
+
+
+def is_image_model(export: Path) -> bool:
+    """Tell whether an export is of open_clip, or is or holds a folder of timm."""
+    return is_open_clip(export) or timm_folder(export) is not None
+
+
+def open_model(export: Path) -> ImageModel:
+    """Read a frozen model on the GPU, or the CPU where there is none.
+
+    Features of open_clip's models are the unit vectors that are compared with texts, those of
+    timm's the mean of the patches' tokens, or what the model itself pools where it has no tokens.
+    """
+    if is_open_clip(export):
+        import open_clip
+
+        clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{export}")
+        clip = clip.eval().to(device())
+        return ImageModel(clip, transform, lambda x: clip.encode_image(x, normalize=True))
+    model, transform = open_timm(export)
+    model = model.eval().to(device())
+    return ImageModel(model, transform, lambda x: _pooled(model, x))
+
+
+def open_timm(export: Path, **options: Any) -> tuple[Any, Callable[[Any], Tensor]]:
+    """Return timm's model, and how it prepares images to be evaluated.
+
+    Args:
+        export: that :func:`timm_folder` accepts.
+        options: of the model, beside those of the folder.
+    """
+    import timm
+
+    folder = timm_folder(export)
+    assert folder is not None
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **options)
+    config = timm.data.resolve_model_data_config(model)
+    return model, timm.data.create_transform(**config)
+
+
+def _pooled(model: Any, images: Tensor) -> Tensor:
+    """Return the mean of the patches' tokens [B, D], or what a model without tokens pools."""
+    tokens = model.forward_features(images)
+    if tokens.ndim != 3:
+        return model.forward_head(tokens, pre_logits=True)
+    return tokens[:, getattr(model, "num_prefix_tokens", 0) :].mean(1)
+
+
+def open_images(folder: Path, transform: Callable[[Any], Any] | None = None) -> Any:
+    """Open the images of a split as torchvision's ImageFolder.
+
+    Raises:
+        DataError: there is no such folder, or a class in it has no image.
+    """
+    from torchvision.datasets import ImageFolder
+
+    try:
+        return ImageFolder(str(folder), transform)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(
+            f"The images cannot be read: {str(error).splitlines()[0]}",
+            where=str(folder),
+            do="Images belong into a folder for each class: DATA/SPLIT/CLASS/image.",
+        ) from error
+
+
+def check_same_classes(train: Any, test: Any) -> None:
+    """Raise DataError where a split has classes that the training split lacks."""
+    if missing := sorted(set(test.classes) - set(train.classes)):
+        raise DataError(
+            f"{len(missing)} classes have no training images, such as '{missing[0]}'.",
+            where=str(test.root),
+            do="Give both splits the same folders of classes.",
+        )
+
+
+def batches(
+    images: Dataset[Any], batch_size: int, num_workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield images [B, 3, H, W] and labels [B] in order, on the model's device."""
+    for image, label in DataLoader(images, batch_size, num_workers=num_workers):
+        yield image.to(device(), non_blocking=True), label
+
+
+@torch.inference_mode()
+def described(
+    model: ImageModel, images: Dataset[Any], batch_size: int, num_workers: int
+) -> tuple[Tensor, Tensor]:
+    """Return the features [N, D] and labels [N] of images, on the CPU.
+
+    Args:
+        model: which also prepares the images.
+        images: an ImageFolder, or a subset of one.
+        batch_size: images that are read at once.
+        num_workers: processes that prepare them.
+    """
+    folder: Any = images.dataset if isinstance(images, Subset) else images
+    folder.transform = model.transform
+    pairs = [
+        (model.features(image).float().cpu(), label)
+        for image, label in batches(images, batch_size, num_workers)
+    ]
+    features, labels = zip(*pairs, strict=True)
+    return torch.cat(features), torch.cat(labels)

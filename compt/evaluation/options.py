@@ -1,0 +1,101 @@
+"""Options of suites as they are recorded, and what a suite needs installed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from compt.errors import ConfigError, PluginError
+from compt.interfaces import Suite
+from compt.registry.values import alternatives, without_metadata
+
+
+def complete(suite: type[Suite], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a suite's options with its defaults, as JSON types, paths made absolute."""
+    defaults = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(suite).parameters.values()
+        if parameter.default is not parameter.empty
+    }
+    hints = typing.get_type_hints(suite.__init__, include_extras=True)
+    return {
+        name: _plain(value, names_path=_names_path(hints.get(name)))
+        for name, value in {**defaults, **options}.items()
+    }
+
+
+def _names_path(annotation: Any) -> bool:
+    """Tell whether an annotation allows a path, alone or in a list."""
+    for alternative in alternatives(annotation):
+        kind, _ = without_metadata(alternative)
+        if kind is Path or any(inner is Path for inner in typing.get_args(kind)):
+            return True
+    return False
+
+
+def _plain(value: Any, *, names_path: bool) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner, names_path=False) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, names_path=names_path) for inner in value]
+    if isinstance(value, Path) or (names_path and isinstance(value, str)):
+        return str(Path(value).expanduser().absolute())
+    return value
+
+
+def require(modules: Sequence[str], package: str) -> None:
+    """Raise PluginError unless modules are installed.
+
+    Args:
+        modules: their names.
+        package: what brings them, as pip takes it.
+    """
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        names = ", ".join(f"'{module}'" for module in missing)
+        raise PluginError(
+            f"This suite needs what is not installed: {names}.",
+            do=f'pip install "{package}"',
+        )
+
+
+def version(package: str) -> str:
+    """Return the version of an installed package, '' where there is none."""
+    try:
+        return importlib.metadata.version(package) if package else ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def folder(path: Any, option: str) -> Path:
+    """Return the folder that an option names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    named = Path(path).expanduser()
+    if not named.is_dir():
+        raise ConfigError(f"There is no folder '{named}'.", where=option, do="Check the path.")
+    return named
+
+
+def lines(path: Path, option: str) -> list[str]:
+    """Return the lines of a text file that an option names, without empty ones.
+
+    Raises:
+        ConfigError: it cannot be read, or is empty.
+    """
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"'{path}' cannot be read: {why}.", where=option) from error
+    content = [line.strip() for line in text.splitlines() if line.strip()]
+    if not content:
+        raise ConfigError(f"'{path}' is empty.", where=option, do="Write one entry a line.")
+    return content

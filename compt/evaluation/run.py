@@ -1,0 +1,205 @@
+"""Evaluate models with suites, each once for the same options and weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from compt.errors import ComptError, ConfigError
+from compt.evaluation.options import complete, version
+from compt.evaluation.subjects import Subject
+from compt.files import check_recorded
+from compt.interfaces import Suite
+from compt.interfaces.paradigm import Metric
+from compt.registry import SUITES
+from compt.registry.loading import first_line, raised_at
+from compt.registry.registry import short_name
+from compt.report.evaluations import Evaluation, read_folder
+from compt.report.metrics import MetricValue
+from compt.report.record import environment
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A suite with its options, ready to evaluate."""
+
+    name: str
+    """The suite's, short."""
+    suite: Suite
+    options: Mapping[str, Any]
+    """All of them, as they are recorded."""
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any]) -> Task:
+        """Build a suite.
+
+        Raises:
+            ComptError: there is no such suite or option, or what it needs is not there.
+        """
+        kind = SUITES.get(name)
+        suite: Suite = SUITES.build({"type": name, **options})
+        return cls(short_name(name), suite, complete(kind, options))
+
+    def is_done_by(self, evaluation: Evaluation) -> bool:
+        """Return whether an evaluation is of this suite with these options."""
+        return evaluation.is_like(self.name, self.options, self.suite.without_effect)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one model and one suite."""
+
+    subject: Subject
+    task: Task
+    status: Literal["evaluated", "kept", "left out", "failed"]
+    reason: str = ""
+    """Why it was left out or failed."""
+    evaluation: Evaluation | None = None
+
+
+def repeated(subjects: Sequence[Subject]) -> list[Task]:
+    """Return what any of the models was evaluated with before, to do the same with all.
+
+    Raises:
+        ConfigError: none was evaluated.
+    """
+    tasks: list[Task] = []
+    for evaluation in _recorded(subjects):
+        if not any(task.is_done_by(evaluation) for task in tasks):
+            tasks.append(Task.of(evaluation.suite, evaluation.options))
+    if not tasks:
+        fitting = ", ".join(fitting_suites(subjects)) or "none"
+        raise ConfigError(
+            "Nothing was evaluated before that could be repeated.",
+            do=f"Name a suite with --suite; of those that are installed, these read the models: "
+            f"{fitting}. compt eval --list shows their options.",
+        )
+    return tasks
+
+
+def _recorded(subjects: Sequence[Subject]) -> Iterable[Evaluation]:
+    for subject in subjects:
+        yield from read_folder(subject.results)
+
+
+def fitting_suites(subjects: Sequence[Subject]) -> list[str]:
+    """Return the names of the suites that read any of the models, whatever options they need."""
+    names = []
+    for name in SUITES.names():
+        try:
+            kind: type[Suite] = SUITES.get(name)
+        except ComptError:  # it is broken: compt check says why
+            continue
+        if any(kind.recognises(subject.export) for subject in subjects):
+            names.append(name)
+    return names
+
+
+def evaluate(
+    subjects: Sequence[Subject],
+    tasks: Sequence[Task],
+    *,
+    force: bool = False,
+    say: Say = lambda line: None,
+) -> list[Result]:
+    """Evaluate every model with every suite, and go on with the next where one fails.
+
+    Args:
+        subjects: the models.
+        tasks: the suites.
+        force: whether to measure again what was measured with the same options and weights.
+        say: called with a line on each model.
+
+    Raises:
+        ConfigError: no suite reads any of the models.
+    """
+    pairs = [(task, subject) for task in tasks for subject in subjects]
+    if not any(task.suite.recognises(subject.export) for task, subject in pairs):
+        _refuse(subjects, tasks)
+    results = []
+    for number, (task, subject) in enumerate(pairs, start=1):
+        head = f"[{number}/{len(pairs)}] {subject.name}: {task.name}"
+        result = _result(task, subject, force, lambda text, head=head: say(f"{head} {text}"))
+        results.append(result)
+    return results
+
+
+def _refuse(subjects: Sequence[Subject], tasks: Sequence[Task]) -> None:
+    names = " and ".join(f"'{task.name}'" for task in tasks)
+    exports = ", ".join(str(subject.export) for subject in subjects[:3])
+    fitting = ", ".join(fitting_suites(subjects)) or "none"
+    raise ConfigError(
+        f"The suite {names} reads none of the models.",
+        where=exports + (", ..." if len(subjects) > 3 else ""),
+        do=f"These suites do: {fitting}.",
+    )
+
+
+def _result(task: Task, subject: Subject, force: bool, say: Say) -> Result:
+    """Evaluate one model, or say why not."""
+    if not task.suite.recognises(subject.export):
+        reason = "the suite does not read this format"
+        say(f"left out: {reason}")
+        return Result(subject, task, "left out", reason)
+    try:
+        check_recorded(subject.export)
+        weights = subject.weights()
+        earlier = [e for e in read_folder(subject.results) if task.is_done_by(e)]
+        same = [evaluation for evaluation in earlier if evaluation.weights == weights]
+        if same and not force:
+            say("kept: evaluated before with the same options and weights (--force repeats it)")
+            return Result(subject, task, "kept", evaluation=same[0])
+        say("...")
+        evaluation = _measure(task, subject, weights)
+        path = evaluation.write(subject.results)
+        for old in earlier:
+            if old.file_name != path.name:
+                (subject.results / old.file_name).unlink(missing_ok=True)
+    except Exception as error:  # each tool has its own
+        reason = _reason(error)
+        say(f"failed: {reason}")
+        return Result(subject, task, "failed", reason)
+    again = " (in the place of those of other weights)" if earlier and not same else ""
+    say(f"took {evaluation.seconds:.0f} s, wrote {path}{again}")
+    return Result(subject, task, "evaluated", evaluation=evaluation)
+
+
+def _measure(task: Task, subject: Subject, weights: Mapping[str, str]) -> Evaluation:
+    start = time.monotonic()
+    # Standard output is the command's own, which scripts parse as JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        metrics = dict(task.suite.evaluate(subject.export))
+    seconds = time.monotonic() - start
+    if not metrics:
+        raise ConfigError("The suite measured nothing.", do="Check its options.")
+    return Evaluation(
+        suite=task.name,
+        options=task.options,
+        metrics={name: _value(metric) for name, metric in metrics.items()},
+        weights=weights,
+        tool=task.suite.tool,
+        tool_version=version(task.suite.tool),
+        seconds=seconds,
+        environment=environment(),
+    )
+
+
+def _value(metric: Metric) -> MetricValue:
+    value = metric.value if math.isfinite(metric.value) else None
+    return MetricValue(value, metric.chance, metric.higher_is_better, metric.unit)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ComptError):
+        return error.one_line
+    text, where = first_line(error), raised_at(error)
+    if "\nOriginal Traceback" in str(error):  # of a process that loads data
+        text = str(error).strip().splitlines()[-1]
+    return text + (f" ({where})" if where else "")

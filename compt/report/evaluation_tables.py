@@ -1,0 +1,106 @@
+"""Lay out what suites measured, one row a metric and one column a member, chance beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compt.report.evaluations import Evaluation, labels
+from compt.report.format import metric_text
+from compt.report.metrics import MetricValue
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEADERS = ("suite", "metric", "chance")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one suite, over the members."""
+
+    label: str
+    """The suite, with the options that tell it from other choices."""
+    metric: str
+    values: Mapping[str, MetricValue]
+    """By member; those that it was not measured of are not there."""
+
+    @property
+    def chance(self) -> str:
+        """What guessing would reach, where that is one number for all members."""
+        levels = {metric.chance for metric in self.values.values()}
+        (level, *others) = levels
+        if others or level is None:
+            return "-" if level is None and not others else "differs"
+        metric = next(iter(self.values.values()))
+        return metric_text(MetricValue(level, None, unit=metric.unit), with_chance=False)
+
+    def value(self, member: str) -> str:
+        """Return a member's value as people read it, '-' where there is none."""
+        return metric_text(self.values.get(member), with_chance=False)
+
+
+def rows(evaluations: Mapping[str, Sequence[Evaluation]]) -> list[Row]:
+    """Return the metrics of members in rows, in the order in which they were measured.
+
+    Args:
+        evaluations: by member.
+    """
+    flat = [evaluation for measured in evaluations.values() for evaluation in measured]
+    named = iter(labels(flat))
+    cells: dict[tuple[str, str], dict[str, MetricValue]] = {}
+    for member, measured in evaluations.items():
+        for evaluation in measured:
+            label = next(named)
+            for name, metric in evaluation.metrics.items():
+                cells.setdefault((label, name), {})[member] = metric
+    order = list(dict.fromkeys(label for label, _ in cells))
+    result = [Row(label, name, values) for (label, name), values in cells.items()]
+    return sorted(result, key=lambda row: order.index(row.label))
+
+
+def tables(evaluations: Mapping[str, Sequence[Evaluation]], width: int = 100) -> Iterator[Table]:
+    """Yield tables of all metrics, each with as many members as fit into ``width``.
+
+    Args:
+        evaluations: by member; empty ones have no column.
+        width: of the terminal.
+    """
+    all_rows = rows(evaluations)
+    members = [member for member, measured in evaluations.items() if measured]
+    keys = [[row.label, row.metric, row.chance] for row in all_rows]
+    columns = {name: [row.value(name) for row in all_rows] for name in members}
+    taken = sum(_width(header, [key[i] for key in keys]) for i, header in enumerate(HEADERS))
+    packed: list[list[str]] = [[]]
+    for name in members:
+        used = taken + sum(_width(other, columns[other]) for other in packed[-1])
+        if packed[-1] and used + _width(name, columns[name]) > width:
+            packed.append([])
+        packed[-1].append(name)
+    for names in filter(None, packed):
+        yield _table(keys, {name: columns[name] for name in names})
+
+
+def _width(header: str, cells: Sequence[str]) -> int:
+    return max(map(len, (header, *cells))) + 2
+
+
+def _table(keys: Sequence[Sequence[str]], columns: Mapping[str, Sequence[str]]) -> Table:
+    """Return a rich table, in which each suite is named once and a rule stands below it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for header in HEADERS:
+        justify = "right" if header == "chance" else "left"
+        table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name in columns:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for index, (label, metric, chance) in enumerate(keys):
+        is_first = index == 0 or keys[index - 1][0] != label
+        is_last = index + 1 < len(keys) and keys[index + 1][0] != label
+        cells = [label if is_first else "", metric, chance, *(c[index] for c in columns.values())]
+        table.add_row(*map(Text, cells), end_section=is_last)
+    return table
