@@ -26,6 +26,7 @@ from compt.report.format import left_out_lines
 from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Several, Silent
 from compt.report.record import StageRecord, WeightsFile
+from compt.report.software import note_revision
 from compt.report.state import ChainState, Mode, PlannedStage
 from compt.training.failures import explained
 from compt.training.initial_weights import InitialWeights
@@ -163,6 +164,7 @@ class _Session:
         self, folder: WorkDir, chain_plan: ChainPlan, data: Mapping[str, Mapping[str, Any]]
     ) -> AbstractContextManager[None]:
         """Take the folder, for what is planned on this data."""
+        note_revision()
         stages = [PlannedStage(s.name, s.iters, s.batch_size) for s in chain_plan.stages]
         state = ChainState(
             folder.mode,

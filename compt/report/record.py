@@ -20,6 +20,7 @@ from compt.report.metrics import (
     read_metrics,
 )
 from compt.report.outcome import Incidents, StageOutcome, Usage
+from compt.report.software import packages, revision
 from compt.report.state import Mode
 
 if TYPE_CHECKING:
@@ -235,7 +236,10 @@ class StageRecord(Incidents, Usage):
 
 
 def environment() -> dict[str, str]:
-    """Return what a metric was measured on, as versions, machine and device."""
+    """Return what a metric was measured on, as versions, machine and device.
+
+    With the git revision of the folder that the run was started in, where it has one.
+    """
     import torch  # not above: a report opens without it
 
     device = (
@@ -243,12 +247,14 @@ def environment() -> dict[str, str]:
         if torch.cuda.is_available()
         else f"cpu, {torch.get_num_threads()} threads"
     )
-    return {
+    versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.machine(),
         "device": device,
+        "packages": packages(),
     }
+    return {**versions, "git": commit} if (commit := revision()) else versions
 
 
 def _short(name: str | None) -> str | None:
