@@ -35,8 +35,8 @@ class TestMaeOnIcons(ParadigmContract):
     model = mae()
 
     @pytest.fixture(autouse=True)
-    def _icons(self):
-        pytest.importorskip("resvg_py")
+    def _few(self, few_icons):
+        """Measure a hundred held-out icons, not all."""
 
 
 class _OnPictures(ParadigmContract):

@@ -63,9 +63,8 @@ def manifests(folder) -> list[dict]:
 
 
 @pytest.mark.filterwarnings("ignore:.*filled the backbone")
-def test_a_chain_from_timms_weights_ends_in_timms(tmp_path, capsys):
+def test_a_chain_from_timms_weights_ends_in_timms(few_icons, tmp_path, capsys):
     """Take timm's encoder and a fresh decoder, grow them, and train the second member."""
-    pytest.importorskip("resvg_py")
     theirs = timm_vit()
     timm_folder(tmp_path / "hub", theirs)
     first = dict(init=str(tmp_path / "hub"))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
 
-from compt.data.icons.drawings import drawings
-from compt.data.icons.names import SPLITS, Icon, divide
+from compt.data.icons.drawings import Drawings, drawings
+from compt.data.icons.names import SPLITS, Icon, Split, divide
 from compt.data.images.broken import Sample
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Images, ImageSource
@@ -76,6 +78,7 @@ class IconSource(ImageSource):
         "simple": "CC0-1.0 (Simple Icons); the logos are trademarks of their owners",
     }
 
+    licence = "; ".join(f"{name}: {licence}" for name, licence in LICENCES.items())
     provides = frozenset({"image", "captions", "label"})
     splits = SPLITS
 
@@ -131,10 +134,7 @@ class Icons(Images):
                 where="icons",
             )
         self._drawings = drawings(image_size, cache_dir)
-        icons = [
-            None if path in self._drawings.skipped else Icon(path) for path in self._drawings.paths
-        ]
-        icons_of_split = divide(icons, self._drawings.digests)[split]
+        icons_of_split = _divided(self._drawings)[split]
         self.classes = icons_of_split.classes
         self.skipped = len(self._drawings.skipped)
         """How many icons could not be drawn or are empty."""
@@ -188,6 +188,13 @@ class Icons(Images):
     def icon(self, index: int) -> Icon:
         """The vendor, name and concept of a sample."""
         return Icon(self._drawings.paths[self._rows[index]])
+
+
+@lru_cache(maxsize=4)
+def _divided(drawn: Drawings) -> Mapping[str, Split]:
+    """Divide all icons, once a process, as a stage opens its splits again and again."""
+    icons = [None if path in drawn.skipped else Icon(path) for path in drawn.paths]
+    return divide(icons, drawn.digests)
 
 
 def _chosen(count: int, samples: int | None) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from rich.pretty import pretty_repr
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -199,12 +200,14 @@ def save(
     if test_pipeline:
         pipeline = [dict(step) for step in test_pipeline]
         content["test_dataloader"] = dict(dataset=dict(pipeline=pipeline))
-    config = Config(content)
-    meta: dict[str, Any] = {"cfg": config.pretty_text}
+    # mmengine formats a config with yapf, for a second where the model is large.
+    items = Config(content).to_dict().items()
+    config = "".join(f"{name} = {pretty_repr(value, max_width=88)}\n" for name, value in items)
+    meta: dict[str, Any] = {"cfg": config}
     if dataset_meta:
         meta["dataset_meta"] = dict(dataset_meta)
     with saving(folder / CONFIG_FILE) as file:
-        file.write_text(config.pretty_text)
+        file.write_text(config, encoding="utf-8")
     # Given a path, torch writes its name into the file, and this one's is another each time.
     with saving(folder / WEIGHTS_FILE) as path, open(path, "wb") as file:
         torch.save({"meta": meta, "state_dict": model.state_dict()}, file)
