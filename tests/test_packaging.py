@@ -119,7 +119,7 @@ def test_the_wheel_declares_the_command_and_the_plug_ins(wheel):
     declared = configparser.ConfigParser(delimiters="=")
     declared.optionxform = str  # type: ignore[assignment, method-assign]
     declared.read_string(text)
-    groups = {f"compt.{kind}" for kind in PLUGINS}
+    groups = {f"compt.{kind}" for kind in (*PLUGINS, "suites")}
     assert set(declared.sections()) == {"console_scripts", *groups}
     assert declared["console_scripts"]["compt"] == "compt.__main__:main"
     for group in groups:
@@ -290,7 +290,7 @@ for name in ("compt", "compt.chain", "compt.planning.planner", "compt.report.bui
     importlib.import_module(name)
     print(name, *sorted(set(sys.modules) & set(sys.argv[1:])))
 """
-    plugins = [f"compt.{kind}" for kind in PLUGINS]
+    plugins = [f"compt.{kind}" for kind in (*PLUGINS, "evaluation")]
     lines = call(sys.executable, "-c", script, *plugins, cwd=ROOT).stdout.splitlines()
     assert lines == [
         "compt",

@@ -105,9 +105,11 @@ class FineTune(Suite):
         return model.to(device()), transforms
 
     def _fit(self, model: nn.Module, transform: Callable[[Any], Tensor]) -> None:
-        from timm.optim import create_optimizer_v2
-        from timm.scheduler import CosineLRScheduler
+        import timm.optim
+        import timm.scheduler
 
+        optim: Any = timm.optim
+        scheduler: Any = timm.scheduler
         self._train.transform = transform
         loader = DataLoader(
             self._train,
@@ -117,7 +119,7 @@ class FineTune(Suite):
             generator=torch.Generator().manual_seed(self.seed),
         )
         steps = max(1, round(self.epochs * len(loader)))
-        optimizer = create_optimizer_v2(
+        optimizer = optim.create_optimizer_v2(
             model,
             opt="adamw",
             lr=self.lr * self.batch_size / 256,
@@ -125,7 +127,7 @@ class FineTune(Suite):
             layer_decay=self.layer_decay,
         )
         warmup = min(steps - 1, round(self.warmup_epochs * len(loader)))
-        schedule = CosineLRScheduler(
+        schedule = scheduler.CosineLRScheduler(
             optimizer, steps, warmup_t=warmup, warmup_prefix=False, t_in_epochs=False
         )
         model.train()
@@ -192,8 +194,11 @@ def _timm(
     model, test = open_timm(export, drop_path_rate=drop_path)
     pool = "avg" if getattr(model, "global_pool", "avg") == "token" else None
     model.reset_classifier(classes, *([pool] if pool else []))
-    config = timm.data.resolve_model_data_config(model)
-    train = timm.data.create_transform(
-        **config, is_training=True, scale=(smallest_crop, 1.0), color_jitter=None
+    data: Any = timm.data
+    train = data.create_transform(
+        **data.resolve_model_data_config(model),
+        is_training=True,
+        scale=(smallest_crop, 1.0),
+        color_jitter=None,
     )
     return model, {True: train, False: test}

@@ -88,15 +88,16 @@ def open_timm(export: Path, **options: Any) -> tuple[Any, Callable[[Any], Tensor
     folder = timm_folder(export)
     assert folder is not None
     model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **options)
-    config = timm.data.resolve_model_data_config(model)
-    return model, timm.data.create_transform(**config)
+    data: Any = timm.data
+    return model, data.create_transform(**data.resolve_model_data_config(model))
 
 
 def _pooled(model: Any, images: Tensor) -> Tensor:
     """Return the mean of the patches' tokens [B, D], or what a model without tokens pools."""
-    tokens = model.forward_features(images)
+    tokens: Tensor = model.forward_features(images)
     if tokens.ndim != 3:
-        return model.forward_head(tokens, pre_logits=True)
+        pooled: Tensor = model.forward_head(tokens, pre_logits=True)
+        return pooled
     return tokens[:, getattr(model, "num_prefix_tokens", 0) :].mean(1)
 
 

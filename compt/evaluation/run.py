@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from compt.errors import ComptError, ConfigError
@@ -126,9 +127,12 @@ def evaluate(
     results = []
     for number, (task, subject) in enumerate(pairs, start=1):
         head = f"[{number}/{len(pairs)}] {subject.name}: {task.name}"
-        result = _result(task, subject, force, lambda text, head=head: say(f"{head} {text}"))
-        results.append(result)
+        results.append(_result(task, subject, force, partial(_say_behind, head, say)))
     return results
+
+
+def _say_behind(head: str, say: Say, text: str) -> None:
+    say(f"{head} {text}")
 
 
 def _refuse(subjects: Sequence[Subject], tasks: Sequence[Task]) -> None:

@@ -1,0 +1,117 @@
+"""Fake suites, and work folders that nothing was trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import pytest
+
+from compt import cli
+from compt.files import digests, stage_name
+from compt.interfaces import Metric, Suite
+from compt.registry import SUITES, Range
+from compt.report.state import ChainState
+from tests.report.records import stage_record
+
+WEIGHTS = "weights.bin"
+
+
+class Sizes(Suite):
+    """Measure how many bytes an export's weights have."""
+
+    tool = "numpy"
+    without_effect = frozenset({"num_workers"})
+    measured: list[str] = []
+    """The exports that were read, by their weights."""
+
+    def __init__(
+        self,
+        *,
+        data: Path = Path("here"),
+        scale: Annotated[float, Range(positive=True)] = 1.0,
+        num_workers: int = 0,
+    ) -> None:
+        self.scale = scale
+
+    @classmethod
+    def recognises(cls, export: Path) -> bool:
+        return (export / WEIGHTS).is_file()
+
+    def evaluate(self, export: Path) -> Mapping[str, Metric]:
+        weights = (export / WEIGHTS).read_text()
+        print("printed by a tool")
+        self.measured.append(weights)
+        if "broken" in weights:
+            raise RuntimeError("no such thing")
+        share = self.scale * len(weights) / 100
+        return {
+            "here/share": Metric(share, chance=0.1, unit="share"),
+            "here/error": Metric(float("nan"), higher_is_better=False),
+        }
+
+
+class Nothing(Suite):
+    """Read no model."""
+
+    @classmethod
+    def recognises(cls, export: Path) -> bool:
+        return False
+
+    def evaluate(self, export: Path) -> Mapping[str, Metric]:
+        raise AssertionError("never called")
+
+
+@pytest.fixture(autouse=True)
+def suites() -> Iterator[type[Sizes]]:
+    """The fake suites under the names 'sizes' and 'nothing'."""
+    before = dict(SUITES.module_dict)
+    SUITES.register_module(name="sizes", module=Sizes)
+    SUITES.register_module(name="nothing", module=Nothing)
+    Sizes.measured.clear()
+    yield Sizes
+    SUITES.module_dict.clear()
+    SUITES.module_dict.update(before)
+
+
+@pytest.fixture
+def work_dir(tmp_path) -> Callable[..., Path]:
+    """Write a work folder whose members have these weights, None for one that is not finished."""
+
+    def write(name: str = "run", **members: str | None) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        ChainState("chain", tuple(members), {}).write(folder / "chain.json")
+        for index, (member, weights) in enumerate(members.items()):
+            stage = folder / stage_name(index, member)
+            if weights is not None:
+                finish(stage, member, weights)
+        return folder
+
+    return write
+
+
+def finish(stage: Path, member: str, weights: str) -> None:
+    """Write the export and the record of a finished stage."""
+    (stage / "export").mkdir(parents=True, exist_ok=True)
+    (stage / "export" / WEIGHTS).write_text(weights)
+    files = digests(stage, ["export"])
+    stage_record(member, [(1, 1.0, 1.0, 0.5)], files=files).write(stage / "manifest.json")
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def evaluate(capsys) -> Callable[..., Ended]:
+    """Run ``compt eval`` in this process."""
+
+    def call(*arguments: object) -> Ended:
+        code = cli.main(["eval", *map(str, arguments)])
+        return Ended(code, *capsys.readouterr())
+
+    return call
