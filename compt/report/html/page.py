@@ -15,6 +15,7 @@ from compt.report.html.facts import all_facts
 from compt.report.html.figures import as_items
 from compt.report.html.stages import Stage, read_stages
 from compt.report.html.styles import member_colours, run_styles
+from compt.report.html.suites import read_suites
 from compt.report.html.tables import (
     CHARGES,
     Table,
@@ -61,6 +62,7 @@ def html_page(report: Report) -> str:
         charges=CHARGES,
         costs=costs(report.runs),
         energy_note=energy_note(report.runs),
+        suites=read_suites(by_run),
         held_out=_present(map(held_out, report.runs)),
         coverages=coverages(stages),
         meanings=MEANINGS,
