@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,13 @@ UNITS = ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "
 def plain_console() -> Console:
     """Return a console that does not wrap text.
 
-    Where the output is no terminal, it is as wide as the tables need.
+    Where the output is no terminal, it is as wide as the tables need. Where it has not all
+    characters, a question mark stands for those that it lacks.
     """
     from rich.console import Console
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)

@@ -94,8 +94,8 @@ def training_line(status: RunStatus, stage: StageStatus, loss: float | None) -> 
     )
 
 
-def stage_pairs(stage: StageStatus) -> Mapping[str, str | None]:
-    """Return what a line says of the stage that a run is at."""
+def stage_pairs(stage: StageStatus, *, is_running: bool) -> Mapping[str, str | None]:
+    """Return what a line says of the stage that a run is at, or was when it ended."""
     loss = f"{stage.losses[-1][1]:.4g}" if stage.losses else None
     metric = {}
     if stage.metric and stage.points:
@@ -103,10 +103,10 @@ def stage_pairs(stage: StageStatus) -> Mapping[str, str | None]:
     at = f"{stage.iteration}/{stage.iters}"
     return {
         "stage": stage.name,
-        "state": stage.state,
+        "state": stage.state if is_running else None,
         "iter": at,
         "loss": loss,
-        **_pace(stage),
+        **(_pace(stage) if is_running else {}),
         **metric,
     }
 

@@ -29,6 +29,7 @@ STYLES: Mapping[StageState, str] = {
     "failed": "bold red",
     "waiting": "dim",
 }
+STOPPED_STYLE = "bold yellow"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Glyphs:
     """The characters that a view is drawn with."""
 
     states: Mapping[StageState, str]
+    stopped: str
     arrow: str
     bar: str
     rest: str
@@ -52,6 +54,7 @@ UNICODE = Glyphs(
         "failed": "✗",
         "waiting": "·",
     },
+    stopped="■",
     arrow="→",
     bar="━",
     rest="╌",
@@ -67,6 +70,7 @@ PLAIN = Glyphs(
         "failed": "!",
         "waiting": ".",
     },
+    stopped="=",
     arrow="->",
     bar="#",
     rest="-",
@@ -107,7 +111,10 @@ class View:
         """Yield the stages in order, in as many lines as they need."""
         line = _text()
         for stage in self.status.stages:
-            cell = f"{self.glyphs.states[stage.state]} {stage.name}"
+            glyph, style = self.glyphs.states[stage.state], STYLES[stage.state]
+            if not is_alive and stage.state in ("growing", "running", "evaluating"):
+                glyph, style = self.glyphs.stopped, STOPPED_STYLE
+            cell = f"{glyph} {stage.name}"
             if detail := _detail(stage, is_alive):
                 cell += f" {detail}"
             arrow = f" {self.glyphs.arrow} " if line else ""
@@ -115,7 +122,7 @@ class View:
                 line.append(f" {self.glyphs.arrow}", "dim")
                 yield line
                 line, arrow = _text(), ""
-            line.append(arrow, "dim").append(cell, STYLES[stage.state])
+            line.append(arrow, "dim").append(cell, style)
         yield line
 
     def _bars(self, stage: StageStatus, now: float | None) -> Iterator[Text]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REFRESHED_EVERY = 2.0
 """Seconds between two looks at the files."""
+RESUME = "--resume goes on from what is saved."
 STYLES: dict[Life, str] = {
     "running": "bold cyan",
     "finished": "bold green",
@@ -111,7 +112,7 @@ def status_line(sighting: Sighting, now: float) -> str:
         done=f"{100 * status.share:.0f}%" if sighting.is_recorded else None,
         chain_left=clock(left) if is_running and left is not None else None,
         last_sign_s=f"{max(0.0, now - status.written):.0f}",
-        **(stage_pairs(stage) if stage else {}),
+        **(stage_pairs(stage, is_running=is_running) if stage else {}),
         reason=status.reason or None,
     )
 
@@ -124,43 +125,37 @@ def _view(console: Console, sightings: Sequence[Sighting]) -> RenderableType:
     for sighting in sightings:
         if parts:
             parts.append(Text())
-        parts += _head(sighting, now)
+        parts += _head(console, sighting, now)
         view = View(sighting.status, console.width, glyphs_of(console))
         parts += view.lines(now, is_alive=sighting.life == "running")
     return Group(*parts)
 
 
-def _head(sighting: Sighting, now: float) -> list[Text]:
+def _head(console: Console, sighting: Sighting, now: float) -> list[Text]:
     """Return which run it is, how it is, and what can be done."""
     from rich.text import Text
 
     head = Text(f"{sighting.folder}: ")
     head.append(sighting.life, STYLES[sighting.life]).append(_explanation(sighting, now))
-    return [head]
+    return list(head.wrap(console, console.width))
 
 
 def _explanation(sighting: Sighting, now: float) -> str:
-    status, life = sighting.status, sighting.life
+    """Return since when, why, and what can be done."""
+    status = sighting.status
+    process = f"process {status.pid} on {status.host}"
     since, age = _time(status.written, now), duration(max(0.0, now - status.written))
     if not sighting.is_recorded:
-        return f"; an older compt trained it, and only its finished stages say more ({since})"
-    if life == "running":
-        began = _time(status.started, now)
-        return (
-            f" on {status.host}, process {status.pid}, since {began}; last sign of life {age} ago"
-        )
-    if life == "finished":
-        return f", {since}"
-    if life == "silent":
-        return (
-            f" for {age}, since {since}: its process {status.pid} on {status.host} cannot be "
-            "asked from here"
-        )
-    if life == "killed":
-        reason = f"its process {status.pid} on {status.host} is gone, and did not say why"
-    else:
-        reason = status.reason or "by a signal"
-    return f", {since}: {reason.rstrip('.')}. --resume goes on from what is saved."
+        return f" ({since}); an older compt trained it, and only finished stages say more"
+    texts: dict[Life, str] = {
+        "running": f", {process}, since {_time(status.started, now)}; last sign of life {age} ago",
+        "finished": f", {since}",
+        "interrupted": f", {since}. {status.reason or RESUME}",
+        "failed": f", {since}. {status.reason}",
+        "killed": f", {since}: {process} is gone, and did not say why. {RESUME}",
+        "silent": f" for {age}, since {since}; {process} cannot be asked from here",
+    }
+    return texts[sighting.life]
 
 
 def _time(stamp: float, now: float) -> str:

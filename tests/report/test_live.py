@@ -64,7 +64,7 @@ def test_what_a_stage_is_at(changes, cell):
 
 def test_a_run_that_has_ended_has_nothing_left_to_wait_for():
     lines = text(run_status(RUNNING, memory_bytes=1), now=5000.0, is_alive=False)
-    assert lines[0] == "▶ b at 40/100"
+    assert lines[0] == "■ b at 40/100"
     assert not any("left" in line or "memory" in line for line in lines)
 
 
