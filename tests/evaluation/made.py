@@ -35,10 +35,15 @@ def images(
         yield name, image(colours[name], seed + index)
 
 
-def image_folder(root: Path, *, number: int = 12) -> Path:
+def image_folder(
+    root: Path,
+    *,
+    number: int = 12,
+    colours: Mapping[str, tuple[int, int, int]] = COLOURS,
+) -> Path:
     """``root/{train,val}/CLASS/image``."""
     for seed, split in enumerate(("train", "val")):
-        for index, (name, picture) in enumerate(images(COLOURS, number, 1000 * seed)):
+        for index, (name, picture) in enumerate(images(colours, number, 1000 * seed)):
             path = root / split / name / f"{index:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)

@@ -6,7 +6,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("clip_benchmark", reason='pip install "compt[eval-clip]"')
@@ -14,11 +13,11 @@ pytest.importorskip("webdataset", reason='pip install "compt[eval-clip]"')
 
 from clip_benchmark import cli
 from clip_benchmark.metrics import zeroshot_classification
-from packaging.version import Version
 
 from compt.errors import DataError
 from compt.evaluation.clip_benchmark import ClipBenchmark
 from tests.evaluation import exports, made
+from tests.evaluation.repaired import repair_accuracy
 
 pytestmark = pytest.mark.slow
 
@@ -31,14 +30,7 @@ def export(tmp_path_factory) -> Path:
 @pytest.fixture
 def command(tmp_path, monkeypatch, export):
     """Run ``clip_benchmark eval`` on the export, and return the metrics that it writes."""
-    if Version(np.__version__) >= Version("2.4"):
-
-        def accuracy(output, target, topk=(1,)):
-            """Its own, but for ``float()`` of an array [1], which NumPy 2.4 refuses."""
-            hits = output.topk(max(topk), 1, True, True)[1].t().eq(target.view(1, -1))
-            return [float(hits[:k].reshape(-1).float().sum()) / len(target) for k in topk]
-
-        monkeypatch.setattr(zeroshot_classification, "accuracy", accuracy)
+    repair_accuracy(monkeypatch, zeroshot_classification, as_share=True)
 
     def call(data: Path, *arguments: str) -> dict[str, float]:
         out = tmp_path / "out.json"
