@@ -125,7 +125,7 @@ class Charts:
         """Mark where a stage was grown."""
         if stage.source is None or stage.growth is None:
             return
-        from bokeh.models import ColumnDataSource, HoverTool
+        from bokeh.models import ColumnDataSource
 
         data = {
             "x": [stage.samples_before / unit],
@@ -138,10 +138,9 @@ class Charts:
             line_color=self.colours[stage.name],
             line_dash="dashed",
             line_width=1.5,
-            tags=[stage.name, stage.run.label],
         )
         tips = tips_of(["growth of @member", "@text"])
-        figure.add_tools(HoverTool(renderers=[mark], tooltips=tips, visible=False))
+        _finish(figure, stage, [mark], tips)
 
     def _line(
         self,
@@ -154,21 +153,29 @@ class Charts:
         **look: Any,
     ) -> None:
         """Draw a line of a stage, with tips on its points."""
-        from bokeh.models import ColumnDataSource, HoverTool
+        from bokeh.models import ColumnDataSource
 
         colour, style = self.colours[stage.name], self.styles[stage.run.label]
         length = len(columns["x"])
         names = {"member": [stage.name] * length, "run": [stage.run.label] * length}
         source = ColumnDataSource({**columns, **names})
-        # The page's legend shows and hides what has these tags.
-        shared: dict[str, Any] = {"source": source, "tags": [stage.name, stage.run.label]}
         line = {"line_width": 2, "line_dash": style.dash, **look}
-        drawn = [figure.line("x", "y", line_color=colour, **line, **shared)]
+        drawn = [figure.line("x", "y", line_color=colour, source=source, **line)]
         if has_markers or length == 1:
             filled = {"fill_color": colour if style.is_filled else None, "line_color": colour}
-            drawn.append(figure.scatter("x", "y", marker=style.marker, size=8, **filled, **shared))
-        all_tips = tips_of(["@member (@run)", *tips])
-        figure.add_tools(HoverTool(renderers=drawn[-1:], tooltips=all_tips, visible=False))
+            points = {"marker": style.marker, "size": 8, "source": source}
+            drawn.append(figure.scatter("x", "y", **points, **filled))
+        _finish(figure, stage, drawn, tips_of(["@member (@run)", *tips]))
+
+
+def _finish(figure: Figure, stage: Stage, drawn: list[Any], tips: list[tuple[str, str]]) -> None:
+    """Give what was drawn of a stage its tips, which the last of it shows."""
+    from bokeh.models import HoverTool
+
+    for renderer in drawn:
+        # The page's legend shows and hides by tags.
+        renderer.tags = [stage.name, stage.run.label]
+    figure.add_tools(HoverTool(renderers=drawn[-1:], tooltips=tips, visible=False))
 
 
 def _final(stage: Stage, name: str) -> MetricValue | None:

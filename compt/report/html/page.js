@@ -35,4 +35,5 @@
     }
   };
   boxes.forEach((box) => box.addEventListener("change", show));
+  document.body.dataset.drawn = "yes";
 })();
