@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         Architecture as Architecture,
         Batch as Batch,
         DataSource as DataSource,
+        ExportFormat as ExportFormat,
         Grower as Grower,
         Growth as Growth,
         Images as Images,

@@ -35,6 +35,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "Architecture",
         "Batch",
         "DataSource",
+        "ExportFormat",
         "Grower",
         "Growth",
         "ImageSource",

@@ -22,6 +22,7 @@ from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry import LAYOUTS
 from compt.report.follower import Follower
+from compt.report.card import write_stage_cards
 from compt.report.format import left_out_lines
 from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Several, Silent
@@ -307,7 +308,11 @@ class _Stage:
             save_tensors(result.optimizer, self.folder.optimizer)
         weights = WeightsFile(self.folder.weights.name, digest)
         files = digests(self.folder.path, [self.folder.export.name, self.folder.optimizer.name])
-        self._record(result, growth, weights, files).write(self.folder.manifest)
+        record = self._record(result, growth, weights, files)
+        config = plain(self.work.config.raw)
+        export = self.folder.export
+        write_stage_cards(self.folder.path, record, config, self.paradigm, export=export)
+        record.write(self.folder.manifest)
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
 
     def _optimizer_is_inherited(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Protocol
 from compt.cli import (
     check,
     eval as eval_,
+    export,
     grow,
     list as list_,
     new_plugin,
@@ -42,6 +43,7 @@ COMMANDS: Mapping[str, Command] = {
     "plan": plan,
     "check": check,
     "grow": grow,
+    "export": export,
     "eval": eval_,
     "status": status,
     "report": report,

@@ -45,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Grow, write, and say what became of the tensors."""
-    from compt.growth.convert import grow_checkpoint
+    from compt.growth.convert import grow_checkpoint, reading_paradigm
     from compt.registry.registry import short_name
+    from compt.report.card import export_folders, growth_card, write_cards
     from compt.report.format import growth_text, tensor_counts
     from compt.report.growth import GrowthReport
 
@@ -61,6 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
         dtype=arguments.dtype,
     )
     growth["grower"] = short_name(arguments.grower)
+    source, out = Path(arguments.source), Path(arguments.out)
+    paradigm = reading_paradigm(out, arguments.paradigm)
+    formats = {folder: paradigm.export_format(folder) for folder in export_folders(out)}
+    write_cards(growth_card(growth, source, out), out, formats)
     if arguments.json:
         print(json.dumps(growth, indent=1))
         return 0

@@ -190,6 +190,24 @@ class Published(Section):
     )
 
 
+@dataclass(frozen=True)
+class CardOptions(Section):
+    """What the model cards of a chain's exports say beside what compt knows."""
+
+    title: str | None = key(None, help="the card's title", shown_default="chain/member")
+    license: str | None = key(
+        None, help="of the weights, by Hugging Face's name for it: 'apache-2.0', 'cc-by-4.0'"
+    )
+    license_name: str | None = key(None, help="for license='other': its name")
+    license_link: str | None = key(None, help="for license='other': its address")
+    language: str | Sequence[str] | None = key(None, help="codes such as 'en'")
+    datasets: str | Sequence[str] | None = key(None, help="their names on the Hugging Face Hub")
+    tags: Sequence[str] = key([], help="beside compt's own")
+    base_model: str | None = key(
+        None, help="the Hub's name of what the first member started from (`init`)"
+    )
+
+
 def sub_chain_names(members: Sequence[str]) -> tuple[str, ...]:
     """Name the chains that end with the last member, as 'a->b->c' and 'b->c' of a, b, c."""
     return tuple("->".join(members[i:]) for i in range(len(members) - 1))

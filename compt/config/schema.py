@@ -16,6 +16,7 @@ from compt.config.mmengine_keys import RunnerKeys, StageRunnerKeys
 from compt.config.options import (
     BUDGET_UNITS,
     Budget,
+    CardOptions,
     CheckpointOptions,
     CustomImports,
     GrownOptions,
@@ -173,6 +174,14 @@ class ChainConfig(StageDefaults, RunnerKeys):
         shown_default="none",
         resumable=True,
         check=_check_published,
+    )
+    card: CardOptions = key(
+        CardOptions(),
+        help="what [model cards](exporting.md#model-cards) say beside what compt knows: "
+        "`dict(license='apache-2.0', datasets=[...], language='en', title=..., tags=[...], "
+        "base_model=...)`",
+        shown_default="no licence",
+        resumable=True,
     )
     evaluations: int = key(
         4,

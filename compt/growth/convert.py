@@ -28,6 +28,8 @@ from compt.weights import not_finite
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Number formats that weights are kept in."""
+SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+"""Other names of theirs."""
 
 
 def grow_checkpoint(
@@ -61,18 +63,20 @@ def grow_checkpoint(
     Raises:
         ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
     """
-    _check_paths(source, out)
-    number_format = _number_format(dtype)
+    check_output(out)
+    if not source.exists():
+        raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
+    number_format = named_dtype(dtype)
     checkpoint = source / EXPORT if (source / MANIFEST).is_file() else source
     check_recorded(checkpoint)
-    reader = _reader(checkpoint, paradigm)
+    reader = reading_paradigm(checkpoint, paradigm)
     small = _source(reader, checkpoint, source_model, seed)
     large = _build(reader, target, "--to", seed)
     growth, reset = finish_growth(
         reader, small, large, grow(small, large, grower, seed=seed), seed=seed
     )
     report = growth.to_dict() | ({"reset": list(reset)} if reset else {})
-    report |= _rounded(small, large, number_format or reader.weight_dtype(checkpoint))
+    report |= rounded(small, large, number_format or reader.weight_dtype(checkpoint))
     out.mkdir(parents=True, exist_ok=True)
     reader.export(large, out)
     share(out)
@@ -97,12 +101,13 @@ def _source(reader: Paradigm, path: Path, model: str | None, seed: int) -> nn.Mo
     return small
 
 
-def _number_format(name: str | None) -> torch.dtype | None:
+def named_dtype(name: str | None) -> torch.dtype | None:
     """Return the number format of a name.
 
     Raises:
         ConfigError: it is none that weights are kept in.
     """
+    name = None if name is None else SHORT_DTYPES.get(name, name)
     if name is not None and name not in DTYPES:
         raise ConfigError(
             f"No number format '{name}'.{did_you_mean(name, DTYPES)}",
@@ -111,8 +116,14 @@ def _number_format(name: str | None) -> torch.dtype | None:
     return None if name is None else getattr(torch, name)
 
 
-def _rounded(small: nn.Module, large: nn.Module, dtype: torch.dtype | None) -> dict[str, Any]:
-    """Bring a grown model to a number format, and report the format and what rounding changed."""
+def rounded(small: nn.Module, large: nn.Module, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Bring a model to a number format, and report the format and what rounding changed.
+
+    Args:
+        small: computes what the model does before it is rounded, in its own format.
+        large: the model, which is changed.
+        dtype: the format; None for the model's own.
+    """
     own = next((param.dtype for param in large.parameters()), torch.float32)
     stored = dtype or own
     content: dict[str, Any] = {"dtype": str(stored).removeprefix("torch.")}
@@ -121,7 +132,7 @@ def _rounded(small: nn.Module, large: nn.Module, dtype: torch.dtype | None) -> d
     large.to(stored)
     if overflown := not_finite(dict(large.named_parameters())):
         raise ConfigError(
-            f"{content['dtype']} cannot hold the values of {len(overflown)} grown tensors: "
+            f"{content['dtype']} cannot hold the values of {len(overflown)} tensors: "
             f"{some(overflown)}.",
             do="Write another number format: --dtype bfloat16 or float32.",
         )
@@ -130,16 +141,14 @@ def _rounded(small: nn.Module, large: nn.Module, dtype: torch.dtype | None) -> d
     return content
 
 
-def _check_paths(source: Path, out: Path) -> None:
-    """Raise ConfigError where there is nothing to read, or no empty folder to write to."""
+def check_output(out: Path) -> None:
+    """Raise WorkDirError unless a folder to write to is empty or not there."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise WorkDirError(
             "The output exists and is no empty folder.",
             where=str(out),
             do="Choose another with -o.",
         )
-    if not source.exists():
-        raise ConfigError(f"There is no checkpoint '{source}'.", do="Check --from.")
 
 
 @contextmanager
@@ -172,7 +181,7 @@ def _build(paradigm: Paradigm, model: str, option: str, seed: int) -> nn.Module:
         return build_member(paradigm, member, seed=seed)
 
 
-def _reader(path: Path, name: str | None) -> Paradigm:
+def reading_paradigm(path: Path, name: str | None) -> Paradigm:
     """Return the paradigm of a name, or the first installed one that recognises a path."""
     if name is not None:
         named: Paradigm = PARADIGMS.build({"type": name})

@@ -24,7 +24,7 @@ from compt.interfaces.grower import Grower, Growth, Objective, Status
 from compt.interfaces.layout import Layout
 from compt.interfaces.left_out import LeftOut, left_out
 from compt.interfaces.nested import map_tensors
-from compt.interfaces.paradigm import Batch, Member, Metric, Outputs, Paradigm
+from compt.interfaces.paradigm import Batch, ExportFormat, Member, Metric, Outputs, Paradigm
 from compt.interfaces.plugin import (
     Plugin,
     accepted,
@@ -42,6 +42,7 @@ __all__ = [
     "Batch",
     "BufferRule",
     "DataSource",
+    "ExportFormat",
     "Group",
     "Grower",
     "Growth",

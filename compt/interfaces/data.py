@@ -49,6 +49,8 @@ class DataSource(Plugin, ABC):
     None stands for COMPT_CACHE_DIR, or else the user's cache folder.
     """
 
+    licence: str = ""
+    """Of the data, '' where the source does not know it; model cards name it."""
     max_broken: float = MAX_BROKEN
 
     def __init__(self, *, num_samples: int | None = None, max_broken: float = MAX_BROKEN) -> None:

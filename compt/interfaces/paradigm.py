@@ -22,6 +22,8 @@ Batch = Mapping[str, Any]
 Outputs = Mapping[str, Tensor]
 FOLLOW = "_follow_"
 """Key of a paradigm's config under which a chain puts the path that ``follow`` is to get."""
+MAX_SHARD = 5 * 10**9
+"""Bytes of a file of weights in an export, as the Hugging Face Hub has it."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 """The default of outputs and batches, for who calls a method without them."""
 
@@ -54,6 +56,20 @@ class Metric:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ExportFormat:
+    """What an exported folder is for, as its model card says it."""
+
+    library: str = ""
+    """Which loads it, under the name that Hugging Face has for it, such as 'open_clip'."""
+    usage: str = ""
+    """Python code that loads it, in which the folder is ``'FOLDER'``."""
+    task: str = ""
+    """Hugging Face's name of what it does, such as 'text-generation'."""
+    single_file: str = ""
+    """Why its weights are one file of any size, '' where large ones are written in shards."""
+
+
 class Paradigm(Plugin, ABC):
     """Say what is trained, on what, with which loss, and how it is measured and written out.
 
@@ -79,6 +95,8 @@ class Paradigm(Plugin, ABC):
     ``"max"``, ``"min"`` and ``"first"``, the first process's value. Buffers without a rule are each
     process's own, and checkpoints hold those of the first.
     """
+    data_licence: str = ""
+    """Licence of the data that is trained on, as its source declares it."""
     sample_index: bool = False
     """Whether batches hold the samples' numbers in their split, as ``batch["index"]``, int64 [B].
 
@@ -172,9 +190,24 @@ class Paradigm(Plugin, ABC):
                 ``build_reference`` has them; for example the bank of a kNN classifier.
         """
 
+    @may_omit("max_shard_size")
     @abstractmethod
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Write the model into an empty folder in the format of its own library."""
+    def export(self, model: nn.Module, folder: Path, *, max_shard_size: int = MAX_SHARD) -> None:
+        """Write the model into an empty folder in the format of its own library.
+
+        Args:
+            model: of a member.
+            folder: to write into.
+            max_shard_size: bytes above which weights are split into several files, where the
+                library loads such; ``export_format`` says where it does not.
+        """
+
+    def export_format(self, folder: Path) -> ExportFormat:
+        """Say of a folder that ``export`` wrote, or of one in it, what loads it.
+
+        Override it, so that model cards say so too.
+        """
+        return ExportFormat()
 
     @abstractmethod
     def load(self, path: Path) -> nn.Module:

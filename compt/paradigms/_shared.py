@@ -88,6 +88,7 @@ class Sourced(Paradigm, ABC):
         self.data = None if data is None else dict(data)
         self._data_source = None if data is None else build_source(data, *self.needs)
         self.splits = () if self._data_source is None else self._data_source.held_out
+        self.data_licence = "" if self._data_source is None else self._data_source.licence
 
     def follow(self, path: Path) -> None:
         """Remember the checkpoint, for what is read of it later."""

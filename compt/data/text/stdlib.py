@@ -44,6 +44,7 @@ class Stdlib(TextReader):
 
     format = "stdlib"
     options = {}  # the files say all
+    licence = "PSF-2.0"
     splits = ("train", "val")
 
     def __init__(

@@ -17,7 +17,8 @@ from transformers import GenerationConfig
 
 from compt.data.text import NEEDS, open_blocks
 from compt.errors import ConfigError, did_you_mean
-from compt.interfaces import Batch, Member, Metric, Outputs
+from compt.interfaces import Batch, ExportFormat, Member, Metric, Outputs
+from compt.interfaces.paradigm import MAX_SHARD
 from compt.paradigms._checkpoints import copy_files, left_behind, said_otherwise
 from compt.paradigms._shared import Agreement, Sourced
 from compt.paradigms.causal_lm import folder as files, models, settings
@@ -31,6 +32,13 @@ from compt.paradigms.causal_lm.tokenizer import (
 from compt.registry import DATA, Range
 from compt.weights import load_state, read_state
 
+FORMAT = ExportFormat(
+    library="transformers",
+    usage="from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+    "model = AutoModelForCausalLM.from_pretrained('FOLDER')\n"
+    "tokenizer = AutoTokenizer.from_pretrained('FOLDER')\n",
+    task="text-generation",
+)
 MAX_CONTEXT = 10**7
 ATTENTIONS = ("sdpa", "eager")
 CARRIED = (files.CONFIG_FILE, files.GENERATION_FILE, *files.TOKENIZER_PATTERNS)
@@ -287,7 +295,7 @@ class CausalLm(Sourced):
             self.build_dataset(split)
         return self._tokens_a_byte[split]
 
-    def export(self, model: nn.Module, folder: Path) -> None:
+    def export(self, model: nn.Module, folder: Path, *, max_shard_size: int = MAX_SHARD) -> None:
         """Write a folder that transformers loads.
 
         It holds config, generation config, safetensors and the tokenizer.
@@ -302,7 +310,7 @@ class CausalLm(Sourced):
             theirs.generation_config = GenerationConfig.from_model_config(theirs.config)
             with quiet():
                 self._add_generation(theirs.generation_config)
-                theirs.save_pretrained(folder)
+                theirs.save_pretrained(folder, max_shard_size=max_shard_size)
         finally:
             theirs.config, theirs.generation_config = own_configs
         if self.like is not None:
@@ -312,6 +320,10 @@ class CausalLm(Sourced):
             copy_files(source, folder, files.TOKENIZER_PATTERNS)
         elif not self._bare:
             self.tokenizer.save(folder)
+
+    def export_format(self, folder: Path) -> ExportFormat:
+        """Say how transformers loads a folder."""
+        return FORMAT if files.read_config(folder) else ExportFormat()
 
     def _add_generation(self, config: GenerationConfig) -> None:
         """Add settings of generation that the followed folder has in its config.json, as of old."""

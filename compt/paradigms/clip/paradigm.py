@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from compt.errors import ConfigError
-from compt.interfaces import Batch, Images, Member, Metric, Outputs
+from compt.interfaces import Batch, ExportFormat, Images, Member, Metric, Outputs
 from compt.paradigms._checkpoints import (
     copy_files,
     left_behind,
@@ -53,6 +53,14 @@ from compt.registry import DATA, Range
 from compt.weights import load_state, read_state, save_weights
 
 MAX_LOGIT_SCALE = math.log(100)
+FORMAT = ExportFormat(
+    library="open_clip",
+    usage="import open_clip\n\n"
+    "model, preprocess = open_clip.create_model_from_pretrained('local-dir:FOLDER')\n"
+    "tokenizer = open_clip.get_tokenizer('local-dir:FOLDER')\n",
+    task="zero-shot-image-classification",
+    single_file="open_clip loads one file of weights",
+)
 
 
 class Clip(Sourced):
@@ -366,6 +374,10 @@ class Clip(Sourced):
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         if model_cfg["text_cfg"].get("hf_tokenizer_name"):
             self._export_tokenizer(model_cfg["text_cfg"], folder)
+
+    def export_format(self, folder: Path) -> ExportFormat:
+        """Say how open_clip loads a folder."""
+        return FORMAT if (folder / CONFIG_FILE).is_file() else ExportFormat()
 
     def _export_tokenizer(self, options: Mapping[str, Any], folder: Path) -> None:
         """Write the files of a tokenizer of transformers, the followed folder's as they are."""

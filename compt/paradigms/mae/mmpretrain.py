@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from compt.errors import ConfigError
-from compt.interfaces import Member
+from compt.interfaces import ExportFormat, Member
 from compt.weights import plain_state, read_checkpoint, read_state, saving
 
 # mmpretrain warns while it is imported of compiled operators that mmcv-lite does not have. Nothing
@@ -34,6 +34,13 @@ with warnings.catch_warnings():
 __all__ = ["MAE", "MODELS", "ImageClassifier", "MAEViT", "VisionTransformer"]
 PIXELS: Mapping[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 CONFIG_FILE, WEIGHTS_FILE = "model.py", "model.pth"
+FORMAT = ExportFormat(
+    library="mmpretrain",
+    usage="import mmpretrain\n\n"
+    f"model = mmpretrain.get_model('FOLDER/{CONFIG_FILE}', pretrained='FOLDER/{WEIGHTS_FILE}')\n",
+    task="image-feature-extraction",
+    single_file="mmpretrain loads one checkpoint",
+)
 AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema")
 """Keys under which timm's, mmengine's and DeiT's trainers keep averages beside the weights."""
 

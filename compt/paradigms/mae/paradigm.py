@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from compt.data import renumber
 from compt.errors import ConfigError
-from compt.interfaces import Batch, Images, Member, Metric, Outputs
+from compt.interfaces import Batch, ExportFormat, Images, Member, Metric, Outputs
 from compt.paradigms._checkpoints import (
     dtype_in_files,
     left_behind,
@@ -371,6 +371,12 @@ class Mae(Sourced):
         if isinstance(model.backbone, VisionTransformer):
             resize = {} if self.like is None else asdict(source.resize)
             timm_vit.export_encoder(model, folder / "timm", resize, source.timm)
+
+    def export_format(self, folder: Path) -> ExportFormat:
+        """Say how mmpretrain loads a folder, or timm the one of its encoder."""
+        if timm_vit.recognises(folder):
+            return timm_vit.FORMAT
+        return mmpretrain.FORMAT if mmpretrain.recognises(folder) else ExportFormat()
 
     def _dataset_meta(self, model: nn.Module) -> dict[str, Any]:
         """Return the names of a classifier's classes, of the data or else of what is followed."""

@@ -18,10 +18,16 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from compt.errors import ConfigError, did_you_mean
-from compt.interfaces import Member
+from compt.interfaces import ExportFormat, Member
 from compt.weights import load_state, read_state, save_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+FORMAT = ExportFormat(
+    library="timm",
+    usage="import timm\n\nmodel = timm.create_model('local-dir:FOLDER', pretrained=True)\n",
+    task="image-feature-extraction",
+    single_file="timm loads one file of weights",
+)
 ARCHITECTURE = "vit_base_patch16_224"
 """Name a model of timm's general ViT class, from which ``model_args`` may differ."""
 PIXELS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
