@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from compt.errors import ComptError, ConfigError
@@ -21,10 +21,12 @@ from compt.registry import SUITES
 from compt.registry.loading import first_line, raised_at
 from compt.registry.registry import short_name
 from compt.report.evaluations import Evaluation, read_folder
+from compt.report.format import duration
 from compt.report.metrics import MetricValue
 from compt.report.record import environment
 
 Say = Callable[[str], None]
+Status = Literal["evaluated", "kept", "left out", "failed"]
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,19 @@ class Result:
 
     subject: Subject
     task: Task
-    status: Literal["evaluated", "kept", "left out", "failed"]
+    status: Status
     reason: str = ""
     """Why it was left out or failed."""
     evaluation: Evaluation | None = None
+    is_replaced: bool = False
+    """Whether it took the place of one of other weights."""
+
+    @property
+    def file(self) -> Path | None:
+        """Where the evaluation is, None where there is none."""
+        if self.evaluation is None:
+            return None
+        return self.subject.results / self.evaluation.file_name
 
 
 def repeated(subjects: Sequence[Subject]) -> list[Task]:
@@ -116,7 +127,7 @@ def evaluate(
         subjects: the models.
         tasks: the suites.
         force: whether to measure again what was measured with the same options and weights.
-        say: called with a line on each model.
+        say: called with a line before and after each model that is measured.
 
     Raises:
         ConfigError: no suite reads any of the models.
@@ -124,15 +135,81 @@ def evaluate(
     pairs = [(task, subject) for task in tasks for subject in subjects]
     if not any(task.suite.recognises(subject.export) for task, subject in pairs):
         _refuse(subjects, tasks)
-    results = []
-    for number, (task, subject) in enumerate(pairs, start=1):
-        head = f"[{number}/{len(pairs)}] {subject.name}: {task.name}"
-        results.append(_result(task, subject, force, partial(_say_behind, head, say)))
-    return results
+    weights = {subject: _weights(subject) for subject in subjects}
+    jobs = [_Job(subject, task, weights[subject], force) for task, subject in pairs]
+    waiting = [job for job in jobs if job.result is None]
+    for number, job in enumerate(waiting, start=1):
+        head = f"[{number}/{len(waiting)}] {job.subject.name}: {job.task.name}"
+        say(f"{head} ...")
+        result = job.run()
+        if result.evaluation is None:
+            say(f"{head} failed: {result.reason}")
+        else:
+            say(f"{head} took {duration(result.evaluation.seconds)}")
+    return [job.result for job in jobs if job.result is not None]
 
 
-def _say_behind(head: str, say: Say, text: str) -> None:
-    say(f"{head} {text}")
+def _weights(subject: Subject) -> Mapping[str, str] | str:
+    """Return the hashes of a model's files, or why it cannot be used."""
+    try:
+        check_recorded(subject.export)
+        return subject.weights()
+    except (ComptError, OSError) as error:
+        return _reason(error)
+
+
+class _Job:
+    """One model to measure with one suite, or the reason why not.
+
+    Args:
+        weights: hashes of the model's files, or why it cannot be used.
+        force: whether to measure again what was measured.
+    """
+
+    def __init__(
+        self, subject: Subject, task: Task, weights: Mapping[str, str] | str, force: bool
+    ) -> None:
+        self.subject, self.task, self.weights = subject, task, weights
+        self.result: Result | None = None
+        self._earlier: list[Evaluation] = []
+        if not task.suite.recognises(subject.export):
+            self._end("left out", "the suite does not read this format")
+        elif isinstance(weights, str):
+            self._end("failed", weights)
+        else:
+            self._look_back(weights, force)
+
+    def _look_back(self, weights: Mapping[str, str], force: bool) -> None:
+        try:
+            recorded = read_folder(self.subject.results)
+        except ComptError as error:
+            self._end("failed", _reason(error))
+            return
+        self._earlier = [e for e in recorded if self.task.is_done_by(e)]
+        same = [evaluation for evaluation in self._earlier if evaluation.weights == weights]
+        if same and not force:
+            self._end("kept", evaluation=same[0])
+
+    def _end(
+        self, status: Status, reason: str = "", evaluation: Evaluation | None = None
+    ) -> Result:
+        outdated = [e for e in self._earlier if e.weights != self.weights]
+        is_replaced = status == "evaluated" and bool(outdated)
+        self.result = Result(self.subject, self.task, status, reason, evaluation, is_replaced)
+        return self.result
+
+    def run(self) -> Result:
+        """Measure, and write what was measured in the place of what was before."""
+        assert not isinstance(self.weights, str)
+        try:
+            evaluation = _measure(self.task, self.subject, self.weights)
+            path = evaluation.write(self.subject.results)
+            for old in self._earlier:
+                if old.file_name != path.name:
+                    (self.subject.results / old.file_name).unlink(missing_ok=True)
+        except Exception as error:  # each tool has its own
+            return self._end("failed", _reason(error))
+        return self._end("evaluated", evaluation=evaluation)
 
 
 def _refuse(subjects: Sequence[Subject], tasks: Sequence[Task]) -> None:
@@ -144,35 +221,6 @@ def _refuse(subjects: Sequence[Subject], tasks: Sequence[Task]) -> None:
         where=exports + (", ..." if len(subjects) > 3 else ""),
         do=f"These suites do: {fitting}.",
     )
-
-
-def _result(task: Task, subject: Subject, force: bool, say: Say) -> Result:
-    """Evaluate one model, or say why not."""
-    if not task.suite.recognises(subject.export):
-        reason = "the suite does not read this format"
-        say(f"left out: {reason}")
-        return Result(subject, task, "left out", reason)
-    try:
-        check_recorded(subject.export)
-        weights = subject.weights()
-        earlier = [e for e in read_folder(subject.results) if task.is_done_by(e)]
-        same = [evaluation for evaluation in earlier if evaluation.weights == weights]
-        if same and not force:
-            say("kept: evaluated before with the same options and weights (--force repeats it)")
-            return Result(subject, task, "kept", evaluation=same[0])
-        say("...")
-        evaluation = _measure(task, subject, weights)
-        path = evaluation.write(subject.results)
-        for old in earlier:
-            if old.file_name != path.name:
-                (subject.results / old.file_name).unlink(missing_ok=True)
-    except Exception as error:  # each tool has its own
-        reason = _reason(error)
-        say(f"failed: {reason}")
-        return Result(subject, task, "failed", reason)
-    again = " (in the place of those of other weights)" if earlier and not same else ""
-    say(f"took {evaluation.seconds:.0f} s, wrote {path}{again}")
-    return Result(subject, task, "evaluated", evaluation=evaluation)
 
 
 def _measure(task: Task, subject: Subject, weights: Mapping[str, str]) -> Evaluation:

@@ -17,6 +17,9 @@ from compt.report.evaluation_tables import tables
 from compt.report.evaluations import Evaluation
 from compt.report.metrics import as_json
 
+_MEANING = {"kept": "kept, as measured before with the same options and weights (--force repeats)"}
+"""What a status says, where it says too little."""
+
 
 def say_on_stderr(line: str) -> None:
     """Print a line where standard output is JSON."""
@@ -57,6 +60,7 @@ def _content(result: Result) -> dict[str, Any]:
         "export": str(result.subject.export),
         "status": result.status,
         "reason": result.reason,
+        "file": None if result.file is None else str(result.file),
         "suite": result.task.name,
         **measured,
     }
@@ -65,9 +69,11 @@ def _content(result: Result) -> dict[str, Any]:
 def _sentences(results: Sequence[Result], unfinished: Sequence[str]) -> Iterator[str]:
     """Yield how many evaluations were made, kept, left out and failed, with the reasons."""
     counts = Counter(result.status for result in results)
-    yield ", ".join(f"{count} {status}" for status, count in counts.items()) + "."
+    yield ", ".join(f"{count} {_MEANING.get(status, status)}" for status, count in counts.items())
+    if num_replaced := sum(result.is_replaced for result in results):
+        yield f"{num_replaced} in the place of evaluations of other weights"
     if unfinished:
-        yield f"Not finished, and left out: {', '.join(unfinished)}."
+        yield f"not finished, and left out: {', '.join(unfinished)}"
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for result in results:
         if result.reason:
@@ -75,6 +81,9 @@ def _sentences(results: Sequence[Result], unfinished: Sequence[str]) -> Iterator
             reasons.setdefault(key, []).append(result.subject.name)
     for (status, suite, reason), names in reasons.items():
         yield f"{status}: {suite} of {', '.join(names)}: {reason}"
+    for result in results:
+        if result.status == "evaluated":
+            yield f"wrote {result.file}"
 
 
 def print_suites(*, as_json: bool) -> None:
