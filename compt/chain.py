@@ -21,8 +21,8 @@ from compt.interfaces.paradigm import FOLLOW
 from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry import LAYOUTS
-from compt.report.follower import Follower
 from compt.report.card import write_stage_cards
+from compt.report.follower import Follower
 from compt.report.format import left_out_lines
 from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Several, Silent
