@@ -60,7 +60,7 @@ def growing_line(stage: StageStatus, loss: float) -> str:
     return line(
         stage=stage.name,
         event="growing",
-        calls=f"{stage.growth_calls}/{stage.growth_iters}",
+        calls=_calls(stage),
         loss=f"{loss:.4g}",
         **_pace(stage),
     )
@@ -104,6 +104,7 @@ def stage_pairs(stage: StageStatus, *, is_running: bool) -> Mapping[str, str | N
     return {
         "stage": stage.name,
         "state": stage.state if is_running else None,
+        "calls": _calls(stage) if stage.state == "growing" else None,
         "iter": at,
         "loss": loss,
         **(_pace(stage) if is_running else {}),
@@ -146,6 +147,10 @@ def _values(metrics: Metrics) -> Mapping[str, str]:
         name: "nan" if metric.value is None else f"{metric.value:.6g}"
         for name, metric in list(metrics.items())[:SHOWN_METRICS]
     }
+
+
+def _calls(stage: StageStatus) -> str:
+    return f"{stage.growth_calls}/{stage.growth_iters}"
 
 
 def _pace(stage: StageStatus) -> Mapping[str, str | None]:

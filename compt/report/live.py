@@ -141,8 +141,8 @@ class View:
             line.append(self.glyphs.rest * (bar_width - filled), "dim")
             line.append(f" {100 * done:3.0f} %")
             if now is not None and seconds is not None:
-                left = max(0.0, seconds - max(0.0, now - status.written))
-                line.append(f"  {clock(left)} left")
+                left = seconds - max(0.0, now - status.written)
+                line.append(f"  {clock(left)} left" if left > 0 else "")
             line.append(more)
             yield line
         if now is not None and now - status.progressed > STUCK_AFTER:

@@ -146,7 +146,7 @@ def _explanation(sighting: Sighting, now: float) -> str:
     process = f"process {status.pid} on {status.host}"
     since, age = _time(status.written, now), duration(max(0.0, now - status.written))
     if not sighting.is_recorded:
-        return f" ({since}); an older compt trained it, and only finished stages say more"
+        return f", {since}; without a status.json, as of older versions, only what is done is known"
     texts: dict[Life, str] = {
         "running": f", {process}, since {_time(status.started, now)}; last sign of life {age} ago",
         "finished": f", {since}",

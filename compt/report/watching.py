@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from compt.report.record import StageRecord
     from compt.report.status import RunStatus, StageStatus
 
-REFRESHES = 2
+REFRESHES = 1
 """Of the live view, a second."""
 LINE_EVERY = 600.0
 """Seconds after which a stage has another line, though no tenth of it is done."""
