@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compt.errors import WorkDirError
 from compt.files import EXPORT, FORMAT, read_record, write_json
 from compt.report.metrics import Metrics, as_json, read_metrics
 
@@ -106,6 +107,24 @@ def read_evaluations(stage: Path) -> tuple[Evaluation, ...]:
         WorkDirError: a file is damaged.
     """
     return read_folder(stage / EVALUATIONS)
+
+
+def read_noting(
+    stage: Path, files: Mapping[str, str]
+) -> tuple[tuple[Evaluation, ...], tuple[str, ...]]:
+    """Read what was measured of a stage, and say in sentences what is wrong with that.
+
+    Args:
+        stage: its folder.
+        files: what the stage's record says of its files.
+    """
+    try:
+        evaluations = read_evaluations(stage)
+    except WorkDirError as error:
+        return (), (f"{error.what} Its suites are not shown.",)
+    outdated = [evaluation.suite for evaluation in evaluations if evaluation.is_outdated(files)]
+    text = "was measured of other weights than the stage now has."
+    return evaluations, tuple(f"{suite} {text}" for suite in outdated)
 
 
 def read_folder(folder: Path) -> tuple[Evaluation, ...]:

@@ -13,6 +13,8 @@ from typing import Any
 
 from compt.errors import WorkDirError
 from compt.files import MANIFEST, STATE, damaged, stage_name
+from compt.report.evaluations import Evaluation, read_noting
+from compt.report.metrics import as_json
 from compt.report.record import ADVICE, StageRecord
 from compt.report.state import ChainState, Mode
 
@@ -24,6 +26,10 @@ class MemberResult:
     record: StageRecord
     ancestor_flops: float
     """Of the stages before it that it builds on."""
+    evaluations: tuple[Evaluation, ...] = ()
+    """What suites of benchmarks measured of it."""
+    evaluation_notes: tuple[str, ...] = ()
+    """What is wrong with those."""
 
     @property
     def name(self) -> str:
@@ -85,6 +91,7 @@ class MemberResult:
             ],
             "left_out": record.left_out,
             "environment": record.environment,
+            "evaluations": [as_json(evaluation) for evaluation in self.evaluations],
         }
 
 
@@ -162,7 +169,8 @@ def read_run(folder: Path, state: ChainState, label: str) -> RunResult:
         if chained and unfinished:
             raise _lost(folder, name, unfinished)
         ancestors = sum(member.flops for member in members) if chained else 0.0
-        members.append(MemberResult(_read_record(stage / MANIFEST, name), ancestors))
+        record = _read_record(stage / MANIFEST, name)
+        members.append(MemberResult(record, ancestors, *read_noting(stage, record.files)))
     return RunResult(label, str(folder), state.mode, tuple(members), unfinished, state)
 
 

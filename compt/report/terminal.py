@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compt.report import evaluation_tables
 from compt.report.format import duration, growth_text, metric_text, quantity, times
 from compt.report.metrics import MetricValue
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from compt.report.comparison import Comparison, MemberComparison, Report
+    from compt.report.evaluations import Evaluation
     from compt.report.results import MemberResult, RunResult
 
 CHARGES = (
@@ -52,11 +54,24 @@ class _CostRow:
 
 
 def tables(report: Report, width: int = 100) -> list[Table]:
-    """Return the costs of all runs, one row a member, then each run's metrics, one row a metric."""
+    """Return the costs of all runs, one row a member, then each run's metrics, one row a metric.
+
+    What suites of benchmarks measured follows, for all runs together.
+    """
     result = [_cost_table(report)]
     for run in report.runs:
         result += _metric_tables(run, width)
-    return result
+    return [*result, *evaluation_tables.tables(_evaluations(report), width)]
+
+
+def _evaluations(report: Report) -> dict[str, tuple[Evaluation, ...]]:
+    """Return what was measured by member, of which several runs have one each."""
+    measured = {}
+    for run in report.runs:
+        for member in run.members:
+            name = f"{member.name} {run.label}" if len(report.runs) > 1 else member.name
+            measured[name] = member.evaluations
+    return measured
 
 
 def _cost_table(report: Report) -> Table:
@@ -201,6 +216,8 @@ def sentences(report: Report) -> Iterator[str]:
         costs = f"{quantity(run.flops, 'FLOP')}, {duration(run.seconds)} of training"
         yield f"{run.label}: {run.path} ({costs})"
         yield from _growth_sentences(run)
+        for member in run.members:
+            yield from (f"{run.label}, '{member.name}': {n}" for n in member.evaluation_notes)
     for comparison in report.comparisons:
         yield family_text(comparison)
         yield from open_points(comparison)

@@ -9,13 +9,9 @@ from typing import Annotated, NamedTuple
 import pytest
 
 from compt import cli
-from compt.files import digests, stage_name
 from compt.interfaces import Metric, Suite
 from compt.registry import SUITES, Range
-from compt.report.state import ChainState
-from tests.report.records import stage_record
-
-WEIGHTS = "weights.bin"
+from tests.evaluation.folders import WEIGHTS, write_run
 
 
 class Sizes(Suite):
@@ -78,26 +74,7 @@ def suites() -> Iterator[type[Sizes]]:
 @pytest.fixture
 def work_dir(tmp_path) -> Callable[..., Path]:
     """Write a work folder whose members have these weights, None for one that is not finished."""
-
-    def write(name: str = "run", **members: str | None) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        ChainState("chain", tuple(members), {}).write(folder / "chain.json")
-        for index, (member, weights) in enumerate(members.items()):
-            stage = folder / stage_name(index, member)
-            if weights is not None:
-                finish(stage, member, weights)
-        return folder
-
-    return write
-
-
-def finish(stage: Path, member: str, weights: str) -> None:
-    """Write the export and the record of a finished stage."""
-    (stage / "export").mkdir(parents=True, exist_ok=True)
-    (stage / "export" / WEIGHTS).write_text(weights)
-    files = digests(stage, ["export"])
-    stage_record(member, [(1, 1.0, 1.0, 0.5)], files=files).write(stage / "manifest.json")
+    return lambda name="run", **members: write_run(tmp_path / name, **members)
 
 
 class Ended(NamedTuple):

@@ -12,7 +12,7 @@ from compt.errors import PluginError
 from compt.evaluation.options import require
 from compt.report.evaluations import read_evaluations
 from compt.report.record import StageRecord
-from tests.evaluation.conftest import WEIGHTS, finish
+from tests.evaluation.folders import WEIGHTS, finish
 
 SIZES = ("--suite", "sizes")
 

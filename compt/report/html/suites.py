@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from compt.errors import WorkDirError
 from compt.report.evaluation_tables import rows
-from compt.report.evaluations import Evaluation, read_evaluations
+from compt.report.evaluations import Evaluation, read_noting
 from compt.report.html.tables import Table
 
 if TYPE_CHECKING:
@@ -37,16 +36,9 @@ def read_suites(by_run: Sequence[Sequence[Stage]]) -> Suites:
 
 def _read(stage: Stage, notes: list[str]) -> tuple[Evaluation, ...]:
     """Return a stage's evaluations, and note what is wrong with them."""
-    try:
-        evaluations = read_evaluations(stage.folder)
-    except WorkDirError as error:
-        notes.append(f"{stage.run.label}, '{stage.name}': {error.what} Its suites are not shown.")
-        return ()
     files = stage.member.record.files if stage.member else {}
-    for evaluation in evaluations:
-        if evaluation.is_outdated(files):
-            text = "was measured of other weights than the stage now has"
-            notes.append(f"{stage.run.label}, '{stage.name}': {evaluation.suite} {text}.")
+    evaluations, faults = read_noting(stage.folder, files)
+    notes += [f"{stage.run.label}, '{stage.name}': {fault}" for fault in faults]
     return evaluations
 
 
