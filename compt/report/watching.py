@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -61,6 +62,8 @@ class Terminal(Silent):
         self.console = console
         self._status: Callable[[], RunStatus] | None = None
         self._live: Live | None = None
+        self._moved: list[tuple[logging.StreamHandler[Any], Any]] = []
+        """Handlers of loggers that write through the view, with where they wrote before."""
 
     def __exit__(self, *exc: object) -> None:
         self._stop()
@@ -87,7 +90,9 @@ class Terminal(Silent):
             transient=True,
             vertical_overflow="crop",
         )
+        streams = sys.stdout, sys.stderr
         self._live.start()
+        self._moved = _move_handlers(dict(zip(streams, (sys.stdout, sys.stderr), strict=True)))
         _spare_forked_processes()
 
     def stage_start(self, plan: StagePlan) -> None:
@@ -124,8 +129,10 @@ class Terminal(Silent):
 
     def _stop(self) -> None:
         if self._live is not None:
+            for handler, stream in self._moved:
+                handler.setStream(stream)
             self._live.stop()
-            self._live = None
+            self._live, self._moved = None, []
 
 
 class Lines(Silent):
@@ -218,6 +225,25 @@ def _told_at_the_end(record: StageRecord) -> list[str]:
         unreadable = f"training samples that could not be read: {record.broken_samples}"
         lines.insert(0, f"{unreadable}; others took their place")
     return lines
+
+
+def _move_handlers(streams: Mapping[Any, Any]) -> list[tuple[logging.StreamHandler[Any], Any]]:
+    """Let loggers that write to some streams write to others, and return those with the old ones.
+
+    A handler holds the stream that was the standard one when it was made, as that of transformers
+    does, and what it writes there would tear the view.
+    """
+    moved = []
+    named = logging.Logger.manager.loggerDict.values()
+    for logger in (logging.getLogger(), *named):
+        for handler in getattr(logger, "handlers", ()):
+            is_file = isinstance(handler, logging.FileHandler)
+            if isinstance(handler, logging.StreamHandler) and not is_file:
+                stream = handler.stream
+                if stream in streams:
+                    handler.setStream(streams[stream])
+                    moved.append((handler, stream))
+    return moved
 
 
 _spared = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import re
@@ -193,6 +194,22 @@ def test_where_there_is_no_terminal_there_are_lines(monkeypatch, variables, kind
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert type(on_output()) is kind
+
+
+def test_a_logger_from_before_writes_above_the_view(run, capsys):
+    logger, handler = logging.getLogger("a library"), logging.StreamHandler(sys.stderr)
+    logger.addHandler(handler)
+    before = handler.stream
+    shown, written = on_a_terminal()
+    try:
+        with shown:
+            shown.follow(run.status)
+            logger.warning("a warning")
+        assert "a warning" in letters(written())
+        assert "a warning" not in capsys.readouterr().err
+        assert handler.stream is before
+    finally:
+        logger.removeHandler(handler)
 
 
 def test_a_forked_process_writes_past_the_view(run):
