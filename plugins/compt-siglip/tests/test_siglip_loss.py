@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from compt_siglip import SigLip
 from open_clip.loss import SigLipLoss
 from siglip_models import CUSTOM, MODEL, PUBLISHED, batch_of, build, outputs_of, written_out
 from torch import Tensor
-from two_and_three import SIZES, gradients, whole
+from two_and_three import SIZES, gradients, train, whole
 
 NAMES = ("image_features", "text_features", "logit_scale", "logit_bias")
 
@@ -139,15 +136,7 @@ def test_the_scale_is_clamped_after_a_step_and_the_bias_is_free() -> None:
 def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train in three processes, then in two of them, and return what they wrote."""
     folder = tmp_path_factory.mktemp("shares")
-    script = Path(__file__).with_name("two_and_three.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    train(str(folder))
     return folder
 
 

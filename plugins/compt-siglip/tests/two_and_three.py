@@ -1,8 +1,7 @@
-"""One training step in several processes, by ``python two_and_three.py FOLDER``."""
+"""One training step in several processes."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +50,7 @@ def gradients(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str
     return loss.detach(), {name: p.grad for name, p in module.net.named_parameters()}
 
 
-def main(rank: int, folder: str) -> None:
+def one_of_them(rank: int, folder: str) -> None:
     """Write ``WORLD_RANK.pt`` for each number of processes that this one is among."""
     torch.set_num_threads(1)
     for world in SIZES:
@@ -66,7 +65,8 @@ def main(rank: int, folder: str) -> None:
             torch.distributed.destroy_process_group()
 
 
-if __name__ == "__main__":
+def train(folder: str) -> None:
+    """Run all of them, forked off this process, which has imported everything already."""
     torch.multiprocessing.start_processes(
-        main, args=(sys.argv[1],), nprocs=max(SIZES), start_method="fork"
+        one_of_them, args=(folder,), nprocs=max(SIZES), start_method="fork"
     )
