@@ -16,7 +16,10 @@ from compt.registry.values import alternatives, without_metadata
 
 
 def complete(suite: type[Suite], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a suite's options with its defaults, as JSON types, paths made absolute."""
+    """Return a suite's options as they are recorded, with its defaults, as JSON types.
+
+    Paths are absolute, and what changes no metric is left out.
+    """
     defaults = {
         parameter.name: parameter.default
         for parameter in inspect.signature(suite).parameters.values()
@@ -26,6 +29,7 @@ def complete(suite: type[Suite], options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: _plain(value, names_path=_names_path(hints.get(name)))
         for name, value in {**defaults, **options}.items()
+        if name not in suite.without_effect
     }
 
 

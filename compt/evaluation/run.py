@@ -37,7 +37,7 @@ class Task:
     """The suite's, short."""
     suite: Suite
     options: Mapping[str, Any]
-    """All of them, as they are recorded."""
+    """As they are recorded."""
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any]) -> Task:
@@ -52,7 +52,7 @@ class Task:
 
     def is_done_by(self, evaluation: Evaluation) -> bool:
         """Return whether an evaluation is of this suite with these options."""
-        return evaluation.is_like(self.name, self.options, self.suite.without_effect)
+        return (evaluation.suite, evaluation.options) == (self.name, self.options)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Suite(Plugin, ABC):
     tool: ClassVar[str] = ""
     """The package whose version is recorded beside the metrics; '' for none but compt."""
     without_effect: ClassVar[frozenset[str]] = frozenset()
-    """Options that change no metric, such as a number of workers."""
+    """Options that change no metric, such as a number of workers, which are not recorded."""
 
     @classmethod
     @abstractmethod

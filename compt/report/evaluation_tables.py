@@ -69,24 +69,31 @@ def tables(evaluations: Mapping[str, Sequence[Evaluation]], width: int = 100) ->
     """
     all_rows = rows(evaluations)
     members = [member for member, measured in evaluations.items() if measured]
-    keys = [[row.label, row.metric, row.chance] for row in all_rows]
-    columns = {name: [row.value(name) for row in all_rows] for name in members}
-    taken = sum(_width(header, [key[i] for key in keys]) for i, header in enumerate(HEADERS))
+    taken = sum(_width(name, cells) for name, cells in zip(HEADERS, _keys(all_rows), strict=True))
     packed: list[list[str]] = [[]]
+    free = width - taken
     for name in members:
-        used = taken + sum(_width(other, columns[other]) for other in packed[-1])
-        if packed[-1] and used + _width(name, columns[name]) > width:
+        own = _width(name, [row.value(name) for row in all_rows])
+        if packed[-1] and own > free:
             packed.append([])
+            free = width - taken
         packed[-1].append(name)
+        free -= own
     for names in filter(None, packed):
-        yield _table(keys, {name: columns[name] for name in names})
+        yield _table([row for row in all_rows if row.values.keys() & set(names)], names)
+
+
+def _keys(all_rows: Sequence[Row]) -> list[list[str]]:
+    """Return the columns under ``HEADERS``."""
+    keys = [(row.label, row.metric, row.chance) for row in all_rows]
+    return [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
 
 
 def _width(header: str, cells: Sequence[str]) -> int:
     return max(map(len, (header, *cells))) + 2
 
 
-def _table(keys: Sequence[Sequence[str]], columns: Mapping[str, Sequence[str]]) -> Table:
+def _table(shown: Sequence[Row], members: Sequence[str]) -> Table:
     """Return a rich table, in which each suite is named once and a rule stands below it."""
     from rich import box
     from rich.table import Table
@@ -96,11 +103,12 @@ def _table(keys: Sequence[Sequence[str]], columns: Mapping[str, Sequence[str]]) 
     for header in HEADERS:
         justify = "right" if header == "chance" else "left"
         table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for name in columns:
+    for name in members:
         table.add_column(Text(name), justify="right", no_wrap=True)
-    for index, (label, metric, chance) in enumerate(keys):
-        is_first = index == 0 or keys[index - 1][0] != label
-        is_last = index + 1 < len(keys) and keys[index + 1][0] != label
-        cells = [label if is_first else "", metric, chance, *(c[index] for c in columns.values())]
+    for index, row in enumerate(shown):
+        is_first = index == 0 or shown[index - 1].label != row.label
+        is_last = index + 1 < len(shown) and shown[index + 1].label != row.label
+        label = row.label if is_first else ""
+        cells = [label, row.metric, row.chance, *map(row.value, members)]
         table.add_row(*map(Text, cells), end_section=is_last)
     return table

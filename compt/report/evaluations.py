@@ -25,7 +25,7 @@ class Evaluation:
     suite: str
     """Its short name."""
     options: Mapping[str, Any]
-    """All of them, as JSON types, with the paths of the data."""
+    """All that can change a metric, as JSON types, with the paths of the data."""
     metrics: Metrics
     """By 'data/name'."""
     weights: Mapping[str, str]
@@ -43,14 +43,6 @@ class Evaluation:
         text = json.dumps(self.options, sort_keys=True)
         return (
             f"{self.suite.replace(':', '_')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
-        )
-
-    def is_like(self, suite: str, options: Mapping[str, Any], ignored: frozenset[str]) -> bool:
-        """Return whether it is of this suite with these options, but for those that are ignored."""
-        return suite == self.suite and all(
-            self.options.get(name) == options.get(name)
-            for name in self.options.keys() | options.keys()
-            if name not in ignored
         )
 
     def is_outdated(self, files: Mapping[str, str]) -> bool:

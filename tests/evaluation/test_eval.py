@@ -68,8 +68,8 @@ def test_other_weights_are_measured_again_in_the_place_of_the_old(work_dir, eval
 
 def test_other_options_are_an_evaluation_of_their_own(work_dir, evaluate, suites):
     folder = work_dir(a="x" * 20)
-    for scale in (1, 2, 1.0):  # 1 is 1.0: the suite takes a float
-        assert evaluate(folder, *SIZES, "--option", f"scale={scale}").code == 0
+    for option in ("scale=1", "scale=2", "scale=1.0", "num_workers=3"):  # the default is 1.0
+        assert evaluate(folder, *SIZES, "--option", option).code == 0
     assert len(suites.measured) == 2
     values = [e.metrics["here/share"].value for e in read_evaluations(folder / "01_a")]
     assert sorted(values) == pytest.approx([0.2, 0.4])

@@ -82,6 +82,7 @@ def test_chance_is_that_of_all_members():
 
 def test_members_that_do_not_fit_have_a_table_of_their_own():
     members = {f"member-{i}": [made(knn=share(0.5))] for i in range(4)}
+    members["member-0"].append(made("ab", other=share(0.5)))
     names = [[column.header for column in table.columns] for table in tables(members, width=50)]
     headers = ["suite", "metric", "chance"]
     # 6 + 8 + 8 for the headers, and 10 for each member
@@ -89,6 +90,12 @@ def test_members_that_do_not_fit_have_a_table_of_their_own():
         [*headers, "member-0", "member-1"],
         [*headers, "member-2", "member-3"],
     ]
+
+
+def test_a_table_has_no_row_without_a_value():
+    members = {"a": [made(knn=share(0.5))], "b" * 30: [made("ab", other=share(0.5))]}
+    assert [table.row_count for table in tables(members, width=60)] == [1, 1]
+    assert not list(tables({"a": []}))
 
 
 def test_a_report_has_what_suites_measured(tmp_path, capsys):
