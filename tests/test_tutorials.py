@@ -1,4 +1,4 @@
-"""The tutorials of docs/, followed literally: every block is a file or a command, in their order."""
+"""The tutorials of docs/, followed literally: every block is a file or a command, in order."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_notebook_runs(monkeypatch):
             exec("".join(cell["source"]), names)
     lines = names["axes"].get_lines()
     assert len(lines) == 6
-    assert all(len(line.get_xdata()) == 8 for line in lines), "every evaluation is drawn"
+    assert all(len(line.get_xdata()) == 6 for line in lines), "every evaluation is drawn"
     shutil.rmtree(names["runs"])
 
 
