@@ -27,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG_OR_DIR",
         help="JSON config, model name or folder",
     )
-    parser.add_argument("--grower", default="compt:lossless")
+    parser.add_argument("--grower", default="compt:lossless", help="see compt list")
     parser.add_argument(
         "--paradigm", help="which reads the formats; found from the checkpoint by default"
     )
     parser.add_argument(
         "--source-model", help="what the checkpoint is of, as --to, where it holds weights alone"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of fresh values")
     parser.add_argument(
         "--dtype",
         help="number format to write: float32, bfloat16, float16, float64 (default: the source's)",

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from compt.scaffold import KINDS
 
     parser.add_argument("name", help="of the package, for example compt-mean-fill")
-    parser.add_argument("--kind", required=True, choices=list(KINDS))
+    parser.add_argument("--kind", required=True, choices=list(KINDS), help="what it adds")
     parser.add_argument(
         "-o", "--out", metavar="FOLDER", help="folder to write (default: the package's name)"
     )

@@ -11,7 +11,7 @@ HELP = "table, plots and a page of finished stages"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the report command takes."""
-    parser.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
+    parser.add_argument("work_dirs", nargs="+", metavar="WORK_DIR", help="folders of runs")
     parser.add_argument(
         "-o",
         "--out",

@@ -9,7 +9,7 @@ HELP = "what a run is doing, from any shell or machine"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the status command takes."""
-    parser.add_argument("work_dirs", nargs="+", metavar="WORK_DIR")
+    parser.add_argument("work_dirs", nargs="+", metavar="WORK_DIR", help="folders of runs")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--watch", action="store_true", help="go on until all runs have ended")
     output.add_argument("--json", action="store_true", help="machine-readable output")
