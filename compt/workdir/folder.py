@@ -21,6 +21,7 @@ from compt.files import (
     individual_dir as individual_dir,
     share,
 )
+from compt.report.card import CARD
 
 
 class StageFolder:
@@ -47,7 +48,7 @@ class StageFolder:
     @property
     def texts(self) -> tuple[Path, ...]:
         """What people read of a finished stage, but for its logs."""
-        return (self.config, self.growth, self.manifest)
+        return (self.config, self.growth, self.manifest, self.export / CARD)
 
     @contextmanager
     def exporting(self) -> Iterator[Path]:
