@@ -371,10 +371,10 @@ def test_a_damaged_stage_starts_no_other_chain(two_members, tmp_path, init):
 
 
 def only(stage: str, run: Any) -> Any:
-    def stopping(config, on_progress):
+    def stopping(config, *arguments):
         if config.work_dir.endswith(stage):
             raise KeyboardInterrupt
-        return run(config, on_progress)
+        return run(config, *arguments)
 
     return stopping
 

@@ -53,7 +53,7 @@ def until(stage: str, folder: Path, config: Mapping[str, Any], **options: Any) -
         patch.setattr(
             chain,
             "run_stage",
-            lambda c, on_progress: die() if c.work_dir.endswith(stage) else run(c, on_progress),
+            lambda c, *others: die() if c.work_dir.endswith(stage) else run(c, *others),
         )
         with pytest.raises(Died):
             train(folder, config, **options)
