@@ -14,6 +14,7 @@ from compt.cli import (
     eval as eval_,
     export,
     grow,
+    init,
     list as list_,
     new_plugin,
     plan,
@@ -39,6 +40,7 @@ class Command(Protocol):
 
 
 COMMANDS: Mapping[str, Command] = {
+    "init": init,
     "train": train,
     "plan": plan,
     "check": check,

@@ -1,0 +1,212 @@
+"""Tell from what lies at a path which data source reads it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from compt.errors import ConfigError
+from compt.registry import DATA
+
+MAX_FILES = 20_000
+"""Files of a folder that are looked at to tell what it holds."""
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+TABLES = (".csv", ".tsv")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+TYPES: Mapping[str, str] = {
+    **dict.fromkeys(IMAGES, "folder"),
+    **dict.fromkeys(TABLES, "csv"),
+    ".tar": "webdataset",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+    ".txt": "text",
+    ".md": "text",
+    ".npy": "tokens",
+}
+"""Data sources by what the names of their files end in."""
+HELD_OUT = ("val", "valid", "validation", "dev", "test")
+"""Names of folders and files that hold what is not trained on."""
+NEEDED: Mapping[str, str] = {"causal_lm": "text", "clip": "images with captions", "mae": "images"}
+WITHOUT_FILES: Mapping[str, str] = {"causal_lm": "stdlib", "clip": "icons", "mae": "icons"}
+"""Data that needs no files of one's own, by paradigm."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies at a path, as a data source reads it."""
+
+    type: str
+    """Of the data source, or 'pairs' for images with their captions in files beside them."""
+    splits: Mapping[str, str]
+    """What holds each split; 'train' alone where nothing is held out yet."""
+    why: str
+    """What it was told from, for people."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def noun(self) -> str:
+        """What people call it."""
+        if self.type == "pairs":
+            return "images with captions beside them"
+        return f"read as '{self.type}'"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The data of a config."""
+        return {"type": self.type, **self.splits, **self.options}
+
+
+def guess(path: str | None, paradigm: str, data_type: str | None = None) -> Found:
+    """Tell what lies at a path.
+
+    Args:
+        path: file, folder or pattern, or the name of a source without files; None for the data
+            that ships with the paradigm's examples.
+        paradigm: what is to be trained.
+        data_type: the data source, where it is not to be guessed.
+
+    Raises:
+        ConfigError: there is nothing at the path, or nothing that a source reads.
+    """
+    if path is None:
+        name = WITHOUT_FILES.get(paradigm, "icons")
+        return Found(name, {}, "no data was named, and this needs none of your own")
+    if not _exists(path):
+        if path in DATA and path in WITHOUT_FILES.values():
+            return Found(path, {}, "it is a source that needs no files")
+        raise ConfigError(
+            f"There is nothing at '{path}'.",
+            where="--data",
+            do="Give a file, a folder or a quoted pattern, or one of these, which need no files: "
+            f"{', '.join(sorted(set(WITHOUT_FILES.values())))}.",
+        )
+    if any(sign in path for sign in "*?[{"):
+        kind = data_type or _type_of(path)
+        return Found(_known(kind, path), {"train": path}, "of what the pattern ends in")
+    absolute = Path(path).expanduser().absolute()
+    if absolute.is_dir():
+        return _in_folder(absolute, data_type)
+    kind = data_type or _type_of(absolute.name)
+    why = "it was named" if data_type else f"the file's name ends in {_ending(absolute.name)}"
+    return Found(_known(kind, path), _beside(absolute), why)
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and those below it, in order, without hidden ones."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(root, name)
+
+
+def _exists(path: str) -> bool:
+    if any(sign in path for sign in "*?[{"):
+        return True  # the source says which of the files it names are missing
+    return Path(path).expanduser().exists()
+
+
+def _in_folder(folder: Path, data_type: str | None) -> Found:
+    """Tell what a folder holds, in sub-folders of its splits or all in one."""
+    held_out = [name for name in HELD_OUT if (folder / name).is_dir()]
+    train = folder / "train"
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return _saved_dataset(folder)
+    if train.is_dir() and held_out:
+        inner = _one_folder(train, data_type)
+        splits = {name: str(folder / name) for name in ("train", *held_out)}
+        if inner.type != "pairs" and Path(inner.splits["train"]) == train:
+            why = f"{inner.why}; its sub-folders are named like splits: {', '.join(splits)}"
+            return Found(inner.type, splits, why)
+    return _one_folder(folder, data_type)
+
+
+def _one_folder(folder: Path, data_type: str | None) -> Found:
+    """Tell what a folder holds that is one split, or all data."""
+    files = list(islice(files_of(folder), MAX_FILES))
+    endings = Counter(_ending(file.name) for file in files)
+    kinds: Counter[str] = Counter()
+    for ending, count in endings.items():
+        if kind := TYPES.get(ending):
+            kinds[kind] += count
+    if not kinds:
+        raise ConfigError(
+            f"No file in '{folder}' is data that compt reads.",
+            where="--data",
+            do=f"Names may end in {', '.join(sorted(TYPES))}, text also in those with "
+            f"{', '.join(COMPRESSED)}; or name the source with --data-type.",
+        )
+    counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(3))
+    looked = f"the first {MAX_FILES:,} files" if len(files) == MAX_FILES else "the folder"
+    why = f"{looked} holds {counts}" if "folder" in looked else f"{looked} hold {counts}"
+    if data_type is not None:
+        return Found(data_type, {"train": str(folder)}, "it was named")
+    if kinds["folder"]:
+        return _images(folder, files, why)
+    if kinds["csv"]:
+        return Found("csv", _beside(next(f for f in files if f.suffix in TABLES)), why)
+    kind = kinds.most_common(1)[0][0]
+    pattern = f"{folder}/**/*.tar" if kind == "webdataset" else str(folder)
+    if kind == "webdataset":
+        pattern = str(folder / "*.tar")
+    options = {"pattern": "*.md"} if kind == "text" and not endings[".txt"] else {}
+    return Found(kind, {"train": pattern}, why, options)
+
+
+def _images(folder: Path, files: list[Path], why: str) -> Found:
+    """Tell whether a folder of images has captions, in a table or in files beside the images."""
+    images = [file for file in files if file.suffix.lower() in IMAGES]
+    tables = [file for file in files if file.suffix in (*TABLES, ".jsonl")]
+    if tables:
+        return Found("pairs", {"train": str(folder)}, f"{why}; captions in {tables[0].name}")
+    beside = {file.with_suffix("") for file in files if file.suffix in (".txt", ".caption")}
+    captioned = sum(image.with_suffix("") in beside for image in images)
+    if captioned:
+        text = f"{why}; {captioned:,} images have a text file of the same name"
+        return Found("pairs", {"train": str(folder)}, text)
+    return Found("folder", {"train": str(folder)}, why)
+
+
+def _saved_dataset(folder: Path) -> Found:
+    why = "the folder is what save_to_disk of Hugging Face datasets writes"
+    names = [name for name in HELD_OUT if (folder / name / "state.json").is_file()]
+    if (folder / "dataset_dict.json").is_file():
+        splits = {name: str(folder / name) for name in ("train", *names[:1])}
+        return Found("datasets", splits, why)
+    return Found("datasets", {"train": str(folder)}, why)
+
+
+def _beside(file: Path) -> dict[str, str]:
+    """Return a file as the training split, and the held-out one named like it, if there is one."""
+    splits = {"train": str(file)}
+    for name in HELD_OUT:
+        other = file.with_name(file.name.replace("train", name))
+        if "train" in file.name and other.is_file():
+            return {**splits, "val": str(other)}
+    return splits
+
+
+def _ending(name: str) -> str:
+    """Return what a file's name ends in, without what says how it is compressed."""
+    path = Path(name)
+    inner = Path(path.stem) if path.suffix in COMPRESSED else path
+    return inner.suffix.lower()
+
+
+def _type_of(name: str) -> str | None:
+    return TYPES.get(_ending(name))
+
+
+def _known(kind: str | None, path: str) -> str:
+    if kind is None or kind == "folder":
+        raise ConfigError(
+            f"What '{path}' holds cannot be told from its name.",
+            where="--data",
+            do="Name its source with --data-type, such as text, jsonl, csv or webdataset.",
+        )
+    return kind

@@ -1,0 +1,186 @@
+"""Turn images whose captions lie beside them, or that nothing is held out of, into tables."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compt.errors import ConfigError, DataError
+from compt.files import atomic
+from compt.scaffold.configs.guessing import IMAGES, TABLES, Found, files_of
+
+HELD_OUT, FEW = 20, 2000
+"""One in so many samples is held out, one in half as many where there are few."""
+IMAGE_KEYS = ("image", "filepath", "file_name", "filename", "path", "image_path", "file")
+CAPTION_KEYS = ("caption", "captions", "title", "text", "description", "prompt")
+LABEL_KEYS = ("label", "class", "category")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image, by its path, with what is known of it."""
+
+    image: str
+    caption: str = ""
+    label: str = ""
+
+
+def columns(names: Iterable[str], path: Path, *, captions: bool) -> dict[str, str]:
+    """Tell which columns of a table hold images, captions and labels.
+
+    Raises:
+        ConfigError: none of them does, where it is needed.
+    """
+    names = list(names)
+    chosen = {}
+    wanted = {"image_key": IMAGE_KEYS, "caption_key": CAPTION_KEYS, "label_key": LABEL_KEYS}
+    for key, known in wanted.items():
+        matching = [name for name in known if name in names]
+        if matching:
+            chosen[key] = matching[0]
+    needed = ("image_key", "caption_key") if captions else ("image_key",)
+    for key in needed:
+        if key not in chosen:
+            raise ConfigError(
+                f"No column of the table is known to hold "
+                f"{'image paths' if key == 'image_key' else 'captions'}: {', '.join(names)}.",
+                where=str(path),
+                do=f"Name it one of {', '.join(wanted[key])}.",
+            )
+    return chosen
+
+
+def options_of(path: Path, *, captions: bool) -> dict[str, Any]:
+    """Return the options by which the source 'csv' reads a table."""
+    with _opened(path) as lines:
+        header = next(csv.reader(lines, delimiter=_separator(path)), [])
+    chosen = columns(header, path, captions=captions)
+    options: dict[str, Any] = {
+        key: value for key, value in chosen.items() if value not in ("image", "caption")
+    }
+    if not captions and "caption_key" not in chosen:
+        options["caption_key"] = None
+    return options
+
+
+def pairs(found: Found, *, captions: bool) -> Iterator[Row]:
+    """Yield the images of a folder, with the captions that lie beside them.
+
+    Args:
+        found: a folder, or a table.
+        captions: whether an image needs one; those without are left out by the source, and said.
+
+    Raises:
+        ConfigError: a table has no column of images or captions.
+        DataError: a file cannot be read.
+    """
+    path = Path(found.splits["train"])
+    if path.is_file():
+        yield from _of_table(path, captions=captions)
+        return
+    files = list(files_of(path))
+    tables = [file for file in files if file.suffix in (*TABLES, ".jsonl")]
+    if found.type == "pairs" and tables:
+        for table in tables:
+            yield from _of_table(table, captions=captions)
+        return
+    for file in files:
+        if file.suffix.lower() in IMAGES:
+            label = file.relative_to(path).parts[0] if file.parent != path else ""
+            yield Row(str(file), _caption_beside(file), label)
+
+
+def write_tables(
+    rows: Iterable[Row], folder: Path, *, captions: bool
+) -> tuple[dict[str, Any], str]:
+    """Write one table of each split, and return the data of a config, and what was done.
+
+    Args:
+        rows: of all splits; which are held out depends on their captions or paths alone.
+        folder: to write to.
+        captions: whether the tables have captions.
+    """
+    split_rows: dict[str, list[Row]] = {"train": [], "val": []}
+    rows = list(rows)
+    one_in = HELD_OUT if len(rows) > FEW else HELD_OUT // 2
+    for row in rows:
+        split_rows["val" if _number(row) % one_in == 0 else "train"].append(row)
+    if not split_rows["val"] and len(split_rows["train"]) > 1:
+        split_rows["val"].append(split_rows["train"].pop())
+    if not split_rows["train"]:
+        raise DataError("There are no images to train on.", where=str(folder))
+    keys = ["image", *(["caption"] if captions else [])]
+    if len({row.label for row in split_rows["train"]} - {""}) > 1:
+        keys.append("label")
+    for split, chosen in split_rows.items():
+        with atomic(folder / f"{split}.csv") as beside, beside.open("w", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(keys)
+            writer.writerows([getattr(row, key) for key in keys] for row in chosen)
+    config: dict[str, Any] = {
+        "type": "csv",
+        **{split: str(folder / f"{split}.csv") for split in split_rows},
+        **({} if captions else {"caption_key": None}),
+        **({"label_key": "label"} if "label" in keys else {}),
+    }
+    num_train, num_val = len(split_rows["train"]), len(split_rows["val"])
+    return config, f"{num_train:,} for training and {num_val:,} held out"
+
+
+def _number(row: Row) -> int:
+    """Return a number by a row's caption, so that images with equal ones are held out together."""
+    digest = hashlib.sha256((row.caption or row.image).encode("utf-8", "replace")).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _of_table(path: Path, *, captions: bool) -> Iterator[Row]:
+    """Yield the rows of a table, CSV, TSV or JSON lines, with absolute paths."""
+    rows = list(_rows(path))
+    keys = columns(rows[0] if rows else (), path, captions=captions)
+    for row in rows:
+        caption = row.get(keys.get("caption_key", ""), "")
+        texts = caption if isinstance(caption, list) else [caption]
+        label = str(row.get(keys.get("label_key", ""), "") or "")
+        image = Path(path.parent, str(row.get(keys["image_key"], "") or "").strip())
+        cell = json.dumps(texts) if len(texts) > 1 else str(texts[0] or "")
+        yield Row(str(image), cell, label)
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with _opened(path) as lines:
+        if path.suffix == ".jsonl":
+            for line in lines:
+                if line.strip():
+                    yield json.loads(line)
+        else:
+            yield from csv.DictReader(lines, delimiter=_separator(path))
+
+
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix == ".tsv" else ","
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise DataError(f"The table cannot be read: {error.strerror}.", where=str(path)) from error
+
+
+def _caption_beside(image: Path) -> str:
+    """Return the text of the file that is named like an image, '' where there is none."""
+    for ending in (".txt", ".caption"):
+        file = image.with_suffix(ending)
+        if file.is_file():
+            return " ".join(file.read_text(encoding="utf-8", errors="replace").split())
+    return ""
+
+
+def needs_tables(found: Found) -> bool:
+    """Tell whether images have to be listed in tables before a source can read their splits."""
+    return found.type == "pairs" or (found.type in ("folder", "csv") and len(found.splits) == 1)
