@@ -12,6 +12,7 @@ from mmengine.logging import MMLogger
 
 import compt
 from compt import cli
+from compt.report.drawings import Drawings
 from tests.conftest import TOY
 from tests.processes import this_python
 
@@ -26,6 +27,12 @@ class Result(NamedTuple):
 def _fresh_loggers():
     """mmengine's loggers keep the standard output of the test that made them, closed by now."""
     MMLogger._instance_dict.clear()
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports in this process leave out plots and page, which take longer than a toy chain."""
+    monkeypatch.setattr("compt.report.build.draw", lambda report: Drawings({}, ()))
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import config_file
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def folder(run, toy, tmp_path, monkeypatch) -> Path:

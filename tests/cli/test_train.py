@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from compt import cli
 from compt.files import read_json
 from tests.cli.conftest import refused
 from tests.conftest import config_file
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_training_prints_the_plan_first_and_the_report_last(run, short, tmp_path):
