@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from compt.report.format import growth_text
@@ -29,7 +29,7 @@ MOST_CHARACTERS = 2_000_000
 """Of all lists of tensors of a page, which bound the size of the file."""
 CHARACTERS_A_ROW = 40
 """Of a row, beside the tensor's name."""
-MOST_DROPPED = 50
+MOST_DROPPED = 20
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _coverage(stage: Stage, growth: GrowthReport, most: int) -> Coverage:
         name=stage.name,
         source=stage.source.name if stage.source else "a model outside the chain",
         grower=growth.grower or (stage.member.record.grower if stage.member else "") or "",
-        verdict=growth_text(growth),
+        verdict=growth_text(replace(growth, dropped=())),  # notes have them
         counts=tuple(_counts(growth)),
         rows=rows,
         num_left_out=len(growth.params) - len(rows),

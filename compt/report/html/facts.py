@@ -56,7 +56,9 @@ def _environments(run: RunResult) -> Table:
     environments = [json.loads(text) for text in columns]
     keys = dict.fromkeys(key for environment in environments for key in environment)
     rows = [(key, *(str(one.get(key, "")) for one in environments)) for key in keys]
-    headers = (", ".join(names) for names in columns.values())
+    headers = [", ".join(names) for names in columns.values()]
+    if len(headers) == 1:
+        headers = ["all members"]
     caption = f"Versions and machine, {run.label}"
     return Table(caption, ("", *headers), tuple(rows), num_text=1 + len(columns))
 

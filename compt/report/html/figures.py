@@ -67,8 +67,10 @@ def new_figure(
         outline_line_color=None,
     )
     result.toolbar.logo = None
-    # Between groups of tools, also of those that are not shown.
-    result.toolbar.stylesheets = [".bk-divider { display: none; }"]
+    # Dividers stand between groups of tools, also of those that are not shown.
+    result.toolbar.stylesheets = [
+        ".bk-divider { display: none; } @media print { :host { display: none; } }"
+    ]
     result.y_range.only_visible = True
     # Plain: text between dollars would be taken for TeX, and fetch what sets it from a server.
     result.xaxis.axis_label = PlainText(text=x_label)
@@ -107,7 +109,8 @@ def draw_level(figure: Figure, x: Sequence[float], value: float) -> None:
     from bokeh.models import Label
 
     figure.line([min(x), max(x)], [value] * 2, line_color=GREY, line_dash="dotted", line_width=2)
-    place: dict[str, Any] = {"x": min(x), "y": value, "y_offset": 2}
+    # At the end, where lines have left it behind.
+    place: dict[str, Any] = {"x": max(x), "y": value, "y_offset": 2, "text_align": "right"}
     figure.add_layout(Label(text="chance", text_font_size="12px", **place))
 
 
