@@ -37,7 +37,7 @@ class FineTune(Suite):
     """Train the whole image model with a linear head on labelled images, by a plain recipe (timm).
 
     AdamW, warm-up and cosine over the steps, random resized crops and flips, label smoothing. Two
-    runs with one seed give the same bytes on one machine.
+    runs with one seed give the same bytes on one CPU.
     """
 
     tool = "timm"

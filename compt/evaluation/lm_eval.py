@@ -62,10 +62,10 @@ class LmEval(Suite):
     def recognises(cls, export: Path) -> bool:
         """Tell whether it is a folder of transformers with a decoder-only model."""
         try:
-            from compt.paradigms.causal_lm.folder import recognises
+            from compt.paradigms.causal_lm import CausalLm
         except ImportError:  # without transformers nothing is evaluated: the constructor says so
             return False
-        return recognises(export)
+        return CausalLm().recognises(export)
 
     def evaluate(self, export: Path) -> Mapping[str, Metric]:
         """Return the harness's metrics by task, with what guessing would reach."""

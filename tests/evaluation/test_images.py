@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from compt.evaluation.images import described, open_images, open_model
 from compt.evaluation.probes import Knn, LinearProbe
 from tests.evaluation import exports, made
 from tests.evaluation.repaired import repair_accuracy
+from tests.packages import write_package
 
 pytestmark = pytest.mark.slow
 ONE = dict(num_workers=0)
@@ -202,6 +206,15 @@ def test_the_rates_are_those_of_the_recipe(mae, data, monkeypatch):
 def test_layer_decay_is_of_timms_models(clip, data):
     with pytest.raises(ConfigError, match="do not say which layer"):
         FineTune(data=data, layer_decay=0.5, epochs=1, **ONE).evaluate(clip)
+
+
+def test_what_clip_benchmark_brings_does_not_keep_mmpretrain_from_being_imported(tmp_path):
+    write_package(tmp_path, "pycocotools", {}, {})
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = [sys.executable, "-c", "import compt.paradigms.mae"]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_images_that_are_not_there_are_refused(data, tmp_path):

@@ -25,6 +25,12 @@ from compt.weights import plain_state, read_checkpoint, read_state, saving
 # here needs them, and users could do nothing about the warnings that every command would print.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    from mmpretrain.utils import dependency
+
+    # Where pycocotools is installed, which clip_benchmark brings, mmpretrain also imports models of
+    # images and text, and those fail with transformers 5.
+    if dependency.satisfy_requirement("transformers>=5"):
+        dependency.WITH_MULTIMODAL = False
     from mmpretrain.models import MAE, BaseClassifier, ImageClassifier, MAEViT, VisionTransformer
     from mmpretrain.registry import MODELS
     from mmpretrain.utils import register_all_modules
