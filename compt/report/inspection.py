@@ -67,6 +67,25 @@ def with_companions(folders: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(result))
 
 
+def goes_on(sightings: Sequence[Sighting]) -> bool:
+    """Return whether one of the runs may get on, or will begin.
+
+    A chain with ``compare=True`` is followed by its members alone, in the same process, which
+    takes a moment to begin.
+    """
+    if any(sighting.is_alive for sighting in sightings):
+        return True
+    written = {sighting.folder: sighting.status.written for sighting in sightings}
+    return any(
+        sighting.life == "finished"
+        and read_state(sighting.folder).config.get("compare")
+        and _is_there(sighting.status)
+        and written.get(individual_dir(sighting.folder), 0.0) < sighting.status.written
+        for sighting in sightings
+        if sighting.status.mode == "chain"
+    )
+
+
 def inspect(folder: Path) -> Sighting:
     """Read what a run is doing from its work folder, which is not changed.
 
@@ -92,14 +111,18 @@ def _life(status: RunStatus, lock: Path, now: float) -> Life:
     if boot and boot == here:
         # Its number tells of a process in this container. The lock tells of one in another, too,
         # and is only asked for then, as for a moment no run could take it.
-        started = machine.process_started(status.pid)
-        is_there = bool(started) and started == status.process_started
-        return "running" if is_there or machine.is_locked(lock) else "killed"
+        return "running" if _is_there(status) or machine.is_locked(lock) else "killed"
     if status.host == machine.host_name() and boot and here:  # started again since
         return "killed"
     # Across machines a lock that is held is held; one that is not may be their own matter.
     is_fresh = now - status.written < SILENT_AFTER
     return "running" if is_fresh or machine.is_locked(lock) else "silent"
+
+
+def _is_there(status: RunStatus) -> bool:
+    """Return whether a run's process can be seen from here."""
+    started = machine.process_started(status.pid)
+    return status.boot == machine.boot_id() and bool(started) and started == status.process_started
 
 
 def _from_records(folder: Path, state: ChainState) -> RunStatus:

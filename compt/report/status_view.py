@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compt.files import FORMAT
 from compt.report.format import clock, duration, plain_console
-from compt.report.inspection import Life, Sighting, inspect, with_companions
+from compt.report.inspection import Life, Sighting, goes_on, inspect, with_companions
 from compt.report.lines import line, stage_pairs
 from compt.report.live import View, glyphs_of
 
@@ -73,7 +73,7 @@ def _watch_live(console: Console, folders: Sequence[Path]) -> None:
     sightings = [inspect(folder) for folder in folders]
     with Live(_view(console, sightings), console=console, auto_refresh=False) as live:
         try:
-            while any(sighting.is_alive for sighting in sightings):
+            while goes_on(sightings):
                 time.sleep(REFRESHED_EVERY)
                 sightings = [inspect(folder) for folder in with_companions(folders)]
                 live.update(_view(console, sightings), refresh=True)
@@ -92,7 +92,7 @@ def _watch_lines(console: Console, folders: Sequence[Path]) -> None:
                 if shown.get(sighting.folder) != state:
                     shown[sighting.folder] = state
                     console.print(status_line(sighting, time.time()), markup=False)
-            if not any(sighting.is_alive for sighting in sightings):
+            if not goes_on(sightings):
                 return
             time.sleep(REFRESHED_EVERY)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ What a hook does to a stage's end and weights is judged in :mod:`compt.training.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from mmengine.hooks import Hook, RuntimeInfoHook
@@ -14,6 +15,8 @@ from mmengine.runner import Runner
 
 from compt.report.progress import StageProgress
 
+MOST_SILENT = 10.0
+"""Seconds of iterations after which the progress hears of one, whatever its number is."""
 MAX_HISTORY = 1000
 """Values that a log keeps of what is noted every iteration."""
 
@@ -52,10 +55,14 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
 
 
 class ProgressHook(Hook):
-    """Says at intervals how far the stage is and its loss, and of every evaluation."""
+    """Says at intervals how far the stage is and its loss, and of every evaluation.
+
+    Where an iteration takes seconds, it says so sooner than the interval.
+    """
 
     def __init__(self, progress: StageProgress, interval: int) -> None:
         self.progress, self.interval = progress, interval
+        self._told_at = 0.0
         self._num_told = 0
         """Evaluations that the progress knows of."""
         self._is_training = False
@@ -63,7 +70,7 @@ class ProgressHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Say where the stage starts, which is not 0 where it is resumed."""
-        self._is_training = True
+        self._is_training, self._told_at = True, time.monotonic()
         self._tell_evaluations(runner)
         self.progress.report(runner.iter, runner.max_iters, float("nan"))
 
@@ -78,7 +85,9 @@ class ProgressHook(Hook):
         self._tell_evaluations(runner)
         num_done = runner.iter + 1
         due = num_done % self.interval == 0 or num_done == runner.max_iters
-        if due and outputs is not None:
+        now = time.monotonic()
+        if (due or now - self._told_at > MOST_SILENT) and outputs is not None:
+            self._told_at = now
             self.progress.report(num_done, runner.max_iters, float(outputs["loss"]))
 
     def before_val(self, runner: Runner) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from compt.errors import WorkDirError
 from compt.report import machine
-from compt.report.inspection import SILENT_AFTER, inspect, with_companions
+from compt.report.inspection import SILENT_AFTER, goes_on, inspect, with_companions
 from compt.report.state import ChainState, PlannedStage
 from tests.report.records import stage_record
 from tests.report.statuses import RUNNING, run_status, stage
@@ -124,6 +124,26 @@ def test_a_folder_brings_along_its_members_alone(folder):
     assert with_companions([folder]) == [folder]
     ChainState("chain", ("a", "b"), {"compare": True}).write(folder / "chain.json")
     assert with_companions([folder]) == with_companions([folder, alone]) == [folder, alone]
+
+
+def test_the_members_alone_are_waited_for(folder):
+    """Until the run of the chain's process has begun them, or it has ended."""
+
+    def is_waited_for(**changes):
+        here(**{"state": "finished", **changes}).write(folder / "status.json")
+        return goes_on([inspect(path) for path in with_companions([folder])])
+
+    assert not is_waited_for()
+    ChainState("chain", ("a", "b"), {"compare": True}).write(folder / "chain.json")
+    assert is_waited_for()
+    assert not is_waited_for(pid=GONE)
+    assert not is_waited_for(state="failed")
+    alone = folder.with_name(f"{folder.name}_individual")
+    ChainState("individual", ("a", "b"), {"compare": True}).write(alone / "chain.json")
+    here(state="interrupted", written=5.0, mode="individual").write(alone / "status.json")
+    assert is_waited_for(), "what is there is of an earlier run"
+    here(state="failed", written=time.time(), mode="individual").write(alone / "status.json")
+    assert not is_waited_for(written=time.time() - 5)
 
 
 def test_what_is_no_work_folder_is_named(tmp_path):

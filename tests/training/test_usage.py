@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-import compt
-from compt.report.outcome import Usage
 from compt.training import usage as module
 from compt.training.meters import EnergyCounter, rapl_counters
 from compt.training.usage import KEY, UsageHook
@@ -90,12 +86,3 @@ def test_processors_are_counted_beyond_the_end_of_their_counters(tmp_path):
     assert counter.joules() == 150
     (tmp_path / "intel-rapl:0" / "energy_uj").write_text("60000000\n")
     assert counter.joules() == 160
-
-
-def test_a_chain_records_it(toy, tmp_path):
-    toy["chain"] = toy["chain"][:1]
-    folder = compt.train(toy, work_dir=tmp_path / "run")
-    record = json.loads((folder / "01_a" / "manifest.json").read_text())
-    usage = Usage.from_json(record)
-    assert usage.peak_memory_bytes > 50 * 2**20
-    assert 0 < usage.evaluation_seconds < 60
