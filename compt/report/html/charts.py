@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compt.report.format import growth_text, is_share, metric_text, quantity
-from compt.report.html.figures import draw_level, new_figure, tips_of, unit_of
+from compt.report.html.figures import add_tips, draw_level, new_figure, unit_of
 from compt.report.metrics import MetricValue
 
 if TYPE_CHECKING:
@@ -45,17 +45,18 @@ class Charts:
             _metric_label(name, metric),
             [flops / unit for flops in points],
         )
-        for stage in self.stages:
-            self._source_level(figure, stage, name, unit, scale)
-            self._curve(figure, stage, name, unit, scale)
+        levels = [self._source_level(figure, one, name, unit, scale) for one in self.stages]
+        curves = [self._curve(figure, one, name, unit, scale) for one in self.stages]
+        add_tips(figure, levels, ["its source, @source, had @value"])
+        add_tips(figure, curves, ["value: @value", "compute: @compute"])
         if metric.chance is not None and points:
             draw_level(figure, [flops / unit for flops in points], scale * metric.chance)
         return figure
 
-    def _curve(self, figure: Figure, stage: Stage, name: str, unit: float, scale: int) -> None:
+    def _curve(self, figure: Figure, stage: Stage, name: str, unit: float, scale: int) -> Any:
         points = _curve(stage, name)
         if not points:
-            return
+            return None
         metric = _final(stage, name) or MetricValue(None)
         values = [
             metric_text(replace(metric, value=value), with_chance=False) for _, value in points
@@ -66,17 +67,16 @@ class Charts:
             "value": values,
             "compute": [quantity(flops, "FLOP") for flops, _ in points],
         }
-        tips = ["value: @value", "compute: @compute"]
-        self._line(figure, stage, columns, tips, has_markers=True)
+        return self._line(figure, stage, columns, has_markers=True)
 
     def _source_level(
         self, figure: Figure, stage: Stage, name: str, unit: float, scale: int
-    ) -> None:
+    ) -> Any:
         """Draw the source's last value along a stage, as what it has to improve on."""
         points = _curve(stage, name)
         source = _final(stage.source, name) if stage.source else None
         if not points or source is None or source.value is None:
-            return
+            return None
         assert stage.source is not None and stage.member is not None
         columns: dict[str, Any] = {
             "x": [stage.member.ancestor_flops / unit, points[-1][0] / unit],
@@ -85,8 +85,7 @@ class Charts:
             "source": [stage.source.name] * 2,
         }
         look: dict[str, Any] = {"line_dash": "dotted", "line_width": 1.5, "line_alpha": 0.9}
-        tips = ["its source, @source, had @value"]
-        self._line(figure, stage, columns, tips, **look)
+        return self._line(figure, stage, columns, **look)
 
     def losses(self) -> Figure | None:
         """Draw the loss of the task against samples, with growth marked, None without logs."""
@@ -100,36 +99,34 @@ class Charts:
             [end / unit for end in ends],
             may_be_log=False,
         )
-        for stage in self.stages:
-            self._growth_mark(figure, stage, unit)
-            self._loss(figure, stage, unit)
+        marks = [self._growth_mark(figure, stage, unit) for stage in self.stages]
+        lines = [self._loss(figure, stage, unit) for stage in self.stages]
+        add_tips(figure, marks, ["growth: @text"])
+        tips = ["iteration: @iteration{0,0}", "loss of the task: @y{0.0000}"]
+        add_tips(figure, lines, [*tips, "loss to the teacher: @transfer"])
         return figure
 
-    def _loss(self, figure: Figure, stage: Stage, unit: float) -> None:
+    def _loss(self, figure: Figure, stage: Stage, unit: float) -> Any:
         points = stage.losses.points
         if not points:
-            return
+            return None
         samples = [stage.samples_before + p.iteration * stage.batch_size for p in points]
         columns: dict[str, Any] = {
             "x": [number / unit for number in samples],
             "y": [point.task for point in points],
             "iteration": [point.iteration for point in points],
+            "transfer": [_number(point.transfer) for point in points],
         }
-        tips = ["iteration: @iteration{0,0}", "loss of the task: @y{0.0000}"]
-        if any(point.transfer is not None for point in points):
-            columns["transfer"] = [_number(point.transfer) for point in points]
-            tips.append("loss to the teacher: @transfer")
-        self._line(figure, stage, columns, tips)
+        return self._line(figure, stage, columns)
 
-    def _growth_mark(self, figure: Figure, stage: Stage, unit: float) -> None:
+    def _growth_mark(self, figure: Figure, stage: Stage, unit: float) -> Any:
         """Mark where a stage was grown."""
         if stage.source is None or stage.growth is None:
-            return
+            return None
         from bokeh.models import ColumnDataSource
 
         data = {
             "x": [stage.samples_before / unit],
-            "member": [stage.name],
             "text": [f"{stage.growth.grower or 'grown'}: {growth_text(stage.growth)}"],
         }
         mark = figure.vspan(
@@ -139,43 +136,36 @@ class Charts:
             line_dash="dashed",
             line_width=1.5,
         )
-        tips = tips_of(["growth of @member", "@text"])
-        _finish(figure, stage, [mark], tips)
+        return _named(mark, stage)
 
     def _line(
         self,
         figure: Figure,
         stage: Stage,
         columns: dict[str, Any],
-        tips: list[str],
         *,
         has_markers: bool = False,
         **look: Any,
-    ) -> None:
-        """Draw a line of a stage, with tips on its points."""
+    ) -> Any:
+        """Draw a line of a stage, and return what of it shows tips."""
         from bokeh.models import ColumnDataSource
 
         colour, style = self.colours[stage.name], self.styles[stage.run.label]
-        length = len(columns["x"])
-        names = {"member": [stage.name] * length, "run": [stage.run.label] * length}
-        source = ColumnDataSource({**columns, **names})
+        source = ColumnDataSource(columns)
         line = {"line_width": 2, "line_dash": style.dash, **look}
-        drawn = [figure.line("x", "y", line_color=colour, source=source, **line)]
-        if has_markers or length == 1:
+        drawn = _named(figure.line("x", "y", line_color=colour, source=source, **line), stage)
+        if has_markers or len(columns["x"]) == 1:
             filled = {"fill_color": colour if style.is_filled else None, "line_color": colour}
             points = {"marker": style.marker, "size": 8, "source": source}
-            drawn.append(figure.scatter("x", "y", **points, **filled))
-        _finish(figure, stage, drawn, tips_of(["@member (@run)", *tips]))
+            drawn = _named(figure.scatter("x", "y", **points, **filled), stage)
+        return drawn
 
 
-def _finish(figure: Figure, stage: Stage, drawn: list[Any], tips: list[tuple[str, str]]) -> None:
-    """Give what was drawn of a stage its tips, which the last of it shows."""
-    from bokeh.models import HoverTool
-
-    for renderer in drawn:
-        # The page's legend shows and hides by tags.
-        renderer.tags = [stage.name, stage.run.label]
-    figure.add_tools(HoverTool(renderers=drawn[-1:], tooltips=tips, visible=False))
+def _named(renderer: Any, stage: Stage) -> Any:
+    """Return what was drawn of a stage, after naming it for tips and for the page's legend."""
+    renderer.name = f"{stage.name} ({stage.run.label})"
+    renderer.tags = [stage.name, stage.run.label]
+    return renderer
 
 
 def _final(stage: Stage, name: str) -> MetricValue | None:

@@ -72,7 +72,7 @@ def new_figure(
         ".bk-divider { display: none; } @media print { :host { display: none; } }"
     ]
     result.y_range.only_visible = True
-    # Plain: text between dollars would be taken for TeX, and fetch what sets it from a server.
+    # Plain: text between dollars would be taken for TeX, for which the page has no typesetter.
     result.xaxis.axis_label = PlainText(text=x_label)
     result.yaxis.axis_label = PlainText(text=y_label)
     result.axis.axis_label_text_font_style = "normal"
@@ -99,9 +99,14 @@ def _label_log_axis(figure: Figure, x: Sequence[float]) -> None:
         figure.xaxis.ticker = figure.xgrid.ticker = FixedTicker(ticks=ticks)
 
 
-def tips_of(lines: Sequence[str]) -> list[tuple[str, str]]:
-    """Return lines as Bokeh takes them, without labels, whose colour is too pale to read."""
-    return [("", line) for line in lines]
+def add_tips(figure: Figure, renderers: Sequence[Any], lines: Sequence[str]) -> None:
+    """Let renderers, but for those that are None, show lines of text below their names."""
+    from bokeh.models import HoverTool
+
+    # Without labels, as the colour that Bokeh gives them is too pale to read.
+    tips = [("", line) for line in ("$name", *lines)]
+    drawn = [renderer for renderer in renderers if renderer is not None]
+    figure.add_tools(HoverTool(renderers=drawn, tooltips=tips, visible=False))
 
 
 def draw_level(figure: Figure, x: Sequence[float], value: float) -> None:

@@ -71,7 +71,7 @@ def test_text_of_others_is_text(tmp_path: Path) -> None:
     page = Page(text)
     assert page.text.count(evil) >= 6
     assert "<b>'c\"&amp;" in page.text
-    # Bokeh draws what is between dollars as formulas, with a library from elsewhere.
+    # Bokeh takes what is between dollars for formulas, in all other text.
     assert '"PlainText"' in page.item("quality-1")
 
 
