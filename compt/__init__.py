@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         Images as Images,
         ImageSource as ImageSource,
         Layout as Layout,
+        LeftOut as LeftOut,
         Member as Member,
         Metric as Metric,
         Objective as Objective,
@@ -69,7 +70,8 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         Range as Range,
     )
 
-__all__ = ["__version__", *_api.NAMES]
+# No unpacking: griffe, which reads this for the documentation, would warn that it cannot see it.
+__all__ = list(_api.NAMES) + ["__version__"]  # noqa: RUF005
 
 
 def __getattr__(name: str) -> Any:
