@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -163,21 +163,30 @@ class View:
         if len(columns) > 1 and any((*losses, *points)):
             line = _text(" " * label_width)
             for column in columns:
-                line.append(f"{self._cut(f'  {column.label}', width):<{width + 1}}", "dim")
+                label = self._cut(f"  {column.label}", width)
+                line.append(f"{label:<{width + 1}}", "dim")
             yield line
         for label, curves in (("loss", losses), (metric or "", points)):
-            if any(curves):
-                shown = self._cut(label, label_width - 1, from_the_left=True)
-                line = _text(f"{shown:<{label_width}}", "bold")
-                scale = limits(curves)
-                for column, curve in zip(columns, curves, strict=True):
-                    is_loss = curve is column.curves.losses
-                    line.append(f"{column.value(curve, is_loss=is_loss):>{VALUE_WIDTH}} ")
-                    spark_width = max(4, width - VALUE_WIDTH - 1)
-                    row = sparkline(curve, column.samples, spark_width, scale, self.glyphs.levels)
-                    style = "cyan" if column is columns[0] else "dim"
-                    line.append(f"{row:<{spark_width}} ", style)
-                yield line
+            if label and any(curves):
+                label = self._cut(label, label_width - 1, from_the_left=True)
+                line = _text(f"{label:<{label_width}}", "bold")
+                values = [
+                    column.value(curve, is_loss=curves is losses)
+                    for column, curve in zip(columns, curves, strict=True)
+                ]
+                ends = [column.samples for column in columns]
+                yield line.append(self._sparklines(curves, values, ends, width - VALUE_WIDTH - 1))
+
+    def _sparklines(
+        self, curves: Sequence[Points], values: Sequence[str], ends: Sequence[int], width: int
+    ) -> Text:
+        """Draw curves of one scale side by side, each behind a value; the first stands out."""
+        line, scale = _text(), limits(curves)
+        for index, (curve, value, end) in enumerate(zip(curves, values, ends, strict=True)):
+            row = sparkline(curve, end, width, scale, self.glyphs.levels)
+            line.append(f"{value:>{VALUE_WIDTH}} ")
+            line.append(f"{row:<{width}} ", "dim" if index else "cyan")
+        return line
 
     def _machine(self) -> Iterator[Text]:
         """Yield the memory that the run takes, and its processes where they are several."""
@@ -199,7 +208,7 @@ class View:
         for line in lines[:MOST_LEFT_OUT]:
             yield _text(line, "yellow")
         if lines[MOST_LEFT_OUT:]:
-            yield _text(f"and {len(lines) - MOST_LEFT_OUT} more splits", "yellow")
+            yield _text(f"and {len(lines) - MOST_LEFT_OUT} more", "yellow")
 
     def _cut(self, text: str, width: int, *, from_the_left: bool = False) -> str:
         """Return as much of a text as there is room for; the end of a metric's name tells most."""

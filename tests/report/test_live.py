@@ -46,7 +46,7 @@ def test_a_running_chain_says_where_it_is():
     assert loss.split()[:2] == ["loss", "2"] and "1.5" in loss.split()
     assert "20.0 %" in metric and "60.0 %" not in metric, "as it was after as many samples"
     assert memory == "memory 2.0 GiB, GPU at most 1 MiB of 128.0 GiB (the first of 2 processes)"
-    assert left_out == ["first", "second", "and 1 more splits"]
+    assert left_out == ["first", "second", "and 1 more"]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
-from compt.training import usage as module
+import pytest
+import torch
+
+from compt.training import meters, usage as module
 from compt.training.meters import EnergyCounter, rapl_counters
 from compt.training.usage import KEY, UsageHook
 
@@ -72,6 +77,43 @@ def test_what_was_not_measured_before_is_not_known_after(meter, monkeypatch):
     monkeypatch.setattr(module, "energy_counters", list)
     result = begun(checkpoint).result()
     assert (result.energy_joules, result.energy_meters) == (None, ()), "another machine"
+
+
+def test_processes_of_a_machine_count_its_processors_once(meter, monkeypatch):
+    def gathered(own):
+        return [own, {"rapl:host:0": 7.5, "nvml:GPU-1": 30.0}, {"nvml:GPU-2": 20.0}]
+
+    monkeypatch.setattr(module, "get_world_size", lambda: 3)
+    monkeypatch.setattr(module, "all_gather_object", gathered)
+    hook = begun()
+    meter.joules = 107.0
+    result = hook.result()
+    assert (result.energy_joules, result.energy_meters) == (57.5, ("nvml", "rapl"))
+    resumed = begun(saved(hook))
+    assert resumed.result().energy_joules is None, "a checkpoint has one process's share"
+
+
+def test_a_gpu_is_counted_by_its_own_meter(monkeypatch):
+    readings = {"GPU-ab": 5_000}
+    fake = SimpleNamespace(
+        NVMLError=KeyError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda uuid: readings[uuid] and uuid,
+        nvmlDeviceGetTotalEnergyConsumption=lambda device: readings[device],
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr(meters, "RAPL", Path("/none"))
+    assert meters.energy_counters() == [], "torch has no GPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for uuid, names in (("ab", ["nvml:GPU-ab"]), ("cd", [])):
+        device = SimpleNamespace(uuid=uuid)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device=device: device)
+        counters = meters.energy_counters()
+        assert [counter.name for counter in counters] == names
+        readings["GPU-ab"] += 2_500
+        assert [counter.joules() for counter in counters] == [2.5] * len(names)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert meters.energy_counters() == [], "its library is not installed"
 
 
 def test_processors_are_counted_beyond_the_end_of_their_counters(tmp_path):
