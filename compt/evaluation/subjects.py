@@ -89,7 +89,7 @@ def _single(path: Path) -> Subject:
     """Return the model of a path that is no work folder.
 
     Raises:
-        ConfigError: there is no such path.
+        ConfigError: there is no such path, or it is a stage that is not finished.
     """
     if (path / MANIFEST).is_file():
         return _stage(path)
@@ -99,6 +99,8 @@ def _single(path: Path) -> Subject:
         raise ConfigError(
             f"There is no '{path}'.", do="Name a work folder, a stage or an exported model."
         )
+    if (path.parent / STATE).is_file():
+        raise ConfigError(f"The stage '{path.name}' is not finished.", where=str(path))
     return Subject(path.name, str(path.parent), path, path.with_name(f"{path.name}_{EVALUATIONS}"))
 
 

@@ -172,8 +172,12 @@ def test_what_cannot_be_is_refused_before_any_work(work_dir, evaluate, suites, a
 
 
 def test_nothing_finished_is_said(work_dir, evaluate):
-    code, _, err = evaluate(work_dir(a=None), *SIZES)
+    folder = work_dir(a=None)
+    code, _, err = evaluate(folder, *SIZES)
     assert code == 2 and "No stage is finished" in err
+    (folder / "01_a").mkdir()
+    code, _, err = evaluate(folder / "01_a", *SIZES)
+    assert code == 2 and "The stage '01_a' is not finished" in err
 
 
 def test_a_damaged_result_is_named(work_dir, evaluate):
