@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from compt.errors import ConfigError, some
+from compt.files import CARD, CARD_MARK
 from compt.weights import read_state
 
 WEIGHT_PATTERNS = (
@@ -119,12 +120,22 @@ def left_behind(source: Path, carried: Sequence[str]) -> list[str]:
     if not source.is_dir():
         return []
     known = {*matching(source, carried), *matching(source, WEIGHT_PATTERNS)}
-    others = [p.name for p in sorted(source.iterdir()) if p.name not in known]
+    others = [p.name for p in sorted(source.iterdir()) if p.name not in known and not _is_card(p)]
     names = [name for name in others if not name.startswith(".")]
     if not names:
         return []
     count = "1 file" if len(names) == 1 else f"{len(names)} files"
     return [f"{count} of '{source}' not carried over: {some(names)}."]
+
+
+def _is_card(path: Path) -> bool:
+    """Return whether a file is a model card of compt's, in whose place a new one is written."""
+    if path.name != CARD:
+        return False
+    try:
+        return CARD_MARK in path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def said_otherwise(

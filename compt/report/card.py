@@ -16,14 +16,13 @@ import yaml
 
 from compt._version import __version__
 from compt.errors import WorkDirError
-from compt.files import EXPORT, MANIFEST, atomic, stage_name
+from compt.files import CARD, CARD_MARK, EXPORT, MANIFEST, atomic, stage_name
 from compt.interfaces import ExportFormat, Paradigm
 from compt.report.format import duration, left_out_lines, metric_text, quantity, tensor_counts
 from compt.report.growth import GrowthReport
 from compt.report.metrics import Metrics
 from compt.report.record import StageRecord
 
-CARD = "README.md"
 FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 TAKEN_OVER = ("license", "license_name", "license_link", "language", "datasets")
 """What a card takes from that of the model which the weights come from."""
@@ -58,7 +57,7 @@ class Card:
             head["model-index"] = [{"name": self.model, "results": [results]}]
         head = {name: value for name, value in head.items() if value not in (None, "", [], ())}
         front = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-        parts = [f"---\n{front}---\n", f"# {self.title}\n", f"{self.summary}\n"]
+        parts = [f"---\n{front}---\n", CARD_MARK, f"# {self.title}\n", f"{self.summary}\n"]
         if library.usage:
             usage = library.usage.replace("FOLDER", "path/to/this/folder")
             parts.append(f"## Use\n\n```python\n{usage}```\n")
@@ -340,6 +339,8 @@ def _metrics(metrics: Metrics) -> str:
 def _versions(record: StageRecord) -> str:
     versions = dict(record.environment)
     packages = versions.pop("packages", "") or f"compt {__version__}"
+    if "torch " in packages:
+        versions.pop("torch", None)
     return ", ".join([*(f"{name} {value}" for name, value in versions.items()), packages])
 
 

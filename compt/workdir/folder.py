@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compt.files import (
+    CARD,
     CHECKPOINTS,
     CONFIG,
     EXPORT,
@@ -21,7 +22,6 @@ from compt.files import (
     individual_dir as individual_dir,
     share,
 )
-from compt.report.card import CARD
 
 
 class StageFolder:

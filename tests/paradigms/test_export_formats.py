@@ -46,6 +46,9 @@ def test_open_clip_loads_the_folder_as_its_card_says(tmp_path):
     scope = ran(code)
     assert_same(model, scope["model"])
     assert scope["tokenizer"](["a dog"]).shape == (1, 12)
+    following = clip_models.Clip()
+    following.follow(tmp_path)
+    assert not following.notes, "a card of compt's is replaced, and not left behind"
 
 
 def test_mmpretrain_and_timm_load_their_folders_as_the_cards_say(tmp_path):

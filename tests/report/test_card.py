@@ -7,8 +7,9 @@ import math
 import pytest
 import yaml
 
+from compt.files import CARD, CARD_MARK
 from compt.interfaces import ExportFormat
-from compt.report.card import CARD, growth_card, model_name, read_head, stage_card
+from compt.report.card import growth_card, model_name, read_head, stage_card
 from compt.report.growth import GrowthReport
 from compt.report.metrics import MetricValue
 from compt.report.record import StageRecord
@@ -51,7 +52,7 @@ def grown(**changes) -> StageRecord:
 
 def head_of(text: str) -> dict:
     front, _, body = text.removeprefix("---\n").partition("---\n")
-    assert body.startswith("\n# ")
+    assert body.startswith(f"\n{CARD_MARK}\n# ")
     return yaml.safe_load(front)
 
 
