@@ -50,6 +50,7 @@ def test_listing(install):
         "paradigms",
         "layouts",
         "data",
+        "suites",
     ]
     assert {"lossless", "scratch"} <= {row.name for row in rows_of("compt", rows)}
 
