@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,20 @@ def export_checkpoint(
         for path in sorted(out.rglob("*"))
         if path.is_file()
     }
-    why = paradigm.export_format(out).single_file or "its paradigm writes no shards"
-    notes = [
-        f"'{name}' is one file above the size of a shard: {why}"
-        for name, size in files.items()
-        if size > max_shard_size and not sharding and name.endswith(WEIGHT_SUFFIXES)
-    ]
+    notes = [] if sharding else _large_files(paradigm, out, files, max_shard_size)
     return {**report, "files": files, "notes": [*paradigm.notes, *notes]}
+
+
+def _large_files(
+    paradigm: Paradigm, out: Path, files: Mapping[str, int], max_shard_size: int
+) -> list[str]:
+    """Say which files are larger than they may be, and why."""
+    notes = []
+    for name, size in files.items():
+        if size > max_shard_size and name.endswith(WEIGHT_SUFFIXES):
+            why = paradigm.export_format((out / name).parent).single_file
+            notes.append(
+                f"'{name}' is one file above the size of a shard: "
+                f"{why or 'its paradigm writes no shards'}"
+            )
+    return notes

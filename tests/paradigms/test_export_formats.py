@@ -12,6 +12,7 @@ pytest.importorskip("mmpretrain")
 pytest.importorskip("transformers")
 from safetensors.torch import load_file
 
+from compt.growth.export import export_checkpoint
 from compt.report.card import Card, export_folders, write_cards
 from tests.paradigms import clip_models, lm_models, mae_models
 
@@ -76,3 +77,20 @@ def test_transformers_loads_shards_as_the_card_says(tmp_path):
     assert scope["tokenizer"]("a")["input_ids"]
     assert paradigm.recognises(shards)
     assert_same(model, copy.copy(paradigm).load(shards))
+
+
+def test_every_file_of_weights_has_the_number_format_and_a_reason_for_its_size(tmp_path):
+    paradigm, model = mae_models.made(mae_models.mae())
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    paradigm.export(model, source)
+    following = mae_models.Mae()
+    following.follow(source)
+    report = export_checkpoint(source, out, following, dtype="bf16", max_shard_size=1000)
+    assert report["dtype"] == "bfloat16" and 0 < report["rounding_error"] < 0.1
+    timm_state = load_file(out / "timm" / "model.safetensors")
+    own_state = torch.load(out / "model.pth", weights_only=True)["state_dict"]
+    for state in (timm_state, own_state):
+        assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
+    whys = sorted(note.rpartition(": ")[2] for note in report["notes"])
+    assert whys == ["mmpretrain loads one checkpoint", "timm loads one file of weights"]

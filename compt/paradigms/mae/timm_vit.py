@@ -187,7 +187,8 @@ def export_encoder(
     except ConfigError as error:
         warnings.warn(f"There is no export for timm. {error.what}", stacklevel=3)
     else:
-        save(encoder, folder, source)
+        own, wanted = next(encoder.parameters()).dtype, next(model.parameters()).dtype
+        save(encoder.to(wanted if wanted.itemsize < own.itemsize else own), folder, source)
 
 
 def save(model: Any, folder: Path, source: Mapping[str, Any] | None = None) -> None:
