@@ -24,6 +24,8 @@ def test_without_bokeh_the_rest_is_written(
     for name in [name for name in sys.modules if name.partition(".")[0] == "bokeh"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "bokeh", None)
+    plots = dict.fromkeys(PLOTS, b"a plot")
+    monkeypatch.setattr("compt.report.plots.draw_plots", lambda report: plots)
     assert report_command([str(folder) for folder in folders], json=False, out=None) == 0
     captured = capsys.readouterr()
     assert "it needs Bokeh. Install it: pip install 'compt[report]'" in captured.err
@@ -34,7 +36,8 @@ def test_without_bokeh_the_rest_is_written(
 def test_a_failure_to_draw_is_said_and_fails_nothing(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    write(report(folders), folders[0])
+    earlier = dict.fromkeys(drawings.DRAWN, b"earlier")
+    write(report(folders), folders[0], drawings.Drawings(earlier, ()))
 
     def fail(*args: object) -> None:
         raise RuntimeError("no colours are left")

@@ -14,7 +14,7 @@ from PIL import Image
 from compt.errors import ConfigError, WorkDirError
 from compt.report.build import report, report_command, write
 from compt.report.comparison import Report
-from compt.report.drawings import DRAWN, PAGE
+from compt.report.drawings import DRAWN, PAGE, Drawings
 from compt.report.metrics import MetricValue
 from compt.report.terminal import sentences, tables
 from tests.report.work_folders import ALONE, CHAIN, change, make_run, metric
@@ -23,6 +23,12 @@ from tests.report.work_folders import ALONE, CHAIN, change, make_run, metric
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
     return [make_run(tmp_path / "c", "chain", CHAIN), make_run(tmp_path / "i", "individual", ALONE)]
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports are not drawn, which takes a second."""
+    monkeypatch.setattr("compt.report.build.draw", lambda report: Drawings({}, ()))
 
 
 def test_a_chain_charges_ancestors_and_an_individual_run_does_not(folders: list[Path]) -> None:
@@ -127,7 +133,7 @@ def test_the_curve_may_hold_plain_numbers_and_may_be_missing(folders: list[Path]
 
 
 def test_unfinished_stages_are_shown(
-    tmp_path: Path, folders: list[Path], capsys: pytest.CaptureFixture
+    tmp_path: Path, folders: list[Path], capsys: pytest.CaptureFixture, undrawn: None
 ) -> None:
     curves = {**CHAIN, "base": [(1, 0.5)]}
     folder = make_run(tmp_path / "u", "chain", curves, done=1)
@@ -219,24 +225,26 @@ def test_files_are_valid_and_reproducible(tmp_path: Path, folders: list[Path]) -
 
 
 def test_only_a_comparison_has_a_plot_of_acceleration(tmp_path: Path, folders: list[Path]) -> None:
-    write(report(folders), tmp_path / "out")
+    earlier = Drawings(dict.fromkeys(DRAWN, b"earlier"), ())
+    write(report(folders), tmp_path / "out", earlier)
+    assert list((tmp_path / "out").glob("acceleration.*"))
     write(report(folders[:1]), tmp_path / "out")
     assert not list((tmp_path / "out").glob("acceleration.*"))
     other = tmp_path / "other"
     other.mkdir()
     (other / "acceleration.png").write_text("not ours")
-    write(report(folders[:1]), other)
+    write(report(folders[:1]), other, Drawings({}, ()))
     assert (other / "acceleration.png").exists()
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path, folders: list[Path]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WorkDirError, match="cannot be written"):
-        write(report(folders), tmp_path / "file")
+        write(report(folders), tmp_path / "file", Drawings({}, ()))
 
 
 def test_the_json_has_the_documented_keys(
-    folders: list[Path], capsys: pytest.CaptureFixture
+    folders: list[Path], capsys: pytest.CaptureFixture, undrawn: None
 ) -> None:
     assert report_command([str(folder) for folder in folders], json=True, out=None) == 0
     content = json.loads(capsys.readouterr().out)
