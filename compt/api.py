@@ -92,6 +92,16 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "compt.paradigms.causal_lm": ("ByteTokenizer", "CausalLm", "LmTokenizer", "open_tokenizer"),
     "compt.paradigms.clip": ("Clip",),
     "compt.paradigms.mae": ("Mae",),
+    "compt.paradigms.text": (
+        "IGNORED",
+        "ByteTokenizer",
+        "Family",
+        "LmTokenizer",
+        "TextParadigm",
+        "cross_entropy",
+        "open_tokenizer",
+        "token_metrics",
+    ),
     "compt.testing": (
         "DataSourceContract",
         "GrowerContract",

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from compt import ConfigError
 from compt.interfaces import Member
 from compt.paradigms.causal_lm.paradigm import CausalLm
-from compt.paradigms.causal_lm.tokenizer import ByteTokenizer
+from compt.paradigms.text.tokenizer import ByteTokenizer
 from tests.paradigms.lm_models import GPT2, LLAMA, corpus
 
 ROPE = {"rope_type": "linear", "rope_theta": 5e5, "factor": 2.0}

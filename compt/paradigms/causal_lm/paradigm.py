@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
-from transformers import GenerationConfig
 
-from compt.data.text import NEEDS, open_blocks
-from compt.errors import ConfigError, did_you_mean
-from compt.interfaces import Batch, ExportFormat, Member, Metric, Outputs
-from compt.interfaces.paradigm import MAX_SHARD
-from compt.paradigms._checkpoints import copy_files, left_behind, said_otherwise
-from compt.paradigms._shared import Agreement, Sourced
-from compt.paradigms.causal_lm import folder as files, models, settings
-from compt.paradigms.causal_lm.tokenizer import (
-    UNKNOWN,
-    ByteTokenizer,
-    LmTokenizer,
-    open_tokenizer,
-    quiet,
-)
-from compt.registry import DATA, Range
-from compt.weights import load_state, read_state
-
-FORMAT = ExportFormat(
-    library="transformers",
-    usage="from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-    "model = AutoModelForCausalLM.from_pretrained('FOLDER')\n"
-    "tokenizer = AutoTokenizer.from_pretrained('FOLDER')\n",
-    task="text-generation",
-)
-MAX_CONTEXT = 10**7
-ATTENTIONS = ("sdpa", "eager")
-CARRIED = (files.CONFIG_FILE, files.GENERATION_FILE, *files.TOKENIZER_PATTERNS)
-"""Match what an export writes beside weights."""
+from compt.interfaces import Batch, Metric, Outputs
+from compt.paradigms.causal_lm import folder
+from compt.paradigms.causal_lm.models import DECODERS, check_head
+from compt.paradigms.text.losses import cross_entropy
+from compt.paradigms.text.paradigm import TextParadigm
 
 
-class CausalLm(Sourced):
+class CausalLm(TextParadigm):
     """Language models of transformers, trained to predict each token from those before it.
 
     The loss is the mean cross entropy.
@@ -74,162 +46,12 @@ class CausalLm(Sourced):
 
     outputs = frozenset({"logits", "hidden"})
     features = ("hidden",)
-    needs = NEEDS
-    example = "data=dict(type='stdlib')"
+    family = DECODERS
+    name = "causal_lm"
 
-    def __init__(
-        self,
-        *,
-        data: Annotated[Mapping[str, Any], DATA] | None = None,
-        context: Annotated[int, Range(minimum=1, maximum=MAX_CONTEXT)] | None = None,
-        tokenizer: str | None = None,
-        attention: str = "sdpa",
-        eval_blocks: Annotated[int, Range(minimum=1)] | None = None,
-    ) -> None:
-        if attention not in ATTENTIONS:
-            near = did_you_mean(attention, ATTENTIONS)
-            raise ConfigError(
-                f"No attention '{attention}'.{near}",
-                where="paradigm causal_lm",
-                do=f"One of {ATTENTIONS}.",
-            )
-        for key, number in (("context", context), ("eval_blocks", eval_blocks)):
-            if number is not None and number < 1:
-                raise ConfigError(f"{key}={number} is below 1.", where="paradigm causal_lm")
-        self._use(data)
-        self.context, self.attention, self._tokenizer = context, attention, tokenizer
-        self.eval_blocks = eval_blocks
-        self._input = Agreement()
-        self._tokenizer_folder = None if tokenizer is None else Path(tokenizer)
-        self._followed: Mapping[str, Any] = {}
-        self._bare = False
-        self._tokens_a_byte: dict[str, float | None] = {}
-
-    @cached_property
-    def tokenizer(self) -> LmTokenizer:
-        """Return the members' tokenizer."""
-        return open_tokenizer(self._tokenizer)
-
-    def build_model(self, member: Member) -> nn.Module:
-        """Build a model of transformers, with float32 weights.
-
-        Raises:
-            ConfigError: unknown model or key, sizes that transformers refuses, or a vocabulary or
-                positions that the tokenizer, the context or the members before do not agree with.
-        """
-        planned = torch.get_default_device().type == "meta" and self._tokenizer is not None
-        says_size = isinstance(member.model, Mapping) and "vocab_size" in member.model
-        # A plan may be made where the tokenizer is not, if the config says what it is needed for.
-        absent = (planned and says_size) or self._bare
-        tokenizer = UNKNOWN if absent else self.tokenizer
-        size = self._input.get("vocab_size") or tokenizer.size
-        config = models.model_config(member, tokenizer, size, self.context, self._followed)
-        self._note_differences(member, config)
-        context = self.context or getattr(config, models.POSITIONS, None)
-        self._input.hold(member.name, "vocab_size", config.vocab_size)
-        self._input.hold(member.name, "context", context)
-        return models.build(member.name, config, self.attention)
-
-    def follow(self, path: Path) -> None:
-        """Take over a folder's special tokens, positions, tokenizer and settings of generation.
-
-        The tokenizer is taken where the paradigm names none. Without data a paradigm takes none
-        where the folder has none, to write it out again as it came.
-        """
-        super().follow(path)
-        self._followed = settings.settings(path)
-        if self._tokenizer is None:
-            self._take_tokenizer(path)
-        if self._followed:
-            self.note(*left_behind(path, CARRIED))
-        elif not files.recognises(path):
-            self.note(
-                f"'{path}' holds weights alone: special tokens, tokenizer and settings of "
-                "generation are not known from it."
-            )
-        if files.read_config(path).get("auto_map"):
-            self.note(f"'{path}' names code of its own (auto_map), which is not carried over.")
-
-    def weight_dtype(self, path: Path) -> torch.dtype | None:
-        """Return the number format of most weights in a folder of transformers, or a file."""
-        return files.weight_dtype(path)
-
-    def _take_tokenizer(self, path: Path) -> None:
-        """Take a folder's tokenizer, or without data none where it has none that can be opened."""
-        has_own = files.has_tokenizer(path)
-        self._bare = self.data is None and not has_own
-        if not has_own:
-            return
-        self._tokenizer_folder = path
-        self.__dict__.pop("tokenizer", None)
-        try:
-            own = open_tokenizer(path)
-        except ConfigError as error:
-            if self.data is not None:
-                raise
-            self._bare = True
-            self.note(f"{error.one_line} Its files are carried over as they are.")
-            return
-        # Bytes are read without a tokenizer's help, and faster.
-        is_bytes = own.inner.get_vocab() == ByteTokenizer().inner.get_vocab()
-        if self.data is None or not is_bytes:
-            self._tokenizer = str(path)
-            self.__dict__["tokenizer"] = own
-
-    def _note_differences(self, member: Member, config: Any) -> None:
-        """Note what a member says otherwise than the folder that is followed."""
-        if config.model_type != self._followed.get("model_type"):
-            return
-        owner, said = f"Member '{member.name}'", settings.said(member, config)
-        self.note(*said_otherwise(owner, said, f"'{self.like}'", self._followed))
-        folder = member.model if isinstance(member.model, str) else ""
-        beside = files.read_json(Path(folder) / files.GENERATION_FILE)
-        generation = files.read_json(self.like / files.GENERATION_FILE)  # type: ignore[operator]
-        self.note(*said_otherwise(f"'{self.like}'", generation, owner, beside))
-        own, theirs = (
-            content.get("dtype") or content.get("torch_dtype")
-            for content in (said, files.read_config(self.like))  # type: ignore[arg-type]
-        )
-        if own and theirs and str(own).removeprefix("torch.") != str(theirs):
-            self.note(f"{owner} has dtype={own!r}, '{self.like}' {theirs!r}.")
-
-    def _length(self) -> int:
-        length = self.context or self._input["context"]
-        if length is None:
-            raise ConfigError(
-                "The models name no context.",
-                where="paradigm.context",
-                do="For example context=512.",
-            )
-        return length
-
-    def build_dataset(self, split: str) -> Dataset[Any]:
-        """Open a split as ``dict(tokens=int64 [context + 1])`` samples."""
-        blocks = open_blocks(self.data_source, split, self.tokenizer, self._length())
-        self._tokens_a_byte[split] = (
-            blocks.num_tokens / blocks.num_bytes if blocks.num_bytes else None
-        )
-        if split == "train" or self.eval_blocks is None or self.eval_blocks >= len(blocks):
-            return blocks
-        chosen = torch.linspace(0, len(blocks) - 1, self.eval_blocks, dtype=torch.float64)
-        return Subset(blocks, chosen.round().long().tolist())
-
-    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
-        """Return zeros for tokens [B, context] on the model's device.
-
-        On the meta device they come with a mask for attention.
-        """
-        weight, length = next(model.parameters()), self._length()
-        tokens = torch.zeros(batch_size, length, device=weight.device, dtype=torch.long)
-        batch = {"input_ids": tokens, "labels": tokens}
-        if weight.device.type == "meta" and hasattr(model.config, "num_attention_heads"):
-            # Without a mask transformers looks for packed texts in the values of the positions,
-            # which meta tensors do not have.
-            mask = torch.zeros(
-                batch_size, 1, length, length, device=weight.device, dtype=weight.dtype
-            )
-            batch["attention_mask"] = mask
-        return batch
+    def check_model(self, model: nn.Module, name: str) -> None:
+        """Raise ConfigError where a family's logits are more than an output layer's."""
+        check_head(name, model)  # type: ignore[arg-type]
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Split tokens [B, L + 1] into ``input_ids`` and ``labels``, both [B, L].
@@ -261,7 +83,7 @@ class CausalLm(Sourced):
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean cross entropy of the next token, in nats, computed in float32."""
-        return {"next_token": _cross_entropy(outputs["logits"], batch["labels"])}
+        return {"next_token": cross_entropy(outputs["logits"], batch["labels"])}
 
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
         """Measure loss, perplexity and bits per byte.
@@ -273,14 +95,14 @@ class CausalLm(Sourced):
         total, count, size = torch.zeros((), dtype=torch.float64), 0, 1
         for batch in batches:
             logits, labels = self.forward(model, batch)["logits"], batch["labels"]
-            total += _cross_entropy(logits, labels, reduction="sum").double().cpu()
+            total += cross_entropy(logits, labels, reduction="sum").double().cpu()
             count, size = count + labels.numel(), logits.shape[-1]
         loss, chance = total / max(count, 1), math.log(size)
         values = {
             "loss": (loss.item(), chance, "nats"),
             "perplexity": (loss.exp().item(), float(size), ""),
         }
-        rate = self._rate(split)
+        rate = self.tokens_per_byte(split)
         if rate is not None:
             bits, even_bits = (rate * nats / math.log(2) for nats in (loss.item(), chance))
             values["bits_per_byte"] = (bits, even_bits, "bits/byte")
@@ -289,116 +111,9 @@ class CausalLm(Sourced):
             for name, (value, even, unit) in values.items()
         }
 
-    def _rate(self, split: str) -> float | None:
-        """Return tokens a byte of a split, None where its bytes are not known."""
-        if split not in self._tokens_a_byte:
-            self.build_dataset(split)
-        return self._tokens_a_byte[split]
-
-    def export(self, model: nn.Module, folder: Path, *, max_shard_size: int = MAX_SHARD) -> None:
-        """Write a folder that transformers loads.
-
-        It holds config, generation config, safetensors and the tokenizer.
-        """
-        theirs: Any = model
-        own_configs = theirs.config, theirs.generation_config
-        try:
-            theirs.config = copy.deepcopy(theirs.config)
-            theirs.config.use_cache = True  # off in training, but generation is slow without
-            if theirs.config.pad_token_id is None:  # as where padding is the end of a text
-                theirs.config.pad_token_id = self._followed.get("pad_token_id")
-            theirs.generation_config = GenerationConfig.from_model_config(theirs.config)
-            with quiet():
-                self._add_generation(theirs.generation_config)
-                theirs.save_pretrained(folder, max_shard_size=max_shard_size)
-        finally:
-            theirs.config, theirs.generation_config = own_configs
-        if self.like is not None:
-            copy_files(self.like, folder, [files.GENERATION_FILE])
-        source = self._tokenizer_folder
-        if source is not None and files.has_tokenizer(source):
-            copy_files(source, folder, files.TOKENIZER_PATTERNS)
-        elif not self._bare:
-            self.tokenizer.save(folder)
-
-    def export_format(self, folder: Path) -> ExportFormat:
-        """Say how transformers loads a folder."""
-        return FORMAT if files.read_config(folder) else ExportFormat()
-
-    def _add_generation(self, config: GenerationConfig) -> None:
-        """Add settings of generation that the followed folder has in its config.json, as of old."""
-        if self.like is None or not files.read_config(self.like):
-            return
-        old = GenerationConfig.from_pretrained(self.like, config_file_name=files.CONFIG_FILE)
-        ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-        changes = {k: v for k, v in old.to_diff_dict().items() if k not in ids}
-        merged = GenerationConfig(**{**config.to_diff_dict(), **changes})
-        try:
-            merged.validate(strict=True)
-        except ValueError as error:
-            first_line = str(error).partition("\n")[0]
-            self.note(f"Generation settings in '{self.like}' are not written: {first_line}")
-        else:
-            config.update(**changes)
-
     def recognises(self, path: Path) -> bool:
         """Say whether the path is a folder of transformers with a decoder-only model.
 
         It must hold the config and the weights.
         """
-        return files.recognises(path)
-
-    def load(self, path: Path) -> nn.Module:
-        """Load a folder of transformers in float32.
-
-        A paradigm that has neither data nor tokenizer takes the folder's, to write it out again;
-        none if it has none.
-
-        Raises:
-            ConfigError: it has no weights, or they are damaged or another model's.
-        """
-        files.refuse(path)
-        if self._input.get("vocab_size") is None:
-            self._adopt(path)
-        tokenizer = UNKNOWN if self._bare else self.tokenizer
-        config = models.model_config(Member(path.name, str(path)), tokenizer, tokenizer.size, None)
-        model = models.load(path, config, self.attention)
-        self._input.hold(path.name, "vocab_size", config.vocab_size)
-        return model
-
-    def load_weights(self, model: nn.Module, path: Path) -> None:
-        """Fill a model from a folder of transformers, or a file of weights.
-
-        Raises:
-            ConfigError: they are of another model, or the folder has another tokenizer than the
-                paradigm.
-        """
-        self._adopt(path)
-        if self.recognises(path):
-            super().load_weights(model, path)
-        else:
-            state, own = read_state(path), model.state_dict().keys()
-            names = files.without_old_buffers(state.keys() - own) | (state.keys() & own)
-            load_state(model, {name: state[name] for name in state if name in names}, path)
-        if self._bare or not files.has_tokenizer(path):
-            return
-        if open_tokenizer(path).inner.get_vocab() != self.tokenizer.inner.get_vocab():
-            raise ConfigError(
-                f"The tokenizer of '{path}' is not the paradigm's.",
-                where="paradigm.tokenizer",
-                do="Train on with the one it had: "
-                f"paradigm=dict(type='causal_lm', tokenizer='{path}', ...).",
-            )
-
-    def _adopt(self, path: Path) -> None:
-        """Follow a folder, where the paradigm has neither data nor a tokenizer nor another."""
-        if self.like is None and self.data is None and self._tokenizer is None:
-            self.follow(path)
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """Return the cross entropy of logits [B, L, V] and labels [B, L], as a scalar."""
-    # bfloat16 has two to three digits: losses would be rounded more coarsely than members of a
-    # chain differ.
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits.to(wide).flatten(0, -2), labels.flatten(), reduction=reduction)
+        return folder.recognises(path)

@@ -12,6 +12,7 @@ from compt_mlm import IGNORED, Mlm
 from transformers import AutoTokenizer, BertForMaskedLM
 
 import compt
+from compt.paradigms.text import ByteTokenizer
 from compt.testing import LayoutContract, ParadigmContract
 
 TEXT = "the tide and the moon pull water over sand while gulls turn above grey stones. "
@@ -85,7 +86,7 @@ def test_masks_are_those_of_the_paper() -> None:
     assert torch.equal(labels[chosen], truth[chosen])
     assert torch.equal(inputs[~chosen], truth[~chosen])
     assert chosen.float().mean().item() == pytest.approx(0.15, abs=0.005)
-    masked = (inputs == paradigm.mask) & chosen
+    masked = (inputs == paradigm.tokenizer.inner.mask_token_id) & chosen
     same = (inputs == truth) & chosen
     share = [kind.sum().item() / chosen.sum().item() for kind in (masked, same)]
     assert share == pytest.approx([0.8, 0.1 + 0.1 / 257], abs=0.01)
@@ -149,8 +150,9 @@ def test_twice_the_width_is_exact_and_depth_says_why_it_is_not(grower: str) -> N
     [
         (dict(bert(32, 1), hidden_sizes=3), "hidden_sizes"),
         (dict(bert(32, 1), num_attention_heads=5), "5"),
+        (dict(bert(32, 1), model_type="llama"), "no BERT"),
         (dict(bert(32, 1), vocab_size=100), "100 tokens"),
-        (dict(bert(32, 1), max_position_embeddings=8), "8 positions"),
+        (dict(bert(32, 1), max_position_embeddings=8), "takes 8 tokens"),
     ],
 )
 def test_wrong_models_are_refused(model: dict[str, Any], message: str) -> None:
@@ -195,3 +197,26 @@ def test_a_chain_hands_on_and_exports(data: dict[str, Any], tmp_path: Path) -> N
     assert paradigm.recognises(export)
     again = paradigm.load(export).state_dict()
     assert all(torch.equal(again[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_tokenizer_without_a_mask_gets_one_that_is_exported(tmp_path: Path) -> None:
+    """Its own files, which lack it, are not copied; and a model's folder brings it back."""
+    ByteTokenizer().save(tmp_path / "bytes")
+    paradigm, net = build(bert(16, 1), context=8, tokenizer=str(tmp_path / "bytes"))
+    paradigm.export(net, tmp_path / "export")
+    assert AutoTokenizer.from_pretrained(tmp_path / "export").mask_token == "[MASK]"
+    again = Mlm()
+    assert again.load(tmp_path / "export").config.vocab_size == 258
+    assert again.tokenizer.inner.mask_token_id == 257
+
+
+def test_folders_are_held_to_what_every_text_model_is_held_to(tmp_path: Path) -> None:
+    """An adapter is named as one, and a decoder is not recognised."""
+    paradigm, net = build(bert(16, 1), context=8)
+    paradigm.export(net, tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(compt.ConfigError, match="adapter of PEFT"):
+        Mlm().load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "llama"}))
+    assert not Mlm().recognises(tmp_path)

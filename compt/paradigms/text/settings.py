@@ -10,8 +10,8 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from compt.interfaces import Member
-from compt.paradigms.causal_lm.folder import read_config
-from compt.paradigms.causal_lm.tokenizer import quiet
+from compt.paradigms.text.folder import read_config
+from compt.paradigms.text.tokenizer import quiet
 
 SIZES = frozenset(
     {

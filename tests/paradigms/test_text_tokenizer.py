@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from compt import ConfigError
 from compt.data.text import open_tokens
-from compt.paradigms.causal_lm.tokenizer import ByteTokenizer, LmTokenizer, open_tokenizer
+from compt.paradigms.text.tokenizer import ByteTokenizer, LmTokenizer, open_tokenizer
 from tests.paradigms.lm_models import TEXTS, corpus, silence
 
 HARD = [

@@ -43,6 +43,7 @@ class LmTokenizer:
         eos: id of the token that ends a document.
         bos, pad: ids, or None where the tokenizer has none.
         fingerprint: SHA-256 of what decides the ids of a text.
+        is_extended: whether it has got special tokens that its files do not hold.
 
     Raises:
         ConfigError: the tokenizer has no end-of-text token.
@@ -58,6 +59,12 @@ class LmTokenizer:
                 do="Set eos_token in its tokenizer_config.json.",
             )
         self.inner = tokenizer
+        self.is_extended = False
+        self._read()
+
+    def _read(self) -> None:
+        """Take size, special ids and fingerprint from transformers' tokenizer."""
+        tokenizer = self.inner
         vocabulary = tokenizer.get_vocab()
         self.size = max(vocabulary.values()) + 1
         self.eos, self.bos, self.pad = (
@@ -88,6 +95,16 @@ class LmTokenizer:
             verbose=False,
         )
         return [np.asarray(ids, dtype=self.dtype) for ids in encoded["input_ids"]]
+
+    def add_special_tokens(self, **tokens: str) -> None:
+        """Add special tokens that it lacks, behind its vocabulary, as ``mask_token='[MASK]'``."""
+        absent = {
+            kind: token for kind, token in tokens.items() if getattr(self.inner, kind) is None
+        }
+        if absent:
+            self.inner.add_special_tokens(absent)
+            self.is_extended = True
+            self._read()
 
     def save(self, folder: Path) -> None:
         """Write the files that ``AutoTokenizer.from_pretrained`` loads."""
