@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import CRITICAL
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -98,7 +99,7 @@ class LmTokenizer:
 
     def add_special_tokens(self, **tokens: str) -> None:
         """Add special tokens that it lacks, behind its vocabulary, as ``mask_token='[MASK]'``."""
-        absent = {
+        absent: dict[str, Any] = {
             kind: token for kind, token in tokens.items() if getattr(self.inner, kind) is None
         }
         if absent:
