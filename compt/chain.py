@@ -34,7 +34,7 @@ from compt.training.initial_weights import InitialWeights
 from compt.training.preflight import preflight
 from compt.training.runner import StageResult, run_stage
 from compt.training.stage_config import stage_config, write_config
-from compt.training.tracking import Cost, Tracking, lineage
+from compt.training.tracking import Tracking
 from compt.weights import save_tensors, save_weights
 from compt.workdir import WorkDir, individual_dir
 
@@ -216,7 +216,7 @@ class _Stage:
         )
         if is_main_process():
             write_config(config, self.folder.config)
-        with self._tracking(growth) as tracking:
+        with Tracking.of_stage(self.work, self.plan, growth, self.progress.note) as tracking:
             result = run_stage(config, self.progress, tracking)
             if is_main_process():
                 self._hand_over(result, growth)
@@ -248,27 +248,6 @@ class _Stage:
             )
         barrier()
         return GrowthRecord.read(self.folder.growth)
-
-    def _tracking(self, growth: GrowthRecord) -> Tracking:
-        """Return the stage's runs in trackers, with what the chain has cost before it."""
-        before, source = [], self.config.init
-        if self.work.mode == "chain" and self.plan.index:
-            earlier = self.work.stages[: self.plan.index]
-            before = [StageRecord.read(stage.manifest) for stage in earlier]
-            source = before[-1].name
-        cost = Cost(
-            replace(self.plan, growth_iters=growth.calls),
-            sum(record.flops.total for record in before),
-            sum(record.samples for record in before),
-        )
-        origin = lineage(
-            self.plan,
-            chain=self.work.path.absolute().name,
-            mode=self.work.mode,
-            source=source,
-            growth=growth.report,
-        )
-        return Tracking(self.folder.path, origin, cost, self.progress.note)
 
     def _stage_config(
         self,

@@ -29,7 +29,8 @@ from compt.training.loops import TrainLoop
 from compt.training.optim import named_state
 from compt.training.stage import stage_model
 from compt.training.stage_config import LOG_INTERVAL
-from compt.training.tracking import Tracking, guarded
+from compt.training.tracking import Tracking
+from compt.training.tracking_guard import guarded
 from compt.training.usage import UsageHook
 
 

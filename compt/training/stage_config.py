@@ -21,7 +21,7 @@ from compt.planning.plans import StagePlan
 from compt.registry.registry import short_name
 from compt.training.distributed import wrapper
 from compt.training.schedules import in_iterations, scaled
-from compt.training.trackers import Labels, labelled, registering
+from compt.training.tracking_tools import Labels, labelled, registering
 
 IMPORTS = [
     "compt.training.stage",

@@ -6,11 +6,8 @@ stages of a chain are runs on one axis.
 
 from __future__ import annotations
 
-import errno
-import textwrap
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,26 +15,20 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
-from mmengine.visualization.vis_backend import BaseVisBackend
 
 from compt.config.keys import listed
 from compt.errors import ComptError
 from compt.files import FORMAT, MANIFEST, read_record, write_json
 from compt.planning.plans import StagePlan
-from compt.registry.loading import first_line
 from compt.report.build import report, write
-from compt.report.growth import GrowthReport
-from compt.training.trackers import SAMPLES, TFLOPS, Tool, tool_of
+from compt.report.growth import GrowthRecord, GrowthReport
+from compt.report.record import StageRecord
+from compt.training.tracking_guard import Tracker
+from compt.training.tracking_tools import SAMPLES, TFLOPS, tool_of
+from compt.workdir import WorkDir
 
 RUNS = "tracking.json"
 """The file of a stage that names its runs in trackers, for a resumed stage to go on with."""
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
-"""Seconds between two attempts to reach a tracker that fails, doubled by every failure."""
-PATIENCE = 20
-"""How many times longer than the attempt a pause is, at least, so that attempts cost little."""
-MAX_REASON = 200
-"""Characters of an error that a note shows."""
 Records = Mapping[str, Any]
 
 
@@ -63,111 +54,6 @@ class Cost:
         }
 
 
-class Tracker(BaseVisBackend):  # type: ignore[misc]
-    """A back end that loses records where it fails, and is tried again after a pause.
-
-    What it does not define is the back end's own, so that hooks find in it what they look for.
-    """
-
-    def __init__(self, backend: Any, tool: Tool) -> None:
-        self.backend, self.tool = backend, tool
-        self.cost: Callable[[int], Records] = lambda step: {}
-        self.begin: Callable[[], None] | None = None
-        """What starts the run, until that has worked."""
-        self.on_failure: Callable[[str], None] = lambda text: None
-        self.num_records, self.num_lost, self.reason = 0, 0, ""
-        self._failures, self._next_attempt = 0, 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "backend":  # of a copy, before it has one
-            raise AttributeError(name)
-        return getattr(self.backend, name)
-
-    @property
-    def name(self) -> str:
-        """Name of the back end's class."""
-        return type(self.backend).__name__
-
-    @property
-    def experiment(self) -> Any:
-        """The back end's own object."""
-        return self.backend.experiment
-
-    def _init_env(self) -> None:
-        """Do nothing, as the back end does at its first record."""
-
-    def add_config(self, config: Config, **options: Any) -> None:
-        """Leave it to :class:`Tracking`, which adds how the stage came about."""
-
-    def add_graph(self, *args: Any, **options: Any) -> None:
-        """Record the model's graph."""
-        self.record(lambda: self.backend.add_graph(*args, **options))
-
-    def add_image(self, *args: Any, **options: Any) -> None:
-        """Record an image."""
-        self.record(lambda: self.backend.add_image(*args, **options))
-
-    def add_scalar(self, *args: Any, **options: Any) -> None:
-        """Record a number."""
-        self.record(lambda: self.backend.add_scalar(*args, **options))
-
-    def add_scalars(self, scalar_dict: Records, step: int = 0, *args: Any, **options: Any) -> None:
-        """Record numbers, with what the chain has cost until then."""
-        scalars = self.tool.scalars({**scalar_dict, **self.cost(step)}, step)
-        self.record(lambda: self.backend.add_scalars(scalars, step, *args, **options))
-
-    def close(self) -> None:
-        """Stay open, as the files of the stage's end are not yet written."""
-
-    def finish(self, *, failed: bool) -> None:
-        """End the run, if it has begun."""
-        if self.begin is None:
-            self._attempt(lambda: self.tool.close(self.backend, failed=failed))
-
-    def record(self, send: Callable[[], None]) -> None:
-        """Send one record, or count it as lost.
-
-        Raises:
-            OSError: the disk is full, which the stage cannot go on with.
-        """
-        self.num_records += 1
-        if time.monotonic() < self._next_attempt or not self._attempt(lambda: self._send(send)):
-            self.num_lost += 1
-
-    def _send(self, send: Callable[[], None]) -> None:
-        if self.begin is not None:
-            self.begin()
-            self.begin = None
-        send()
-
-    def _attempt(self, send: Callable[[], None]) -> bool:
-        """Return whether it worked; otherwise say why, the first time, and set a pause."""
-        start = time.monotonic()
-        try:
-            send()
-        except Exception as error:  # every tracker has its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            now = time.monotonic()
-            pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
-            self._next_attempt = now + max(pause, PATIENCE * (now - start))
-            self._failures += 1
-            if not self.reason:
-                self.reason = textwrap.shorten(first_line(error), MAX_REASON)
-                self.on_failure(self.reason)
-            return False
-        self._failures = 0
-        return True
-
-
-def guarded(visualizer: Visualizer) -> Visualizer:
-    """Put a tracker around every back end of a visualizer."""
-    backends = visualizer._vis_backends
-    for name, backend in backends.items():
-        backends[name] = Tracker(backend, tool_of({"type": type(backend).__name__}))
-    return visualizer
-
-
 class Tracking:
     """The runs of one stage in trackers, from its first record to the files of its end.
 
@@ -186,6 +72,24 @@ class Tracking:
         path = folder / RUNS
         advice = f"Remove '{RUNS}': the stage then begins new runs in its trackers."
         self._runs = dict(read_record(path, _runs, advice)) if path.is_file() else {}
+
+    @classmethod
+    def of_stage(
+        cls, work: WorkDir, plan: StagePlan, growth: GrowthRecord, note: Callable[[str], None]
+    ) -> Tracking:
+        """Return the runs of a stage of a work folder, with what its chain has cost before it."""
+        before, source = [], work.config.stages[plan.index].init
+        if work.mode == "chain" and plan.index:
+            before = [StageRecord.read(stage.manifest) for stage in work.stages[: plan.index]]
+            source = before[-1].name
+        cost = Cost(
+            replace(plan, growth_iters=growth.calls),
+            sum(record.flops.total for record in before),
+            sum(record.samples for record in before),
+        )
+        chain = work.path.absolute().name
+        origin = lineage(plan, chain=chain, mode=work.mode, source=source, growth=growth.report)
+        return cls(work.stages[plan.index].path, origin, cost, note)
 
     def __enter__(self) -> Tracking:
         return self

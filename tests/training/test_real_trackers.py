@@ -14,7 +14,7 @@ import compt
 from compt.errors import TrainingError
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
-from compt.training.trackers import SAMPLES, TFLOPS
+from compt.training.tracking_tools import SAMPLES, TFLOPS
 
 pytestmark = pytest.mark.slow
 BLOCK = 32_768

@@ -18,9 +18,10 @@ import compt
 from compt.errors import ConfigError, TrainingError
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
-from compt.training import trackers, tracking
-from compt.training.trackers import SAMPLES, TFLOPS, Labels, labelled, registering, tool_of
-from compt.training.tracking import RUNS, Cost, Tracker, Tracking
+from compt.training import tracking_guard, tracking_tools
+from compt.training.tracking import RUNS, Cost, Tracking
+from compt.training.tracking_guard import Tracker
+from compt.training.tracking_tools import SAMPLES, TFLOPS, Labels, labelled, registering, tool_of
 
 LABELS = Labels("icons", "vit-s", "chain", "clip", Path("work/icons/02_vit-s"))
 VARIABLES = ("WANDB_", "MLFLOW_", "SWANLAB_")
@@ -130,9 +131,9 @@ def test_a_tracker_that_fails_loses_records_and_not_the_training(
 
 def test_a_tracker_is_tried_again_after_a_pause_and_its_run_begins_then(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(tracking, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(tracking_guard, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     sent, begun = [], []
-    tracker = Tracker(SimpleNamespace(), trackers.UNKNOWN)
+    tracker = Tracker(SimpleNamespace(), tracking_tools.UNKNOWN)
 
     def begin():
         if clock[0] < 25:
@@ -149,8 +150,8 @@ def test_a_tracker_is_tried_again_after_a_pause_and_its_run_begins_then(monkeypa
 
 def test_slow_failures_take_a_twentieth_of_the_time_at_most(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(tracking, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    tracker = Tracker(SimpleNamespace(), trackers.UNKNOWN)
+    monkeypatch.setattr(tracking_guard, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    tracker = Tracker(SimpleNamespace(), tracking_tools.UNKNOWN)
     waited = 0.0
 
     def send():
@@ -249,7 +250,7 @@ def test_a_resumed_stage_goes_on_with_its_runs(tmp_path):
 
 def test_a_missing_package_is_named_with_how_to_install_it(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr(tracking_tools, "find_spec", lambda name: None)
     toy.update(visualizer=dict(type="Visualizer", vis_backends=[dict(type="WandbVisBackend")]))
     with pytest.raises(ConfigError, match=r'pip install "compt\[wandb\]"'):
         compt.train(toy, work_dir=tmp_path / "toys")
@@ -260,6 +261,6 @@ def test_an_argument_that_wandb_does_not_have_is_named(monkeypatch):
         pass
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    monkeypatch.setattr(trackers, "find_spec", lambda name: True)
+    monkeypatch.setattr(tracking_tools, "find_spec", lambda name: True)
     with pytest.raises(ConfigError, match=r"no argument 'projct'.*project"):
         registering([dict(type="WandbVisBackend", init_kwargs=dict(projct="x"))])
