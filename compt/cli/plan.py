@@ -6,8 +6,17 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from compt.cli.shared import add_json, add_options, load
+from compt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from compt.config import ChainConfig
+    from compt.planning.devices import Device
+    from compt.planning.memory import StageMemory
+    from compt.planning.plans import ChainPlan
+    from compt.report.prediction import Prediction
 
 HELP = "show sizes and compute of a chain; trains nothing"
 
@@ -22,31 +31,104 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORK_DIR",
         help="predict the chain's budgets from runs of --individual, one a seed",
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="say what every number is, and how it comes about"
+    )
+    parser.add_argument(
+        "--device", help="estimate memory and hours on one GPU, such as H200, A100-80GB, RTX-4090"
+    )
+    parser.add_argument(
+        "--mfu",
+        type=float,
+        help="share of the GPU's peak that is assumed to be reached (default: 0.35)",
+    )
     add_options(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan, with a prediction where pilot runs are given."""
+    if arguments.mfu is not None and arguments.device is None:
+        raise ConfigError("--mfu is a share of a GPU's peak.", do="Add --device, such as H200.")
     config = load(arguments.config, arguments.cfg_options)
     from compt.planning.planner import plan
 
     result = plan(config, individual=arguments.individual)
+    estimate = _estimate(arguments, config, result) if arguments.device else None
     prediction = None
     if arguments.pilot:
         from compt.report.prediction import predict, read_pilots
 
         prediction = predict(read_pilots(list(map(Path, arguments.pilot))))
     if arguments.json:
-        extra = {} if prediction is None else {"prediction": asdict(prediction)}
-        print(json.dumps({**result.to_dict(), **extra}, indent=1))
-        return 0
+        _print_json(arguments, result, estimate, prediction)
+    else:
+        _print_text(arguments, result, estimate, prediction)
+    return 0
+
+
+class _Estimate(NamedTuple):
+    """What a plan takes on one GPU."""
+
+    device: Device
+    mfu: float
+    hours: list[float]
+    memory: list[StageMemory]
+
+
+def _estimate(arguments: argparse.Namespace, config: ChainConfig, plan: ChainPlan) -> _Estimate:
+    from compt.planning.devices import MFU, device, hours
+    from compt.planning.memory import is_half, memory
+
+    chosen, mfu = device(arguments.device), MFU if arguments.mfu is None else arguments.mfu
+    peaks = [chosen.flops(is_half=is_half(stage.optim_wrapper)) for stage in config.stages]
+    return _Estimate(chosen, mfu, hours(plan, peaks, mfu), memory(config, plan))
+
+
+def _print_json(
+    arguments: argparse.Namespace,
+    plan: ChainPlan,
+    estimate: _Estimate | None,
+    prediction: Prediction | None,
+) -> None:
+    from compt.planning.paying import doubts
+
+    content = plan.to_dict()
+    if prediction is not None:
+        content["prediction"] = asdict(prediction)
+    if arguments.explain:
+        content["doubts"] = [asdict(doubt) for doubt in doubts(plan)]
+    if estimate is not None:
+        content["estimate"] = {
+            "device": asdict(estimate.device),
+            "mfu": estimate.mfu,
+            "hours": estimate.hours,
+            "memory": [{**asdict(parts), "total": parts.total} for parts in estimate.memory],
+        }
+    print(json.dumps(content, indent=1))
+
+
+def _print_text(
+    arguments: argparse.Namespace,
+    plan: ChainPlan,
+    estimate: _Estimate | None,
+    prediction: Prediction | None,
+) -> None:
+    from compt.planning.paying import doubts
     from compt.report.format import plain_console
+    from compt.report.plan_explained import device_table, device_text, doubts_text, explained
     from compt.report.plan_table import plan_table, plan_text, prediction_text
 
     console = plain_console()
-    console.print(plan_table(result))
-    console.print(plan_text(result))
+    console.print(plan_table(plan))
+    console.print(plan_text(plan))
+    if reasons := doubts(plan):
+        console.print(doubts_text(reasons, with_reasons=arguments.explain))
     if prediction is not None:
         console.print(prediction_text(prediction))
-    return 0
+    if estimate is not None:
+        console.print(device_table(plan, estimate.memory, estimate.hours, estimate.device))
+        console.print(device_text(estimate.memory, estimate.hours, estimate.device, estimate.mfu))
+    if arguments.explain:
+        console.print()
+        console.print(explained(plan, min(console.width, 100)), markup=False)

@@ -1,0 +1,85 @@
+"""Hold what GPUs can do at most, by their data sheets, to estimate hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compt.errors import ConfigError, did_you_mean
+from compt.planning.plans import ChainPlan
+
+MFU = 0.35
+"""Share of its peak that a GPU is assumed to reach; small models and slow data reach less."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU, by its vendor's data sheet: dense peaks, without sparsity."""
+
+    name: str
+    memory: float
+    """In GB."""
+    half: float
+    """Peak in bfloat16, or float16 where it has no bfloat16, with sums in float32, in TFLOP/s."""
+    single: float
+    """Peak in float32, in TFLOP/s, without TF32, as torch multiplies matrices by default."""
+
+    def flops(self, *, is_half: bool) -> float:
+        """Return the peak in FLOP/s."""
+        return 1e12 * (self.half if is_half else self.single)
+
+
+DEVICES = (
+    Device("H200", 141, 989, 67),
+    Device("H100-SXM", 80, 989, 67),
+    Device("H100-PCIe", 80, 756, 51),
+    Device("A100-80GB", 80, 312, 19.5),
+    Device("A100-40GB", 40, 312, 19.5),
+    Device("L40S", 48, 362, 91.6),
+    Device("L4", 24, 121, 30.3),
+    Device("T4", 16, 65, 8.1),
+    Device("RTX-4090", 24, 165, 82.6),
+    Device("RTX-3090", 24, 71, 35.6),
+    Device("MI300X", 192, 1307, 163.4),
+)
+"""From the data sheets of NVIDIA and AMD, as of 2025."""
+
+
+def device(name: str) -> Device:
+    """Return a GPU by its name, in any case and with or without hyphens.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    known = {_plain(device.name): device for device in DEVICES}
+    if _plain(name) in known:
+        return known[_plain(name)]
+    names = [device.name for device in DEVICES]
+    raise ConfigError(
+        f"There is no data sheet of a GPU '{name}' here.{did_you_mean(name, names)}",
+        where="--device",
+        do=f"One of {', '.join(names)}.",
+    )
+
+
+def hours(plan: ChainPlan, peaks: Sequence[float], mfu: float) -> list[float]:
+    """Return the hours of each stage on one device.
+
+    Args:
+        plan: of a chain.
+        peaks: of the device, in FLOP/s, in the number format of each stage.
+        mfu: share of the peak that is reached.
+
+    Raises:
+        ConfigError: the share is none.
+    """
+    if not 0 < mfu <= 1:
+        raise ConfigError(
+            f"--mfu {mfu:g} is no share of a GPU's peak.", do="Above 0, at most 1; 0.35 by default."
+        )
+    stages = zip(plan.stages, peaks, strict=True)
+    return [stage.flops / (peak * mfu) / 3600 for stage, peak in stages]
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
