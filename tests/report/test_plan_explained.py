@@ -43,7 +43,7 @@ def test_hours_are_written_as_people_say_them(hours, text):
 @pytest.mark.parametrize(
     ("weights", "activations", "words"),
     [
-        (10**9, 12 * 10**9, "use a smaller train_dataloader.batch_size, activations are 1.2 GB"),
+        (10**9, 13 * 10**9, "use a smaller train_dataloader.batch_size, activations are 1.3 GB"),
         (14 * 10**9, 10**9, "all but activations does not fit"),
         (10**9, 10**9, None),
     ],
