@@ -45,6 +45,8 @@ def test_it_asks_for_nothing_from_outside(tmp_path: Path) -> None:
         links = page.attributes(name)
         assert all(link.startswith(("#", "data:,")) for link in links), links
     assert "Bokeh" in "".join(page.scripts)
+    (policy,) = (text for text in page.attributes("content") if "default-src" in text)
+    assert policy.startswith("default-src 'none';") and "http" not in policy
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
     targets = {link[1:] for link in page.attributes("href") if link.startswith("#")}
