@@ -22,6 +22,7 @@ from compt.cli import (
     status,
     train,
 )
+from compt.cli.completion import add_completion
 from compt.errors import ComptError, ConfigError
 from compt.registry.arguments import shown
 from compt.training.signals import Interruptible, exit_code
@@ -93,6 +94,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="compt", description="Pre-train families of models, small to large."
     )
+    add_completion(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         command.add_arguments(commands.add_parser(name, help=command.HELP))
