@@ -19,6 +19,7 @@ from compt.interfaces.paradigm import Metric
 from compt.registry import Range
 
 RETRIEVAL = "retrieval"
+Rank = Annotated[int, Range(minimum=1)]
 SHARDS = "nshards.txt"
 CLASSNAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 
@@ -41,7 +42,7 @@ class ClipBenchmark(Suite):
     templates: Path | None = None
     """A text file with a prompt a line, '{c}' standing for the class; by default that of each data
     set."""
-    recall_k: Sequence[Annotated[int, Range(minimum=1)]] = (1, 5, 10)
+    recall_k: Rank | Sequence[Rank] = (1, 5, 10)
     """How many of the nearest count in retrieval."""
     amp: bool = True
     """Whether models run in mixed precision, which is bfloat16 on a CPU."""
@@ -107,7 +108,8 @@ class ClipBenchmark(Suite):
         )
         arguments: dict[str, Any] = dict(device=device().type, amp=self.amp)
         if _type(path) == RETRIEVAL:
-            counted, ks = _CountedCaptions(loader), list(self.recall_k)
+            counted = _CountedCaptions(loader)
+            ks = [self.recall_k] if isinstance(self.recall_k, int) else list(self.recall_k)
             recalls = zeroshot_retrieval.evaluate(
                 model, counted, tokenizer, recall_k_list=ks, **arguments
             )

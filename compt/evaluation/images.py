@@ -112,8 +112,9 @@ def open_images(folder: Path, transform: Callable[[Any], Any] | None = None) -> 
     try:
         return ImageFolder(str(folder), transform)
     except (FileNotFoundError, NotADirectoryError) as error:
+        why = error.strerror or str(error).splitlines()[0].rstrip(".")
         raise DataError(
-            f"The images cannot be read: {str(error).splitlines()[0]}",
+            f"The images cannot be read: {why}.",
             where=str(folder),
             do="Images belong into a folder for each class: DATA/SPLIT/CLASS/image.",
         ) from error

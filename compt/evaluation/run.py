@@ -47,7 +47,11 @@ class Task:
             ComptError: there is no such suite or option, or what it needs is not there.
         """
         kind = SUITES.get(name)
-        suite: Suite = SUITES.build({"type": name, **options})
+        try:
+            suite: Suite = SUITES.build({"type": name, **options})
+        except ConfigError as error:
+            do = error.do or "compt eval --list shows the options of all suites."
+            raise ConfigError(error.what, where=error.where, do=do) from error
         return cls(short_name(name), suite, complete(kind, options))
 
     def is_done_by(self, evaluation: Evaluation) -> bool:

@@ -59,12 +59,18 @@ class Nothing(Suite):
         raise AssertionError("never called")
 
 
+class Demanding(Nothing):
+    """Read no model, and ask for data."""
+
+    def __init__(self, *, data: Path) -> None: ...
+
+
 @pytest.fixture(autouse=True)
 def suites() -> Iterator[type[Sizes]]:
-    """The fake suites under the names 'sizes' and 'nothing'."""
+    """The fake suites, by the names of their classes in small letters."""
     before = dict(SUITES.module_dict)
-    SUITES.register_module(name="sizes", module=Sizes)
-    SUITES.register_module(name="nothing", module=Nothing)
+    for kind in (Sizes, Nothing, Demanding):
+        SUITES.register_module(name=kind.__name__.lower(), module=kind)
     Sizes.measured.clear()
     yield Sizes
     SUITES.module_dict.clear()

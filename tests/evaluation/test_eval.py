@@ -153,6 +153,7 @@ def test_a_stage_and_its_export_are_the_member_itself(work_dir, evaluate):
         ([], "nothing to evaluate"),
         (["--suite", "sizez"], "Did you mean 'sizes'"),
         ([*SIZES, "--option", "scal=2"], "takes no argument 'scal'. Did you mean 'scale'"),
+        (["--suite", "demanding"], "needs the argument 'data'.\n  do: compt eval --list"),
         ([*SIZES, "--option", "scale=-1"], "scale: -1 is not a positive number"),
         ([*SIZES, "--option", "scale"], "--option: 'scale' is not KEY=VALUE"),
         (["--option", "scale=1"], "Name it: --suite NAME"),
