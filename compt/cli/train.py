@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from compt.cli.shared import add_options, load
+from compt.cli.shared import add_options, importing, load
 from compt.errors import ConfigError
 
 HELP = "train a chain"
@@ -44,16 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and report on what was trained."""
+    name, work_dir = _what_to_train(arguments)
+    config = load(name, arguments.cfg_options)
+    with importing():
+        from compt.chain import train
     from mmengine.dist import is_main_process
 
-    from compt.chain import train
     from compt.report.progress import Silent
     from compt.report.watching import on_output
     from compt.training.distributed import start, stop
     from compt.workdir import individual_dir
 
-    name, work_dir = _what_to_train(arguments)
-    config = load(name, arguments.cfg_options)
     if arguments.launcher != "none":
         start(arguments.launcher)
     is_main = is_main_process()
