@@ -110,9 +110,12 @@ class ClipBenchmark(Suite):
         if _type(path) == RETRIEVAL:
             counted = _CountedCaptions(loader)
             ks = [self.recall_k] if isinstance(self.recall_k, int) else list(self.recall_k)
-            recalls = zeroshot_retrieval.evaluate(
-                model, counted, tokenizer, recall_k_list=ks, **arguments
-            )
+            try:
+                recalls = zeroshot_retrieval.evaluate(
+                    model, counted, tokenizer, recall_k_list=ks, **arguments
+                )
+            except RuntimeError as error:
+                raise _refused(error, path, len(counted.captions), max(ks)) from error
             return _retrieval(recalls, counted.captions, ks)
         classifier = zeroshot_classification.zero_shot_classifier(
             model, tokenizer, data.classes, self._prompts or data.templates, **arguments
@@ -138,6 +141,14 @@ class _CountedCaptions:
         for images, texts in self._loader:
             self.captions += map(len, texts)
             yield images, texts
+
+
+def _refused(error: RuntimeError, path: Path, num_images: int, rank: int) -> Exception:
+    """Return an error of clip_benchmark, in plain words where it asks for too many images."""
+    if rank <= num_images:
+        return error
+    what = f"The WebDataset '{path.name}' has {num_images} images, of which recall_k asks for the "
+    return ConfigError(f"{what}nearest {rank}.", do="Ask for fewer: recall_k=1,5.")
 
 
 def _type(path: Path) -> str:

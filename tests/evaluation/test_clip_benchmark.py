@@ -14,7 +14,7 @@ pytest.importorskip("webdataset", reason='pip install "compt[eval-clip]"')
 from clip_benchmark import cli
 from clip_benchmark.metrics import zeroshot_classification
 
-from compt.errors import DataError
+from compt.errors import ConfigError, DataError
 from compt.evaluation.clip_benchmark import ClipBenchmark
 from tests.evaluation import exports, made
 from tests.evaluation.repaired import repair_accuracy
@@ -67,6 +67,14 @@ def test_retrieval(command, export, tmp_path):
     # 24 images with 1, 2 and 3 captions in turn, 48 in all.
     assert ours["captions/image_retrieval_recall@5"].chance == pytest.approx(5 / 24)
     assert ours["captions/text_retrieval_recall@1"].chance == pytest.approx(2 / 48)
+
+
+def test_more_answers_than_images_are_refused(export, tmp_path):
+    data = made.retrieval(tmp_path / "captions")
+    with pytest.raises(
+        ConfigError, match="has 24 images, of which recall_k asks for the nearest 25"
+    ):
+        ClipBenchmark(data=data, recall_k=25, num_workers=0).evaluate(export)
 
 
 def test_prompts_of_a_file_take_the_place_of_the_data_sets_own(export, tmp_path):
