@@ -22,13 +22,13 @@ from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry import LAYOUTS
 from compt.report.card import write_stage_cards
-from compt.report.follower import Follower
 from compt.report.format import left_out_lines
 from compt.report.growth import GrowthRecord
 from compt.report.progress import Progress, Several, Silent
 from compt.report.record import StageRecord, WeightsFile
 from compt.report.software import note_revision
 from compt.report.state import ChainState, Mode, PlannedStage
+from compt.report.watch.follower import Follower
 from compt.training.failures import explained
 from compt.training.initial_weights import InitialWeights
 from compt.training.preflight import preflight

@@ -17,6 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the runs' files, and show what they say."""
-    from compt.report.status_view import status_command
+    from compt.report.watch.status_view import status_command
 
     return status_command(arguments.work_dirs, as_json=arguments.json, watch=arguments.watch)

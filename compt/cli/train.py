@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mmengine.dist import is_main_process
 
     from compt.report.progress import Silent
-    from compt.report.watching import on_output
+    from compt.report.watch.terminal import on_output
     from compt.training.distributed import start, stop
     from compt.workdir import individual_dir
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from compt.planning.plans import ChainPlan, StagePlan
     from compt.report.growth import GrowthReport
     from compt.report.record import StageRecord
-    from compt.report.status import RunStatus
+    from compt.report.watch.status import RunStatus
 
 
 class StageProgress(Protocol):

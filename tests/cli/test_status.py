@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from compt.report import machine, status_view
-from compt.report.lines import parse_line
 from compt.report.state import ChainState
+from compt.report.watch import machine, status_view
+from compt.report.watch.lines import parse_line
 from tests.cli.conftest import refused
-from tests.report.statuses import RUNNING, run_status, stage
+from tests.report.watch.statuses import RUNNING, run_status, stage
 
 
 @pytest.fixture

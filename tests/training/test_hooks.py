@@ -11,7 +11,7 @@ import pytest
 import compt
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
-from compt.report.status import RunStatus
+from compt.report.watch.status import RunStatus
 from compt.training.hooks import ProgressHook
 from tests.conftest import TOY
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compt.report.status import RunStatus, StageStatus
+from compt.report.watch.status import RunStatus, StageStatus
 
 METRIC = dict(metric="val/accuracy", chance=0.1, higher_is_better=True, unit="share")
 

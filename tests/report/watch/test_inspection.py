@@ -13,11 +13,11 @@ from dataclasses import replace
 import pytest
 
 from compt.errors import WorkDirError
-from compt.report import machine
-from compt.report.inspection import SILENT_AFTER, goes_on, inspect, with_companions
 from compt.report.state import ChainState, PlannedStage
+from compt.report.watch import machine
+from compt.report.watch.inspection import SILENT_AFTER, goes_on, inspect, with_companions
 from tests.report.records import stage_record
-from tests.report.statuses import RUNNING, run_status, stage
+from tests.report.watch.statuses import RUNNING, run_status, stage
 
 GONE = 2**22 + 1
 """No process has this number."""

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 
 import compt
-from compt.report import watching
-from compt.report.follower import Follower
 from compt.report.growth import GrowthReport
-from compt.report.lines import line, parse_line
 from compt.report.progress import Several
-from compt.report.watching import Lines, Terminal, on_output
+from compt.report.watch import terminal
+from compt.report.watch.follower import Follower
+from compt.report.watch.lines import line, parse_line
+from compt.report.watch.terminal import Lines, Terminal, on_output
 from tests.conftest import TOY
 from tests.report.records import stage_record
 
@@ -94,7 +94,7 @@ def test_lines_of_a_stage_from_its_start_to_its_end(run, plan, lines):
 def test_a_line_at_every_tenth_and_every_ten_minutes(run, plan, lines, monkeypatch):
     shown, printed = lines
     now = [1e6]
-    monkeypatch.setattr(watching.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     run.stage_start(plan.stages[0])
     shown.stage_start(plan.stages[0])
     printed()

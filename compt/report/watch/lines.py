@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compt.registry.registry import short_name
 from compt.report.format import clock
-from compt.report.status import RunStatus, StageStatus
+from compt.report.watch.status import RunStatus, StageStatus
 
 if TYPE_CHECKING:
     from compt.planning.plans import StagePlan

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compt.files import LOCK, MANIFEST, STATE, STATUS, individual_dir, stage_name
-from compt.report import machine
-from compt.report.follower import finished_stage
 from compt.report.record import StageRecord
 from compt.report.results import read_state
 from compt.report.state import ChainState
-from compt.report.status import RunStatus, StageStatus
+from compt.report.watch import machine
+from compt.report.watch.follower import finished_stage
+from compt.report.watch.status import RunStatus, StageStatus
 
 SILENT_AFTER = 60.0
 """Seconds without a sign of life after which a run on another machine may have ended."""

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from compt.report.pace import WINDOW, Pace
-from compt.report.thinning import MOST, Thinned
+from compt.report.watch.pace import WINDOW, Pace
+from compt.report.watch.thinning import MOST, Thinned
 
 
 @pytest.fixture

@@ -18,7 +18,10 @@ from compt.report.format import (
     plain_console,
     tensor_counts,
 )
-from compt.report.lines import (
+from compt.report.metrics import read_metrics
+from compt.report.plan_table import plan_table, plan_text
+from compt.report.progress import Silent
+from compt.report.watch.lines import (
     SHOWN_METRICS,
     done_line,
     growing_line,
@@ -28,10 +31,7 @@ from compt.report.lines import (
     start_line,
     training_line,
 )
-from compt.report.live import View, glyphs_of
-from compt.report.metrics import read_metrics
-from compt.report.plan_table import plan_table, plan_text
-from compt.report.progress import Silent
+from compt.report.watch.live import View, glyphs_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from compt.planning.plans import ChainPlan, StagePlan
     from compt.report.growth import GrowthReport
     from compt.report.record import StageRecord
-    from compt.report.status import RunStatus, StageStatus
+    from compt.report.watch.status import RunStatus, StageStatus
 
 REFRESHES = 1
 """Of the live view, a second."""
@@ -136,7 +136,7 @@ class Terminal(Silent):
 
 
 class Lines(Silent):
-    """Lines of ``key=value`` after the table of the plan; see :mod:`compt.report.lines`.
+    """Lines of ``key=value`` after the table of the plan; see :mod:`compt.report.watch.lines`.
 
     A stage has one at every tenth of its iterations, and at least one every ten minutes.
     """

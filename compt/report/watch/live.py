@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compt.report.format import clock, metric_text, size
-from compt.report.sparkline import ASCII, BLOCKS, limits, sparkline
-from compt.report.status import Curves, Points, Reference, RunStatus, StageState, StageStatus
+from compt.report.watch.sparkline import ASCII, BLOCKS, limits, sparkline
+from compt.report.watch.status import Curves, Points, Reference, RunStatus, StageState, StageStatus
 
 if TYPE_CHECKING:
     from rich.console import Console

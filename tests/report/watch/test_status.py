@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from compt.errors import WorkDirError
-from compt.report.status import Reference, RunStatus
-from tests.report.statuses import METRIC, RUNNING, run_status, stage
+from compt.report.watch.status import Reference, RunStatus
+from tests.report.watch.statuses import METRIC, RUNNING, run_status, stage
 
 STATUS = run_status(
     stage("a", "done"),

@@ -10,9 +10,9 @@ import pytest
 
 import compt
 from compt.errors import TrainingError
-from compt.report.follower import Follower
-from compt.report.pace import Pace
-from compt.report.status import RunStatus
+from compt.report.watch.follower import Follower
+from compt.report.watch.pace import Pace
+from compt.report.watch.status import RunStatus
 from tests.conftest import TOY
 from tests.report.records import stage_record
 
@@ -189,7 +189,7 @@ def test_a_full_disk_does_not_end_a_run(plan, tmp_path, monkeypatch):
 
 
 def test_a_run_gives_signs_of_life_while_nothing_happens(plan, tmp_path, monkeypatch):
-    monkeypatch.setattr("compt.report.follower.WRITTEN_EVERY", 0.01)
+    monkeypatch.setattr("compt.report.watch.follower.WRITTEN_EVERY", 0.01)
     with Follower(tmp_path, plan) as run:
         first = RunStatus.read(tmp_path / "status.json")
         deadline = first.written + 10

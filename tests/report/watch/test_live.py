@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from compt.report.format import clock, size
-from compt.report.live import PLAIN, STUCK_AFTER, UNICODE, View, glyphs_of
-from compt.report.sparkline import limits, sparkline
-from compt.report.status import Reference
-from tests.report.statuses import METRIC, RUNNING, run_status, stage
+from compt.report.watch.live import PLAIN, STUCK_AFTER, UNICODE, View, glyphs_of
+from compt.report.watch.sparkline import limits, sparkline
+from compt.report.watch.status import Reference
+from tests.report.watch.statuses import METRIC, RUNNING, run_status, stage
 
 SOURCE = Reference(label="source a", samples=1000, losses=((900.0, 1.5),), **METRIC)
 ALONE = Reference(

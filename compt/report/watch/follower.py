@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from compt.errors import ComptError
 from compt.files import MANIFEST, STATUS, stage_name
-from compt.report import machine
 from compt.report.format import left_out_lines
 from compt.report.metrics import main_metric, read_metrics
-from compt.report.pace import Pace
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
-from compt.report.status import Curves, Reference, RunState, RunStatus, StageStatus
-from compt.report.thinning import Thinned
+from compt.report.watch import machine
+from compt.report.watch.pace import Pace
+from compt.report.watch.status import Curves, Reference, RunState, RunStatus, StageStatus
+from compt.report.watch.thinning import Thinned
 
 if TYPE_CHECKING:
     from compt.planning.plans import ChainPlan, StagePlan

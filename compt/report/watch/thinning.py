@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from compt.report.status import Points
+from compt.report.watch.status import Points
 
 MOST = 60
 """Points that are kept at least, once there are as many; at most twice as many."""

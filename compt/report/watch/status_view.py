@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from compt.files import FORMAT
 from compt.report.format import clock, duration, plain_console
-from compt.report.inspection import Life, Sighting, goes_on, inspect, with_companions
-from compt.report.lines import line, stage_pairs
-from compt.report.live import View, glyphs_of
+from compt.report.watch.inspection import Life, Sighting, goes_on, inspect, with_companions
+from compt.report.watch.lines import line, stage_pairs
+from compt.report.watch.live import View, glyphs_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
