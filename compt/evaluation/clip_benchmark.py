@@ -98,7 +98,6 @@ class ClipBenchmark(Suite):
         self, path: Path, model: Any, transform: Any, tokenizer: Any
     ) -> Mapping[str, Metric]:
         from clip_benchmark.datasets.builder import build_wds_dataset
-        from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
 
         data = build_wds_dataset(path.name, transform, self.split, data_dir=str(path))
         # A worker without a shard would fail.
@@ -106,28 +105,45 @@ class ClipBenchmark(Suite):
         loader: DataLoader[Any] = DataLoader(
             data.batched(self.batch_size), batch_size=None, num_workers=num_workers
         )
-        arguments: dict[str, Any] = dict(device=device().type, amp=self.amp)
         if _type(path) == RETRIEVAL:
-            counted = _CountedCaptions(loader)
-            ks = [self.recall_k] if isinstance(self.recall_k, int) else list(self.recall_k)
-            try:
-                recalls = zeroshot_retrieval.evaluate(
-                    model, counted, tokenizer, recall_k_list=ks, **arguments
-                )
-            except RuntimeError as error:
-                raise _refused(error, path, len(counted.captions), max(ks)) from error
-            return _retrieval(recalls, counted.captions, ks)
-        classifier = zeroshot_classification.zero_shot_classifier(
-            model, tokenizer, data.classes, self._prompts or data.templates, **arguments
-        )
-        scores, truth = zeroshot_classification.run_classification(
-            model, classifier, loader, **arguments
-        )
+            return self._retrieved(path.name, model, loader, tokenizer)
+        return self._classified(data, model, loader, tokenizer)
+
+    def _retrieved(
+        self, name: str, model: Any, loader: Iterable[Any], tokenizer: Any
+    ) -> Mapping[str, Metric]:
+        from clip_benchmark.metrics.zeroshot_retrieval import evaluate
+
+        counted = _CountedCaptions(loader)
+        ks = [self.recall_k] if isinstance(self.recall_k, int) else list(self.recall_k)
+        try:
+            recalls = evaluate(
+                model, counted, tokenizer, device().type, amp=self.amp, recall_k_list=ks
+            )
+        except RuntimeError as error:
+            if max(ks) <= len(counted.captions):
+                raise
+            raise ConfigError(
+                f"The WebDataset '{name}' has {len(counted.captions)} images, of which recall_k "
+                f"asks for the nearest {max(ks)}.",
+                do="Ask for fewer: recall_k=1,5.",
+            ) from error
+        return _recalls(recalls, counted.captions, ks)
+
+    def _classified(
+        self, data: Any, model: Any, loader: Iterable[Any], tokenizer: Any
+    ) -> Mapping[str, Metric]:
+        from clip_benchmark.metrics import zeroshot_classification as theirs
+
+        how: dict[str, Any] = dict(device=device().type, amp=self.amp)
+        prompts = self._prompts or data.templates
+        classifier = theirs.zero_shot_classifier(model, tokenizer, data.classes, prompts, **how)
+        scores, truth = theirs.run_classification(model, classifier, loader, **how)
         if truth.ndim == 1:
-            return _classification(scores, truth)
-        precision = zeroshot_classification.average_precision_per_class(scores, truth)
+            return _accuracies(scores, truth)
+        precision = theirs.average_precision_per_class(scores, truth).mean().item()
         chance = truth.float().mean().item()
-        return {"mean_average_precision": Metric(precision.mean().item(), chance, unit="share")}
+        return {"mean_average_precision": Metric(precision, chance, unit="share")}
 
 
 class _CountedCaptions:
@@ -143,21 +159,13 @@ class _CountedCaptions:
             yield images, texts
 
 
-def _refused(error: RuntimeError, path: Path, num_images: int, rank: int) -> Exception:
-    """Return an error of clip_benchmark, in plain words where it asks for too many images."""
-    if rank <= num_images:
-        return error
-    what = f"The WebDataset '{path.name}' has {num_images} images, of which recall_k asks for the "
-    return ConfigError(f"{what}nearest {rank}.", do="Ask for fewer: recall_k=1,5.")
-
-
 def _type(path: Path) -> str:
     """Return what a WebDataset says of itself, as clip_benchmark reads it."""
     file = path / "dataset_type.txt"
     return file.read_text().strip().lower() if file.is_file() else ""
 
 
-def _classification(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
+def _accuracies(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
     """Return clip_benchmark's metrics under its names, with what guessing would reach.
 
     They are worked out here, as its own function for the accuracy fails from NumPy 2.4 on. The
@@ -176,7 +184,7 @@ def _classification(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:
     return metrics
 
 
-def _retrieval(
+def _recalls(
     recalls: Mapping[str, float], captions: Sequence[int], ks: Sequence[int]
 ) -> dict[str, Metric]:
     """Return clip_benchmark's recalls with the expectation for a random order.

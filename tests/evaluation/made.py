@@ -79,6 +79,24 @@ def classification(root: Path, *, number: int = 12) -> Path:
     return root
 
 
+def several_labels(root: Path, *, number: int = 12) -> Path:
+    """A WebDataset whose images have any of three labels, and some two of them."""
+    (root / "test").mkdir(parents=True)
+    (root / "dataset_type.txt").write_text("multilabel\n")
+    (root / "classnames.txt").write_text("\n".join(COLOURS) + "\n")
+    (root / "zeroshot_classification_templates.txt").write_text("\n".join(PROMPTS) + "\n")
+    (root / "test" / "nshards.txt").write_text("1\n")
+    with tarfile.open(root / "test" / "0.tar", "w") as tar:
+        for index, (name, picture) in enumerate(images(COLOURS, number, 7000)):
+            labels = np.array([name == other for other in COLOURS], dtype=np.int64)
+            labels[0] |= index % 4 == 0
+            stream = io.BytesIO()
+            np.save(stream, labels)
+            _add(tar, f"s{index:05d}.png", _png(picture))
+            _add(tar, f"s{index:05d}.npy", stream.getvalue())
+    return root
+
+
 def retrieval(root: Path, *, number: int = 8) -> Path:
     """A WebDataset of images with one to three captions."""
     (root / "test").mkdir(parents=True)

@@ -57,6 +57,16 @@ def test_classification(command, export, tmp_path, amp):
     )
 
 
+def test_several_labels(command, export, tmp_path):
+    data = made.several_labels(tmp_path / "several")
+    theirs = command(data)
+    ours = ClipBenchmark(data=data, num_workers=0).evaluate(export)
+    (metric,) = ours.values()
+    assert metric.value == pytest.approx(theirs["mean_average_precision"], abs=1e-6)
+    # 36 images with one label, and every fourth, but for the red ones of those, with one more.
+    assert metric.chance == pytest.approx((36 + 9 - 3) / (36 * 3))
+
+
 def test_retrieval(command, export, tmp_path):
     data = made.retrieval(tmp_path / "captions")
     theirs = command(data, "--task", "zeroshot_retrieval", "--recall_k", "1", "5")
