@@ -89,8 +89,18 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "compt.data.text": ("TokenBlocks", "Tokenizer", "open_tokens"),
     "compt.growers.leading_block": ("LeadingBlock",),
     "compt.growers.lossless": ("Lossless",),
+    "compt.paradigms.averages": ("average_of", "move_average", "restart_average", "rising"),
     "compt.paradigms.causal_lm": ("ByteTokenizer", "CausalLm", "LmTokenizer", "open_tokenizer"),
     "compt.paradigms.clip": ("Clip",),
+    "compt.paradigms.images": (
+        "ImageParadigm",
+        "View",
+        "Views",
+        "WholeImages",
+        "labelled_features",
+        "neighbours",
+        "random_view",
+    ),
     "compt.paradigms.mae": ("Mae",),
     "compt.paradigms.text": (
         "IGNORED",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from compt.testing.contracts import randomised
 transformers = pytest.importorskip("transformers")
 timm = pytest.importorskip("timm")
 
+from tests.code_lines import code_lines
 from tests.layouts.outside import convnets, dit, dit_model, gemma2, gptj, mamba2, olmo2
 
 OUTSIDE = Path(__file__).parent / "outside"
@@ -249,19 +249,6 @@ def test_what_cannot_grow_is_named():
         grow(mamba(32, 2, 8, 2), mamba(32, 2, 8, 4))
     with pytest.raises(GrowthError, match=r"'conv1\.weight' has the axes"):
         grow(BASIC(16, (1, 1, 1, 1)), WIDE(16, (1, 1, 1, 1)))
-
-
-def code_lines(path):
-    """Count the lines of a file that are neither blank nor docstrings."""
-    text = path.read_text()
-    docstrings = {
-        line
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        for line in range(node.lineno, (node.end_lineno or 0) + 1)
-    }
-    lines = enumerate(text.splitlines(), start=1)
-    return sum(1 for number, line in lines if line.strip() and number not in docstrings)
 
 
 @pytest.mark.parametrize(

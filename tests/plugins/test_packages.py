@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from compt import api
+from tests.code_lines import code_lines
 from tests.environments import ROOT, Environment, build_wheel
 
 PACKAGES = ("compt-dino", "compt-ligo", "compt-mixer", "compt-mlm", "compt-siglip")
+MOST_LINES = {"compt-mlm": 95, "compt-dino": 184}
+"""Neither blank nor docstrings. What a third author would write again belongs into compt."""
 CHAIN = '''
 """Three members that use three of the packages, with two built-in parts."""
 
@@ -139,6 +142,12 @@ def test_it_imports_the_public_api_alone(name):
             ):
                 assert node.attr in public["compt"], f"{file}:{node.lineno}"
     assert used
+
+
+@pytest.mark.parametrize("name", MOST_LINES)
+def test_it_takes_few_lines(name):
+    files = (ROOT / "plugins" / name / name.replace("-", "_")).rglob("*.py")
+    assert sum(map(code_lines, files)) <= MOST_LINES[name]
 
 
 def test_without_one_of_them_the_others_work_and_the_error_is_clear(mixed):

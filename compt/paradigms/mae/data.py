@@ -11,15 +11,10 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import Compose
 from PIL import Image
-from torch.utils.data import Dataset
 
-from compt.data import renumber
 from compt.errors import ConfigError
-from compt.interfaces import LeftOut, fingerprint, left_out
+from compt.paradigms.images.relabelled import Relabelled
 from compt.paradigms.mae.mmpretrain import scope
-
-UNKNOWN_CLASS = "samples of a class that the training split lacks"
-
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "lanczos", "hamming")
 """What mmcv and timm have in common."""
@@ -93,7 +88,7 @@ def fitting(
     return steps
 
 
-class ImageDataset(Dataset[Any]):
+class ImageDataset(Relabelled):
     """A source of images behind a pipeline of mmpretrain transforms.
 
     Items are as in mmpretrain's data sets, ``inputs`` uint8 [3, H, W] in BGR, or a list of views,
@@ -115,10 +110,7 @@ class ImageDataset(Dataset[Any]):
         pipeline: Sequence[Mapping[str, Any]],
         classes: tuple[str, ...] | None = None,
     ) -> None:
-        self.source = source
-        own: tuple[str, ...] = getattr(source, "classes", ())
-        self.classes = own if classes is None else classes
-        self._numbers = None if classes is None else renumber([*range(len(own)), -1], own, classes)
+        super().__init__(source, classes)
         try:
             with scope():
                 self.pipeline = Compose([dict(step) for step in pipeline])
@@ -128,33 +120,9 @@ class ImageDataset(Dataset[Any]):
                 where="paradigm.pipeline",
             ) from error
 
-    @property
-    def broken_count(self) -> int:
-        """Return how many samples of the source could not be read so far."""
-        return getattr(self.source, "broken_count", 0)
-
-    @property
-    def left_out(self) -> LeftOut:
-        """What of the source is left out, and how many samples have a class that is not known."""
-        result = left_out(self.source).copy()
-        labels = getattr(self.source, "labels", None)
-        if self._numbers is not None and labels is not None:
-            lost = (self._numbers[labels] < 0) & (np.asarray(labels) >= 0)
-            result.part(UNKNOWN_CLASS, int(lost.sum()))
-        return result
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """That of the source."""
-        return fingerprint(self.source)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
     def __getitem__(self, index: int) -> Any:
         """Return one image and its label, -1 where it has none."""
         sample = self.source[index]
-        label = int(sample["label"])
         image = np.ascontiguousarray(np.asarray(sample["image"])[:, :, ::-1])
         shape = image.shape[:2]
         return self.pipeline(
@@ -162,7 +130,7 @@ class ImageDataset(Dataset[Any]):
                 "img": image,
                 "img_shape": shape,
                 "ori_shape": shape,
-                "gt_label": label if self._numbers is None else int(self._numbers[label]),
+                "gt_label": self.label_of(sample),
                 "sample_idx": index,
             }
         )

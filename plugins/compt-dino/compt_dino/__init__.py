@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from compt import Batch, ConfigError, Member, Metric, Outputs, Paradigm
-from compt.data import splits
-from compt_dino.data import Crops, normalised
+from compt import DATA, Batch, ConfigError, Member, Metric, Outputs
+from compt.paradigms.averages import move_average, restart_average, rising
+from compt.paradigms.images import (
+    ImageParadigm,
+    View,
+    labelled_features,
+    neighbours,
+    random_view,
+)
+from compt.weights import load_weights, save_weights
 from compt_dino.model import Dino
 
 CONFIG, WEIGHTS, BACKBONE = "dino.json", "dino.safetensors", "backbone.safetensors"
-NEIGHBOURS = 20
 
 
-class SelfDistillation(Paradigm):
+class SelfDistillation(ImageParadigm):
     """Images of which a student, from parts, has to say what its average says of the whole.
 
     A member's ``model`` is a dict of arguments of timm's VisionTransformer: ``img_size``,
@@ -50,7 +54,7 @@ class SelfDistillation(Paradigm):
     def __init__(
         self,
         *,
-        data: Mapping[str, Any] | None = None,
+        data: Annotated[Mapping[str, Any], DATA] | None = None,
         local: tuple[int, int] = (4, 16),
         hidden: int = 256,
         bottleneck: int = 64,
@@ -65,13 +69,10 @@ class SelfDistillation(Paradigm):
                 f"{temperatures}: a momentum is from 0 to 1, a temperature above 0.",
                 where="paradigm dino",
             )
-        self.data, self.local = data, tuple(local)
-        self.splits = () if data is None else splits(data)
-        self.head = hidden, bottleneck, prototypes
+        super().__init__(data=data)
+        self.local, self.head = tuple(local), (hidden, bottleneck, prototypes)
         self.momentum, self.centre_momentum = momentum, centre_momentum
         self.temperatures = temperatures
-        self.size: int | None = None
-        self._model: Any = None
 
     def build_model(self, member: Member) -> nn.Module:
         """Build student and teacher, equal at first.
@@ -86,30 +87,16 @@ class SelfDistillation(Paradigm):
             raise ConfigError(
                 f"timm cannot build the model of member '{member.name}': {error}"
             ) from error
-        size = model.student.backbone.patch_embed.img_size[0]
-        if self.size not in (None, size):
-            raise ConfigError(f"Member '{member.name}' has img_size {size}, not {self.size}.")
-        self.size = size
+        self.hold_image_size(member.name, model.student.backbone.patch_embed.img_size[0])
         model.config = {**member.model}  # type: ignore[assignment]
         return model
 
-    def build_dataset(self, split: str) -> Crops:
-        """Open 'train' as crops, other splits as whole images with labels of train's classes."""
-        return self._open(split, self.local if split == "train" else None)
-
-    def build_reference(self, split: str) -> Crops:
-        """Open any split as whole images."""
-        return self._open(split, None)
-
-    def _open(self, split: str, local: tuple[int, int] | None) -> Crops:
-        if self.data is None or self.size is None:
-            raise ConfigError("The paradigm has no data, or no model yet.", where="paradigm.data")
-        classes = None if split == "train" else Crops(self.data, "train", self.size).classes
-        return Crops(self.data, split, self.size, local, classes)
-
-    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Return pixels from -1 to 1."""
-        return {k: v if k == "label" else normalised(v) for k, v in batch.items()}
+    def views(self) -> Mapping[str, View]:
+        """Return two global and some local crops of an image."""
+        return {
+            "global": random_view(2, self.image_size, (0.4, 1.0)),
+            "local": random_view(*self.local, (0.1, 0.4)),
+        }
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """Return features [B, D] of the student, and for crops what the loss compares.
@@ -156,16 +143,13 @@ class SelfDistillation(Paradigm):
     def after_step(self, model: nn.Module, *, outputs: Outputs, progress: float) -> None:
         """Move the average, and the mean of its scores."""
         dino: Any = model
-        momentum = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * progress)) / 2
-        pairs = zip(dino.teacher.parameters(), dino.student.parameters(), strict=True)
-        for average, param in pairs:
-            average.lerp_(param, 1 - momentum)
+        move_average(dino.teacher, dino.student, rising(self.momentum, progress))
         dino.centre.lerp_(outputs["score"].mean(0), 1 - self.centre_momentum)
 
     def after_growth(self, model: nn.Module) -> None:
         """Begin with the student itself as its average, and no mean."""
         dino: Any = model
-        dino.teacher.load_state_dict(dino.student.state_dict())
+        restart_average(dino.teacher, dino.student)
         dino.centre.zero_()
 
     def metrics(
@@ -181,47 +165,17 @@ class SelfDistillation(Paradigm):
         They vote by cosine, with the teacher's features. Chance is the share of the most frequent
         class.
         """
-        bank, names = self._features(model, batches_of("train"))
-        queries, truth = self._features(model, batches)
-        if not len(bank) or not len(queries):
-            return {}
-        near = (queries @ bank.T).topk(min(NEIGHBOURS, len(bank)))
-        votes = torch.zeros(len(queries), int(names.max()) + 1, device=bank.device)
-        votes.scatter_add_(1, names[near.indices], (near.values / 0.07).exp())
-        right = (votes.argmax(1) == truth).float().mean().item()
-        chance = truth.bincount().max().item() / len(truth)
-        return {"knn": Metric(right, chance, unit="share")}
-
-    def _features(self, model: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-        """Return unit-length features [N, D] and labels [N] of the images that have one."""
-        dino: Any = model
-        features, labels = [], []
-        for batch in batches:
-            known = batch["label"] >= 0
-            if known.any():
-                features.append(
-                    F.normalize(dino.teacher.backbone(batch["image"][known]).float(), dim=-1)
-                )
-                labels.append(batch["label"][known])
-        return (torch.cat(features), torch.cat(labels)) if features else (torch.empty(0, 1),) * 2
-
-    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
-        """Return black crops on the model's device."""
-        weight = next(model.parameters())
-        sizes = {"global": (2, self.size), "local": self.local}
-        return {
-            name: torch.zeros(batch_size, count, 3, size, size, device=weight.device)
-            for name, (count, size) in sizes.items()
-        }
+        backbone = model.teacher.backbone  # type: ignore[union-attr]
+        bank, queries = (labelled_features(backbone, b) for b in (batches_of("train"), batches))
+        return neighbours(bank, queries)
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write everything, and the teacher's ViT alone, with timm's names."""
         dino: Any = model
         content = {"model": dino.config, "head": self.head}
         (folder / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        save_file({k: v.contiguous() for k, v in dino.state_dict().items()}, folder / WEIGHTS)
-        backbone = dino.teacher.backbone.state_dict()
-        save_file({k: v.contiguous() for k, v in backbone.items()}, folder / BACKBONE)
+        save_weights(dino, folder / WEIGHTS)
+        save_weights(dino.teacher.backbone, folder / BACKBONE)
 
     def recognises(self, path: Path) -> bool:
         """Tell whether it is a folder of ``export``."""
@@ -232,5 +186,5 @@ class SelfDistillation(Paradigm):
         content = json.loads((path / CONFIG).read_text(encoding="utf-8"))
         self.head = tuple(content["head"])
         model = self.build_model(Member(path.name, content["model"]))
-        model.load_state_dict(load_file(path / WEIGHTS))
+        load_weights(model, path / WEIGHTS)
         return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import compt
+from compt.paradigms.averages import average_of
 
 
 class Branch(nn.Module):
@@ -49,7 +49,7 @@ class Dino(nn.Module):
     def __init__(self, vit: Mapping[str, Any], *sizes: int) -> None:
         super().__init__()
         self.student = Branch(vit, *sizes)
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher = average_of(self.student)
         self.register_buffer("centre", torch.zeros(len(self.student.prototypes)))
 
 

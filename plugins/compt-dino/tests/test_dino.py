@@ -147,19 +147,20 @@ def test_growth_keeps_the_students_function_and_begins_the_average_anew(grower: 
     assert not large.centre.any()
 
 
-def test_neighbours_by_hand() -> None:
-    """One of two queries lies by its own class; the other has no neighbour of its class."""
+def test_the_teachers_features_are_compared(data: dict[str, Any]) -> None:
+    """A teacher that tells colours apart is right everywhere, whatever its student does."""
+    paradigm = compt.PARADIGMS.build(dict(type="dino", data=data, **HEAD))
+    model = paradigm.build_model(compt.Member("a", vit(16, 1)))
+    model.teacher.backbone.forward = lambda images: images.mean((2, 3))
+    model.student.backbone.forward = lambda images: images.new_zeros(len(images), 3)
 
-    class Fixed(SelfDistillation):
-        """Takes the first two pixels for features."""
+    def batches_of(split: str) -> list[compt.Batch]:
+        whole = paradigm.build_reference(split)
+        raw = torch.utils.data.default_collate([whole[i] for i in range(len(whole))])
+        return [paradigm.prepare(raw, generator=torch.Generator())]
 
-        def _features(self, model: Any, batches: Any) -> Any:
-            return batches
-
-    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6]]), torch.tensor([0, 1])
-    queries = torch.tensor([[0.6, 0.8], [0.0, 1.0]]), torch.tensor([1, 2])
-    metric = Fixed().metrics(torch.nn.Identity(), "val", queries, batches_of=lambda split: bank)
-    assert metric["knn"].value == 0.5 and metric["knn"].chance == 0.5
+    metric = paradigm.metrics(model, "val", batches_of("val"), batches_of=batches_of)["knn"]
+    assert (metric.value, metric.chance) == (1.0, pytest.approx(1 / 3))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,15 @@
+"""What paradigms that learn from several views of images share."""
+
+from compt.paradigms.images.data import View, Views, WholeImages, random_view
+from compt.paradigms.images.neighbours import labelled_features, neighbours
+from compt.paradigms.images.paradigm import ImageParadigm
+
+__all__ = [
+    "ImageParadigm",
+    "View",
+    "Views",
+    "WholeImages",
+    "labelled_features",
+    "neighbours",
+    "random_view",
+]
