@@ -44,7 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Ask for what is left out, look at the data, write the config, and show its plan."""
     asking = sys.stdin.isatty() and sys.stdout.isatty() and not arguments.yes
     if asking:
-        _ask(arguments)
+        try:
+            _ask(arguments)
+        except EOFError as error:
+            raise ConfigError("The questions were not answered.", do="Give flags.") from error
     for name, flag in (("paradigm", "--paradigm"), ("out", "-o")):
         if getattr(arguments, name) is None:
             raise ConfigError(
@@ -58,10 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
     wish = _wish(arguments)
     check(wish)
     console = plain_console()
+    whole_lines = not console.is_terminal
     prepared = prepare(wish)
-    console.print(_seen(prepared))
+    console.print(_seen(prepared), markup=False, soft_wrap=whole_lines)
     written = write(wish, prepared)
-    console.print(_written(written), markup=False)
+    console.print(_written(written), markup=False, soft_wrap=whole_lines)
     return 0
 
 

@@ -123,12 +123,14 @@ def _print_text(
     console.print(plan_table(plan))
     console.print(plan_text(plan))
     if reasons := doubts(plan):
-        console.print(doubts_text(reasons, with_reasons=arguments.explain))
+        text = doubts_text(reasons, with_reasons=arguments.explain)
+        console.print(text, markup=False, soft_wrap=not console.is_terminal)
     if prediction is not None:
         console.print(prediction_text(prediction))
     if estimate is not None:
         console.print(device_table(plan, estimate.memory, estimate.hours, estimate.device))
-        console.print(device_text(estimate.memory, estimate.hours, estimate.device, estimate.mfu))
+        text = device_text(estimate.memory, estimate.hours, estimate.device, estimate.mfu)
+        console.print(text, markup=False, soft_wrap=not console.is_terminal)
     if arguments.explain:
         console.print()
         console.print(explained(plan, min(console.width, 100)), markup=False)
