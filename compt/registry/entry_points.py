@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.machinery import PathFinder
@@ -196,14 +196,24 @@ def pip_command(module: str, entry: Entry) -> str:
     needs = _requirements(entry)
     begins = tuple(f"{name}-" for name in names)  # the module open_clip comes with open-clip-torch
     hits = [n for n in needs if n[0] in names] or [n for n in needs if n[0].startswith(begins)]
-    extras = {extra for _, extra in hits}
-    if not hits or "" in extras:
+    if not hits or any(extra == "" for _, extra in hits):
         return f"{pip} {hits[0][0] if hits else guesses[0]}"
+    return f'{pip} "{entry.package}[{_smallest_extra(hits, needs, entry.name)}]"'
+
+
+def _smallest_extra(
+    hits: Sequence[tuple[str, str]], needs: Sequence[tuple[str, str]], name: str
+) -> str:
+    """Return the extra of a plug-in's own name, else the one that brings least.
+
+    Args:
+        hits: the requirements that would do, each with its extra.
+        needs: all requirements of the package.
+        name: of the plug-in.
+    """
     sizes = [extra for _, extra in needs]
-    best = min(
-        extras, key=lambda extra: (extra != normalised(entry.name), sizes.count(extra), extra)
-    )
-    return f'{pip} "{entry.package}[{best}]"'
+    extras = {extra for _, extra in hits}
+    return min(extras, key=lambda extra: (extra != normalised(name), sizes.count(extra), extra))
 
 
 def _requirements(entry: Entry) -> list[tuple[str, str]]:

@@ -113,13 +113,17 @@ def _hook_faults(hook: Hook, iters: int) -> Iterator[str]:
         if not getattr(hook, "evaluate_on_ema", True) or getattr(hook, "evaluate_on_origin", False):
             yield "a stage measures and delivers the average: leave out evaluate_on_*"
     if isinstance(hook, ProfilerHook):
-        if iters and hook.profile_times > iters:
-            yield f"profile_times={hook.profile_times} is more than the stage's {iters} iterations"
-        trace = hook.on_trace_ready
-        if isinstance(trace, Mapping) and trace.get("type") not in TRACES:
-            yield f"on_trace_ready: type={trace.get('type')!r} is none of {', '.join(TRACES)}"
-        elif isinstance(trace, Mapping) and trace["type"] == "tb_trace" and not find_spec(TB):
-            yield f"on_trace_ready: tb_trace needs the package {TB}, which is not installed"
+        yield from _profiler_faults(hook, iters)
+
+
+def _profiler_faults(hook: ProfilerHook, iters: int) -> Iterator[str]:
+    if iters and hook.profile_times > iters:
+        yield f"profile_times={hook.profile_times} is more than the stage's {iters} iterations"
+    trace = hook.on_trace_ready
+    if isinstance(trace, Mapping) and trace.get("type") not in TRACES:
+        yield f"on_trace_ready: type={trace.get('type')!r} is none of {', '.join(TRACES)}"
+    elif isinstance(trace, Mapping) and trace["type"] == "tb_trace" and not find_spec(TB):
+        yield f"on_trace_ready: tb_trace needs the package {TB}, which is not installed"
 
 
 def check_monitored(metric: str, splits: Sequence[str], watcher: str) -> None:

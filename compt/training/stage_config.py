@@ -65,12 +65,8 @@ def stage_config(
         individual: whether the member is trained alone; then no rule ends it before its budget.
         grown: whether the weights to start from are grown.
     """
-    visualizer = config.visualizer or {}
-    trackers = registering(listed(visualizer.get("vis_backends")))
     content = {
-        "custom_imports": {
-            "imports": [*IMPORTS, *listed(config.custom_imports.imports), *trackers]
-        },
+        "custom_imports": {"imports": _imports(config)},
         "default_scope": config.default_scope,
         # Runners that share a name share logger and MessageHub, so that a second one would go on
         # from the first one's iteration.
@@ -90,14 +86,16 @@ def stage_config(
         **_wrapper(config, launcher),
         **({"env_cfg": config.env_cfg} if config.env_cfg is not None else {}),
     }
-    labels = Labels(
-        chain=folder.absolute().parent.name,
-        member=stage.name,
-        mode="individual" if individual else "chain",
-        paradigm=short_name(config.paradigm["type"]),
-        folder=folder,
-    )
+    mode = "individual" if individual else "chain"
+    paradigm = short_name(config.paradigm["type"])
+    labels = Labels(folder.absolute().parent.name, stage.name, mode, paradigm, folder)
     return Config(content | _logging(config, plan, content["experiment_name"], labels))
+
+
+def _imports(config: ChainConfig) -> list[str]:
+    """Return the modules that register what the config of a stage names."""
+    trackers = registering(listed((config.visualizer or {}).get("vis_backends")))
+    return [*IMPORTS, *listed(config.custom_imports.imports), *trackers]
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -154,28 +154,27 @@ class View:
         now = stage.iteration * stage.batch_size
         others = [_Column.of_reference(reference, now) for reference in self.status.references]
         columns = [_Column.of_stage(stage), *others]
-        metric = next((c.curves.metric for c in columns if c.curves.metric), None)
+        metric = next(filter(None, (column.curves.metric for column in columns)), None)
         longest = min(LABEL_WIDTH, self.width // 3)
         label_width = min(longest, max(len("loss"), len(metric or ""))) + 1
         width = max(VALUE_WIDTH + 5, (self.width - label_width) // len(columns) - 1)
         losses = [column.curves.losses for column in columns]
         points = [c.curves.points if c.curves.metric == metric else () for c in columns]
         if len(columns) > 1 and any((*losses, *points)):
-            line = _text(" " * label_width)
-            for column in columns:
-                label = self._cut(f"  {column.label}", width)
-                line.append(f"{label:<{width + 1}}", "dim")
-            yield line
+            labels = (self._cut(f"  {column.label}", width) for column in columns)
+            yield _text(" " * label_width).append(
+                "".join(f"{label:<{width + 1}}" for label in labels), "dim"
+            )
+        ends = [column.samples for column in columns]
         for label, curves in (("loss", losses), (metric or "", points)):
             if label and any(curves):
                 label = self._cut(label, label_width - 1, from_the_left=True)
-                line = _text(f"{label:<{label_width}}", "bold")
                 values = [
                     column.value(curve, is_loss=curves is losses)
                     for column, curve in zip(columns, curves, strict=True)
                 ]
-                ends = [column.samples for column in columns]
-                yield line.append(self._sparklines(curves, values, ends, width - VALUE_WIDTH - 1))
+                drawn = self._sparklines(curves, values, ends, width - VALUE_WIDTH - 1)
+                yield _text(f"{label:<{label_width}}", "bold").append(drawn)
 
     def _sparklines(
         self, curves: Sequence[Points], values: Sequence[str], ends: Sequence[int], width: int
