@@ -102,6 +102,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "random_view",
     ),
     "compt.paradigms.mae": ("Mae",),
+    "compt.paradigms.own_models": ("OwnModels",),
     "compt.paradigms.text": (
         "IGNORED",
         "ByteTokenizer",

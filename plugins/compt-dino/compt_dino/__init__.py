@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compt import DATA, Batch, ConfigError, Member, Metric, Outputs
+from compt import DATA, Batch, ConfigError, Metric, Outputs
 from compt.paradigms.averages import move_average, restart_average, rising
 from compt.paradigms.images import (
     ImageParadigm,
@@ -20,13 +19,14 @@ from compt.paradigms.images import (
     neighbours,
     random_view,
 )
-from compt.weights import load_weights, save_weights
+from compt.paradigms.own_models import OwnModels
+from compt.weights import save_weights
 from compt_dino.model import Dino
 
-CONFIG, WEIGHTS, BACKBONE = "dino.json", "dino.safetensors", "backbone.safetensors"
+BACKBONE = "backbone.safetensors"
 
 
-class SelfDistillation(ImageParadigm):
+class SelfDistillation(OwnModels, ImageParadigm):
     """Images of which a student, from parts, has to say what its average says of the whole.
 
     A member's ``model`` is a dict of arguments of timm's VisionTransformer: ``img_size``,
@@ -50,6 +50,7 @@ class SelfDistillation(ImageParadigm):
     outputs = frozenset({"features", "student", "target", "score"})
     features = ("features",)
     buffer_rules = {"centre": "mean"}
+    file_name, settings = "dino", ("head",)
 
     def __init__(
         self,
@@ -74,21 +75,10 @@ class SelfDistillation(ImageParadigm):
         self.momentum, self.centre_momentum = momentum, centre_momentum
         self.temperatures = temperatures
 
-    def build_model(self, member: Member) -> nn.Module:
-        """Build student and teacher, equal at first.
-
-        Raises:
-            ConfigError: arguments that timm's ViT does not take, or another image size than the
-                members before.
-        """
-        try:
-            model = Dino(member.model, *self.head)
-        except Exception as error:  # timm raises what it likes
-            raise ConfigError(
-                f"timm cannot build the model of member '{member.name}': {error}"
-            ) from error
-        self.hold_image_size(member.name, model.student.backbone.patch_embed.img_size[0])
-        model.config = {**member.model}  # type: ignore[assignment]
+    def build_net(self, name: str, **vit: Any) -> nn.Module:
+        """Build student and teacher, equal at first."""
+        model = Dino(vit, *self.head)
+        self.hold_image_size(name, model.student.backbone.patch_embed.img_size[0])
         return model
 
     def views(self) -> Mapping[str, View]:
@@ -171,20 +161,5 @@ class SelfDistillation(ImageParadigm):
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write everything, and the teacher's ViT alone, with timm's names."""
-        dino: Any = model
-        content = {"model": dino.config, "head": self.head}
-        (folder / CONFIG).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        save_weights(dino, folder / WEIGHTS)
-        save_weights(dino.teacher.backbone, folder / BACKBONE)
-
-    def recognises(self, path: Path) -> bool:
-        """Tell whether it is a folder of ``export``."""
-        return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
-
-    def load(self, path: Path) -> nn.Module:
-        """Load a folder of ``export``."""
-        content = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        self.head = tuple(content["head"])
-        model = self.build_model(Member(path.name, content["model"]))
-        load_weights(model, path / WEIGHTS)
-        return model
+        super().export(model, folder)
+        save_weights(model.teacher.backbone, folder / BACKBONE)  # type: ignore[union-attr, arg-type]
