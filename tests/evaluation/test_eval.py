@@ -71,8 +71,19 @@ def test_other_options_are_an_evaluation_of_their_own(work_dir, evaluate, suites
     for option in ("scale=1", "scale=2", "scale=1.0", "num_workers=3"):  # the default is 1.0
         assert evaluate(folder, *SIZES, "--option", option).code == 0
     assert len(suites.measured) == 2
+    evaluate(folder, *SIZES, "--option", "scale=1", "--force")  # in the place of 1.0
     values = [e.metrics["here/share"].value for e in read_evaluations(folder / "01_a")]
     assert sorted(values) == pytest.approx([0.2, 0.4])
+
+
+def test_paths_are_recorded_from_the_root(work_dir, evaluate, suites, monkeypatch):
+    folder = work_dir(a="x")
+    evaluate(folder, *SIZES, "--option", "data=there")
+    (evaluation,) = read_evaluations(folder / "01_a")
+    assert evaluation.options["data"] == os.path.abspath("there")
+    monkeypatch.chdir(folder)
+    evaluate(folder, *SIZES, "--option", "data=there")
+    assert len(suites.measured) == 2, "it is another folder"
 
 
 def test_without_a_suite_all_that_was_measured_before_is_repeated(work_dir, evaluate, suites):
@@ -83,6 +94,7 @@ def test_without_a_suite_all_that_was_measured_before_is_repeated(work_dir, eval
     assert code == 0 and "2 kept, " in out and ", 2 evaluated\n" in out
     assert ["sizes", "scale=2", "here/share", "10.0", "%", "40.0", "%", "60.0", "%"] in cells(out)
     assert ["sizes", "scale=3", "here/share", "10.0", "%", "60.0", "%", "90.0", "%"] in cells(out)
+    assert "4 kept, " in evaluate(folder).out
 
 
 def test_a_member_that_fails_does_not_keep_the_next_from_being_measured(work_dir, evaluate):
