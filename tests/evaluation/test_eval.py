@@ -71,7 +71,7 @@ def test_other_options_are_an_evaluation_of_their_own(work_dir, evaluate, suites
     for option in ("scale=1", "scale=2", "scale=1.0", "num_workers=3"):  # the default is 1.0
         assert evaluate(folder, *SIZES, "--option", option).code == 0
     assert len(suites.measured) == 2
-    evaluate(folder, *SIZES, "--option", "scale=1", "--force")  # in the place of 1.0
+    evaluate(folder, *SIZES, "--option", "scale=1.0", "--force")  # in the place of 1
     values = [e.metrics["here/share"].value for e in read_evaluations(folder / "01_a")]
     assert sorted(values) == pytest.approx([0.2, 0.4])
 
