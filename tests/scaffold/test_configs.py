@@ -14,6 +14,7 @@ from compt.errors import ComptError, ConfigError, DataError, WorkDirError
 from compt.scaffold.configs.dividing import divide_archives, divide_text
 from compt.scaffold.configs.fitting import fit, parse_sizes
 from compt.scaffold.configs.guessing import Found, guess
+from compt.scaffold.configs.keys import text_key
 from compt.scaffold.configs.looking import Look, Shown, look, source_of
 from compt.scaffold.configs.page import SIDE, write_page
 from compt.scaffold.configs.tables import options_of, pairs, write_tables
@@ -71,8 +72,33 @@ def test_a_file_is_told_from_its_name_and_one_beside_it_is_held_out(tmp_path):
     assert found.config == {
         "type": "jsonl",
         "train": str(tmp_path / "my_train.jsonl"),
-        "val": str(tmp_path / "my_valid.jsonl"),
+        "valid": str(tmp_path / "my_valid.jsonl"),
     }
+
+
+@pytest.mark.parametrize("how", ["file", "pattern", "folder"])
+def test_files_named_as_held_out_are_splits(tmp_path, how):
+    names = ["x-train.tar", "x-val_a.tar", "x-test.tar", "y-val.tar"]
+    for name in names:
+        (tmp_path / name).touch()
+    path = {"file": tmp_path / names[0], "pattern": tmp_path / "x-*.tar", "folder": tmp_path}[how]
+    splits = guess(str(path), "clip").splits
+    assert {split: Path(file).name for split, file in splits.items()} == {
+        "train": "x-train.tar",
+        "test": "x-test.tar",
+        "val_a": "x-val_a.tar",
+    }
+
+
+def test_the_longest_column_of_rows_is_their_text(tmp_path):
+    rows = [{"id": "7", "content": "a longer text"}, {"id": "8", "content": None}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert text_key(guess(str(file), "causal_lm")) == "content"
+    file.write_text(json.dumps({"text": "short", "url": "https://a.longer/one"}))
+    assert text_key(guess(str(file), "causal_lm")) is None
+    file.write_text("no JSON")
+    assert text_key(guess(str(file), "causal_lm")) is None
 
 
 def test_what_cannot_be_told_is_asked_for(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,8 @@ def guess(path: str | None, paradigm: str, data_type: str | None = None) -> Foun
         )
     if any(sign in path for sign in "*?[{"):
         kind = data_type or _type_of(path)
-        return Found(_known(kind, path), {"train": path}, "of what the pattern ends in")
+        why = "it was named" if data_type else f"the pattern ends in {_ending(path)}"
+        return Found(_known(kind, path), _named_pattern(path), why)
     absolute = Path(path).expanduser().absolute()
     if absolute.is_dir():
         return _in_folder(absolute, data_type)
@@ -151,11 +154,14 @@ def _one_folder(folder: Path, data_type: str | None) -> Found:
     if kinds["csv"]:
         return Found("csv", _beside(next(f for f in files if f.suffix in TABLES)), why)
     kind = kinds.most_common(1)[0][0]
-    pattern = f"{folder}/**/*.tar" if kind == "webdataset" else str(folder)
-    if kind == "webdataset":
-        pattern = str(folder / "*.tar")
+    splits = {"train": str(folder / "*.tar") if kind == "webdataset" else str(folder)}
+    train = [
+        file for file in files if "train" in file.name and TYPES.get(_ending(file.name)) == kind
+    ]
+    if len(train) == 1:
+        splits = {**splits, **_beside(train[0])}
     options = {"pattern": "*.md"} if kind == "text" and not endings[".txt"] else {}
-    return Found(kind, {"train": pattern}, why, options)
+    return Found(kind, splits, why, options)
 
 
 def _images(folder: Path, files: list[Path], why: str) -> Found:
@@ -182,13 +188,28 @@ def _saved_dataset(folder: Path) -> Found:
 
 
 def _beside(file: Path) -> dict[str, str]:
-    """Return a file as the training split, and the held-out one named like it, if there is one."""
-    splits = {"train": str(file)}
-    for name in HELD_OUT:
-        other = file.with_name(file.name.replace("train", name))
-        if "train" in file.name and other.is_file():
-            return {**splits, "val": str(other)}
+    """Return a file as the training split, with those of its kind that are named as held out."""
+    ending = _ending(file.name)
+    others = (path for path in file.parent.iterdir() if _ending(path.name) == ending)
+    return _named(others, file) if "train" in file.name else {"train": str(file)}
+
+
+def _named(files: Iterable[Path], train: Path) -> dict[str, str]:
+    """Return a training file, and files beside it whose names say that they are held out."""
+    splits = {"train": str(train)}
+    before = train.name.partition("train")[0]
+    for file in sorted(files):
+        match = re.fullmatch(rf"({'|'.join(HELD_OUT)})(\w*)\..*", file.name.removeprefix(before))
+        if match and file.name.startswith(before):
+            splits.setdefault(match[1] + match[2], str(file))
     return splits
+
+
+def _named_pattern(pattern: str) -> dict[str, str]:
+    """Return the splits of files that a pattern names, the pattern as one where they have none."""
+    files = [Path(file).absolute() for file in glob(pattern)]
+    train = [file for file in files if "train" in file.name]
+    return _named(files, train[0]) if len(train) == 1 else {"train": pattern}
 
 
 def _ending(name: str) -> str:

@@ -40,7 +40,7 @@ class Look:
     num_samples: int = 0
     """Images, or documents; those looked at, where only reading all could tell."""
     num_bytes: int = 0
-    """Of text."""
+    """Of text, about: as many as it has characters, or tokens."""
     short_side: int | None = None
     """The median of the images' shorter sides, in pixels; None where they are drawn to order."""
     caption_words: int = 0
@@ -126,13 +126,17 @@ def look_at_text(text: Text) -> Look:
     lengths += [length] if length else []
     if not lengths:
         raise DataError("There is no text.", where=text.where)
+    num_seen = sum(lengths)
+    share = 1.0 if ended else text.num_read / (text.num_bytes or text.num_read or 1)
+    num_characters = int(num_seen / (share or 1.0))
+    about = "" if ended else "about "
     facts = [
-        f"{text.num_bytes / 1e6:,.1f} MB of text; "
-        f"{'all' if ended else 'the first'} {len(lengths):,} documents were looked at",
-        f"characters a document: {_spread_text(lengths)}",
+        f"{text.num_bytes / 1e6:,.1f} MB of files, {about}{num_characters:,} characters; "
+        f"{num_seen:,} of them looked at",
+        f"characters a document: {_spread_text(lengths)}, of {len(lengths):,}",
     ]
     facts += left_out_lines({"train": text.left_out.to_json()})
-    return Look(len(lengths), text.num_bytes, facts=tuple(facts), lines=tuple(lines))
+    return Look(len(lengths), num_characters, facts=tuple(facts), lines=tuple(lines))
 
 
 @dataclass

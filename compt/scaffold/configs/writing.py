@@ -10,7 +10,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -25,6 +25,7 @@ from compt.registry import PARADIGMS
 from compt.scaffold.configs.dividing import divide_archives, divide_text
 from compt.scaffold.configs.fitting import SHARES, SIZES, Fit, Size, fit
 from compt.scaffold.configs.guessing import NEEDED, Found, guess
+from compt.scaffold.configs.keys import text_key
 from compt.scaffold.configs.looking import Look, look, look_at_text, source_of
 from compt.scaffold.configs.page import write_page
 from compt.scaffold.configs.tables import needs_tables, options_of, pairs, write_tables
@@ -36,6 +37,8 @@ LEARNING_RATES: Mapping[str, tuple[float, float]] = {
     "causal_lm": (2e-3, 1e-3),
 }
 """Of members up to 256 wide, as the shipped examples have them, and of wider ones."""
+WITH_KEYS = ("jsonl", "parquet", "datasets")
+"""Sources whose rows have their text in a column."""
 WIDE = 256
 WIDTH = 98
 """Characters of a line of comment."""
@@ -120,6 +123,9 @@ def prepare(wish: Wish) -> Prepared:
     found = guess(wish.data, wish.paradigm, wish.data_type)
     captions = wish.paradigm == "clip"
     notes = [f"data: {found.noun}, as {found.why}"]
+    if found.type in WITH_KEYS and (key := text_key(found)):
+        found = replace(found, options={**found.options, "key": key})
+        notes.append(f"the text is taken from '{key}', the column with most of it")
     with _made(wish.data_folder):
         config, done = _held_out(found, wish.data_folder, captions=captions)
         if done:
