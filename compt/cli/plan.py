@@ -23,7 +23,7 @@ HELP = "show sizes and compute of a chain; trains nothing"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the plan command takes."""
-    parser.add_argument("config")
+    parser.add_argument("config", help="path of a config, or the name of one that compt ships")
     parser.add_argument("--individual", action="store_true", help="plan every member alone")
     parser.add_argument(
         "--pilot",
