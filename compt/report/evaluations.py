@@ -45,6 +45,12 @@ class Evaluation:
             f"{self.suite.replace(':', '_')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
         )
 
+    def clashes_with(self, other: Evaluation) -> bool:
+        """Return whether another of the suite has metrics of the same names by other options."""
+        is_other = (self.suite, self.options) != (other.suite, other.options)
+        shared = self.metrics.keys() & other.metrics.keys()
+        return is_other and self.suite == other.suite and bool(shared)
+
     def is_outdated(self, files: Mapping[str, str]) -> bool:
         """Return whether a stage's export holds other weights by now.
 
@@ -132,17 +138,31 @@ def read_folder(folder: Path) -> tuple[Evaluation, ...]:
 def labels(evaluations: Sequence[Evaluation]) -> list[str]:
     """Return what to call each evaluation beside the others.
 
-    That is its suite, and where several choices of options are of one suite, the options in which
-    those differ.
+    That is its suite, and where others of the suite have metrics of the same names, the options in
+    which it differs from them.
     """
-    return [_label(evaluation, evaluations) for evaluation in evaluations]
-
-
-def _label(evaluation: Evaluation, others: Sequence[Evaluation]) -> str:
-    choices = [other.options for other in others if other.suite == evaluation.suite]
-    differing = [
-        f"{name}={value}"
-        for name, value in evaluation.options.items()
-        if any(options.get(name) != value for options in choices)
+    return [
+        _label(evaluation, list(filter(evaluation.clashes_with, evaluations)))
+        for evaluation in evaluations
     ]
+
+
+def _label(evaluation: Evaluation, clashing: Sequence[Evaluation]) -> str:
+    own = {name: _brief(value) for name, value in evaluation.options.items()}
+    others = [{name: _brief(e.options.get(name)) for name in own} for e in clashing]
+    differing = [
+        f"{name}={text}" for name, text in own.items() if any(o[name] != text for o in others)
+    ]
+    if own in others:  # they differ in what is left out of the brief texts
+        differing.append(Path(evaluation.file_name).stem.rpartition("-")[2])
     return " ".join([evaluation.suite, *differing])
+
+
+def _brief(value: Any, most: int = 24) -> str:
+    """Return an option's value in a few letters, of a path the last part."""
+    if isinstance(value, list):
+        text = ",".join(map(_brief, value))
+    else:
+        is_path = isinstance(value, str) and value.startswith("/")
+        text = Path(value).name if is_path else str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -8,7 +8,7 @@ import pytest
 
 from compt.report.build import report
 from compt.report.evaluation_tables import rows, tables
-from compt.report.evaluations import EVALUATIONS, Evaluation, read_evaluations
+from compt.report.evaluations import EVALUATIONS, Evaluation, labels, read_evaluations
 from compt.report.metrics import MetricValue
 from compt.report.terminal import show
 from tests.evaluation.folders import write_run
@@ -66,6 +66,22 @@ def test_suites_are_told_apart_by_the_options_that_differ():
         ("lm shots=5", "40.0 %", "40.0 %"),
         ("knn", "30.0 %", "-"),
     ]
+
+
+def test_labels_are_short():
+    data = [f"/data/wds_{name}" for name in ("cifar10", "cifar100", "flickr8k")]
+    one = made("clip", dict(data="/data/wds_dtd"), **{"wds_dtd/acc1": share(0.2)})
+    many = made("clip", dict(data=data), **{"wds_cifar10/acc1": share(0.2)})
+    assert labels([one, many]) == ["clip", "clip"], "the metrics tell them apart"
+    few = made("clip", dict(data=data[0]), **{"wds_cifar10/acc1": share(0.2)})
+    assert labels([one, many, few]) == [
+        "clip",
+        "clip data=wds_cifar10,wds_cifar...",
+        "clip data=wds_cifar10",
+    ]
+    there = made("clip", dict(data="/elsewhere/wds_cifar10"), **few.metrics)
+    assert labels([few, there]) == [f"clip {e.file_name[5:13]}" for e in (few, there)]
+    assert labels([few, few]) == ["clip", "clip"], "of two members"
 
 
 def test_chance_is_that_of_all_members():
