@@ -13,7 +13,7 @@ from compt import GROWERS, LAYOUTS
 from compt.config import ChainConfig, StageConfig
 from tests.environments import ROOT
 
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -50,7 +50,7 @@ def test_the_grower_of_the_readme_grows(registries):
     assert target.head.weight[0, 8:].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target

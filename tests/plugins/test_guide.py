@@ -1,6 +1,6 @@
 """The guide for authors, followed literally in a new environment.
 
-Every block of docs/plugins.md is run, in order.
+Every block of its tutorial and of docs/plugins.md is run, in order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from tests.environments import ROOT
 
-GUIDE = ROOT / "docs" / "plugins.md"
+GUIDE = [ROOT / "docs" / name for name in ("tutorials/plugin.md", "plugins.md")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 FILE = re.compile(r"# ([\w/.-]+\.(?:py|toml))\n")
 
@@ -69,8 +69,9 @@ class Reader:
 def reader(environment, tmp_path_factory) -> Reader:
     """Return one who has read to the end."""
     follower = Reader(environment, tmp_path_factory.mktemp("guide"))
-    for language, block in BLOCK.findall(GUIDE.read_text()):
-        getattr(follower, language)(block)
+    for page in GUIDE:
+        for language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            getattr(follower, language)(block)
     return follower
 
 
