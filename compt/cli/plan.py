@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from compt.cli.shared import add_json, add_options, load
+from compt.cli.shared import add_json, add_options, importing, load
 from compt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.mfu is not None and arguments.device is None:
         raise ConfigError("--mfu is a share of a GPU's peak.", do="Add --device, such as H200.")
     config = load(arguments.config, arguments.cfg_options)
-    from compt.planning.planner import plan
+    with importing():
+        from compt.planning.planner import plan
 
-    result = plan(config, individual=arguments.individual)
+        result = plan(config, individual=arguments.individual)
     estimate = _estimate(arguments, config, result) if arguments.device else None
     prediction = None
     if arguments.pilot:

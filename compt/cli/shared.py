@@ -79,7 +79,7 @@ def parse_options(
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Import without looking for garbage on the way.
+    """Import, and do little else, without looking for garbage on the way.
 
     Libraries make a million objects that stay; to search them again and again takes a fifth of the
     time until they are imported.
