@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import pytest
@@ -80,12 +82,17 @@ def toy_loss(module: nn.Module) -> Tensor:
     return F.cross_entropy(module(points.to(next(module.parameters()))), labels)
 
 
-def trained_toy(width: int, depth: int, *, steps: int = 60) -> nn.Module:
-    """A ToyNet that has learned something."""
+def trained_toy(width: int, depth: int) -> nn.Module:
+    """A ToyNet that has learned something, free to change."""
+    return copy.deepcopy(_trained_toy(width, depth))
+
+
+@cache
+def _trained_toy(width: int, depth: int) -> nn.Module:
     torch.manual_seed(0)
     module = ToyNet(width, depth, dropout=0.0)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
-    for _ in range(steps):
+    for _ in range(60):
         optimizer.zero_grad()
         toy_loss(module).backward()
         optimizer.step()
