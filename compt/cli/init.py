@@ -56,15 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
             )
     with importing():
         from compt.report.format import plain_console
-        from compt.scaffold.configs.writing import check, prepare, write
+        from compt.scaffold.configs.writing import check, prepare, undone_on_error, write
 
     wish = _wish(arguments)
     check(wish)
     console = plain_console()
     whole_lines = not console.is_terminal
-    prepared = prepare(wish)
-    console.print(_seen(prepared), markup=False, soft_wrap=whole_lines)
-    written = write(wish, prepared)
+    with undone_on_error(wish):
+        prepared = prepare(wish)
+        console.print(_seen(prepared), markup=False, soft_wrap=whole_lines)
+        written = write(wish, prepared)
     console.print(_written(written), markup=False, soft_wrap=whole_lines)
     return 0
 

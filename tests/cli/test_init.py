@@ -26,6 +26,7 @@ def arguments(*line: str) -> argparse.Namespace:
         (["--paradigm", "mae", "-o", "x.py", "--hours", "2"], ["--device"]),
         (["--paradigm", "mae", "-o", "x.py", "--hours", "-1", "--device", "T4"], ["not above 0"]),
         (["--paradigm", "mae", "-o", "x.py", "--hours", "1", "--device", "T5"], ["'T5'", "T4"]),
+        (["--paradigm", "mae", "-o", "x.py", "--sizes", "64"], ["'64' are no sizes", "tiny"]),
         (["--paradigm", "mae", "-o", "x.py", "--data", "nowhere"], ["nothing at 'nowhere'"]),
     ],
 )

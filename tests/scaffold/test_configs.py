@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import compt
-from compt.errors import ComptError, ConfigError, DataError, WorkDirError
+from compt.errors import ConfigError, DataError, WorkDirError
 from compt.scaffold.configs.dividing import divide_archives, divide_text
 from compt.scaffold.configs.fitting import fit, parse_sizes
 from compt.scaffold.configs.guessing import Found, guess
@@ -18,7 +18,7 @@ from compt.scaffold.configs.keys import text_key
 from compt.scaffold.configs.looking import Look, Shown, look, source_of
 from compt.scaffold.configs.page import SIDE, write_page
 from compt.scaffold.configs.tables import options_of, pairs, write_tables
-from compt.scaffold.configs.writing import Wish, check, prepare, write
+from compt.scaffold.configs.writing import Wish, check, prepare, undone_on_error, write
 
 
 def image(path: Path, shade: int = 0, size: tuple[int, int] = (40, 36)) -> Path:
@@ -239,7 +239,7 @@ def test_images_that_cannot_be_read_are_said_before_a_config_is_written(captione
     for index in range(8):
         (captioned / f"{index}.png").write_bytes(b"no image")
     wish = Wish("clip", tmp_path / "chain.py", str(captioned))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"), undone_on_error(wish):
         prepare(wish)
     assert not wish.data_folder.exists()
 
@@ -333,7 +333,7 @@ def test_another_paradigm_gets_a_frame(tmp_path):
 
 
 def test_what_fails_leaves_nothing(captioned, tmp_path):
-    wish = Wish("clip", tmp_path / "chain.py", str(captioned), data_type="webdataset")
-    with pytest.raises(ComptError):
+    wish = Wish("clip", tmp_path / "chain.py", str(captioned), epochs=-1)
+    with pytest.raises(ConfigError, match="--epochs"), undone_on_error(wish):
         write(wish, prepare(wish))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]

@@ -2,7 +2,8 @@
 
 ``guessing`` tells what lies at a path; ``tables`` and ``dividing`` make what no source reads as it
 is into one that has a held-out split; ``looking`` opens it by compt's own sources; ``fitting``
-chooses sizes and budgets; ``writing`` puts them into a template, and plans it before it is kept.
+chooses sizes and budgets; ``filling`` puts them into a template; ``writing`` does one after the
+other, and plans the config before it is kept.
 
 May import: config, planning, registry, interfaces, files and below.
 """

@@ -71,10 +71,10 @@ class Fit:
     reasons: Mapping[str, str] | None = None
     """Why, by the name of the value."""
 
-    def times(self, factor: float) -> Fit:
-        """Return the same with budgets so many times as long."""
-        epochs = tuple(float(f"{epoch * factor:.2g}") or 0.01 for epoch in self.epochs)
-        return replace(self, epochs=epochs)
+    def times(self, factor: float, why: str) -> Fit:
+        """Return the same with budgets so many times as long, for another reason."""
+        epochs = tuple(float(f"{epoch * factor:.2g}") for epoch in self.epochs)
+        return replace(self, epochs=epochs, reasons={**(self.reasons or {}), "epochs": why})
 
 
 def fit(paradigm: str, look: Look, *, sizes: str | None = None, epochs: float | None = None) -> Fit:

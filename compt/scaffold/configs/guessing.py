@@ -133,10 +133,9 @@ def _one_folder(folder: Path, data_type: str | None) -> Found:
     """Tell what a folder holds that is one split, or all data."""
     files = list(islice(files_of(folder), MAX_FILES))
     endings = Counter(_ending(file.name) for file in files)
-    kinds: Counter[str] = Counter()
-    for ending, count in endings.items():
-        if kind := TYPES.get(ending):
-            kinds[kind] += count
+    kinds = Counter(TYPES[ending] for ending in endings.elements() if ending in TYPES)
+    if data_type is not None:
+        return Found(data_type, {"train": str(folder)}, "it was named")
     if not kinds:
         raise ConfigError(
             f"No file in '{folder}' is data that compt reads.",
@@ -145,23 +144,24 @@ def _one_folder(folder: Path, data_type: str | None) -> Found:
             f"{', '.join(COMPRESSED)}; or name the source with --data-type.",
         )
     counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(3))
-    looked = f"the first {MAX_FILES:,} files" if len(files) == MAX_FILES else "the folder"
-    why = f"{looked} holds {counts}" if "folder" in looked else f"{looked} hold {counts}"
-    if data_type is not None:
-        return Found(data_type, {"train": str(folder)}, "it was named")
+    are_all = len(files) < MAX_FILES
+    why = f"the folder holds {counts}" if are_all else f"of {MAX_FILES:,} files {counts} are there"
     if kinds["folder"]:
         return _images(folder, files, why)
-    if kinds["csv"]:
-        return Found("csv", _beside(next(f for f in files if f.suffix in TABLES)), why)
-    kind = kinds.most_common(1)[0][0]
-    splits = {"train": str(folder / "*.tar") if kind == "webdataset" else str(folder)}
-    train = [
-        file for file in files if "train" in file.name and TYPES.get(_ending(file.name)) == kind
-    ]
-    if len(train) == 1:
-        splits = {**splits, **_beside(train[0])}
+    kind = "csv" if kinds["csv"] else kinds.most_common(1)[0][0]
     options = {"pattern": "*.md"} if kind == "text" and not endings[".txt"] else {}
-    return Found(kind, splits, why, options)
+    return Found(kind, _splits_in(folder, files, kind), why, options)
+
+
+def _splits_in(folder: Path, files: Iterable[Path], kind: str) -> dict[str, str]:
+    """Return what holds the splits of files of one kind, all of them where none is named so."""
+    of_kind = [file for file in files if TYPES.get(_ending(file.name)) == kind]
+    train = [file for file in of_kind if "train" in file.name]
+    if kind == "csv":
+        return _beside((train or of_kind)[0])
+    if len(train) == 1:
+        return _beside(train[0])
+    return {"train": str(folder / "*.tar") if kind == "webdataset" else str(folder)}
 
 
 def _images(folder: Path, files: list[Path], why: str) -> Found:

@@ -105,31 +105,35 @@ def write_tables(
         folder: to write to.
         captions: whether the tables have captions.
     """
-    split_rows: dict[str, list[Row]] = {"train": [], "val": []}
-    rows = list(rows)
-    one_in = HELD_OUT if len(rows) > FEW else HELD_OUT // 2
-    for row in rows:
-        split_rows["val" if _number(row) % one_in == 0 else "train"].append(row)
-    if not split_rows["val"] and len(split_rows["train"]) > 1:
-        split_rows["val"].append(split_rows["train"].pop())
+    split_rows = _divided(list(rows))
     if not split_rows["train"]:
         raise DataError("There are no images to train on.", where=str(folder))
-    keys = ["image", *(["caption"] if captions else [])]
-    if len({row.label for row in split_rows["train"]} - {""}) > 1:
-        keys.append("label")
+    has_labels = len({row.label for row in split_rows["train"]} - {""}) > 1
+    keys = ["image", *(["caption"] if captions else []), *(["label"] if has_labels else [])]
+    config: dict[str, Any] = {"type": "csv"}
     for split, chosen in split_rows.items():
-        with atomic(folder / f"{split}.csv") as beside, beside.open("w", encoding="utf-8") as file:
+        config[split] = str(folder / f"{split}.csv")
+        with atomic(Path(config[split])) as beside, beside.open("w", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(keys)
             writer.writerows([getattr(row, key) for key in keys] for row in chosen)
-    config: dict[str, Any] = {
-        "type": "csv",
-        **{split: str(folder / f"{split}.csv") for split in split_rows},
-        **({} if captions else {"caption_key": None}),
-        **({"label_key": "label"} if "label" in keys else {}),
-    }
+    if not captions:
+        config["caption_key"] = None
+    if has_labels:
+        config["label_key"] = "label"
     num_train, num_val = len(split_rows["train"]), len(split_rows["val"])
     return config, f"{num_train:,} for training and {num_val:,} held out"
+
+
+def _divided(rows: list[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each split, one at least held out."""
+    split_rows: dict[str, list[Row]] = {"train": [], "val": []}
+    one_in = HELD_OUT if len(rows) > FEW else HELD_OUT // 2
+    for row in rows:
+        split_rows["val" if _number(row) % one_in == 0 else "train"].append(row)
+    if not split_rows["val"] and len(rows) > 1:
+        split_rows["val"].append(split_rows["train"].pop())
+    return split_rows
 
 
 def _number(row: Row) -> int:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
 import shutil
 import tempfile
-import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from compt.config import load_config
@@ -23,25 +18,16 @@ from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan
 from compt.registry import PARADIGMS
 from compt.scaffold.configs.dividing import divide_archives, divide_text
-from compt.scaffold.configs.fitting import SHARES, SIZES, Fit, Size, fit
+from compt.scaffold.configs.filling import config_text, frame
+from compt.scaffold.configs.fitting import LARGEST_IMAGE, SIZES, Fit, fit, parse_sizes
 from compt.scaffold.configs.guessing import NEEDED, Found, guess
 from compt.scaffold.configs.keys import text_key
 from compt.scaffold.configs.looking import Look, look, look_at_text, source_of
 from compt.scaffold.configs.page import write_page
 from compt.scaffold.configs.tables import needs_tables, options_of, pairs, write_tables
 
-TEMPLATES = Path(__file__).parent / "templates"
-LEARNING_RATES: Mapping[str, tuple[float, float]] = {
-    "clip": (5e-4, 3e-4),
-    "mae": (4e-3, 1.5e-3),
-    "causal_lm": (2e-3, 1e-3),
-}
-"""Of members up to 256 wide, as the shipped examples have them, and of wider ones."""
 WITH_KEYS = ("jsonl", "parquet", "datasets")
 """Sources whose rows have their text in a column."""
-WIDE = 256
-WIDTH = 98
-"""Characters of a line of comment."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +92,8 @@ def check(wish: Wish) -> None:
             where="-o",
             do=f"For example -o {wish.file.with_suffix('.py')}.",
         )
+    if wish.sizes is not None and wish.sizes not in LARGEST_IMAGE:
+        parse_sizes(wish.sizes)
     there = [path for path in (wish.file, wish.data_folder) if path.exists()]
     if there and not wish.force:
         raise WorkDirError(
@@ -126,12 +114,11 @@ def prepare(wish: Wish) -> Prepared:
     if found.type in WITH_KEYS and (key := text_key(found)):
         found = replace(found, options={**found.options, "key": key})
         notes.append(f"the text is taken from '{key}', the column with most of it")
-    with _made(wish.data_folder):
-        config, done = _held_out(found, wish.data_folder, captions=captions)
-        if done:
-            notes.append(done)
-        _check_provides(config, wish.paradigm)
-        return Prepared(config, tuple(notes), look(config, captions=captions))
+    config, done = _held_out(found, wish.data_folder, captions=captions)
+    if done:
+        notes.append(done)
+    _check_provides(config, wish.paradigm)
+    return Prepared(config, tuple(notes), look(config, captions=captions))
 
 
 def write(wish: Wish, prepared: Prepared) -> Written:
@@ -141,56 +128,15 @@ def write(wish: Wish, prepared: Prepared) -> Written:
         ComptError: it cannot; then nothing is written.
     """
     if wish.paradigm not in SIZES:
-        names = {"paradigm": wish.paradigm, "supported": ", ".join(SIZES), "file": wish.file.name}
-        data = as_code(prepared.config)
-        _write(wish.file, _filled("other", {**names, "data": data}))
+        _write(wish.file, frame(wish.paradigm, file=wish.file.name, data=prepared.config))
         return Written((wish.file, *_write_page(wish, prepared.look)), None)
     chosen = fit(wish.paradigm, prepared.look, sizes=wish.sizes, epochs=wish.epochs)
-    text = config_text(wish, prepared, chosen)
-    planned = _planned(text)
+    text, planned = _planned(wish, prepared, chosen)
     if wish.flops is not None:
-        text = config_text(wish, prepared, chosen.times(wish.flops / planned.flops))
-        planned = _planned(text)
+        chosen = chosen.times(wish.flops / planned.flops, "as long as the hours allow")
+        text, planned = _planned(wish, prepared, chosen)
     _write(wish.file, text)
     return Written((wish.file, *_write_page(wish, prepared.look)), planned)
-
-
-def config_text(wish: Wish, prepared: Prepared, chosen: Fit) -> str:
-    """Return the config, with comments."""
-    widest, reasons = chosen.sizes[-1].width, chosen.reasons or {}
-    shares = [f"{share:.0%}" for share in SHARES[1:]]
-    names = {
-        "title": f"A chain of {len(chosen.sizes)} on {_data_name(wish)}, small to large.",
-        "file": wish.file.name,
-        "data": as_code(prepared.config),
-        "data_why": "; ".join(note.removeprefix("data: ") for note in prepared.notes),
-        "embed": min(512, max(64, widest // 2)),
-        "image_size": chosen.image_size,
-        "patch": chosen.patch,
-        "num_patches": (chosen.image_size // (chosen.patch or 1)) ** 2,
-        "decoder": 64 if widest <= WIDE else 128,
-        "head": chosen.head,
-        "context": chosen.context,
-        "members": "\n".join(
-            _member(wish.paradigm, size, epochs)
-            for size, epochs in zip(chosen.sizes, chosen.epochs, strict=True)
-        ),
-        "shares": f"{' and '.join(shares)} of it, as in arXiv 2604.12391",
-        "first_epochs": _number(chosen.epochs[0]),
-        "batch": chosen.batch_size,
-        "lr": LEARNING_RATES[wish.paradigm][widest > WIDE],
-        **{f"{name}_why": reason for name, reason in reasons.items()},
-        "samples": reasons.get("samples", ""),
-    }
-    if wish.flops is not None:
-        names["epochs_why"] = "as long as the hours allow"
-    return _filled(wish.paradigm, names)
-
-
-def as_code(config: Mapping[str, Any]) -> str:
-    """Write the data of a config as Python, a key a line."""
-    lines = [f"        {key}={_literal(value)},\n" for key, value in config.items()]
-    return f"dict(\n{''.join(lines)}    )"
 
 
 def _held_out(found: Found, folder: Path, *, captions: bool) -> tuple[dict[str, Any], str]:
@@ -240,43 +186,34 @@ def _check_provides(config: Mapping[str, Any], paradigm: str) -> None:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Remove a folder that was made, where an error follows."""
-    existed = folder.exists()
+def undone_on_error(wish: Wish) -> Iterator[None]:
+    """Remove the folder of divided data where an error follows, if it was not there before.
+
+    Else the next try would be refused, as it exists.
+    """
+    existed = wish.data_folder.exists()
     try:
         yield
     except BaseException:
         if not existed:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(wish.data_folder, ignore_errors=True)
         raise
 
 
-def _planned(text: str) -> ChainPlan:
+def _planned(wish: Wish, prepared: Prepared, chosen: Fit) -> tuple[str, ChainPlan]:
+    """Return a config's text and its plan."""
+    text = config_text(
+        wish.paradigm,
+        chosen,
+        file=wish.file.name,
+        on=Path(wish.data).name if wish.data else "data that ships with compt",
+        data=prepared.config,
+        data_why="; ".join(note.removeprefix("data: ") for note in prepared.notes),
+    )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.py")
         file.write_text(text, encoding="utf-8")
-        return plan(load_config(file))
-
-
-def _member(paradigm: str, size: Size, epochs: float) -> str:
-    prefix, function = {"causal_lm": ("lm", "llama")}.get(paradigm, (paradigm, paradigm))
-    text_layers = f", {max(1, round(2 * size.layers / 3))}" if paradigm == "clip" else ""
-    model = f"{function}({size.width}, {size.layers}{text_layers})"
-    return f'    dict(name="{prefix}-{size.name}", model={model}, epochs={_number(epochs)}),'
-
-
-def _filled(name: str, names: Mapping[str, Any]) -> str:
-    """Return a template with its places filled, and long comments wrapped."""
-    text = Template((TEMPLATES / f"{name}.py.txt").read_text("utf-8")).substitute(names)
-    return "\n".join(itertools.chain.from_iterable(map(_wrapped, text.split("\n"))))
-
-
-def _wrapped(line: str) -> list[str]:
-    comment = line.lstrip()
-    if len(line) <= WIDTH or not comment.startswith("# "):
-        return [line]
-    start = f"{line[: -len(comment)]}# "
-    return textwrap.wrap(comment[2:], WIDTH, initial_indent=start, subsequent_indent=start)
+        return text, plan(load_config(file))
 
 
 def _write(file: Path, text: str) -> None:
@@ -295,15 +232,3 @@ def _write_page(wish: Wish, seen: Look) -> list[Path]:
         _write(page, "\n".join(seen.lines))
         return [page]
     return []
-
-
-def _data_name(wish: Wish) -> str:
-    return os.path.basename(wish.data.rstrip("/")) if wish.data else "data that ships with compt"
-
-
-def _number(value: float) -> str:
-    return f"{value:g}"
-
-
-def _literal(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, str | list) else repr(value)
