@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from compt.errors import ComptError, ConfigError
 from compt.growth.models import architecture
 from compt.interfaces import (
     Architecture,
+    Batch,
     Member,
     Outputs,
     Paradigm,
@@ -76,9 +77,19 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+class Measured(NamedTuple):
+    """What one batch through a model tells."""
+
+    arch: Architecture
+    flops: float
+    """Of a sample, forward and backward."""
+    batch: Batch
+    """The batch, which a teacher is run on too."""
+
+
 def measure_training(
     paradigm: Paradigm, model: nn.Module, batch_size: int, counter: FlopCounter
-) -> tuple[Architecture, float]:
+) -> Measured:
     """Describe a meta model, and count its FLOPs a sample, forward and backward.
 
     Raises:
@@ -107,18 +118,27 @@ def measure_training(
             f"The model cannot be run: {type(error).__name__}: {error}",
             do="Check that its sizes fit each other.",
         ) from error
-    return architecture(paradigm, model, outputs), flops / batch_size
+    return Measured(architecture(paradigm, model, outputs), flops / batch_size, batch)
 
 
 def measure_teacher(
     paradigm: Paradigm,
     model: nn.Module,
+    batch: Batch,
     batch_size: int,
     needs: frozenset[str],
     counter: FlopCounter,
 ) -> float:
-    """Count the FLOPs a sample of a teacher's forward pass, for no more than is read of it."""
-    batch = paradigm.example_batch(model, batch_size)
+    """Count the FLOPs a sample of a teacher's forward pass, for no more than is read of it.
+
+    Args:
+        paradigm: of the chain.
+        model: the teacher.
+        batch: of the student, as both see the same in training.
+        batch_size: samples in it.
+        needs: names of the outputs that are read.
+        counter: of the plan.
+    """
     with torch.no_grad():
         flops, _ = counter.count(lambda: paradigm.teacher_forward(model, batch, needs))
     return flops / batch_size

@@ -15,7 +15,7 @@ from compt.config.entries import behind_the_end, unmatched_keys
 from compt.config.taken_over import left_out
 from compt.errors import ComptError, ConfigError, located
 from compt.growth.models import build_paradigm
-from compt.interfaces import Architecture, Grower, Transferer, warn_renamed
+from compt.interfaces import Architecture, Batch, Grower, Transferer, warn_renamed
 from compt.interfaces.paradigm import FOLLOW
 from compt.planning.flops import FlopCounter
 from compt.planning.hops import check_hop, hop_warnings
@@ -82,11 +82,9 @@ class _Planner:
         """Plan the next stage."""
         model = meta_model(self.paradigm, stage.member, self.counter)
         with located(f"chain, member '{stage.name}'"):
-            arch, student_flops = measure_training(
-                self.paradigm, model, stage.batch_size, self.counter
-            )
+            measured = measure_training(self.paradigm, model, stage.batch_size, self.counter)
         num_params = count_parameters(model)
-        grower, transferer = self._hop(stage, arch, num_params)
+        grower, transferer = self._hop(stage, measured.arch, num_params)
         iters, alone_iters = self._iters(stage)
         late = behind_the_end(stage.param_scheduler, iters)
         self.warnings += [f"'{stage.name}': {line}." for line in late]
@@ -96,7 +94,7 @@ class _Planner:
         teacher_iters = _teacher_iters(transferer, iters)
         teacher_flops = 0.0
         if transferer is not None and teacher_iters:
-            teacher_flops = self._teacher_flops(transferer, stage.batch_size)
+            teacher_flops = self._teacher_flops(transferer, measured.batch, stage.batch_size)
         batch_size, index = stage.batch_size * self.world_size, len(self.stages)
         grows = bool(index) and not self.individual
         self.stages.append(
@@ -110,7 +108,7 @@ class _Planner:
                 iters=iters,
                 samples=iters * batch_size,
                 teacher_iters=teacher_iters,
-                student_flops=student_flops,
+                student_flops=measured.flops,
                 teacher_flops=teacher_flops,
                 alone_samples=alone_iters * batch_size,
                 expansion=num_params / self.stages[-1].params if index else None,
@@ -119,7 +117,7 @@ class _Planner:
             )
         )
         self._compare_samples()
-        self.source = arch, model
+        self.source = measured.arch, model
 
     def result(self) -> ChainPlan:
         """Return the plan, or raise all faults as one error."""
@@ -172,10 +170,10 @@ class _Planner:
             )
         return alone, alone
 
-    def _teacher_flops(self, transferer: Transferer, batch_size: int) -> float:
+    def _teacher_flops(self, transferer: Transferer, batch: Batch, batch_size: int) -> float:
         assert self.source is not None
         source, needs = self.source[1], transferer.needs
-        return measure_teacher(self.paradigm, source, batch_size, needs, self.counter)
+        return measure_teacher(self.paradigm, source, batch, batch_size, needs, self.counter)
 
     def _compare_samples(self) -> None:
         """Warn where a member sees more samples than the one before it."""

@@ -5,5 +5,5 @@ is into one that has a held-out split; ``looking`` opens it by compt's own sourc
 chooses sizes and budgets; ``filling`` puts them into a template; ``writing`` does one after the
 other, and plans the config before it is kept.
 
-May import: config, planning, registry, interfaces, files and below.
+May import: config, planning, report, registry, interfaces, files and below.
 """
