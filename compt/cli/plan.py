@@ -121,17 +121,19 @@ def _print_text(
     from compt.report.plan_table import plan_table, plan_text, prediction_text
 
     console = plain_console()
-    console.print(plan_table(plan))
-    console.print(plan_text(plan))
-    if reasons := doubts(plan):
-        text = doubts_text(reasons, with_reasons=arguments.explain)
+
+    def say(text: str) -> None:
+        """Print sentences, wrapped at words on a terminal and whole elsewhere."""
         console.print(text, markup=False, soft_wrap=not console.is_terminal)
+
+    console.print(plan_table(plan))
+    say(plan_text(plan))
+    if reasons := doubts(plan):
+        say(doubts_text(reasons, with_reasons=arguments.explain))
     if prediction is not None:
-        console.print(prediction_text(prediction))
+        say(prediction_text(prediction))
     if estimate is not None:
         console.print(device_table(plan, estimate.memory, estimate.hours, estimate.device))
-        text = device_text(estimate.memory, estimate.hours, estimate.device, estimate.mfu)
-        console.print(text, markup=False, soft_wrap=not console.is_terminal)
+        say(device_text(estimate.memory, estimate.hours, estimate.device, estimate.mfu))
     if arguments.explain:
-        console.print()
-        console.print(explained(plan, min(console.width, 100)), markup=False)
+        say(f"\n{explained(plan, min(console.width, 100))}")

@@ -120,7 +120,7 @@ def _device_lines(
     if not is_half and device.half > 2 * device.single:
         yield (
             "float32 is the config's number format; optim_wrapper=dict(type='AmpOptimWrapper', "
-            f"dtype='bfloat16', ...) would have {device.half:g} TFLOP/s."
+            f"...) would have {device.half:g} TFLOP/s, in 16 bits."
         )
     yield (
         "memory = weights + gradients + what the optimizer remembers + the teacher's weights, in "
