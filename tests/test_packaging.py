@@ -139,7 +139,8 @@ def test_the_wheel_says_what_it_is(wheel):
     assert metadata["License-Expression"] == "Apache-2.0"
     assert "Typing :: Typed" in metadata.get_all("Classifier")
     urls = [line.partition(", ")[2] for line in metadata.get_all("Project-URL")]
-    assert all(url.startswith("https://github.com/compt-project/compt") for url in urls)
+    places = ("https://github.com/compt-project/compt", "https://compt-project.github.io/compt/")
+    assert all(url.startswith(places) for url in urls)
 
 
 def test_version_and_citation_and_changelog_agree():

@@ -29,9 +29,7 @@ def asking(number, then=None):
 @pytest.mark.parametrize("then", [None, ImportError("half of a library")])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_command_with_one_line(run, monkeypatch, number, code, then):
-    command = cli.COMMANDS["list"]
-    changed = type(command)(command.help, command.add_arguments, asking(number, then))
-    monkeypatch.setitem(cli.COMMANDS, "list", changed)
+    monkeypatch.setattr("compt.cli.list.run", asking(number, then))
     result = run("list")
     refused(result, f"interrupted by {signal.Signals(number).name}", code=code)
     assert result.err.count("\n") == 1
@@ -51,10 +49,7 @@ def test_other_errors_are_not_hidden(run, monkeypatch):
     def fail(arguments):
         raise ZeroDivisionError
 
-    command = cli.COMMANDS["list"]
-    monkeypatch.setitem(
-        cli.COMMANDS, "list", type(command)(command.help, command.add_arguments, fail)
-    )
+    monkeypatch.setattr("compt.cli.list.run", fail)
     with pytest.raises(ZeroDivisionError):
         run("list")
 
