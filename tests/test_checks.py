@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 
@@ -31,7 +32,7 @@ def test_a_check_is_clean(check):
 def test_every_folder_of_compt_has_a_place_in_the_picture():
     """CONTRIBUTING.md draws it; lint-imports, which test_packaging runs, holds the layers."""
     drawing = (ROOT / "CONTRIBUTING.md").read_text().partition("\ncompt/\n")[2].partition("```")[0]
-    lines = [line for line in drawing.splitlines() if line.startswith("  ")]
+    lines = [line for line in drawing.splitlines() if re.match(r"  [\w.]+/? ", line)]
     drawn = {line.split()[0].rstrip("/") for line in lines}
     folder = ROOT / "compt"
     there = {path.parent.name for path in folder.glob("*/__init__.py")}

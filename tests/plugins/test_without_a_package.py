@@ -75,7 +75,7 @@ def test_in_a_module_that_the_config_imports(tmp_path, monkeypatch):
     (tmp_path / "chain.py").write_text(f"custom_imports = dict(imports=['my_module'])\n{CONFIG}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     said = python("-m", "compt", "train", "chain.py", "--work-dir", "work", cwd=tmp_path)
-    assert "grown by my_grower, transfer my_transfer" in said
+    assert "grower=my_grower transfer=my_transfer" in said
     assert finished(tmp_path / "work") == DONE
 
 

@@ -312,7 +312,8 @@ def test_a_config_plans_as_it_was_written(paradigm, captioned, tmp_path):
     assert written.plan == compt.plan(str(wish.file))
     assert [stage.expansion is None for stage in written.plan.stages] == [True, False]
     assert all(file.stat().st_size for file in written.files)
-    assert max(map(len, wish.file.read_text().splitlines())) <= 100
+    lines = wish.file.read_text().replace(str(tmp_path), "").splitlines()
+    assert max(map(len, lines)) <= 100
     with pytest.raises(WorkDirError, match="exists already"):
         check(wish)
 
