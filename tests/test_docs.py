@@ -4,12 +4,15 @@ somewhere.
 
 from __future__ import annotations
 
+import argparse
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from compt import GROWERS, LAYOUTS
+from compt.cli.command_line import COMMANDS
 from compt.config import ChainConfig, StageConfig
 from tests.environments import ROOT
 
@@ -62,3 +65,32 @@ def test_every_key_is_explained():
     missing = [key for key in sorted(keys) if f"`{key}`" not in text]
     assert {"chain", "epochs", "optim_wrapper"} <= keys
     assert not missing
+
+
+COMMAND = re.compile(r"^(?:compt|mim train compt|.*-m compt|srun compt|mpirun .* compt) (.*)$")
+PLACEHOLDER = re.compile(r"^\.\.\.$|^\[")
+
+
+def commands(page: Path) -> list[str]:
+    """The command lines of compt in a page's blocks of bash, what follows a comment left out."""
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    text = (re.sub(r"\s+#.*|\s+&&.*", "", line) for line in lines)
+    return [line for line in text if COMMAND.match(line) and not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [(page, line) for page in PAGES for line in dict.fromkeys(commands(page))],
+    ids=lambda value: value.name if isinstance(value, Path) else value,
+)
+def test_a_command_is_one_that_there_is(page, line):
+    """Its sub-command and options; tutorials are run, see test_tutorials.py."""
+    words = [word for word in shlex.split(COMMAND.match(line)[1]) if not PLACEHOLDER.match(word)]
+    command, *arguments = ["train", *words] if line.startswith("mim") else words
+    if command.startswith("--"):
+        command, arguments = "", words
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    if command:
+        COMMANDS[command].add_arguments(parser)
+        parser.add_argument("--gpus", type=int)  # which mim takes for itself
+        parser.parse_args(arguments)
