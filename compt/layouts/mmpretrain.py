@@ -61,7 +61,7 @@ class VisionTransformerLayout(Layout):
 
     def sizes(self, module: Any) -> Mapping[str, int]:
         """Return the number of heads, which the fused qkv does not tell."""
-        return {"heads": module.layers[0].attn.num_heads}
+        return {"heads": module.layers[0].attn.num_heads} if len(module.layers) else {}
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say that the patches write the residual stream itself where no ``pre_norm`` follows."""

@@ -55,8 +55,9 @@ SCALARS: Mapping[str, str] = {"logit_scale": "", "logit_bias": ""}
 
 
 def _heads(module: Any) -> dict[str, int]:
-    """Return the number of heads, which fused projections do not tell."""
-    return {"heads": module.transformer.resblocks[0].attn.num_heads}
+    """Return the number of heads, which fused projections do not tell, of a tower with blocks."""
+    blocks = module.transformer.resblocks
+    return {"heads": blocks[0].attn.num_heads} if len(blocks) else {}
 
 
 class VisionTransformerLayout(Layout):

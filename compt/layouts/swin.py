@@ -58,8 +58,8 @@ class TimmSwinLayout(Layout):
 
     def sizes(self, module: Any) -> Mapping[str, int]:
         """Return the number of heads of each stage, which the fused qkv does not tell."""
-        first_blocks = [stage.blocks[0] for stage in module.layers]
-        return {f"heads_{i}": block.attn.num_heads for i, block in enumerate(first_blocks)}
+        blocks = {f"heads_{i}": stage.blocks for i, stage in enumerate(module.layers)}
+        return {name: stage[0].attn.num_heads for name, stage in blocks.items() if len(stage)}
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say which stream each stage, each patch merging and the patches belong to."""
@@ -112,8 +112,8 @@ class MmpretrainSwinLayout(Layout):
 
     def sizes(self, module: Any) -> Mapping[str, int]:
         """Return the number of heads of each stage, which the fused qkv does not tell."""
-        first_blocks = [stage.blocks[0] for stage in module.stages]
-        return {f"heads_{i}": block.attn.w_msa.num_heads for i, block in enumerate(first_blocks)}
+        blocks = {f"heads_{i}": stage.blocks for i, stage in enumerate(module.stages)}
+        return {name: stage[0].attn.w_msa.num_heads for name, stage in blocks.items() if len(stage)}
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say which stream each stage, each patch merging and the patches belong to."""

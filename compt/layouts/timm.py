@@ -74,7 +74,7 @@ class VisionTransformerLayout(Layout):
 
     def sizes(self, module: Any) -> Mapping[str, int]:
         """Return the number of heads, which the fused qkv does not tell."""
-        return {"heads": module.blocks[0].attn.num_heads}
+        return {"heads": module.blocks[0].attn.num_heads} if len(module.blocks) else {}
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say that the patches write the residual stream itself where no ``norm_pre`` follows."""

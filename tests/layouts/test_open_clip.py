@@ -289,3 +289,15 @@ def test_a_different_activation_is_noticed():
     growth = grow(source, target)
     assert not growth.function_preserving
     assert "GELU in the source, QuickGELU in the target" in growth.reason
+
+
+def test_a_tower_without_blocks_is_described_and_not_grown():
+    """An IndexError told nobody what was wrong."""
+    sizes = dict(img_size=32, patch_size=16, embed_dim=32, num_heads=1, num_classes=0)
+    timm_models = [timm.models.VisionTransformer(depth=depth, **sizes) for depth in (0, 2)]
+    tower = dict(image_size=32, patch_size=16, width=32, heads=1, mlp_ratio=4.0, output_dim=32)
+    own = [open_clip.transformer.VisionTransformer(layers=layers, **tower) for layers in (0, 2)]
+    for source, target in (timm_models, own):
+        assert "heads" not in describe(source).sizes
+        with pytest.raises(GrowthError, match="no tensor that could grow into"):
+            grow(source, target)
