@@ -60,7 +60,7 @@ class Metric:
 class ExportFormat:
     """What an exported folder is for, as its model card says it."""
 
-    library: str = ""
+    loaded_by: str = ""
     """Which loads it, under the name that Hugging Face has for it, such as 'open_clip'."""
     usage: str = ""
     """Python code that loads it, in which the folder is ``'FOLDER'``."""

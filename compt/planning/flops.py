@@ -46,10 +46,10 @@ class FlopCounter(TorchDispatchMode):
 
     def count(self, run: Callable[[], Any]) -> tuple[float, Any]:
         """Return the FLOPs of a function, and what it returned."""
-        before = self._flops
+        flops_until_now = self._flops
         with self:
             returned = run()
-        return float(self._flops - before), returned
+        return float(self._flops - flops_until_now), returned
 
     def __torch_dispatch__(
         self,
@@ -70,9 +70,9 @@ class FlopCounter(TorchDispatchMode):
         if (known := self._results.get(key)) is not None:
             self._flops += known.flops
             return known.outputs() if known.tensors else args[0]
-        before = self._flops
+        flops_until_now = self._flops
         outputs = self._run(func, args, kwargs)
-        flops = self._flops - before
+        flops = self._flops - flops_until_now
         if not func._schema.is_mutable:
             result = _Result.of(outputs, flops)
         elif outputs is args[0] and _key(args) == key[1] and _writes_one(func):

@@ -91,8 +91,8 @@ def _of_stage(
 ) -> StageMemory:
     batch = paradigm.example_batch(model, stage.batch_size)
     model.train()
-    kept = _Kept([*model.parameters(), *model.buffers()])
-    with counter, saved_tensors_hooks(kept.add, lambda tensor: tensor):
+    saved = _Kept([*model.parameters(), *model.buffers()])
+    with counter, saved_tensors_hooks(saved.add, lambda tensor: tensor):
         losses = paradigm.loss(paradigm.forward(model, batch), batch).values()
         total = sum(losses)
     total.backward()  # type: ignore[union-attr]
@@ -102,7 +102,7 @@ def _of_stage(
         gradients=_bytes(trained),
         optimizer=_optimizer_bytes(stage.optim_wrapper.get("optimizer", {}), trained),
         teacher=teacher,
-        activations=kept.num_bytes,
+        activations=saved.num_bytes,
         batch_size=stage.batch_size,
         is_half=is_half(stage.optim_wrapper),
     )

@@ -49,7 +49,7 @@ class Card:
     def text(self, library: ExportFormat) -> str:
         """Return the card of a folder that a library loads."""
         head: dict[str, Any] = {
-            "library_name": library.library,
+            "library_name": library.loaded_by,
             "pipeline_tag": library.task,
             **self.head,
         }
@@ -209,7 +209,7 @@ def write_cards(
         more: Markdown at the end.
     """
     for path, library in formats.items():
-        if path != folder and not library.library:
+        if path != folder and not library.loaded_by:
             continue
         with atomic(path / CARD) as file:
             file.write_text(card.text(library) + more, encoding="utf-8")
@@ -225,8 +225,8 @@ def read_head(folder: Path) -> dict[str, Any]:
     inside = folder / EXPORT
     path = (inside if inside.is_dir() else folder) / CARD
     try:
-        found = FRONT.match(path.read_text(encoding="utf-8"))
-        content = yaml.safe_load(found[1]) if found else None
+        front = FRONT.match(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(front[1]) if front else None
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

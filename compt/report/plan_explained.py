@@ -143,8 +143,8 @@ def _do_about(parts: StageMemory, device: Device) -> str:
     """Say what makes a stage smaller."""
     if RESERVE * parts.fixed > 1e9 * device.memory:
         return "all but activations does not fit on one; use several, or a larger one."
-    kept = quantity(parts.kept_a_sample, "B")
-    return f"use a smaller train_dataloader.batch_size, activations are {kept} a sample."
+    a_sample = quantity(parts.kept_a_sample, "B")
+    return f"use a smaller train_dataloader.batch_size, activations are {a_sample} a sample."
 
 
 def _block(name: str, lines: Iterable[str], width: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -78,14 +79,14 @@ class Tracking:
         cls, work: WorkDir, plan: StagePlan, growth: GrowthRecord, note: Callable[[str], None]
     ) -> Tracking:
         """Return the runs of a stage of a work folder, with what its chain has cost before it."""
-        before, source = [], work.config.stages[plan.index].init
+        ancestors, source = [], work.config.stages[plan.index].init
         if work.mode == "chain" and plan.index:
-            before = [StageRecord.read(stage.manifest) for stage in work.stages[: plan.index]]
-            source = before[-1].name
+            ancestors = [StageRecord.read(stage.manifest) for stage in work.stages[: plan.index]]
+            source = ancestors[-1].name
         cost = Cost(
             replace(plan, growth_iters=growth.calls),
-            sum(record.flops.total for record in before),
-            sum(record.samples for record in before),
+            sum(record.flops.total for record in ancestors),
+            sum(record.samples for record in ancestors),
         )
         chain = work.path.absolute().name
         origin = lineage(plan, chain=chain, mode=work.mode, source=source, growth=growth.report)
@@ -165,7 +166,7 @@ class Tracking:
             self.note(f"trackers get no report: {error}")
         present = [path for path in (*files, *written) if path.is_file()]
         for tracker in takers:
-            tracker.record(lambda t=tracker: t.tool.attach(t.backend, present))  # type: ignore[misc]
+            tracker.record(partial(tracker.tool.attach, tracker.backend, present))
 
 
 def lineage(

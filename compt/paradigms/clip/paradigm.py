@@ -54,7 +54,7 @@ from compt.weights import load_state, read_state, save_weights
 
 MAX_LOGIT_SCALE = math.log(100)
 FORMAT = ExportFormat(
-    library="open_clip",
+    loaded_by="open_clip",
     usage="import open_clip\n\n"
     "model, preprocess = open_clip.create_model_from_pretrained('local-dir:FOLDER')\n"
     "tokenizer = open_clip.get_tokenizer('local-dir:FOLDER')\n",

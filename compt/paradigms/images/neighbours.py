@@ -20,15 +20,15 @@ def labelled_features(
         features: returns those of images [B, 3, H, W], as [B, D].
         batches: with ``image`` and ``label``, -1 for none, as of :class:`WholeImages`.
     """
-    found, labels = [], []
+    vectors, labels = [], []
     for batch in batches:
         known = batch["label"] >= 0
         if known.any():
-            found.append(F.normalize(features(batch["image"][known]).float(), dim=-1))
+            vectors.append(F.normalize(features(batch["image"][known]).float(), dim=-1))
             labels.append(batch["label"][known])
-    if not found:
+    if not vectors:
         return torch.empty(0, 1), torch.empty(0, dtype=torch.long)
-    return torch.cat(found), torch.cat(labels)
+    return torch.cat(vectors), torch.cat(labels)
 
 
 def neighbours(

@@ -41,7 +41,7 @@ __all__ = ["MAE", "MODELS", "ImageClassifier", "MAEViT", "VisionTransformer"]
 PIXELS: Mapping[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
 CONFIG_FILE, WEIGHTS_FILE = "model.py", "model.pth"
 FORMAT = ExportFormat(
-    library="mmpretrain",
+    loaded_by="mmpretrain",
     usage="import mmpretrain\n\n"
     f"model = mmpretrain.get_model('FOLDER/{CONFIG_FILE}', pretrained='FOLDER/{WEIGHTS_FILE}')\n",
     task="image-feature-extraction",

@@ -23,7 +23,7 @@ from compt.weights import load_state, read_state, save_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 FORMAT = ExportFormat(
-    library="timm",
+    loaded_by="timm",
     usage="import timm\n\nmodel = timm.create_model('local-dir:FOLDER', pretrained=True)\n",
     task="image-feature-extraction",
     single_file="timm loads one file of weights",

@@ -293,7 +293,7 @@ class TextParadigm(Sourced, ABC):
             f"model = {name}.from_pretrained('FOLDER')\n"
             "tokenizer = AutoTokenizer.from_pretrained('FOLDER')\n"
         )
-        return ExportFormat(library="transformers", usage=usage, task=self.family.task)
+        return ExportFormat(loaded_by="transformers", usage=usage, task=self.family.task)
 
     def _add_generation(self, config: GenerationConfig) -> None:
         """Add settings of generation that the followed folder has in its config.json, as of old."""

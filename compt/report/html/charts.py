@@ -179,8 +179,8 @@ def _curve(stage: Stage, name: str) -> list[tuple[float, float]]:
     """Return a stage's measured points as FLOPs, its ancestors' charged, and values."""
     if stage.member is None:
         return []
-    before = stage.member.ancestor_flops
-    points = ((before + p.flops, p.value(name)) for p in stage.member.record.curve)
+    ancestor_flops = stage.member.ancestor_flops
+    points = ((ancestor_flops + p.flops, p.value(name)) for p in stage.member.record.curve)
     return [(flops, value) for flops, value in points if value is not None]
 
 

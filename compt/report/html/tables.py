@@ -118,13 +118,13 @@ def _gain_cells(stage: Stage, alone: MemberComparison | None) -> tuple[str, ...]
     record = stage.member.record
     metric = record.main
     source = stage.source.member if stage.source else None
-    before = source.record.metrics.get(record.main_metric or "") if source else None
+    source_metric = source.record.metrics.get(record.main_metric or "") if source else None
     cells = (
         stage.name,
         record.main_metric or "",
         metric_text(metric),
-        metric_text(before, with_chance=False),
-        _difference(metric, before),
+        metric_text(source_metric, with_chance=False),
+        _difference(metric, source_metric),
     )
     return (*cells, *_alone_cells(metric, alone))
 

@@ -195,10 +195,10 @@ class Follower(Silent):
 
     def _references(self, plan: StagePlan) -> tuple[Reference, ...]:
         """Return the curves of the stage's source, and of the same member in the other run."""
-        found = []
+        references = []
         if plan.index and not self.chain.individual:
             source = self._stages[plan.index - 1]
-            found.append(
+            references.append(
                 Reference(
                     label=f"source {source.name}",
                     samples=source.samples,
@@ -206,7 +206,7 @@ class Follower(Silent):
                 )
             )
         other = None if self.other is None else _read_other(self.other, plan)
-        return (*found, *([other] if other is not None else []))
+        return (*references, *([other] if other is not None else []))
 
     def _write_on(self) -> None:
         while not self._ended.wait(WRITTEN_EVERY):

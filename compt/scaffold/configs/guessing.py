@@ -197,10 +197,10 @@ def _beside(file: Path) -> dict[str, str]:
 def _named(files: Iterable[Path], train: Path) -> dict[str, str]:
     """Return a training file, and files beside it whose names say that they are held out."""
     splits = {"train": str(train)}
-    before = train.name.partition("train")[0]
+    prefix = train.name.partition("train")[0]
     for file in sorted(files):
-        match = re.fullmatch(rf"({'|'.join(HELD_OUT)})(\w*)\..*", file.name.removeprefix(before))
-        if match and file.name.startswith(before):
+        match = re.fullmatch(rf"({'|'.join(HELD_OUT)})(\w*)\..*", file.name.removeprefix(prefix))
+        if match and file.name.startswith(prefix):
             splits.setdefault(match[1] + match[2], str(file))
     return splits
 

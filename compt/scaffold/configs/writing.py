@@ -108,13 +108,13 @@ def prepare(wish: Wish) -> Prepared:
     Raises:
         ComptError: the data is missing, damaged or not what the paradigm needs.
     """
-    found = guess(wish.data, wish.paradigm, wish.data_type)
+    guessed = guess(wish.data, wish.paradigm, wish.data_type)
     captions = wish.paradigm == "clip"
-    notes = [f"data: {found.noun}, as {found.why}"]
-    if found.type in WITH_KEYS and (key := text_key(found)):
-        found = replace(found, options={**found.options, "key": key})
+    notes = [f"data: {guessed.noun}, as {guessed.why}"]
+    if guessed.type in WITH_KEYS and (key := text_key(guessed)):
+        guessed = replace(guessed, options={**guessed.options, "key": key})
         notes.append(f"the text is taken from '{key}', the column with most of it")
-    config, done = _held_out(found, wish.data_folder, captions=captions)
+    config, done = _held_out(guessed, wish.data_folder, captions=captions)
     if done:
         notes.append(done)
     _check_provides(config, wish.paradigm)
@@ -139,29 +139,29 @@ def write(wish: Wish, prepared: Prepared) -> Written:
     return Written((wish.file, *_write_page(wish, prepared.look)), planned)
 
 
-def _held_out(found: Found, folder: Path, *, captions: bool) -> tuple[dict[str, Any], str]:
+def _held_out(guessed: Found, folder: Path, *, captions: bool) -> tuple[dict[str, Any], str]:
     """Return the data of a config that has a held-out split, and what was done for it."""
-    if found.type == "folder" and captions:
+    if guessed.type == "folder" and captions:
         raise ConfigError(
             "The images have no captions, and CLIP learns from pairs.",
             where="--data",
             do="Put a text file of the same name beside each image, or a table metadata.csv with "
             "the columns image and caption into the folder; mae learns from images alone.",
         )
-    if needs_tables(found):
-        config, counts = write_tables(pairs(found, captions=captions), folder, captions=captions)
+    if needs_tables(guessed):
+        config, counts = write_tables(pairs(guessed, captions=captions), folder, captions=captions)
         return config, f"listed in {folder}: {counts}"
-    if len(found.splits) != 1:
+    if len(guessed.splits) != 1:
         extra = {}
-        if found.type == "csv":
-            extra = options_of(Path(found.splits["train"]), captions=captions)
-        return {**found.config, **extra}, ""
-    if found.type == "webdataset":
-        return divide_archives(found)
-    source = source_of(found.config)
+        if guessed.type == "csv":
+            extra = options_of(Path(guessed.splits["train"]), captions=captions)
+        return {**guessed.config, **extra}, ""
+    if guessed.type == "webdataset":
+        return divide_archives(guessed)
+    source = source_of(guessed.config)
     if "text" not in source.provides:
         raise ConfigError(
-            f"Nothing is held out of the data, and '{found.type}' cannot be divided here.",
+            f"Nothing is held out of the data, and '{guessed.type}' cannot be divided here.",
             where="--data",
             do="Put what is held out beside it: files named train and val.",
         )
