@@ -18,14 +18,13 @@ from torch.utils.data import DataLoader
 from compt.errors import ConfigError
 from compt.evaluation.images import (
     batches,
-    check_same_classes,
     device,
     is_image_model,
     is_open_clip,
-    open_images,
     open_timm,
+    open_train_and_test,
 )
-from compt.evaluation.options import folder, require
+from compt.evaluation.options import require
 from compt.interfaces import Suite
 from compt.interfaces.paradigm import Metric
 from compt.random_state import random_state, restore_random_state
@@ -67,9 +66,7 @@ class FineTune(Suite):
 
     def __post_init__(self) -> None:
         require(["timm", "torchvision"], "compt[mae]")
-        root = folder(self.data, "data")
-        self._train, self._test = (open_images(root / split) for split in (self.train, self.val))
-        check_same_classes(self._train, self._test)
+        self._train, self._test = open_train_and_test(self.data, self.train, self.val)
 
     @classmethod
     def recognises(cls, export: Path) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from compt.errors import DataError
+from compt.evaluation.options import folder as existing_folder
 
 OPEN_CLIP = "open_clip_config.json"
 TIMM = "config.json"
@@ -120,14 +121,22 @@ def open_images(folder: Path, transform: Callable[[Any], Any] | None = None) -> 
         ) from error
 
 
-def check_same_classes(train: Any, test: Any) -> None:
-    """Raise DataError where a split has classes that the training split lacks."""
-    if missing := sorted(set(test.classes) - set(train.classes)):
+def open_train_and_test(data: Path, train: str, test: str) -> tuple[Any, Any]:
+    """Open two folders of images in a folder, of the same classes.
+
+    Raises:
+        ConfigError: there is no folder ``data``.
+        DataError: a split is missing, or has classes that the training split lacks.
+    """
+    root = existing_folder(data, "data")
+    train_images, test_images = (open_images(root / split) for split in (train, test))
+    if missing := sorted(set(test_images.classes) - set(train_images.classes)):
         raise DataError(
             f"{len(missing)} classes have no training images, such as '{missing[0]}'.",
-            where=str(test.root),
+            where=str(test_images.root),
             do="Give both splits the same folders of classes.",
         )
+    return train_images, test_images
 
 
 def batches(

@@ -14,13 +14,12 @@ import numpy as np
 from torch.utils.data import Subset
 
 from compt.evaluation.images import (
-    check_same_classes,
     described,
     is_image_model,
-    open_images,
     open_model,
+    open_train_and_test,
 )
-from compt.evaluation.options import folder, require
+from compt.evaluation.options import require
 from compt.interfaces import Suite
 from compt.interfaces.paradigm import Metric
 from compt.registry import Range
@@ -47,9 +46,7 @@ class FrozenFeatures(Suite):
 
     def __post_init__(self) -> None:
         require(["sklearn"], "scikit-learn")
-        root = folder(self.data, "data")
-        self._train, self._test = (open_images(root / split) for split in (self.train, self.val))
-        check_same_classes(self._train, self._test)
+        self._train, self._test = open_train_and_test(self.data, self.train, self.val)
 
     @classmethod
     def recognises(cls, export: Path) -> bool:
