@@ -230,8 +230,11 @@ class _Stage:
         """
         if self.work.mode == "chain" and self.plan.index:
             source = self.work.stages[self.plan.index - 1]
-            needs_optimizer = self.config.grown.optimizer_state
-            for path in (source.weights, *([source.optimizer] if needs_optimizer else [])):
+            trunk = self.work.config.stages[self.plan.index - 1].trunk
+            paths = {source.weights, source.grown_from(trunk=trunk)}
+            if self.config.grown.optimizer_state:
+                paths.add(source.inherited_optimizer(trunk=trunk))
+            for path in sorted(paths):
                 check_recorded(path)
         if self.folder.growth.is_file():
             recorded = GrowthRecord.read(self.folder.growth).files
@@ -283,10 +286,15 @@ class _Stage:
             # expects as input.
             self.paradigm.build_model(self.config.member)
             self.paradigm.export(result.student.cpu(), export)
-        if self._optimizer_is_inherited():
-            save_tensors(result.optimizer, self.folder.optimizer)
+        self._hand_over_optimizer(result)
         weights = WeightsFile(self.folder.weights.name, digest)
-        files = digests(self.folder.path, [self.folder.export.name, self.folder.optimizer.name])
+        written = (
+            self.folder.export,
+            self.folder.optimizer,
+            self.folder.plateau,
+            self.folder.plateau_optimizer,
+        )
+        files = digests(self.folder.path, [path.name for path in written])
         record = self._record(result, growth, weights, files)
         config = plain(self.work.config.raw)
         export = self.folder.export
@@ -294,14 +302,14 @@ class _Stage:
         record.write(self.folder.manifest)
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
 
-    def _optimizer_is_inherited(self) -> bool:
-        """Return whether the next member takes over what this one's optimizer remembers."""
-        if self.work.mode != "chain":
-            return False
-        following = self.work.config.stages[self.plan.index + 1 :][:1]
-        if not following:  # a member may be appended later
-            return self.work.config.checkpoint.optimizer
-        return following[0].grown.optimizer_state
+    def _hand_over_optimizer(self, result: StageResult) -> None:
+        """Write what the next member's optimizer begins with, and nothing beside it."""
+        is_chain = self.work.mode == "chain"
+        is_inherited = is_chain and self.work.config.hands_on_optimizer(self.plan.index)
+        if is_inherited and not self.config.trunk:
+            save_tensors(result.optimizer, self.folder.optimizer)
+        elif not is_inherited and self.plan.plateau_iter is not None:
+            self.folder.plateau_optimizer.unlink(missing_ok=True)
 
     def _record(
         self,

@@ -15,7 +15,7 @@ from compt.config.file import ConfigFile, import_modules, read_config
 from compt.config.keys import Key, merge
 from compt.config.mmengine_keys import REFUSED, refusal
 from compt.config.schema import ChainConfig, StageConfig, StageDefaults
-from compt.files import EXPORT, MANIFEST, WEIGHTS
+from compt.files import EXPORT, MANIFEST, PLATEAU, WEIGHTS
 from compt.interfaces.paradigm import FOLLOW
 
 
@@ -53,6 +53,8 @@ def _following_init(config: ChainConfig) -> ChainConfig:
     if not init:
         return config
     path = Path(init)
+    if path.name == PLATEAU and (path.parent / MANIFEST).is_file():
+        path = path.parent
     is_stage = (path / MANIFEST).is_file()
     followed = path / EXPORT if is_stage else path
     if is_stage and not followed.is_dir():  # removed to save space: its weights are there still

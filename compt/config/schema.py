@@ -26,6 +26,7 @@ from compt.config.options import (
     Published,
     sub_chain_names,
 )
+from compt.config.rates import plateau_fault
 from compt.config.stopping import RULES, StoppingRule
 from compt.growth.optimizer_state import CARRIED
 from compt.interfaces import Member
@@ -57,6 +58,13 @@ class StageDefaults(PerformanceOptions, StageRunnerKeys):
         help="how grown members are trained otherwise than from scratch; see "
         "[below](#learning-rates-of-grown-members)",
         shown_default="as from scratch",
+    )
+
+    trunk: bool = key(
+        False,
+        help="`True`: the next member grows from this one's plateau, the weights where the last "
+        "entry of `param_scheduler` begins, while the decayed ones are delivered; see "
+        "[below](#growing-from-the-plateau)",
     )
 
     guard: GuardOptions = key(
@@ -124,6 +132,7 @@ class StageConfig(Budget, StageDefaults):
     def check(self, faults: Faults, where: str, at_fault: frozenset[str]) -> None:
         """Note a budget that is none, and several."""
         super().check(faults, where, at_fault)
+        self._check_trunk(faults, where, at_fault)
         units = list(self.amounts)
         if len(units) != 1 and not at_fault.intersection(BUDGET_UNITS):
             faults.add(
@@ -135,6 +144,19 @@ class StageConfig(Budget, StageDefaults):
                 faults.add(f"{where}{unit}: {number!r} is not a positive number.")
             elif unit != "epochs" and 0 < number < 1:
                 faults.add(f"{where}{unit}: {number!r} is not a positive whole number.")
+
+    def _check_trunk(self, faults: Faults, where: str, at_fault: frozenset[str]) -> None:
+        """Note that there is no plateau to grow the next member from."""
+        is_judged = self.trunk and not at_fault & {"trunk", "param_scheduler"}
+        if not (is_judged and self.amount[1]):
+            return
+        if fault := plateau_fault(self.param_scheduler):
+            faults.add(
+                f"{where}trunk: there is no plateau to grow from, as {fault}. Let the rate stay "
+                "for a while, dict(type='LinearLR', start_factor=1e-3, begin=0.0, end=0.05), "
+                "dict(type='CosineAnnealingLR', eta_min=0.0, begin=0.8, end=1.0), or leave out "
+                "trunk."
+            )
 
 
 def _check_published(value: Published, name: str, faults: Faults) -> None:
@@ -246,6 +268,13 @@ class ChainConfig(StageDefaults, RunnerKeys):
         """The members and their stages, small to large."""
         return tuple(self.chain or ())
 
+    def hands_on_optimizer(self, index: int) -> bool:
+        """Return whether the next member takes over what a member's optimizer remembers."""
+        following = self.stages[index + 1 :][:1]
+        if not following:  # a member may be appended later
+            return self.checkpoint.optimizer
+        return following[0].grown.optimizer_state
+
     @property
     def folder(self) -> Path:
         """The work folder, where the command line names none."""
@@ -305,7 +334,7 @@ def _check_grown(index: int, source: StageConfig, target: StageConfig, faults: F
             f"chain.{index}: grown.optimizer_state needs the same optimizer in both members, one "
             f"of {', '.join(CARRIED)}; they have {kinds[0]} and {kinds[1]}{difference}."
         )
-    if not source.amount[1]:
+    if not (source.amount[1] or source.trunk):
         faults.add(
             f"chain.{index}: grown.optimizer_state: the member before is not trained, so it has no "
             "state."

@@ -27,6 +27,7 @@ from compt.planning.measure import (
     meta_model,
 )
 from compt.planning.plans import ChainPlan, StagePlan
+from compt.planning.plateau import plateau_iter
 from compt.registry import LAYOUTS
 from compt.registry.registry import short_name
 
@@ -113,6 +114,7 @@ class _Planner:
                 alone_samples=alone_iters * batch_size,
                 expansion=num_params / self.stages[-1].params if index else None,
                 growth_iters=grower.objective_calls if grower else 0,
+                plateau_iter=self._plateau_iter(stage, iters),
                 first_samples=self.stages[0].first_samples if index else iters * batch_size,
             )
         )
@@ -155,6 +157,15 @@ class _Planner:
         except ComptError as fault:
             self.faults.append(fault)
             return None, None
+
+    def _plateau_iter(self, stage: StageConfig, iters: int) -> int | None:
+        if self.individual:
+            return None
+        try:
+            return plateau_iter(stage, iters)
+        except ComptError as fault:
+            self.faults.append(fault)
+            return None
 
     def _iters(self, stage: StageConfig) -> tuple[int, int]:
         """Return the iterations of the stage, and of the same member trained alone."""

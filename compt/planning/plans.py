@@ -38,6 +38,11 @@ class StagePlan:
     """Parameters relative to the member before."""
     growth_iters: int = 0
     """Batches on which a grower that learns asks for the loss before the stage."""
+    plateau_iter: int | None = None
+    """Iterations after which the weights are kept that the next member grows from.
+
+    None where that are the delivered ones.
+    """
     first_samples: int = 0
     """Samples of the chain's first stage, which the paper's recipe gives to members alone."""
 

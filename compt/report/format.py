@@ -149,6 +149,8 @@ def growth_text(growth: GrowthReport) -> str:
         text = "keeps the function"
     if growth.error is not None:
         text += f" (measured error {growth.error:.1e})"
+    if growth.grown_from:
+        text += f"; grown from {growth.grown_from}"
     if growth.dropped:
         text += f"; not used of the source: {_dropped_text(growth.dropped)}"
     return text

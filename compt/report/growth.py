@@ -43,14 +43,17 @@ class GrowthReport:
     """Tensors of the target that the paradigm set anew, as they must not be inherited."""
     objective: LearnedGrowth | None = None
     """None for a grower that did not ask for the loss."""
+    grown_from: str = ""
+    """Which point of its source it grew from, '' for the delivered weights."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON types."""
         content = asdict(self)
         if self.objective is None:
             del content["objective"]
-        if not self.reset:
-            del content["reset"]
+        for name in ("reset", "grown_from"):
+            if not content[name]:
+                del content[name]
         return content
 
     @classmethod
@@ -60,6 +63,7 @@ class GrowthReport:
         return cls(
             grower=str(content.get("grower", "")),
             function_preserving=bool(content["function_preserving"]),
+            grown_from=content.get("grown_from", ""),
             reason=content.get("reason", ""),
             error=content.get("error"),
             counts=dict(content.get("counts", {})),

@@ -19,6 +19,8 @@ class Incidents:
     """Why the stage ended before its budget was spent, '' where it did not."""
     delivered: str = "last"
     """Which weights were measured and delivered: the 'last', or those of the hooks named here."""
+    plateau_iter: int | None = None
+    """Iterations after which plateau.safetensors was kept, None where it was not."""
     repeated: int = 0
     """Further iterations that were trained and lost by rolling back; charged in flops."""
     spikes: tuple[Mapping[str, Any], ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from compt.registry.registry import short_name
@@ -124,7 +125,20 @@ def _sentences(plan: ChainPlan) -> Iterator[str]:
                 f"{stage.growth_iters:,} batches: {quantity(stage.growth_flops, 'FLOP')}, "
                 "in its compute"
             )
+    yield from _trunks(plan)
     yield from (f"warning: {warning}" for warning in plan.warnings)
+
+
+def _trunks(plan: ChainPlan) -> Iterator[str]:
+    """Say which members grow from a plateau, and from which iteration of it."""
+    for stage, following in zip_longest(plan.stages, plan.stages[1:]):
+        if stage.plateau_iter is None:
+            continue
+        at = f"as it is after iteration {stage.plateau_iter:,} of {stage.iters:,}"
+        if following is None:
+            yield f"trunk: '{stage.name}' is kept {at}, for a member that is appended later"
+        else:
+            yield f"trunk: '{following.name}' grows from '{stage.name}' {at}, before its decay"
 
 
 def _totals(plan: ChainPlan) -> str:

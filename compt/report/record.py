@@ -204,6 +204,7 @@ class StageRecord(Incidents, Usage):
             left_out=dict(content.get("left_out") or {}),
             stopped=content.get("stopped", ""),
             delivered=content.get("delivered", "last"),
+            plateau_iter=content.get("plateau_iter"),
             repeated=int(content.get("repeated", 0)),
             spikes=tuple(content.get("spikes", ())),
             rollbacks=tuple(content.get("rollbacks", ())),

@@ -16,15 +16,24 @@ from mmengine.dist import is_main_process
 from torch import nn
 
 from compt.errors import ConfigError, DivergedError
-from compt.files import MANIFEST, WEIGHTS, check_recorded, digests
+from compt.files import (
+    MANIFEST,
+    PLATEAU,
+    PLATEAU_OPTIMIZER,
+    WEIGHTS,
+    check_recorded,
+    digests,
+)
 from compt.growth import measure, run as growing
 from compt.growth.inherited import finish_growth
 from compt.growth.models import build_member
 from compt.growth.optimizer_state import grow_state, new_entries
 from compt.interfaces import Paradigm
 from compt.planning.plans import StagePlan
+from compt.planning.plateau import check_given
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
+from compt.report.record import StageRecord
 from compt.training.guard import unfit_weights
 from compt.training.objective import StageObjective
 from compt.weights import load_weights, read_state, save_tensors, save_weights
@@ -52,13 +61,14 @@ class InitialWeights:
             on_progress: called with how often a grower has asked for the loss, and the loss.
         """
         start, growth = time.perf_counter(), None
+        written = [self.folder.grown, self.folder.new, self.folder.grown_optimizer]
         if self.config.init and self.work.mode == "chain":
             save_weights(self._load_init(Path(self.config.init)), self.folder.grown)
+            written += self._take_plateau(Path(self.config.init))
         elif self.work.mode == "chain" and self.plan.index:
             growth = self._grow(runner_config, on_progress)
         if is_main_process():
             seconds = time.perf_counter() - start
-            written = (self.folder.grown, self.folder.new, self.folder.grown_optimizer)
             files = digests(self.folder.path, [path.name for path in written])
             GrowthRecord(growth, seconds, files).write(self.folder.growth)
 
@@ -68,7 +78,7 @@ class InitialWeights:
         """Grow the member before into this one, and return the report."""
         seed, num_calls = self.work.config.seed + self.plan.index, self.plan.growth_iters
         device = get_device() if num_calls else "cpu"
-        source = self._previous_member().to(device)
+        source = self._source().to(device)
         target = build_member(self.paradigm, self.config.member, seed=seed).to(device)
         if is_main_process():
             self._write_optimizer_files(source, target, seed)
@@ -88,6 +98,7 @@ class InitialWeights:
         learned = {"objective": objective.summary()} if objective.losses else {}
         name = short_name(self.config.grower["type"])
         content = {"grower": name, **growth.to_dict(), "reset": reset, **learned}
+        content["grown_from"] = self._grown_from()
         return GrowthReport.from_json(content)
 
     def _write_optimizer_files(self, source: nn.Module, target: nn.Module, seed: int) -> None:
@@ -97,15 +108,56 @@ class InitialWeights:
             masks = new_entries(source, target, grower, seed=seed)
             save_tensors(masks, self.folder.new)
         if options.optimizer_state:
-            state = read_state(self.work.stages[self.plan.index - 1].optimizer)
+            previous = self.plan.index - 1
+            trunk = self.work.config.stages[previous].trunk
+            state = read_state(self.work.stages[previous].inherited_optimizer(trunk=trunk))
             grown_state = grow_state(source, target, grower, state, seed=seed)
             save_tensors(grown_state, self.folder.grown_optimizer)
 
-    def _previous_member(self) -> nn.Module:
+    def _source(self) -> nn.Module:
+        """Return the member before, as it is at the point that this one grows from."""
         index = self.plan.index - 1
-        model = build_member(self.paradigm, self.work.config.stages[index].member, seed=0)
-        load_weights(model, self.work.stages[index].weights)
+        stage = self.work.config.stages[index]
+        model = build_member(self.paradigm, stage.member, seed=0)
+        load_weights(model, self.work.stages[index].grown_from(trunk=stage.trunk))
         return model
+
+    def _grown_from(self) -> str:
+        """Say which point of the member before this one grows from, '' for its end."""
+        index = self.plan.index - 1
+        if not self.work.config.stages[index].trunk:
+            return ""
+        record = StageRecord.read(self.work.stages[index].manifest)
+        if record.plateau_iter is None:
+            return f"the plateau of {self.work.config.stages[index].init}"
+        return f"the plateau of '{record.name}', iteration {record.plateau_iter} of {record.iters}"
+
+    def _take_plateau(self, path: Path) -> list[Path]:
+        """Copy the plateau of a member that is given and not trained, if the next grows from it.
+
+        Returns:
+            The files that are written.
+        """
+        if self.plan.iters or not self.config.trunk:
+            return []
+        check_given(self.config)
+        for name in (PLATEAU, PLATEAU_OPTIMIZER):
+            check_recorded(path / name)
+        model = build_member(self.paradigm, self.config.member, seed=self.work.config.seed)
+        load_weights(model, path / PLATEAU)
+        save_weights(model, self.folder.plateau)
+        if not self.work.config.hands_on_optimizer(self.plan.index):
+            return [self.folder.plateau]
+        memory = path / PLATEAU_OPTIMIZER
+        if not memory.is_file():
+            raise ConfigError(
+                f"'{path}' has not kept what its optimizer remembered on the plateau.",
+                where=f"init of member '{self.config.member.name}'",
+                do="Leave out grown.optimizer_state of the next member, or train that stage again "
+                "with checkpoint=dict(optimizer=True), which keeps it.",
+            )
+        save_tensors(read_state(memory), self.folder.plateau_optimizer)
+        return [self.folder.plateau, self.folder.plateau_optimizer]
 
     def _load_init(self, path: Path) -> nn.Module:
         """Load the checkpoint that the first member starts from.

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from compt.config.options import GuardOptions
 from compt.config.stopping import stopping_rule
 from compt.errors import DivergedError, TrainingError
-from compt.files import CHECKPOINTS
+from compt.files import CHECKPOINTS, PLATEAU, PLATEAU_OPTIMIZER
 from compt.interfaces import Batch
 from compt.random_state import restore_random_state
 from compt.training.checkpoint import (
@@ -34,8 +34,10 @@ from compt.training.guard import LossMonitor, Rollback, unfit_weights
 from compt.training.hook_effects import checksums, replay, stop_reason
 from compt.training.known_samples import known_samples, remember_samples
 from compt.training.loader import loader_options, open_dataset, train_loader
+from compt.training.optim import named_state
 from compt.training.signals import StopSignals, exit_code
 from compt.training.stage import stage_model
+from compt.weights import save_tensors, save_weights
 
 # The config.py of an older run names both loops, and imports only this module for them.
 __all__ = ["EvalLoop", "TrainLoop"]
@@ -56,6 +58,8 @@ class TrainLoop(BaseLoop):
         check_interval: iterations between two looks at the losses.
         stop: config of the rule that may end the stage after an evaluation; see
             :mod:`compt.config.stopping`.
+        plateau_iter: iterations after which to keep the weights that the next member grows from,
+            and what the optimizer remembers there.
         guard: what to do about losses that leap or are not finite, as
             :class:`compt.config.options.GuardOptions`.
     """
@@ -72,6 +76,7 @@ class TrainLoop(BaseLoop):
         check_interval: int = 1,
         stop: Mapping[str, Any] | None = None,
         guard: Mapping[str, Any] | None = None,
+        plateau_iter: int | None = None,
     ) -> None:
         self._runner = runner
         self._max_iters, self._iter = max_iters, 0
@@ -83,6 +88,7 @@ class TrainLoop(BaseLoop):
         self.curve: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.stopping_rule, self.stopped = stopping_rule(stop), ""
+        self.plateau_iter = plateau_iter
         self.guard = GuardOptions(**(guard or {}))
         self.losses = LossMonitor(self.guard.spike, self.guard.window)
         self.rollbacks: list[Rollback] = []
@@ -188,6 +194,9 @@ class TrainLoop(BaseLoop):
         if evaluation_due:
             self._evaluate()
             self._apply_stopping_rule()
+        # Before saving too: a stage resumed from a later checkpoint does not come here again.
+        if self._at_plateau():
+            self._keep_plateau()
         # After evaluating, which may take minutes: the last iteration has no later check.
         (stop_signal,) = largest_of_all(signals.first) if check_due else (0,)
         if self._save_due(stop_requested=stop_signal != 0):
@@ -209,8 +218,25 @@ class TrainLoop(BaseLoop):
         )
 
     def _save_may_be_due(self) -> bool:
-        is_end = self._iter in (0, self._max_iters)
+        is_end = self._iter in (0, self._max_iters) or self._at_plateau()
         return self._save_pending or is_end or self._iter % self.save_interval == 0
+
+    def _at_plateau(self) -> bool:
+        """Whether the weights are those that the next member grows from.
+
+        A stage that its rule ends before its decay has them at its end.
+        """
+        last = self.plateau_iter
+        return last is not None and self._iter == min(last, self._max_iters)
+
+    def _keep_plateau(self) -> None:
+        """Write the weights that the next member grows from, and the optimizer's state."""
+        if self.runner.rank != 0:
+            return
+        folder, student = Path(self.runner.work_dir), self.stage.student
+        memory = named_state(student, self.runner.optim_wrapper.optimizer)
+        save_tensors(memory, folder / PLATEAU_OPTIMIZER)
+        save_weights(student, folder / PLATEAU)
 
     def _rolled_back(self, *, check_weights: bool) -> bool:
         """Look at the losses, and return to the last checkpoint where one is at fault.

@@ -134,6 +134,7 @@ def _result(runner: Runner, usage: Usage) -> StageResult:
         broken_samples=broken,
         left_out={split: left_out(dataset).to_json() for split, dataset in datasets.items()},
         stopped=loop.stopped,
+        plateau_iter=None if loop.plateau_iter is None else min(loop.plateau_iter, loop.iter),
         delivered=", ".join(hooks) or "last",
         repeated=loop.repeated,
         spikes=tuple(asdict(spike) for spike in loop.losses.spikes),

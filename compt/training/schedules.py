@@ -22,6 +22,7 @@ from torch import nn
 
 from compt.config.entries import LENGTHS, SPAN
 from compt.config.keys import listed
+from compt.config.rates import class_of, is_a
 from compt.errors import ConfigError
 
 MAX_SIMULATED = 1_000
@@ -68,7 +69,7 @@ def check_schedule(config: Mapping[str, Any], iters: int) -> None:
     if begin >= min(end, iters):
         ends = f", ends at {end}" if end <= begin else ""
         raise ConfigError(f"{kind} begins at iteration {begin}{ends}, and the stage has {iters}.")
-    if _is_a(config, OneCycleParamScheduler) and not config.get("eta_max"):
+    if is_a(config, OneCycleParamScheduler) and not config.get("eta_max"):
         raise ConfigError(f"{kind} needs eta_max, its highest rate.")
     scheduler = build(config)
     name = scheduler.param_name
@@ -87,7 +88,7 @@ def check_schedule(config: Mapping[str, Any], iters: int) -> None:
 
 def watches_metric(config: Mapping[str, Any]) -> bool:
     """Tell whether a schedule follows evaluations, as ReduceOnPlateauLR does."""
-    return bool(getattr(_class_of(config), "need_val_args", False))
+    return bool(getattr(class_of(config), "need_val_args", False))
 
 
 def _in_iterations(config: Mapping[str, Any], iters: int) -> dict[str, Any] | None:
@@ -102,11 +103,11 @@ def _in_iterations(config: Mapping[str, Any], iters: int) -> dict[str, Any] | No
             return None
         end = begin + 1
     absolute |= {"begin": begin, "end": end, "by_epoch": False}
-    if end == begin + 1 and _is_a(config, *GRADUAL) and absolute.get("T_max", 1) == 1:
+    if end == begin + 1 and is_a(config, *GRADUAL) and absolute.get("T_max", 1) == 1:
         # mmengine's begin at their first value, and are at the last after as many iterations less
         # one: a single iteration would be the first value for good.
         absolute["end"] += 1
-        if _is_a(config, CosineAnnealingParamScheduler):
+        if is_a(config, CosineAnnealingParamScheduler):
             absolute["T_max"] = 1
     return absolute
 
@@ -131,24 +132,9 @@ def _exact(config: Mapping[str, Any], name: str, default: int, iters: int) -> fl
 
 def _ends_as_if_it_had_not_been(config: Mapping[str, Any]) -> bool:
     """Tell whether a schedule leads back to the rate without it, as warm-ups do."""
-    if _is_a(config, LinearParamScheduler):
+    if is_a(config, LinearParamScheduler):
         return bool(config.get("end_factor", 1.0) == 1)
-    return _is_a(config, ConstantParamScheduler)
-
-
-def _class_of(config: Mapping[str, Any]) -> Any:
-    kind = config["type"]
-    if not isinstance(kind, str):
-        return kind
-    try:
-        return PARAM_SCHEDULERS.get(kind)
-    except Exception:  # mmengine imports what has dots, and a module raises what it likes
-        return None
-
-
-def _is_a(config: Mapping[str, Any], *classes: type) -> bool:
-    own = _class_of(config)
-    return isinstance(own, type) and issubclass(own, classes)
+    return is_a(config, ConstantParamScheduler)
 
 
 def build(config: Mapping[str, Any]) -> Any:

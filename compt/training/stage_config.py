@@ -148,6 +148,7 @@ def _train_loop(
         "check_interval": LOG_INTERVAL if torch.cuda.is_available() else 1,
         "stop": None if individual else stopping_config(stage.stopping),
         "guard": stage.guard.to_dict(),
+        **({} if plan.plateau_iter is None else {"plateau_iter": plan.plateau_iter}),
     }
 
 

@@ -18,6 +18,8 @@ from compt.files import (
     MANIFEST,
     NEW,
     OPTIMIZER,
+    PLATEAU,
+    PLATEAU_OPTIMIZER,
     WEIGHTS,
     individual_dir as individual_dir,
     share,
@@ -37,6 +39,8 @@ class StageFolder:
         self.checkpoints = path / CHECKPOINTS
         self.weights = path / WEIGHTS
         self.optimizer = path / OPTIMIZER
+        self.plateau = path / PLATEAU
+        self.plateau_optimizer = path / PLATEAU_OPTIMIZER
         self.export = path / EXPORT
         self.manifest = path / MANIFEST
 
@@ -49,6 +53,14 @@ class StageFolder:
     def texts(self) -> tuple[Path, ...]:
         """What people read of a finished stage, but for its logs."""
         return (self.config, self.growth, self.manifest, self.export / CARD)
+
+    def grown_from(self, *, trunk: bool) -> Path:
+        """Return the weights that the next member grows from."""
+        return self.plateau if trunk else self.weights
+
+    def inherited_optimizer(self, *, trunk: bool) -> Path:
+        """Return what the optimizer remembered at those weights."""
+        return self.plateau_optimizer if trunk else self.optimizer
 
     @contextmanager
     def exporting(self) -> Iterator[Path]:

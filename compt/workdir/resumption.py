@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from compt.config import ChainConfig
@@ -90,16 +91,17 @@ class Resumption:
         """Raise WorkDirError where a stage inherits an optimizer's state that was not kept."""
         if self.new.mode != "chain":
             return
-        for index, stage in enumerate(self.config.stages[1:]):
+        for index, (previous, stage) in enumerate(pairwise(self.config.stages)):
             source, target = self.stages[index : index + 2]
             is_kept = index in going_on and source.done  # others are trained, and then keep it
             inherits = stage.grown.optimizer_state and not target.done
-            if inherits and is_kept and not source.optimizer.is_file():
-                name = self.config.stages[index].name
+            memory = source.inherited_optimizer(trunk=previous.trunk)
+            if inherits and is_kept and not memory.is_file():
+                name = previous.name
                 raise WorkDirError(
                     f"'{stage.name}' is to inherit the state of the optimizer of '{name}', which "
                     "was not kept.",
-                    where=str(source.optimizer),
+                    where=str(memory),
                     do=f"Leave out grown.optimizer_state of '{stage.name}', or train '{name}' "
                     f"again with --from-stage {name}. checkpoint=dict(optimizer=True) keeps the "
                     "last member's.",

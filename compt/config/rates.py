@@ -1,0 +1,78 @@
+"""Read in a stage's schedules where its warm-up ends, and its plateau.
+
+Lengths are as a config writes them: floats are fractions of the stage, whole numbers iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.optim.scheduler import ConstantParamScheduler, LinearParamScheduler
+from mmengine.registry import PARAM_SCHEDULERS
+
+from compt.config.keys import listed
+
+DEFAULT_START = 1 / 3
+"""Factor at which mmengine's linear schedules begin, where a config does not say it."""
+
+
+def class_of(schedule: Mapping[str, Any]) -> Any:
+    """Return the class of a schedule, None where there is none of its name."""
+    kind = schedule["type"]
+    if not isinstance(kind, str):
+        return kind
+    try:
+        return PARAM_SCHEDULERS.get(kind)
+    except Exception:  # mmengine imports what has dots, and a module raises what it likes
+        return None
+
+
+def is_a(schedule: Mapping[str, Any], *classes: type) -> bool:
+    """Tell whether a schedule is of one of these classes."""
+    own = class_of(schedule)
+    return isinstance(own, type) and issubclass(own, classes)
+
+
+def decay_begin(schedules: Any) -> float | None:
+    """Return where the last schedule begins, None where there is none that lets the rate fall."""
+    entries = listed(schedules)
+    if not entries or _does_not_fall(entries[-1]):
+        return None
+    begin: float = entries[-1].get("begin", 0)
+    return begin
+
+
+def plateau_fault(schedules: Any) -> str:
+    """Say why there is no plateau before the last decay, '' where there is one."""
+    begin = decay_begin(schedules)
+    if begin is None:
+        return "param_scheduler ends with no decay that a plateau could lie before"
+    *earlier, decay = listed(schedules)
+    if not begin:
+        return f"the decay of param_scheduler, {decay['type']}, begins with the stage"
+    for entry in earlier:
+        if is_a(entry, ConstantParamScheduler):
+            continue
+        end = entry.get("end")
+        if end is None:
+            return f"{entry['type']} of param_scheduler changes the rate up to the end of the stage"
+        if type(end) is type(begin) and end >= begin:
+            return (
+                f"the decay of param_scheduler, {decay['type']}, begins at {begin!r}, where "
+                f"{entry['type']} ends ({end!r})"
+            )
+    return ""
+
+
+def iteration(length: float, iters: int) -> int:
+    """Return a length in iterations of a stage that has so many."""
+    return round(length * iters) if isinstance(length, float) else length
+
+
+def _does_not_fall(schedule: Mapping[str, Any]) -> bool:
+    """Tell whether a schedule only leads up to the rate, as warm-ups do."""
+    if is_a(schedule, LinearParamScheduler):
+        start, end = schedule.get("start_factor", DEFAULT_START), schedule.get("end_factor", 1.0)
+        return bool(start <= end)
+    return is_a(schedule, ConstantParamScheduler)
