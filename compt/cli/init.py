@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,25 +12,30 @@ from compt.cli.shared import importing
 from compt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from compt.interfaces import Paradigm
     from compt.scaffold.configs.writing import Prepared, Wish, Written
 
 HELP = "look at your data, and write a config that plans and trains as it is"
-PARADIGMS = ("clip", "mae", "causal_lm")
+BY_THE_DATA = "by the data"
+"""The answer that leaves the epochs to what is seen of the data."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the init command takes."""
     parser.add_argument(
-        "--paradigm", help=f"what to train: {', '.join(PARADIGMS)}, or a plug-in's name"
+        "--paradigm", help="what to train: a paradigm that compt list names, such as clip"
     )
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="file, folder or quoted pattern; icons and stdlib need none (default: one of these)",
+        help="file, folder or quoted pattern, or a data source that needs none, such as icons "
+        "(default: one that fits the paradigm)",
     )
     parser.add_argument("--data-type", help="data source, where it is not to be guessed")
     parser.add_argument(
-        "--sizes", help="tiny, small, base, or widths and layers: 64x3,128x4,256x6 (default: tiny)"
+        "--sizes",
+        help="a preset of the paradigm, such as tiny, small or base, or widths and layers: "
+        "64x3,128x4,256x6 (default: its first)",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=float, help="of the first member (default: by the data)")
@@ -52,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) is None:
             raise ConfigError(
                 f"{flag} is missing, and there is no terminal to ask on.",
-                do="For example: compt init --paradigm clip --data images -o chain.py",
+                do="For example: compt init --paradigm NAME --data images -o chain.py",
             )
     with importing():
         from compt.report.format import plain_console
@@ -66,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         prepared = prepare(wish)
         console.print(_seen(prepared), markup=False, soft_wrap=whole_lines)
         written = write(wish, prepared)
-    console.print(_written(written), markup=False, soft_wrap=whole_lines)
+    console.print(_written(written, arguments), markup=False, soft_wrap=whole_lines)
     return 0
 
 
@@ -74,18 +80,33 @@ def _ask(arguments: argparse.Namespace) -> None:
     """Fill in what the command line leaves out."""
     from rich.prompt import Prompt
 
+    from compt.registry import PARADIGMS
+
     if arguments.paradigm is None:
-        arguments.paradigm = Prompt.ask("Paradigm", choices=[*PARADIGMS], default=PARADIGMS[0])
+        arguments.paradigm = Prompt.ask("Paradigm", choices=PARADIGMS.names())
+    with importing():
+        paradigm: type[Paradigm] = PARADIGMS.get(arguments.paradigm)
+    starter = paradigm.starter
     if arguments.data is None:
-        example = "stdlib" if arguments.paradigm == "causal_lm" else "icons"
-        arguments.data = Prompt.ask("Data: file, folder, pattern or source", default=example)
-    if arguments.sizes is None:
-        arguments.sizes = Prompt.ask("Sizes: tiny, small, base or 64x3,128x4", default="tiny")
-    if arguments.epochs is None and arguments.hours is None:
-        answer = Prompt.ask("Epochs of the first member", default="by the data")
-        arguments.epochs = None if answer == "by the data" else _number(answer)
+        example = starter.example_data if starter else ""
+        question = "Data: file, folder, pattern or source"
+        arguments.data = Prompt.ask(question, default=example or None)
+    if starter is not None:
+        _ask_for_chain(arguments, list(starter.sizes))
     if arguments.out is None:
         arguments.out = Prompt.ask("Config to write", default="chain.py")
+
+
+def _ask_for_chain(arguments: argparse.Namespace, presets: Sequence[str]) -> None:
+    """Fill in sizes and length of a chain whose models are known."""
+    from rich.prompt import Prompt
+
+    if arguments.sizes is None:
+        question = f"Sizes: {', '.join(presets)} or 64x3,128x4"
+        arguments.sizes = Prompt.ask(question, default=presets[0])
+    if arguments.epochs is None and arguments.hours is None:
+        answer = Prompt.ask("Epochs of the first member", default=BY_THE_DATA)
+        arguments.epochs = None if answer == BY_THE_DATA else _number(answer)
 
 
 def _number(answer: str) -> float:
@@ -125,7 +146,7 @@ def _seen(prepared: Prepared) -> str:
     return "\n".join([*prepared.notes, *(f"  {fact}" for fact in prepared.look.facts)])
 
 
-def _written(written: Written) -> str:
+def _written(written: Written, arguments: argparse.Namespace) -> str:
     """Say what was written, what it would cost, and how to go on."""
     from compt.report.plan_table import plan_text
 
@@ -133,9 +154,12 @@ def _written(written: Written) -> str:
     lines = [f"written: {config}", *(f"samples to look at: {path}" for path in others)]
     if written.plan is None:
         lines.append(
-            f"It is a frame to fill in: init fits {', '.join(PARADIGMS)}. Its own documentation "
-            "says what models the paradigm takes."
+            f"It is a frame to fill in: '{arguments.paradigm}' has no starter that says what "
+            "models it takes. See its own documentation."
         )
+        flags = ("sizes", "epochs", "hours")
+        if unused := [f"--{flag}" for flag in flags if getattr(arguments, flag) is not None]:
+            lines.append(f"not used: {', '.join(unused)}")
         return "\n".join(lines)
     lines += [plan_text(written.plan).split("\n")[0], "next:"]
     lines += [f"  compt {command} {config}" for command in ("plan", "check", "train")]

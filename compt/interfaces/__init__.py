@@ -33,6 +33,7 @@ from compt.interfaces.plugin import (
     renamed_method,
     warn_renamed,
 )
+from compt.interfaces.starter import ConfigDraft, MemberSize, SeenData, Starter
 from compt.interfaces.suite import Suite
 from compt.interfaces.transferer import SCHEDULES, Schedule, Transferer
 
@@ -41,6 +42,7 @@ __all__ = [
     "Architecture",
     "Batch",
     "BufferRule",
+    "ConfigDraft",
     "DataSource",
     "ExportFormat",
     "Group",
@@ -51,6 +53,7 @@ __all__ = [
     "Layout",
     "LeftOut",
     "Member",
+    "MemberSize",
     "Metric",
     "Objective",
     "Outputs",
@@ -59,6 +62,8 @@ __all__ = [
     "Plugin",
     "Role",
     "Schedule",
+    "SeenData",
+    "Starter",
     "Status",
     "Suite",
     "Text",

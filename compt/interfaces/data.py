@@ -38,8 +38,8 @@ class DataSource(Plugin, ABC):
     provides: frozenset[str] = frozenset()
     """What samples hold, as paradigms ask for it.
 
-    One or more of 'image', 'captions', 'label', 'text', 'tokens'. The class names all that it can
-    give; a source whose options leave something out says so in an attribute of its own.
+    One or more of 'image', 'captions', 'label', 'negative', 'text', 'tokens'. The class names all
+    that it can give; a source whose options leave something out says so in an attribute of its own.
     """
     splits: tuple[str, ...]
     """Names of its splits, 'train' among them, validation splits in the order of the report."""
@@ -96,8 +96,10 @@ class Images(Dataset[Any], ABC):
     """One split of a source of images, by number.
 
     Items are ``dict(image=..., captions=(str, ...), label=int)``: a PIL image in RGB of any size;
-    captions, none where the source has none; an index into ``classes``, -1 for none. They are the
-    same at every call. The data set pickles, as worker processes take copies.
+    captions, none where the source has none; an index into ``classes``, -1 for none. A source that
+    provides 'negative' adds ``negative=str``, its first caption made wrong by few words, to samples
+    of held-out splits that have one. Items are the same at every call. The data set pickles, as
+    worker processes take copies.
     """
 
     classes: tuple[str, ...] = ()

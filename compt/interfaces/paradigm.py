@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, default_collate
 from compt.interfaces.buffers import BufferRule
 from compt.interfaces.nested import map_tensors
 from compt.interfaces.plugin import Plugin, accepted, may_omit, renamed_method
+from compt.interfaces.starter import Starter
 from compt.weights import load_state, load_weights
 
 Batch = Mapping[str, Any]
@@ -102,6 +103,12 @@ class Paradigm(Plugin, ABC):
 
     They stay in the batch whatever ``prepare`` makes of the rest. An ``example_batch`` of one's own
     has to hold them too.
+    """
+
+    starter: ClassVar[Starter | None] = None
+    """What ``compt init`` writes of this paradigm; without one it writes a frame to fill in.
+
+    A subclass with other models than its base has another one, or None.
     """
 
     @abstractmethod

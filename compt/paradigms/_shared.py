@@ -12,6 +12,8 @@ from compt.errors import ConfigError
 from compt.interfaces import DataSource, Images, Paradigm
 
 MAX_IMAGE = 16_384
+WIDE = 256
+"""Width of a member above which first configs take the lower learning rate."""
 
 
 class Agreement:

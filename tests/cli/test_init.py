@@ -52,7 +52,7 @@ def test_only_what_flags_leave_out_is_asked(monkeypatch):
 
     def ask(question, **options):
         questions.append(question.split()[0].rstrip(":"))
-        return options["default"]
+        return options.get("default", "causal_lm")
 
     monkeypatch.setattr("rich.prompt.Prompt.ask", ask)
     given = arguments("--paradigm", "causal_lm", "--sizes", "64x1")

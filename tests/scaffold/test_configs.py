@@ -11,14 +11,17 @@ from PIL import Image
 
 import compt
 from compt.errors import ConfigError, DataError, WorkDirError
+from compt.interfaces import ConfigDraft, SeenData, Starter
+from compt.registry import PARADIGMS
 from compt.scaffold.configs.dividing import divide_archives, divide_text
 from compt.scaffold.configs.fitting import fit, parse_sizes
 from compt.scaffold.configs.guessing import Found, guess
 from compt.scaffold.configs.keys import text_key
-from compt.scaffold.configs.looking import Look, Shown, look, source_of
+from compt.scaffold.configs.looking import Shown, look, source_of
 from compt.scaffold.configs.page import SIDE, write_page
 from compt.scaffold.configs.tables import options_of, pairs, write_tables
 from compt.scaffold.configs.writing import Wish, check, prepare, undone_on_error, write
+from compt.testing.toy import Toy
 
 
 def image(path: Path, shade: int = 0, size: tuple[int, int] = (40, 36)) -> Path:
@@ -59,7 +62,7 @@ def test_what_a_folder_holds_is_told_from_its_files(tmp_path, names, kind, split
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = guess(str(tmp_path), "clip")
+    found = guess(str(tmp_path))
     assert found.type == kind
     assert list(found.splits) == (splits or ["train", "test"])
     assert found.why
@@ -68,7 +71,7 @@ def test_what_a_folder_holds_is_told_from_its_files(tmp_path, names, kind, split
 def test_a_file_is_told_from_its_name_and_one_beside_it_is_held_out(tmp_path):
     for name in ("my_train.jsonl", "my_valid.jsonl"):
         (tmp_path / name).write_text("{}")
-    found = guess(str(tmp_path / "my_train.jsonl"), "causal_lm")
+    found = guess(str(tmp_path / "my_train.jsonl"))
     assert found.config == {
         "type": "jsonl",
         "train": str(tmp_path / "my_train.jsonl"),
@@ -82,7 +85,7 @@ def test_files_named_as_held_out_are_splits(tmp_path, how):
     for name in names:
         (tmp_path / name).touch()
     path = {"file": tmp_path / names[0], "pattern": tmp_path / "x-*.tar", "folder": tmp_path}[how]
-    splits = guess(str(path), "clip").splits
+    splits = guess(str(path)).splits
     assert {split: Path(file).name for split, file in splits.items()} == {
         "train": "x-train.tar",
         "test": "x-test.tar",
@@ -94,34 +97,38 @@ def test_the_longest_column_of_rows_is_their_text(tmp_path):
     rows = [{"id": "7", "content": "a longer text"}, {"id": "8", "content": None}]
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert text_key(guess(str(file), "causal_lm")) == "content"
+    assert text_key(guess(str(file))) == "content"
     file.write_text(json.dumps({"text": "short", "url": "https://a.longer/one"}))
-    assert text_key(guess(str(file), "causal_lm")) is None
+    assert text_key(guess(str(file))) is None
     file.write_text("no JSON")
-    assert text_key(guess(str(file), "causal_lm")) is None
+    assert text_key(guess(str(file))) is None
 
 
 def test_what_cannot_be_told_is_asked_for(tmp_path):
     (tmp_path / "corpus.dat").write_text("x")
     with pytest.raises(ConfigError, match="--data-type"):
-        guess(str(tmp_path / "corpus.dat"), "causal_lm")
-    assert guess(str(tmp_path / "corpus.dat"), "causal_lm", "text").type == "text"
+        guess(str(tmp_path / "corpus.dat"))
+    assert guess(str(tmp_path / "corpus.dat"), "text").type == "text"
     with pytest.raises(ConfigError, match=r"No file in .* is data"):
-        guess(str(tmp_path), "causal_lm")
+        guess(str(tmp_path))
     with pytest.raises(ConfigError, match="There is nothing at"):
-        guess(str(tmp_path / "none"), "causal_lm")
+        guess(str(tmp_path / "none"))
 
 
 def test_without_data_there_is_some_that_needs_no_files():
-    assert guess(None, "causal_lm").config == {"type": "stdlib"}
-    assert guess(None, "clip").config == guess("icons", "mae").config == {"type": "icons"}
+    assert guess(None, example="stdlib").config == {"type": "stdlib"}
+    assert guess("icons").config == {"type": "icons"}
+    with pytest.raises(ConfigError, match="No data is named"):
+        guess(None)
+    with pytest.raises(ConfigError, match="'stdlib', which needs no files"):
+        guess("csv", example="stdlib")  # a source, but one of files
 
 
 # Holding out
 
 
 def test_images_with_captions_become_tables_of_two_splits(captioned, tmp_path):
-    found = guess(str(captioned), "clip")
+    found = guess(str(captioned))
     config, _ = write_tables(pairs(found, captions=True), tmp_path / "made", captions=True)
     source = source_of(config)
     train, val = (source.open(split) for split in ("train", "val"))
@@ -133,7 +140,7 @@ def test_images_with_captions_become_tables_of_two_splits(captioned, tmp_path):
 def test_equal_captions_are_held_out_together(tmp_path):
     for index in range(200):
         image(tmp_path / f"{index}.png").with_suffix(".txt").write_text(f"shade {index % 50}")
-    found = guess(str(tmp_path), "clip")
+    found = guess(str(tmp_path))
     config, _ = write_tables(pairs(found, captions=True), tmp_path / "made", captions=True)
     sides = []
     for split in ("train", "val"):
@@ -153,7 +160,7 @@ def test_a_table_beside_images_has_their_captions(tmp_path, ending):
             writer = csv.DictWriter(file, row, delimiter="\t" if ending == ".tsv" else ",")
             writer.writeheader()
             writer.writerow(row)
-    (made,) = pairs(guess(str(tmp_path / "a"), "clip"), captions=True)
+    (made,) = pairs(guess(str(tmp_path / "a")), captions=True)
     assert (made.image, made.caption) == (str(tmp_path / "a" / "x.png"), 'a "red", round thing')
     assert made.label == "things"
     if ending != ".jsonl":
@@ -173,7 +180,7 @@ def test_a_table_without_captions_names_its_columns(tmp_path):
 def test_sub_folders_of_images_are_classes(tmp_path):
     for index in range(40):
         image(tmp_path / "in" / "ab"[index % 2] / f"{index}.png", index)
-    found = guess(str(tmp_path / "in"), "mae")
+    found = guess(str(tmp_path / "in"))
     config, _ = write_tables(pairs(found, captions=False), tmp_path / "made", captions=False)
     assert source_of(config).open("train").classes == ("a", "b")
 
@@ -204,7 +211,7 @@ def test_of_many_documents_whole_ones_are_held_out(tmp_path):
 def test_the_last_of_several_archives_is_held_out(tmp_path):
     for index in range(3):
         (tmp_path / f"{index}.tar").write_bytes(b"")
-    config, _ = divide_archives(guess(str(tmp_path), "clip"))
+    config, _ = divide_archives(guess(str(tmp_path)))
     assert [Path(path).name for path in (*config["train"], config["val"])] == [
         "0.tar",
         "1.tar",
@@ -213,7 +220,7 @@ def test_the_last_of_several_archives_is_held_out(tmp_path):
     for index in (1, 2):
         (tmp_path / f"{index}.tar").unlink()
     with pytest.raises(ConfigError, match="One archive cannot be divided"):
-        divide_archives(guess(str(tmp_path), "clip"))
+        divide_archives(guess(str(tmp_path)))
 
 
 # Looking
@@ -256,21 +263,36 @@ def test_a_page_has_a_place_for_every_image(tmp_path):
 # Fitting
 
 
-def test_images_and_patches_fit_the_data():
-    small = fit("clip", Look(10_000, short_side=70, caption_words=6))
-    assert (small.image_size, small.patch, small.context) == (64, 8, 12)
-    assert small.batch_size == 128 and 2 * 128 * 50 > 10_000
-    large = fit("clip", Look(10**6, short_side=300, caption_words=90), sizes="base")
-    assert (large.image_size, large.patch, large.context) == (224, 16, 77)
-    assert (large.batch_size, large.head) == (512, 64)
-    assert fit("mae", Look(300, short_side=20)).image_size == 32
+class Plain(Starter):
+    """Toys, of one preset that has small batches and one that has large ones."""
+
+    needs, data_noun = ((),), "anything"
+    sizes = {"few": "64x3,128x4,256x6", "many": "64x3,128x4"}
+
+    def draft(self, seen, sizes, *, preset):
+        self.head_width(sizes)
+        return ConfigDraft(
+            models=[f"dict(width={size.width}, depth={size.layers})" for size in sizes],
+            num_samples=seen.num_samples,
+            optimizer='dict(type="SGD", lr=0.1)',
+            largest_batch={"few": 128, "many": 1024}[preset],
+        )
+
+
+def test_a_batch_leaves_an_epoch_its_iterations():
+    sizes = {count: fit(Plain(), SeenData(count)).batch_size for count in (40, 6_399, 6_400, 10**6)}
+    assert sizes == {40: 8, 6_399: 64, 6_400: 128, 10**6: 128}
+    assert fit(Plain(), SeenData(10**6), sizes="many").batch_size == 1024
+    own = fit(Plain(), SeenData(10**6), sizes="32x1,64x2")
+    assert own.batch_size == 128, "sizes of one's own have the scale of the first preset"
+    assert own.draft.models == ["dict(width=32, depth=1)", "dict(width=64, depth=2)"]
 
 
 def test_little_data_is_seen_more_often():
-    epochs = {count: fit("mae", Look(count, short_side=64)).epochs for count in (300, 10**4, 10**7)}
+    epochs = {count: fit(Plain(), SeenData(count)).epochs for count in (300, 10**4, 10**7)}
     assert epochs[300][0] > epochs[10**4][0] > epochs[10**7][0] == 2
     assert [e / epochs[10**4][0] for e in epochs[10**4]] == pytest.approx([1, 1 / 4, 3 / 16], 0.01)
-    assert fit("mae", Look(10**4, short_side=64), epochs=8).epochs == (8, 2, 1.5)
+    assert fit(Plain(), SeenData(10**4), epochs=8).epochs == (8, 2, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -285,15 +307,15 @@ def test_little_data_is_seen_more_often():
 )
 def test_sizes_that_cannot_be_are_refused(sizes, words):
     if words is None:
-        assert [size.name for size in parse_sizes(sizes)] == ["64x3"]
+        assert [size.name for size in parse_sizes(sizes, Plain())] == ["64x3"]
         return
     with pytest.raises(ConfigError, match=words):
-        fit("mae", Look(1000, short_side=64), sizes=sizes)
+        fit(Plain(), SeenData(1000), sizes=sizes)
 
 
 def test_too_little_data_is_refused():
     with pytest.raises(ConfigError, match="5 samples"):
-        fit("mae", Look(5, short_side=64))
+        fit(Plain(), SeenData(5))
 
 
 # Writing
@@ -330,7 +352,31 @@ def test_another_paradigm_gets_a_frame(tmp_path):
     assert written.plan is None
     text = wish.file.read_text()
     compile(text, "chain.py", "exec")
-    assert 'type="toy"' in text and "clip, mae, causal_lm" in text
+    assert 'type="toy"' in text and "has no starter" in text
+
+
+def test_a_plug_in_writes_its_own_config(tmp_path, monkeypatch):
+    class Startable(Toy):
+        starter = Plain()
+
+        def __init__(self, *, data=None):  # the toy has points of its own
+            super().__init__()
+
+    monkeypatch.setitem(PARADIGMS.module_dict, "startable", Startable)
+    wish = Wish("startable", tmp_path / "chain.py", "icons", sizes="16x1,32x2", epochs=2)
+    check(wish)
+    written = write(wish, prepare(wish))
+    assert written.plan == compt.plan(str(wish.file))
+    assert [stage.name for stage in written.plan.stages] == ["startable-16x1", "startable-32x2"]
+
+
+def test_data_of_another_kind_is_refused(tmp_path, monkeypatch):
+    class Captions(Plain):
+        needs, data_noun = (("image", "captions"), ("tokens",)), "captioned images or tokens"
+
+    monkeypatch.setattr(Toy, "starter", Captions())
+    with pytest.raises(ConfigError, match=r"'toy' learns from captioned images or tokens.*text"):
+        prepare(Wish("toy", tmp_path / "chain.py", "stdlib"))
 
 
 def test_what_fails_leaves_nothing(captioned, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from compt.interfaces import Metric, Paradigm
+from compt.interfaces import ConfigDraft, Metric, Paradigm, Starter
 from compt.testing import ParadigmContract
 from compt.testing.toy import Toy, ToyNet
 from tests.testing.broken import Case, check, check_complete, check_good, outcome
@@ -37,9 +37,25 @@ class Taught(ParadigmContract):
     larger = dict(width=16, depth=2)
 
 
+class ToyStarter(Starter):
+    needs, data_noun = (("image",), ("text",)), "images or text"
+    example_data = "stdlib"
+    sizes = {"tiny": "8x1,16x1", "small": "16x2,32x2"}
+    models = "dict(width={size.width}, depth={size.layers})"
+    code = dict(optimizer='dict(type="SGD", lr=0.1)', options="samples=64,")
+
+    def draft(self, seen, sizes, *, preset):
+        models = [self.models.format(size=size) for size in sizes]
+        return ConfigDraft(models=models, num_samples=seen.num_samples, **self.code)
+
+
 @pytest.mark.parametrize("good", [Good, Alone, Taught], ids=lambda c: c.__name__)
 def test_good_paradigms_pass(good, tmp_path):
     check_good(good, tmp_path)
+
+
+def test_a_good_starter_passes(tmp_path):
+    assert outcome(started(), "test_starts_a_chain", tmp_path) is None
 
 
 def test_too_little_data_is_said_to_be_that(tmp_path):
@@ -374,11 +390,23 @@ def contract(paradigm: type[Paradigm]) -> type:
     return type(paradigm.__name__, (Good,), {"paradigm": dict(type=paradigm, samples=32)})
 
 
+def started(**changes) -> type:
+    """Return a contract around a toy whose starter is changed."""
+    starter = type("Changed", (ToyStarter,), changes)()
+    paradigm = type("StartedToy", (Toy,), {"starter": starter})
+    return type("Started", (Good,), {"paradigm": dict(type=paradigm, samples=32)})
+
+
 def taught(paradigm: type[Paradigm]) -> type:
     """Return a contract without a larger model."""
     return type(paradigm.__name__, (Taught,), {"paradigm": dict(type=paradigm, samples=32)})
 
 
+def no_models(self, seen, sizes, *, preset):
+    return ConfigDraft(models=[], num_samples=1, optimizer='dict(type="SGD")')
+
+
+STARTS = ("test_starts_a_chain",)
 STATE, RULES = ("test_keeps_its_state_in_the_model",), "test_buffers_have_known_rules"
 EXPORTS = ("test_exports_what_it_loads",)
 META, LOADS = ("test_builds_on_meta",), ("test_loads_weights",)
@@ -529,6 +557,17 @@ CASES = [
         contract(CountsItsSteps), "test_trains_and_resumes", "Keep in the paradigm nothing", STATE
     ),
     Case(contract(FailsInTheMiddle), "test_trains_and_resumes", "Mend what it says", STATE),
+    Case(started(needs=(("text",),), example_data="icons"), *STARTS, "Name in example_data", None),
+    Case(started(sizes={}), *STARTS, "Name presets in sizes", None),
+    Case(started(sizes={"tiny": "small"}), *STARTS, "Write sizes as widths", None),
+    Case(started(models="dict(width=8, depth=1)"), *STARTS, "a larger model", None),
+    Case(started(models="net({size.width})"), *STARTS, "Write Python as a config has it", None),
+    Case(started(models="dict(wide={size.width})"), *STARTS, "that the paradigm takes", None),
+    Case(started(code=dict(optimizer="{}", options="")), *STARTS, "Write Python as a config", None),
+    Case(
+        started(draft=lambda self, seen, sizes, *, preset: {}), *STARTS, "compt.ConfigDraft", None
+    ),
+    Case(started(draft=no_models), *STARTS, "one model for each size", None),
     Case(contract(LargerWithoutALayout), "test_grows_a_chain", "a layout of the model's class"),
 ]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compt.interfaces import Batch, Metric, Outputs
 from compt.paradigms.causal_lm import folder
 from compt.paradigms.causal_lm.models import DECODERS, check_head
+from compt.paradigms.causal_lm.starter import CausalLmStarter
 from compt.paradigms.text.losses import cross_entropy
 from compt.paradigms.text.paradigm import TextParadigm
 
@@ -48,6 +49,7 @@ class CausalLm(TextParadigm):
     features = ("hidden",)
     family = DECODERS
     name = "causal_lm"
+    starter = CausalLmStarter()
 
     def check_model(self, model: nn.Module, name: str) -> None:
         """Raise ConfigError where a family's logits are more than an output layer's."""

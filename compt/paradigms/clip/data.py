@@ -31,12 +31,15 @@ class PairDataset(Dataset[Any]):
 
     Args:
         source: items ``dict(image=PIL RGB, captions=(str, ...), label=int)``, with at least one
-            caption.
+            caption, and ``negative`` where it has wrong ones.
         size: height and width of the images.
         tokenize: texts -> [N, context].
         augment: smallest area of a random crop, as open_clip crops in training; None resizes the
-            shorter side and crops the centre, as open_clip evaluates. A training sample draws one
-            of its captions, an evaluation sample takes the first.
+            shorter side and crops the centre, as open_clip evaluates.
+        draws_caption: whether a sample draws one of its captions, as in training; else it takes
+            the first.
+        has_negatives: whether samples come with a wrong caption. One that has none gets its own
+            caption in its place.
         resize: ``interpolation``, ``resize_mode`` and ``fill_color`` as open_clip has them; its
             defaults where they are not there. Random crops are interpolated likewise.
     """
@@ -48,9 +51,12 @@ class PairDataset(Dataset[Any]):
         tokenize: Callable[[list[str]], Tensor],
         *,
         augment: float | None,
+        draws_caption: bool = False,
+        has_negatives: bool = False,
         resize: Mapping[str, Any] | None = None,
     ) -> None:
         self.source, self.size, self.augment = source, size, augment
+        self.draws_caption, self.has_negatives = draws_caption, has_negatives
         self.classes: tuple[str, ...] = getattr(source, "classes", ())
         self.transform = _to_image(size, augment, resize or {})
         self._tokenize = tokenize
@@ -94,15 +100,21 @@ class PairDataset(Dataset[Any]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``image`` uint8 [3, H, W], ``text`` int64 [context] and ``label``."""
+        """Return ``image`` uint8 [3, H, W], ``text`` int64 [context] and ``label``.
+
+        With negatives also ``negative``, int64 [context].
+        """
         sample = self.source[index]
         captions = sample["captions"]
-        caption = random.choice(captions) if self.augment is not None else captions[0]
-        return {
+        caption = random.choice(captions) if self.draws_caption else captions[0]
+        item = {
             "image": self._pixels(sample["image"]),
             "text": self._text(index, caption),
             "label": int(sample["label"]),
         }
+        if self.has_negatives:
+            item["negative"], _ = self._tokens(sample.get("negative") or caption)
+        return item
 
     def _pixels(self, image: Image.Image) -> Tensor:
         if self.augment is not None or image.size[::-1] != self.size:

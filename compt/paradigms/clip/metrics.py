@@ -1,11 +1,17 @@
-"""Measure zero-shot classification and retrieval, with what guessing would reach."""
+"""Measure zero-shot classification, retrieval, loss and wrong captions, with what guessing gets."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from compt.interfaces import Metric
+
+PAIRS = 100
+"""Pairs of a batch of the held-out loss, whatever the batches of training are."""
 
 
 def zero_shot(image_NE: Tensor, classifier_EC: Tensor, label_N: Tensor) -> dict[str, Metric]:
@@ -52,6 +58,45 @@ def retrieval(
                 unit="share",
             )
     return metrics
+
+
+def contrastive(image_NE: Tensor, text_NE: Tensor, scale: Tensor) -> dict[str, Metric]:
+    """Return CLIP's loss over batches of ``PAIRS`` pairs, in both directions and on average.
+
+    A split is dealt out to its batches like cards, so that those of a sorted one are no harder.
+    What fills no batch is left out; fewer pairs than one batch takes are one. Another pair with
+    the same text counts as wrong, as in training. Chance is the loss of equal similarities.
+    """
+    pairs = min(PAIRS, len(image_NE))
+    count = len(image_NE) // pairs
+    image, text = (
+        features[: count * pairs].reshape(pairs, count, -1).transpose(0, 1)
+        for features in (image_NE, text_NE)
+    )
+    logits = scale * image @ text.transpose(1, 2)
+    right = torch.arange(pairs, device=logits.device).expand(count, pairs)
+    losses = [cross_entropy(way, right) for way in (logits.transpose(1, 2), logits)]
+    value = (sum(losses) / 2).item()
+    return {"contrastive_loss": Metric(value, math.log(pairs), False, "nats")}
+
+
+def negatives(
+    image_NE: Tensor, text_NE: Tensor, wrong_NE: Tensor, is_wrong_N: Tensor
+) -> dict[str, Metric]:
+    """Return how often an image is nearer to its caption than to a wrong one, ties by half.
+
+    Args:
+        image_NE: features of the images.
+        text_NE: those of their captions.
+        wrong_NE: those of the wrong captions.
+        is_wrong_N: which samples have one that is read as another text; the others do not count.
+            Empty where there is none.
+    """
+    if not is_wrong_N.any():
+        return {}
+    lead = (image_NE * (text_NE - wrong_NE)).sum(1)[is_wrong_N]
+    value = (lead.sign() + 1).mean().item() / 2
+    return {"negative_accuracy": Metric(value, chance=0.5, unit="share")}
 
 
 def _hits(query: Tensor, answer: Tensor, query_id: Tensor, answer_id: Tensor, k: int) -> Tensor:

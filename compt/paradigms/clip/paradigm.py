@@ -36,7 +36,7 @@ from compt.paradigms.clip.folder import (
     read_folder,
     settings,
 )
-from compt.paradigms.clip.metrics import retrieval, zero_shot
+from compt.paradigms.clip.metrics import contrastive, negatives, retrieval, zero_shot
 from compt.paradigms.clip.models import (
     as_open_clip,
     build,
@@ -49,6 +49,7 @@ from compt.paradigms.clip.models import (
     vocabulary,
     weight_dtype,
 )
+from compt.paradigms.clip.starter import ClipStarter
 from compt.registry import DATA, Range
 from compt.weights import load_state, read_state, save_weights
 
@@ -91,7 +92,8 @@ class Clip(Sourced):
 
     outputs = frozenset({"image_features", "text_features", "logit_scale"})
     features = ("image_features", "text_features")
-    needs = (("image", "captions"),)
+    needs = ClipStarter.needs
+    starter = ClipStarter()
     example = "data=dict(type='icons')"
     _followed: Mapping[str, Any] = {}
     """The model's config of the folder that is followed."""
@@ -249,17 +251,20 @@ class Clip(Sourced):
     def build_dataset(self, split: str) -> Dataset[Any]:
         """Open a split as samples of image, text and label.
 
-        Items are ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)``.
+        Items are ``dict(image=uint8 [3, H, W], text=int64 [context], label=int)``, held out also
+        ``negative``, int64 [context], where the source provides wrong captions.
         """
         images = self._open(split)
         images.check()
         self._check_vocabularies()
-        augment = self.augment if split == "train" else None
+        is_train = split == "train"
         return PairDataset(
             images,
             self._input["image size"],
             self.tokenizer,
-            augment=augment,
+            augment=self.augment if is_train else None,
+            draws_caption=is_train,
+            has_negatives=not is_train and "negative" in self.data_source.provides,
             resize=self.pixels.resize,
         )
 
@@ -330,17 +335,25 @@ class Clip(Sourced):
         model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)  # type: ignore[operator, union-attr]
 
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
-        """Measure zero-shot classification and retrieval.
+        """Measure zero-shot classification, retrieval, loss and how well wrong captions are told.
 
-        Zero-shot top-1 / top-5 need a split with classes; retrieval is R@1/5/10 in both directions.
+        Zero-shot top-1 / top-5 need a split with classes, ``negative_accuracy`` one whose samples
+        come with wrong captions; retrieval is R@1/5/10 in both directions.
         """
-        images, texts, tokens, labels = [], [], [], []
+        images, texts, wrong, tokens, labels = [], [], [], [], []
+        is_wrong = []
+        scale: Any = None
         for batch in batches:
             outputs = self.forward(model, batch)
             images.append(outputs["image_features"].float())
             texts.append(outputs["text_features"].float())
+            scale = outputs["logit_scale"].float()
             tokens.append(batch["text"])
             labels.append(batch["label"])
+            if "negative" in batch:
+                clip: Any = model
+                wrong.append(clip.encode_text(batch["negative"], normalize=True).float())
+                is_wrong.append((batch["negative"] != batch["text"]).any(1))
         image, text = torch.cat(images), torch.cat(texts)
         classes = self._classes[split] if split in self._classes else self._open(split).classes
         weights: Any = None
@@ -355,8 +368,12 @@ class Clip(Sourced):
             )
         # Features may be in bfloat16: were they compared in it, near answers would tie.
         with torch.autocast(image.device.type, enabled=False):
-            top = zero_shot(image, weights.float(), torch.cat(labels)) if classes else {}
-            return top | retrieval(image, text, torch.cat(tokens))
+            metrics = zero_shot(image, weights.float(), torch.cat(labels)) if classes else {}
+            metrics |= retrieval(image, text, torch.cat(tokens))
+            metrics |= contrastive(image, text, scale)
+            if wrong:
+                metrics |= negatives(image, text, torch.cat(wrong), torch.cat(is_wrong))
+            return metrics
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write a folder that open_clip loads.

@@ -48,6 +48,7 @@ from compt.paradigms.mae.followed import (
 from compt.paradigms.mae.masks import draw_noise, give_masks
 from compt.paradigms.mae.mmpretrain import MAE, ImageClassifier, VisionTransformer
 from compt.paradigms.mae.probe import accuracy, labelled, probe, with_defaults
+from compt.paradigms.mae.starter import MaeStarter
 from compt.paradigms.mae.weights import fill
 from compt.random_state import random_state, restore_random_state
 from compt.registry import DATA
@@ -84,7 +85,8 @@ class Mae(Sourced):
 
     outputs = FEATURES | {"loss"}
     features = ("tokens", "pooled")
-    needs = (("image",),)
+    needs = MaeStarter.needs
+    starter = MaeStarter()
     example = "data=dict(type='icons'), or train_dataloader=dict(dataset=dict(type=...))"
 
     def __init__(

@@ -10,83 +10,63 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from compt.scaffold.configs.fitting import SHARES, SIZES, Fit, Size
+from compt.scaffold.configs.fitting import SHARES, Fit
 
 TEMPLATES = Path(__file__).parent / "templates"
-LEARNING_RATES: Mapping[str, tuple[float, float]] = {
-    "clip": (5e-4, 3e-4),
-    "mae": (4e-3, 1.5e-3),
-    "causal_lm": (2e-3, 1e-3),
-}
-"""Of members up to 256 wide, as the shipped examples have them, and of wider ones."""
-NAMES: Mapping[str, tuple[str, str]] = {
-    "clip": ("clip", "clip"),
-    "mae": ("mae", "mae"),
-    "causal_lm": ("lm", "llama"),
-}
-"""What members are called, and the function of the template that makes their models."""
-WIDE = 256
 WIDTH = 98
 """Characters of a line of comment."""
 
 
 def config_text(
-    paradigm: str, chosen: Fit, *, file: str, on: str, data: Mapping[str, Any], data_why: str
+    paradigm: str, fit: Fit, *, prefix: str, file: str, on: str, data: Mapping[str, Any], why: str
 ) -> str:
     """Return a config, with comments.
 
     Args:
-        paradigm: one of ``SIZES``.
-        chosen: what it says beside its data.
+        paradigm: its name.
+        fit: what it says beside its data.
+        prefix: what members are called before their size.
         file: its name.
         on: what people call the data.
         data: as a config has it.
-        data_why: how it was come by.
+        why: how the data was come by.
     """
-    widest, reasons = chosen.sizes[-1].width, chosen.reasons or {}
-    shares = " and ".join(f"{share:.0%}" for share in SHARES[1:])
-    members = zip(chosen.sizes, chosen.epochs, strict=True)
+    draft = fit.draft
+    members = zip(fit.sizes, draft.models, fit.epochs, strict=True)
+    num_iterations = draft.num_samples // fit.batch_size
     names = {
-        "title": f"A chain of {len(chosen.sizes)} on {on}, small to large.",
+        "title": f"A chain of {len(fit.sizes)} on {on}, small to large.",
         "file": file,
+        "paradigm": paradigm,
         "data": as_code(data),
-        "data_why": data_why,
-        "embed": min(512, max(64, widest // 2)),
-        "image_size": chosen.image_size,
-        "patch": chosen.patch,
-        "num_patches": (chosen.image_size // (chosen.patch or 1)) ** 2,
-        "decoder": 64 if widest <= WIDE else 128,
-        "head": chosen.head,
-        "context": chosen.context,
-        "members": "\n".join(_member(paradigm, size, epochs) for size, epochs in members),
-        "shares": f"{shares} of it, as in arXiv 2604.12391",
-        "first_epochs": f"{chosen.epochs[0]:g}",
-        "batch": chosen.batch_size,
-        "lr": LEARNING_RATES[paradigm][widest > WIDE],
-        **{f"{name}_why": reason for name, reason in reasons.items()},
-        "samples": reasons.get("samples", ""),
+        "data_why": why,
+        "options": textwrap.indent(f"{draft.options}\n", "    ") if draft.options else "",
+        "definitions": f"{draft.definitions}\n\n\n" if draft.definitions else "",
+        "members": "\n".join(
+            f'    dict(name="{prefix}-{size.name}", model={model}, epochs={epochs:g}),'
+            for size, model, epochs in members
+        ),
+        "epochs_why": fit.epochs_why,
+        "shares": f"{' and '.join(f'{s:.0%}' for s in SHARES[1:])} of it, as in arXiv 2604.12391",
+        "first_epochs": f"{fit.epochs[0]:g}",
+        "transfer": draft.transfer,
+        "batch_why": f"{num_iterations:,} iterations an epoch with {draft.num_samples:,} "
+        f"{draft.sample_noun}",
+        "batch": fit.batch_size,
+        "optimizer": draft.optimizer,
     }
-    return _filled(paradigm, names)
+    return _filled("fitted", names)
 
 
 def frame(paradigm: str, *, file: str, data: Mapping[str, Any]) -> str:
-    """Return a config of another paradigm, whose models are to be filled in."""
-    supported = ", ".join(SIZES)
-    names = {"paradigm": paradigm, "supported": supported, "file": file, "data": as_code(data)}
-    return _filled("other", names)
+    """Return a config of a paradigm without a starter, whose models are to be filled in."""
+    return _filled("frame", {"paradigm": paradigm, "file": file, "data": as_code(data)})
 
 
 def as_code(config: Mapping[str, Any]) -> str:
     """Write the data of a config as Python, a key a line."""
     lines = [f"        {key}={_literal(value)},\n" for key, value in config.items()]
     return f"dict(\n{''.join(lines)}    )"
-
-
-def _member(paradigm: str, size: Size, epochs: float) -> str:
-    prefix, function = NAMES[paradigm]
-    text_layers = f", {max(1, round(2 * size.layers / 3))}" if paradigm == "clip" else ""
-    model = f"{function}({size.width}, {size.layers}{text_layers})"
-    return f'    dict(name="{prefix}-{size.name}", model={model}, epochs={epochs:g}),'
 
 
 def _filled(name: str, names: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from compt.errors import ConfigError
+from compt.errors import ComptError, ConfigError
+from compt.interfaces import DataSource
 from compt.registry import DATA
 
 MAX_FILES = 20_000
@@ -33,9 +34,6 @@ TYPES: Mapping[str, str] = {
 """Data sources by what the names of their files end in."""
 HELD_OUT = ("val", "valid", "validation", "dev", "test")
 """Names of folders and files that hold what is not trained on."""
-NEEDED: Mapping[str, str] = {"causal_lm": "text", "clip": "images with captions", "mae": "images"}
-WITHOUT_FILES: Mapping[str, str] = {"causal_lm": "stdlib", "clip": "icons", "mae": "icons"}
-"""Data that needs no files of one's own, by paradigm."""
 
 
 @dataclass(frozen=True)
@@ -63,30 +61,27 @@ class Found:
         return {"type": self.type, **self.splits, **self.options}
 
 
-def guess(path: str | None, paradigm: str, data_type: str | None = None) -> Found:
+def guess(path: str | None, data_type: str | None = None, *, example: str = "") -> Found:
     """Tell what lies at a path.
 
     Args:
-        path: file, folder or pattern, or the name of a source without files; None for the data
-            that ships with the paradigm's examples.
-        paradigm: what is to be trained.
+        path: file, folder or pattern, or the name of a source without files; None for ``example``.
         data_type: the data source, where it is not to be guessed.
+        example: a source without files that the paradigm can begin with, '' for none.
 
     Raises:
         ConfigError: there is nothing at the path, or nothing that a source reads.
     """
+    do = "Give a file, a folder or a quoted pattern"
+    do += f", or '{example}', which needs no files of your own." if example else "."
+    if path is None and not example:
+        raise ConfigError("No data is named.", where="--data", do=do)
     if path is None:
-        name = WITHOUT_FILES.get(paradigm, "icons")
-        return Found(name, {}, "no data was named, and this needs none of your own")
+        return Found(example, {}, "no data was named, and this needs none of your own")
     if not _exists(path):
-        if path in DATA and path in WITHOUT_FILES.values():
+        if _needs_no_files(path):
             return Found(path, {}, "it is a source that needs no files")
-        raise ConfigError(
-            f"There is nothing at '{path}'.",
-            where="--data",
-            do="Give a file, a folder or a quoted pattern, or one of these, which need no files: "
-            f"{', '.join(sorted(set(WITHOUT_FILES.values())))}.",
-        )
+        raise ConfigError(f"There is nothing at '{path}'.", where="--data", do=do)
     if any(sign in path for sign in "*?[{"):
         kind = data_type or _type_of(path)
         why = "it was named" if data_type else f"the pattern ends in {_ending(path)}"
@@ -114,6 +109,17 @@ def _exists(path: str) -> bool:
     return Path(path).expanduser().exists()
 
 
+def _needs_no_files(name: str) -> bool:
+    """Tell whether a data source has splits without being told of any files."""
+    if name not in DATA:
+        return False
+    try:
+        source: DataSource = DATA.build({"type": name})
+    except ComptError:  # of a source that needs options
+        return False
+    return bool(source.splits)
+
+
 def _in_folder(folder: Path, data_type: str | None) -> Found:
     """Tell what a folder holds, in sub-folders of its splits or all in one."""
     held_out = [name for name in HELD_OUT if (folder / name).is_dir()]
@@ -131,11 +137,11 @@ def _in_folder(folder: Path, data_type: str | None) -> Found:
 
 def _one_folder(folder: Path, data_type: str | None) -> Found:
     """Tell what a folder holds that is one split, or all data."""
+    if data_type is not None:
+        return Found(data_type, {"train": str(folder)}, "it was named")
     files = list(islice(files_of(folder), MAX_FILES))
     endings = Counter(_ending(file.name) for file in files)
     kinds = Counter(TYPES[ending] for ending in endings.elements() if ending in TYPES)
-    if data_type is not None:
-        return Found(data_type, {"train": str(folder)}, "it was named")
     if not kinds:
         raise ConfigError(
             f"No file in '{folder}' is data that compt reads.",
@@ -143,14 +149,20 @@ def _one_folder(folder: Path, data_type: str | None) -> Found:
             do=f"Names may end in {', '.join(sorted(TYPES))}, text also in those with "
             f"{', '.join(COMPRESSED)}; or name the source with --data-type.",
         )
-    counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(3))
-    are_all = len(files) < MAX_FILES
-    why = f"the folder holds {counts}" if are_all else f"of {MAX_FILES:,} files {counts} are there"
+    why = _most_common(endings)
     if kinds["folder"]:
         return _images(folder, files, why)
     kind = "csv" if kinds["csv"] else kinds.most_common(1)[0][0]
     options = {"pattern": "*.md"} if kind == "text" and not endings[".txt"] else {}
     return Found(kind, _splits_in(folder, files, kind), why, options)
+
+
+def _most_common(endings: Counter[str]) -> str:
+    """Say what the names of a folder's files end in."""
+    counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common(3))
+    if endings.total() < MAX_FILES:
+        return f"the folder holds {counts}"
+    return f"of {MAX_FILES:,} files {counts} are there"
 
 
 def _splits_in(folder: Path, files: Iterable[Path], kind: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from compt.errors import ConfigError, DataError
-from compt.interfaces import DataSource, Images, Text, TokenSource
+from compt.interfaces import DataSource, Images, SeenData, Text, TokenSource
 from compt.interfaces.left_out import left_out
 from compt.registry import DATA
 from compt.report.format import left_out_lines
@@ -34,17 +34,9 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What data looks like."""
+class Look(SeenData):
+    """What data looks like, for a starter and for people."""
 
-    num_samples: int = 0
-    """Images, or documents; those looked at, where only reading all could tell."""
-    num_bytes: int = 0
-    """Of text, about: as many as it has characters, or tokens."""
-    short_side: int | None = None
-    """The median of the images' shorter sides, in pixels; None where they are drawn to order."""
-    caption_words: int = 0
-    """As many as 19 captions of 20 have at most."""
     facts: tuple[str, ...] = ()
     """What was seen, a line each, for people."""
     shown: tuple[Shown, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,20 +109,26 @@ def write_tables(
     if not split_rows["train"]:
         raise DataError("There are no images to train on.", where=str(folder))
     has_labels = len({row.label for row in split_rows["train"]} - {""}) > 1
-    keys = ["image", *(["caption"] if captions else []), *(["label"] if has_labels else [])]
+    is_written = {"image": True, "caption": captions, "label": has_labels}
+    keys = [key for key, is_column in is_written.items() if is_column]
     config: dict[str, Any] = {"type": "csv"}
     for split, chosen in split_rows.items():
         config[split] = str(folder / f"{split}.csv")
-        with atomic(Path(config[split])) as beside, beside.open("w", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(keys)
-            writer.writerows([getattr(row, key) for key in keys] for row in chosen)
+        _write_table(Path(config[split]), keys, chosen)
     if not captions:
         config["caption_key"] = None
     if has_labels:
         config["label_key"] = "label"
     num_train, num_val = len(split_rows["train"]), len(split_rows["val"])
     return config, f"{num_train:,} for training and {num_val:,} held out"
+
+
+def _write_table(path: Path, keys: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write these columns of some rows as CSV."""
+    with atomic(path) as beside, beside.open("w", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(keys)
+        writer.writerows([getattr(row, key) for key in keys] for row in rows)
 
 
 def _divided(rows: list[Row]) -> dict[str, list[Row]]:

@@ -13,14 +13,14 @@ from typing import Any
 from compt.config import load_config
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
-from compt.interfaces import Text
+from compt.interfaces import Paradigm, Starter, Text
 from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan
 from compt.registry import PARADIGMS
 from compt.scaffold.configs.dividing import divide_archives, divide_text
 from compt.scaffold.configs.filling import config_text, frame
-from compt.scaffold.configs.fitting import LARGEST_IMAGE, SIZES, Fit, fit, parse_sizes
-from compt.scaffold.configs.guessing import NEEDED, Found, guess
+from compt.scaffold.configs.fitting import Fit, fit, parse_sizes
+from compt.scaffold.configs.guessing import Found, guess
 from compt.scaffold.configs.keys import text_key
 from compt.scaffold.configs.looking import Look, look, look_at_text, source_of
 from compt.scaffold.configs.page import write_page
@@ -49,6 +49,24 @@ class Wish:
     """Whether files that are there may be replaced."""
 
     @property
+    def starter(self) -> Starter | None:
+        """What the paradigm writes of itself, None where it has none."""
+        paradigm: type[Paradigm] = PARADIGMS.get(self.paradigm)
+        return paradigm.starter
+
+    @property
+    def member_prefix(self) -> str:
+        """What members are called before their size."""
+        own = self.starter.member_prefix if self.starter else ""
+        return own or self.paradigm.rpartition(":")[2]
+
+    @property
+    def needs_captions(self) -> bool:
+        """Whether the paradigm learns from images with captions alone."""
+        starter = self.starter
+        return starter is not None and all("captions" in needed for needed in starter.needs)
+
+    @property
     def data_folder(self) -> Path:
         """Where tables and divided text are written."""
         return self.file.absolute().with_name(f"{self.file.stem}_data")
@@ -75,7 +93,7 @@ class Written:
 
     files: tuple[Path, ...]
     plan: ChainPlan | None
-    """None where the paradigm's models are not known here, so that nothing could be planned."""
+    """None where the paradigm has no starter, so that nothing could be planned."""
 
 
 def check(wish: Wish) -> None:
@@ -85,15 +103,15 @@ def check(wish: Wish) -> None:
         ConfigError: there is no such paradigm, or no Python file is named.
         WorkDirError: files are there that would be replaced.
     """
-    PARADIGMS.get(wish.paradigm)  # raises with the nearest names
+    starter = wish.starter  # raises with the nearest names
     if wish.file.suffix != ".py":
         raise ConfigError(
             f"'{wish.file}' does not end in .py, and a config is a Python file.",
             where="-o",
             do=f"For example -o {wish.file.with_suffix('.py')}.",
         )
-    if wish.sizes is not None and wish.sizes not in LARGEST_IMAGE:
-        parse_sizes(wish.sizes)
+    if starter and wish.sizes is not None and wish.sizes not in starter.sizes:
+        parse_sizes(wish.sizes, starter)
     there = [path for path in (wish.file, wish.data_folder) if path.exists()]
     if there and not wish.force:
         raise WorkDirError(
@@ -108,17 +126,18 @@ def prepare(wish: Wish) -> Prepared:
     Raises:
         ComptError: the data is missing, damaged or not what the paradigm needs.
     """
-    guessed = guess(wish.data, wish.paradigm, wish.data_type)
-    captions = wish.paradigm == "clip"
+    starter = wish.starter
+    guessed = guess(wish.data, wish.data_type, example=starter.example_data if starter else "")
     notes = [f"data: {guessed.noun}, as {guessed.why}"]
     if guessed.type in WITH_KEYS and (key := text_key(guessed)):
         guessed = replace(guessed, options={**guessed.options, "key": key})
         notes.append(f"the text is taken from '{key}', the column with most of it")
-    config, done = _held_out(guessed, wish.data_folder, captions=captions)
+    config, done = _held_out(guessed, wish)
     if done:
         notes.append(done)
-    _check_provides(config, wish.paradigm)
-    return Prepared(config, tuple(notes), look(config, captions=captions))
+    if starter is not None:
+        _check_provides(config, wish.paradigm, starter)
+    return Prepared(config, tuple(notes), look(config, captions=wish.needs_captions))
 
 
 def write(wish: Wish, prepared: Prepared) -> Written:
@@ -127,10 +146,11 @@ def write(wish: Wish, prepared: Prepared) -> Written:
     Raises:
         ComptError: it cannot; then nothing is written.
     """
-    if wish.paradigm not in SIZES:
+    starter = wish.starter
+    if starter is None:
         _write(wish.file, frame(wish.paradigm, file=wish.file.name, data=prepared.config))
         return Written((wish.file, *_write_page(wish, prepared.look)), None)
-    chosen = fit(wish.paradigm, prepared.look, sizes=wish.sizes, epochs=wish.epochs)
+    chosen = fit(starter, prepared.look, sizes=wish.sizes, epochs=wish.epochs)
     text, planned = _planned(wish, prepared, chosen)
     if wish.flops is not None:
         chosen = chosen.times(wish.flops / planned.flops, "as long as the hours allow")
@@ -139,14 +159,16 @@ def write(wish: Wish, prepared: Prepared) -> Written:
     return Written((wish.file, *_write_page(wish, prepared.look)), planned)
 
 
-def _held_out(guessed: Found, folder: Path, *, captions: bool) -> tuple[dict[str, Any], str]:
+def _held_out(guessed: Found, wish: Wish) -> tuple[dict[str, Any], str]:
     """Return the data of a config that has a held-out split, and what was done for it."""
+    captions, folder = wish.needs_captions, wish.data_folder
     if guessed.type == "folder" and captions:
         raise ConfigError(
-            "The images have no captions, and CLIP learns from pairs.",
+            f"The images have no captions, and '{wish.paradigm}' learns from both.",
             where="--data",
             do="Put a text file of the same name beside each image, or a table metadata.csv with "
-            "the columns image and caption into the folder; mae learns from images alone.",
+            "the columns image and caption into the folder; or name a paradigm that learns from "
+            "images alone.",
         )
     if needs_tables(guessed):
         config, counts = write_tables(pairs(guessed, captions=captions), folder, captions=captions)
@@ -171,14 +193,12 @@ def _held_out(guessed: Found, folder: Path, *, captions: bool) -> tuple[dict[str
     return config, f"divided into {folder}: {counts}"
 
 
-def _check_provides(config: Mapping[str, Any], paradigm: str) -> None:
+def _check_provides(config: Mapping[str, Any], paradigm: str, starter: Starter) -> None:
     """Raise ConfigError where the data is not of the kind that a paradigm learns from."""
     provides = source_of(config).provides
-    wanted = {"causal_lm": ({"text"}, {"tokens"}), "clip": ({"image", "captions"},)}
-    alternatives = wanted.get(paradigm, ({"image"},) if paradigm == "mae" else (set(),))
-    if not any(provides >= needed for needed in alternatives):
+    if not any(provides >= set(needed) for needed in starter.needs):
         raise ConfigError(
-            f"'{paradigm}' learns from {NEEDED[paradigm]}; data of type '{config['type']}' holds "
+            f"'{paradigm}' learns from {starter.data_noun}; data of type '{config['type']}' holds "
             f"{' and '.join(sorted(provides))}.",
             where="--data",
             do="Name other data, or another paradigm with --paradigm.",
@@ -205,10 +225,11 @@ def _planned(wish: Wish, prepared: Prepared, chosen: Fit) -> tuple[str, ChainPla
     text = config_text(
         wish.paradigm,
         chosen,
+        prefix=wish.member_prefix,
         file=wish.file.name,
         on=Path(wish.data).name if wish.data else "data that ships with compt",
         data=prepared.config,
-        data_why="; ".join(note.removeprefix("data: ") for note in prepared.notes),
+        why="; ".join(note.removeprefix("data: ") for note in prepared.notes),
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.py")

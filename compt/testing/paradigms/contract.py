@@ -41,6 +41,7 @@ from compt.testing.paradigms.outputs import (
     require_seeded_batch,
     require_teacher_outputs,
 )
+from compt.testing.paradigms.starting import require_draft, require_example_data
 from compt.testing.paradigms.state import (
     require_equal_marks,
     require_state_in_model,
@@ -292,6 +293,21 @@ class ParadigmContract(Contract):
             )
             trained(config, tmp_path / "chain", do)
             require_results(config, tmp_path / "chain")
+
+    def test_starts_a_chain(self) -> None:
+        """Require of a ``starter`` a config of every preset, whose models are built."""
+        starter = self._build().starter
+        if starter is None:
+            return
+        require(
+            starter.sizes and starter.needs,
+            "Its starter has no sizes, or no needs.",
+            "Name presets in sizes, and in needs what samples of the data must hold.",
+        )
+        require_example_data(starter)
+        with by_name(PARADIGMS, self.paradigm) as paradigm:
+            for preset in starter.sizes:
+                require_draft(starter, preset, paradigm)
 
     # How it is done
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForMaskedLM
 
 from compt import DATA, Batch, ConfigError, Metric, Outputs
 from compt.paradigms.text import IGNORED, Family, TextParadigm, cross_entropy, token_metrics
+from compt_mlm.starter import MlmStarter
 
 
 class Mlm(TextParadigm):
@@ -36,6 +37,7 @@ class Mlm(TextParadigm):
     features = ("hidden",)
     family = Family(AutoModelForMaskedLM, ("bert",), "BERT", example="bert", task="fill-mask")
     name = "mlm"
+    starter = MlmStarter()
     model_defaults = {"model_type": "bert"}
     special_tokens = {"mask_token": "[MASK]"}
 
