@@ -86,7 +86,7 @@ class Starter(ABC):
     is written.
     """
 
-    needs: ClassVar[Sequence[Collection[str]]]
+    needs: ClassVar[tuple[Collection[str], ...]]
     """What samples of the data must hold, as alternatives of which one must be met.
 
     Names as in :attr:`compt.interfaces.DataSource.provides`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ class Pixels:
 class ImageStarter(Starter, ABC):
     """A base of starters for paradigms that learn from images."""
 
-    needs: ClassVar[Sequence[Collection[str]]] = (("image",),)
+    needs: ClassVar[tuple[Collection[str], ...]] = (("image",),)
     data_noun = "images"
     example_data = "icons"
     largest_image: ClassVar[Mapping[str, int]] = {"tiny": 64, "small": 128, "base": 224}
