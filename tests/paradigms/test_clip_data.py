@@ -96,7 +96,10 @@ def test_training_draws_a_caption_and_evaluation_takes_the_first():
     def tokenize(texts):
         return torch.tensor([[ord(text)] for text in texts])
 
-    train, val = (PairDataset(source, (8, 8), tokenize, augment=augment) for augment in (0.9, None))
+    train, val = (
+        PairDataset(source, (8, 8), tokenize, augment=None, draws_caption=draws)
+        for draws in (True, False)
+    )
     assert {chr(train[0]["text"]) for _ in range(100)} == {"a", "b", "c"}
     assert {chr(val[0]["text"]) for _ in range(20)} == {"a"}
 

@@ -150,12 +150,13 @@ def test_metrics_equal_open_clips_classifier_and_a_plain_search(data, seed):
             assert metrics[f"{way}_R@{k}"].value == pytest.approx(hits / 8), (way, k)
 
 
-def test_metrics_of_data_without_classes_are_retrieval_alone(data):
+def test_metrics_of_data_without_classes_are_retrieval_and_loss(data):
     paradigm, model = made(data={k: v for k, v in data.items() if k != "label_key"})
     with torch.no_grad():
         metrics = paradigm.metrics(
             model, "val", [prepared(paradigm, raw(paradigm.build_dataset("val")))]
         )
     assert list(metrics) == [
-        f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
+        *(f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)),
+        "contrastive_loss",
     ]

@@ -40,7 +40,7 @@ class SceneSource(ImageSource):
     """
 
     licence = "; ".join(f"{name}: {IconSource.LICENCES[name]}" for name in VENDORS)
-    provides = frozenset({"image", "captions"})
+    provides = frozenset({"image", "captions", "negative"})
     splits = SPLITS
 
     def __init__(

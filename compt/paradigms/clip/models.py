@@ -21,6 +21,7 @@ from open_clip.model import (
     CustomTextCLIP,
     convert_to_custom_text_state_dict,
 )
+from open_clip.tokenizer import HFTokenizer
 from torch import Tensor, nn
 
 from compt.errors import ConfigError, did_you_mean
@@ -107,7 +108,7 @@ def open_tokenizer(
     arguments = options.get("tokenizer_kwargs") or {}
     if name:
         mode = options.get("tokenizer_mode")
-        return open_clip.HFTokenizer(name, context_length, tokenizer_mode=mode, **arguments)
+        return HFTokenizer(name, context_length, tokenizer_mode=mode, **arguments)
     return _simple_tokenizer(context_length, json.dumps(arguments, sort_keys=True))
 
 
