@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from compt.config.averages import AVERAGES, Average
 from compt.config.faults import Faults
 from compt.config.file import ConfigFile
 from compt.config.keys import key
@@ -26,7 +27,7 @@ from compt.config.options import (
     Published,
     sub_chain_names,
 )
-from compt.config.rates import plateau_fault
+from compt.config.rates import decay_begin, plateau_fault
 from compt.config.stopping import RULES, StoppingRule
 from compt.growth.optimizer_state import CARRIED
 from compt.interfaces import Member
@@ -65,6 +66,14 @@ class StageDefaults(PerformanceOptions, StageRunnerKeys):
         help="`True`: the next member grows from this one's plateau, the weights where the last "
         "entry of `param_scheduler` begins, while the decayed ones are delivered; see "
         "[below](#growing-from-the-plateau)",
+    )
+
+    average: Average | None = key(
+        None,
+        help="an average of the weights that is delivered in the place of the last ones: "
+        "`dict(type='ema', half_life=0.05)` or `dict(type='mean', begin=0.6)`, in fractions of the "
+        "stage or in iterations; see [below](#averages)",
+        variants=AVERAGES,
     )
 
     guard: GuardOptions = key(
@@ -150,6 +159,8 @@ class StageConfig(Budget, StageDefaults):
         is_judged = self.trunk and not at_fault & {"trunk", "param_scheduler"}
         if not (is_judged and self.amount[1]):
             return
+        if self.average is not None and decay_begin(self.param_scheduler) is None:
+            return  # the average is delivered, and the plateau is all of the stage
         if fault := plateau_fault(self.param_scheduler):
             faults.add(
                 f"{where}trunk: there is no plateau to grow from, as {fault}. Let the rate stay "

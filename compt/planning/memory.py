@@ -28,7 +28,7 @@ class StageMemory:
     """Of the student, with what is not trained."""
     gradients: int
     optimizer: int
-    """What the optimizer remembers of each weight; Adam's are two numbers."""
+    """What the optimizer remembers of each weight; Adam's are two numbers, an average is one."""
     teacher: int
     """Weights of the teacher, 0 without one."""
     activations: int
@@ -97,10 +97,11 @@ def _of_stage(
         total = sum(losses)
     total.backward()  # type: ignore[union-attr]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    averaged = 0 if stage.average is None else _bytes(model.parameters())
     return StageMemory(
         weights=_bytes([*model.parameters(), *model.buffers()]),
         gradients=_bytes(trained),
-        optimizer=_optimizer_bytes(stage.optim_wrapper.get("optimizer", {}), trained),
+        optimizer=_optimizer_bytes(stage.optim_wrapper.get("optimizer", {}), trained) + averaged,
         teacher=teacher,
         activations=saved.num_bytes,
         batch_size=stage.batch_size,

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from compt.report.outcome import AVERAGE
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -101,7 +103,12 @@ def incident_lines(record: StageRecord) -> list[str]:
     """Say what happened to the losses and weights of a stage, nothing where all is as usual."""
     lines = []
     if record.delivered != "last":
-        lines.append(f"the weights that {record.delivered} measures are delivered, not the last")
+        is_average = record.delivered == AVERAGE
+        whose = "of the average" if is_average else f"that {record.delivered} measures"
+        text = f"the weights {whose} are delivered, not the last"
+        if raw := record.raw_metrics.get(record.main_metric or ""):
+            text += f", whose {record.main_metric} is {metric_text(raw, with_chance=False)}"
+        lines.append(text)
     if record.spikes:
         worst = max(record.spikes, key=lambda spike: spike["loss"])
         many = f"{len(record.spikes)} spikes" if len(record.spikes) > 1 else "a spike"

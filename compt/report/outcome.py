@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+AVERAGE = "average"
+"""What a stage has delivered whose config has ``average``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Incidents:
@@ -18,7 +21,10 @@ class Incidents:
     stopped: str = ""
     """Why the stage ended before its budget was spent, '' where it did not."""
     delivered: str = "last"
-    """Which weights were measured and delivered: the 'last', or those of the hooks named here."""
+    """Which weights were measured and delivered.
+
+    The 'last', their 'average' (the config's), or those of the hooks named here.
+    """
     plateau_iter: int | None = None
     """Iterations after which plateau.safetensors was kept, None where it was not."""
     repeated: int = 0
@@ -91,3 +97,5 @@ class StageOutcome(Incidents, Usage):
 
     Each metric is a dict with ``value``, ``chance`` and ``higher_is_better``.
     """
+    raw_metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Of the last weights at the end, where an average of them is delivered."""

@@ -83,6 +83,8 @@ class StageRecord(Incidents, Usage):
     growth_seconds: float = 0.0
     metrics: Metrics = field(default_factory=dict)
     """At the end of the stage."""
+    raw_metrics: Metrics = field(default_factory=dict)
+    """The same of the last weights, where an average of them was delivered."""
     main_metric: str | None = None
     """The one that reports compare, None where nothing was measured."""
     curve: tuple[CurvePoint, ...] = ()
@@ -160,6 +162,7 @@ class StageRecord(Incidents, Usage):
             **outcome.incidents,
             **outcome.usage,
             metrics=metrics,
+            raw_metrics=read_metrics(outcome.raw_metrics),
             main_metric=main_metric(metrics),
             curve=points,
             growth=growth.report,
@@ -210,6 +213,7 @@ class StageRecord(Incidents, Usage):
             rollbacks=tuple(content.get("rollbacks", ())),
             **Usage.from_json(content).usage,
             metrics=metrics,
+            raw_metrics=read_metrics(content.get("raw_metrics") or {}),
             main_metric=content.get("main_metric") or main_metric(metrics),
             curve=_curve(content),
             growth=None if growth is None else GrowthReport.from_json(growth),

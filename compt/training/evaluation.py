@@ -64,7 +64,7 @@ class EvalLoop(BaseLoop):
 
     @torch.no_grad()
     def run(self) -> dict[str, dict[str, Any]]:
-        """Evaluate every split, and put the model's mode and the random state back.
+        """Evaluate every split, with the weights that hooks put in.
 
         Returns:
             ``{'split/metric': {'value', 'chance', 'higher_is_better', 'unit'}}``, in the
@@ -73,15 +73,7 @@ class EvalLoop(BaseLoop):
         trained = checksums(self.stage.student.parameters())
         self.runner.call_hook("before_val")
         self.runner.call_hook("before_val_epoch")
-        metrics: dict[str, Metric] = {}
-        state, was_training = random_state(), self.runner.model.training
-        self.runner.model.eval()
-        splits = validation_splits(self.stage.paradigm, self.options)
-        for index, split in enumerate(splits):
-            measured = self._measure(split, self.evaluators if index == 0 else [])
-            metrics |= {f"{split}/{name}": metric for name, metric in measured.items()}
-        self.runner.model.train(was_training)
-        restore_random_state(state)
+        metrics = self._metrics()
         measured_json = {name: metric.to_json() for name, metric in metrics.items()}
         for watcher in watchers(self.runner.hooks, self.runner.param_schedulers or ()):
             check_watched(watcher, measured_json)
@@ -95,6 +87,24 @@ class EvalLoop(BaseLoop):
                 "one that changes weights can do so in after_train_iter.",
             )
         return measured_json
+
+    def measure(self) -> dict[str, dict[str, Any]]:
+        """Evaluate every split with the trained weights, which no hook replaces."""
+        return {name: metric.to_json() for name, metric in self._metrics().items()}
+
+    @torch.no_grad()
+    def _metrics(self) -> dict[str, Metric]:
+        """Measure every split, and put the model's mode and the random state back."""
+        metrics: dict[str, Metric] = {}
+        state, was_training = random_state(), self.runner.model.training
+        self.runner.model.eval()
+        splits = validation_splits(self.stage.paradigm, self.options)
+        for index, split in enumerate(splits):
+            measured = self._measure(split, self.evaluators if index == 0 else [])
+            metrics |= {f"{split}/{name}": metric for name, metric in measured.items()}
+        self.runner.model.train(was_training)
+        restore_random_state(state)
+        return metrics
 
     def _measure(self, split: str, evaluators: list[DirectedEvaluator]) -> dict[str, Metric]:
         """Measure one split, the paradigm's metrics first.

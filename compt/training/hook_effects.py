@@ -89,6 +89,11 @@ def check_effects(
             average.update_parameters(model)
 
 
+def averages(hooks: Iterable[Hook]) -> bool:
+    """Tell whether one of these hooks delivers an average of the weights."""
+    return any(isinstance(hook, EMAHook) for hook in hooks)
+
+
 def check_averages(configs: Iterable[Mapping[str, Any]]) -> None:
     """Raise ConfigError for two averages, which would put each other's weights back."""
     averages = [cls.__name__ for cls in map(_class_of, configs) if issubclass(cls, EMAHook)]
@@ -204,6 +209,8 @@ def replay(runner: Runner, curve: Iterable[Mapping[str, Any]]) -> None:
 def deliver(runner: Runner) -> list[str]:
     """Put into the model what its evaluations measure, and name the hooks that do it.
 
+    A hook may say in ``delivers`` what these weights are called.
+
     It is for the end of a stage: the trained weights are not put back.
     """
     student, names = stage_model(runner).student, []
@@ -212,7 +219,7 @@ def deliver(runner: Runner) -> list[str]:
         for method in SWAPPED_AT:
             getattr(hook, method)(runner)
         if checksums(student.state_dict().values()) != previous:
-            names.append(type(hook).__name__)
+            names.append(getattr(hook, "delivers", type(hook).__name__))
     return names
 
 

@@ -31,7 +31,7 @@ from compt.training.checkpoint import (
 from compt.training.distributed import largest_of_all
 from compt.training.evaluation import EvalLoop
 from compt.training.guard import LossMonitor, Rollback, unfit_weights
-from compt.training.hook_effects import checksums, replay, stop_reason
+from compt.training.hook_effects import averages, checksums, replay, stop_reason
 from compt.training.known_samples import known_samples, remember_samples
 from compt.training.loader import loader_options, open_dataset, train_loader
 from compt.training.optim import named_state
@@ -92,6 +92,8 @@ class TrainLoop(BaseLoop):
         self.guard = GuardOptions(**(guard or {}))
         self.losses = LossMonitor(self.guard.spike, self.guard.window)
         self.rollbacks: list[Rollback] = []
+        self.raw_metrics: dict[str, Any] = {}
+        """Of the trained weights at the end, where an average of them is delivered."""
         self.stop_training = False
         """Whether a hook asks for the end of the stage, as EarlyStoppingHook does."""
         self._measured: list[float] = []
@@ -145,6 +147,8 @@ class TrainLoop(BaseLoop):
             self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         self._measure_again()
+        if self.curve and averages(self.runner.hooks):
+            self.raw_metrics = self.runner.val_loop.measure()
         model: torch.nn.Module = self.runner.model
         return model
 

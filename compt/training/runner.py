@@ -136,6 +136,7 @@ def _result(runner: Runner, usage: Usage) -> StageResult:
         stopped=loop.stopped,
         plateau_iter=None if loop.plateau_iter is None else min(loop.plateau_iter, loop.iter),
         delivered=", ".join(hooks) or "last",
+        raw_metrics=loop.raw_metrics,
         repeated=loop.repeated,
         spikes=tuple(asdict(spike) for spike in loop.losses.spikes),
         rollbacks=tuple(asdict(rollback) for rollback in loop.rollbacks),

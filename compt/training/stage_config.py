@@ -17,11 +17,13 @@ from compt.config.keys import listed
 from compt.config.stopping import stopping_config
 from compt.config.taken_over import short
 from compt.files import GROWN_OPTIMIZER, NEW, atomic
+from compt.interfaces import RunLabels
 from compt.planning.plans import StagePlan
 from compt.registry.registry import short_name
+from compt.training.averaging import average_hook
 from compt.training.distributed import wrapper
 from compt.training.schedules import in_iterations, scaled
-from compt.training.tracking_tools import Labels, labelled, registering
+from compt.training.tracking_tools import labelled, registering
 
 IMPORTS = [
     "compt.training.stage",
@@ -29,6 +31,7 @@ IMPORTS = [
     "compt.training.evaluation",
     "compt.training.hooks",
     "compt.training.optim",
+    "compt.training.averaging",
 ]
 """Modules that register what a stage's config names."""
 LOG_INTERVAL = 10
@@ -82,13 +85,17 @@ def stage_config(
         "val_evaluator": listed(config.val_evaluator),
         "optim_wrapper": _optim_wrapper(stage, grown),
         "param_scheduler": _schedules(stage, plan, grown),
-        "custom_hooks": [*listed(config.custom_hooks), *_grown_hook(stage, folder, grown)],
+        "custom_hooks": [
+            *listed(config.custom_hooks),
+            *average_hook(stage.average, plan.iters),
+            *_grown_hook(stage, folder, grown),
+        ],
         **_wrapper(config, launcher),
         **({"env_cfg": config.env_cfg} if config.env_cfg is not None else {}),
     }
     mode = "individual" if individual else "chain"
     paradigm = short_name(config.paradigm["type"])
-    labels = Labels(folder.absolute().parent.name, stage.name, mode, paradigm, folder)
+    labels = RunLabels(folder.absolute().parent.name, stage.name, mode, paradigm, folder)
     return Config(content | _logging(config, plan, content["experiment_name"], labels))
 
 
@@ -185,7 +192,7 @@ def _schedules(stage: StageConfig, plan: StagePlan, grown: bool) -> list[dict[st
     return in_iterations(schedules, plan.iters)
 
 
-def _logging(config: ChainConfig, plan: StagePlan, name: str, labels: Labels) -> dict[str, Any]:
+def _logging(config: ChainConfig, plan: StagePlan, name: str, labels: RunLabels) -> dict[str, Any]:
     """Return what is written while a stage of this name trains, and how often."""
     interval = config.log_interval or log_interval(plan.iters)
     processor = {"by_epoch": False, "window_size": interval, "mean_pattern": SMOOTHED}
@@ -210,7 +217,7 @@ def _logger(hooks: Mapping[str, Any], interval: int) -> dict[str, Any] | None:
     return _filled(hooks.get("logger", {}), "LoggerHook", defaults)
 
 
-def _visualizer(config: ChainConfig, name: str, labels: Labels) -> dict[str, Any]:
+def _visualizer(config: ChainConfig, name: str, labels: RunLabels) -> dict[str, Any]:
     """Return the visualizer, which is one of its name for the whole process to mmengine."""
     if config.visualizer is not None:
         own = dict(config.visualizer)
