@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         Outputs as Outputs,
         Paradigm as Paradigm,
         ParamAxes as ParamAxes,
+        RunLabels as RunLabels,
         SeenData as SeenData,
         Starter as Starter,
         Status as Status,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         Tokens as Tokens,
         TokenSource as TokenSource,
         TokenSpan as TokenSpan,
+        Tracker as Tracker,
         Transferer as Transferer,
     )
     from compt.planning.planner import plan as plan
@@ -70,6 +72,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         LAYOUTS as LAYOUTS,
         PARADIGMS as PARADIGMS,
         SUITES as SUITES,
+        TRACKERS as TRACKERS,
         TRANSFERERS as TRANSFERERS,
         Range as Range,
     )

@@ -50,6 +50,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "Outputs",
         "Paradigm",
         "ParamAxes",
+        "RunLabels",
         "SeenData",
         "Starter",
         "Status",
@@ -59,6 +60,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "TokenSource",
         "TokenSpan",
         "Tokens",
+        "Tracker",
         "Transferer",
     ),
     "compt.growth.operators": (
@@ -75,6 +77,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "LAYOUTS",
         "PARADIGMS",
         "SUITES",
+        "TRACKERS",
         "TRANSFERERS",
         "Range",
     ),

@@ -35,6 +35,7 @@ from compt.interfaces.plugin import (
 )
 from compt.interfaces.starter import ConfigDraft, MemberSize, SeenData, Starter
 from compt.interfaces.suite import Suite
+from compt.interfaces.tracker import RunLabels, Tracker
 from compt.interfaces.transferer import SCHEDULES, Schedule, Transferer
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "ParamAxes",
     "Plugin",
     "Role",
+    "RunLabels",
     "Schedule",
     "SeenData",
     "Starter",
@@ -71,6 +73,7 @@ __all__ = [
     "TokenSource",
     "TokenSpan",
     "Tokens",
+    "Tracker",
     "Transferer",
     "accepted",
     "check_signatures",

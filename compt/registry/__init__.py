@@ -10,6 +10,7 @@ from compt.registry.registry import (
     PARADIGMS,
     REGISTRIES,
     SUITES,
+    TRACKERS,
     TRANSFERERS,
     PluginRegistry,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "PARADIGMS",
     "REGISTRIES",
     "SUITES",
+    "TRACKERS",
     "TRANSFERERS",
     "PluginRegistry",
     "Range",

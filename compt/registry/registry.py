@@ -16,7 +16,7 @@ from typing import Any
 
 from compt.errors import ComptError, ConfigError, PluginError, did_you_mean
 from compt.registry.arguments import ArgumentFault, in_own_types, name_faults, value_faults
-from compt.registry.entry_points import Entry, Names, normalised, object_path
+from compt.registry.entry_points import Entry, Names, normalised, object_path, pip_command
 from compt.registry.loading import Interface, first_line, raised_at
 
 BUILT_IN = "compt"
@@ -171,6 +171,11 @@ class PluginRegistry:
             PluginError: it is none, lacks methods, or was written for another plug-in API.
         """
         return self.interface.check(plugin, name)
+
+    def install_command(self, key: str, module: str) -> str:
+        """Return the command that installs a module which a plug-in misses."""
+        _, entries = self.candidates(key)
+        return pip_command(module, entries[0]) if entries else f"pip install {module}"
 
     def refresh(self) -> None:
         """Forget which entry points were found and loaded, to see packages installed since."""
@@ -328,6 +333,7 @@ PARADIGMS = PluginRegistry("paradigm", group="compt.paradigms", base="Paradigm")
 LAYOUTS = LayoutRegistry("layout", group="compt.layouts", base="Layout")
 DATA = PluginRegistry("data source", group="compt.data", base="DataSource")
 SUITES = PluginRegistry("suite", group="compt.suites", base="Suite")
+TRACKERS = PluginRegistry("tracker", group="compt.trackers", base="Tracker")
 REGISTRIES: tuple[PluginRegistry, ...] = (
     GROWERS,
     TRANSFERERS,
@@ -335,4 +341,5 @@ REGISTRIES: tuple[PluginRegistry, ...] = (
     LAYOUTS,
     DATA,
     SUITES,
+    TRACKERS,
 )

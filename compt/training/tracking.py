@@ -13,19 +13,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from compt.config.keys import listed
 from compt.errors import ComptError
 from compt.files import FORMAT, MANIFEST, read_record, write_json
+from compt.interfaces.tracker import SAMPLES, TFLOPS
 from compt.planning.plans import StagePlan
 from compt.report.build import report, write
 from compt.report.growth import GrowthRecord, GrowthReport
 from compt.report.record import StageRecord
-from compt.training.tracking_guard import Tracker
-from compt.training.tracking_tools import SAMPLES, TFLOPS, tool_of
+from compt.training.tracking_guard import GuardedBackend
+from compt.training.tracking_tools import run_key, tracker_of
 from compt.workdir import WorkDir
 
 RUNS = "tracking.json"
@@ -69,7 +69,7 @@ class Tracking:
         self, folder: Path, lineage: Records, cost: Cost, note: Callable[[str], None]
     ) -> None:
         self.folder, self.lineage, self.cost, self.note = folder, lineage, cost, note
-        self.trackers: list[Tracker] = []
+        self.backends: list[GuardedBackend] = []
         path = folder / RUNS
         advice = f"Remove '{RUNS}': the stage then begins new runs in its trackers."
         self._runs = dict(read_record(path, _runs, advice)) if path.is_file() else {}
@@ -99,11 +99,11 @@ class Tracking:
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
         failed = kind is not None and not (self.folder / MANIFEST).is_file()
-        for tracker in self.trackers:
-            tracker.finish(failed=failed)
-            if tracker.num_lost:
+        for backend in self.backends:
+            backend.finish(failed=failed)
+            if backend.num_lost:
                 self.note(
-                    f"{tracker.name} lost {tracker.num_lost} of {tracker.num_records} records of "
+                    f"{backend.name} lost {backend.num_lost} of {backend.num_records} records of "
                     f"stage '{self.folder.name}'"
                 )
 
@@ -111,8 +111,8 @@ class Tracking:
         """Return the visualizer's config for this start of the stage, which may be a resumption."""
         backends = []
         for config in listed(visualizer.get("vis_backends")):
-            tool = tool_of(config)
-            backends.append(tool.continued(config, self._runs.get(tool.module)))
+            run_id = self._runs.get(run_key(config))
+            backends.append(tracker_of(config).continued(config, run_id))
         return {**visualizer, "vis_backends": backends}
 
     def take(self, runner: Runner) -> None:
@@ -120,30 +120,29 @@ class Tracking:
         if not is_main_process():
             return
         content = {**runner.cfg.to_dict(), "lineage": dict(self.lineage)}
-        config = Config(content, format_python_code=False)
-        for tracker in runner.visualizer._vis_backends.values():
-            if not isinstance(tracker, Tracker):
+        for backend in runner.visualizer._vis_backends.values():
+            if not isinstance(backend, GuardedBackend):
                 continue
-            self.trackers.append(tracker)
-            tracker.cost = lambda step: self.cost.at(step, runner.train_loop.repeated)
-            tracker.on_failure = self._teller(tracker, runner)
-            tracker.begin = self._beginner(tracker, config)
-            tracker.record(lambda: None)
+            self.backends.append(backend)
+            backend.cost = lambda step: self.cost.at(step, runner.train_loop.repeated)
+            backend.on_failure = self._teller(backend, runner)
+            backend.begin = self._beginner(backend, content)
+            backend.record(lambda: None)
 
-    def _teller(self, tracker: Tracker, runner: Runner) -> Callable[[str], None]:
+    def _teller(self, backend: GuardedBackend, runner: Runner) -> Callable[[str], None]:
         def tell(reason: str) -> None:
-            text = f"{tracker.name} fails, and the training goes on without it. {reason}"
+            text = f"{backend.name} fails, and the training goes on without it. {reason}"
             self.note(text)
             runner.logger.warning(text)
 
         return tell
 
-    def _beginner(self, tracker: Tracker, config: Config) -> Callable[[], None]:
+    def _beginner(self, backend: GuardedBackend, content: Records) -> Callable[[], None]:
         def begin() -> None:
-            name = tracker.tool.module
-            run_id = tracker.tool.begin(tracker.backend, config, self._runs.get(name))
-            if run_id is not None and self._runs.get(name) != run_id:
-                self._runs[name] = run_id
+            earlier = self._runs.get(backend.key)
+            run_id = backend.tracker.begin(backend.backend, content, earlier)
+            if run_id is not None and run_id != earlier:
+                self._runs[backend.key] = run_id
                 write_json(self.folder / RUNS, {"format": FORMAT, "runs": self._runs})
 
         return begin
@@ -155,7 +154,7 @@ class Tracking:
             files: those that are missing are left out.
             reported: work folders, whose report is written into the last of them.
         """
-        takers = [t for t in self.trackers if t.tool.takes_files and t.begin is None]
+        takers = [b for b in self.backends if b.tracker.takes_files and b.begin is None]
         if not takers:
             return
         folders = list(reported)
@@ -165,8 +164,8 @@ class Tracking:
             written = []
             self.note(f"trackers get no report: {error}")
         present = [path for path in (*files, *written) if path.is_file()]
-        for tracker in takers:
-            tracker.record(partial(tracker.tool.attach, tracker.backend, present))
+        for backend in takers:
+            backend.record(partial(backend.tracker.attach, backend.backend, present))
 
 
 def lineage(

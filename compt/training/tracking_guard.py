@@ -1,4 +1,4 @@
-"""Keep trackers from ending a training: a back end that fails loses records, and no more."""
+"""Keep back ends from ending a training, as one that fails loses records and no more."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import VISBACKENDS
 from mmengine.visualization import Visualizer
 from mmengine.visualization.vis_backend import BaseVisBackend
 
+from compt.interfaces.tracker import Tracker
 from compt.registry.loading import first_line
-from compt.training.tracking_tools import Tool, tool_of
+from compt.training.tracking_tools import run_key, tracker_of
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
 """Seconds between two attempts to reach a tracker that fails, doubled by every failure."""
@@ -24,14 +26,14 @@ MAX_REASON = 200
 Records = Mapping[str, Any]
 
 
-class Tracker(BaseVisBackend):  # type: ignore[misc]
+class GuardedBackend(BaseVisBackend):  # type: ignore[misc]
     """A back end that loses records where it fails, and is tried again after a pause.
 
     What it does not define is the back end's own, so that hooks find in it what they look for.
     """
 
-    def __init__(self, backend: Any, tool: Tool) -> None:
-        self.backend, self.tool = backend, tool
+    def __init__(self, backend: Any, tracker: Tracker, key: str = "") -> None:
+        self.backend, self.tracker, self.key = backend, tracker, key
         self.cost: Callable[[int], Records] = lambda step: {}
         self.begin: Callable[[], None] | None = None
         """What starts the run, until that has worked."""
@@ -74,7 +76,7 @@ class Tracker(BaseVisBackend):  # type: ignore[misc]
 
     def add_scalars(self, scalar_dict: Records, step: int = 0, *args: Any, **options: Any) -> None:
         """Record numbers, with what the chain has cost until then."""
-        scalars = self.tool.scalars({**scalar_dict, **self.cost(step)}, step)
+        scalars = self.tracker.scalars({**scalar_dict, **self.cost(step)}, step)
         self.record(lambda: self.backend.add_scalars(scalars, step, *args, **options))
 
     def close(self) -> None:
@@ -83,7 +85,7 @@ class Tracker(BaseVisBackend):  # type: ignore[misc]
     def finish(self, *, failed: bool) -> None:
         """End the run, if it has begun."""
         if self.begin is None:
-            self._attempt(lambda: self.tool.close(self.backend, failed=failed))
+            self._attempt(lambda: self.tracker.close(self.backend, failed=failed))
 
     def record(self, send: Callable[[], None]) -> None:
         """Send one record, or count it as lost.
@@ -122,8 +124,15 @@ class Tracker(BaseVisBackend):  # type: ignore[misc]
 
 
 def guarded(visualizer: Visualizer) -> Visualizer:
-    """Put a tracker around every back end of a visualizer."""
+    """Put a guard around every back end of a visualizer."""
     backends = visualizer._vis_backends
     for name, backend in backends.items():
-        backends[name] = Tracker(backend, tool_of({"type": type(backend).__name__}))
+        config = {"type": _registered_as(backend)}
+        backends[name] = GuardedBackend(backend, tracker_of(config), run_key(config))
     return visualizer
+
+
+def _registered_as(backend: Any) -> str:
+    """Return what a config calls a back end, which may be another name than its class's."""
+    names = [name for name, kind in VISBACKENDS.module_dict.items() if kind is type(backend)]
+    return names[0] if names else type(backend).__name__

@@ -12,9 +12,9 @@ import pytest
 
 import compt
 from compt.errors import TrainingError
+from compt.interfaces.tracker import SAMPLES, TFLOPS
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
-from compt.training.tracking_tools import SAMPLES, TFLOPS
 
 pytestmark = pytest.mark.slow
 BLOCK = 32_768

@@ -1,0 +1,1 @@
+"""Built-in trackers, registered by entry points like anyone's."""
