@@ -50,6 +50,7 @@ from compt.paradigms.clip.models import (
     weight_dtype,
 )
 from compt.paradigms.clip.starter import ClipStarter
+from compt.paradigms.clip.words import NAME as WORDS, Words, captions_of, vocabulary_size
 from compt.registry import DATA, Range
 from compt.weights import load_state, read_state, save_weights
 
@@ -80,6 +81,10 @@ class Clip(Sourced):
             not.
         templates: prompts for zero-shot classification; '{}' stands for the class name.
         augment: smallest share of the area that a random crop keeps in training; None for no crop.
+        tokenizer: ``dict(type='words', size=...)`` reads texts word by word, with a vocabulary of
+            so many tokens, the most frequent words of the training captions: CLIP's own has
+            49,408, whose embeddings outweigh all else in a small model. Exports hold it as a
+            tokenizer of transformers, which open_clip loads.
         mean, std, interpolation, resize_mode: how an image becomes a model's input, as in an
             open_clip folder's ``preprocess_cfg``; by default as in the folder that is followed, and
             where there is none, as open_clip does.
@@ -106,6 +111,7 @@ class Clip(Sourced):
         data: Annotated[Mapping[str, Any], DATA] | None = None,
         templates: Sequence[str] = ("{}",),
         augment: Annotated[float, Range(positive=True, maximum=1)] | None = 0.9,
+        tokenizer: Mapping[str, Any] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[Annotated[float, Range(positive=True)]] | None = None,
         interpolation: str | None = None,
@@ -114,6 +120,7 @@ class Clip(Sourced):
         self._use(data)
         self.templates = tuple(templates)
         self.augment = augment
+        self._vocabulary_size = None if tokenizer is None else vocabulary_size(tokenizer)
         self._own_pixels = {
             "mean": mean,
             "std": std,
@@ -138,6 +145,7 @@ class Clip(Sourced):
         config = self._with_settings(member, model_config(member))
         defaults = self.model_defaults.items()
         config |= {key: value for key, value in defaults if config.get(key) is None}
+        config["text_cfg"] = self._with_vocabulary(member, config["text_cfg"])
         self.check_model(config, f"member '{member.name}'")
         model = build(member, config)
         return self._agreed(member, config, model)
@@ -225,11 +233,34 @@ class Clip(Sourced):
         model.open_clip_config = config  # type: ignore[assignment]
         return model
 
+    def _with_vocabulary(self, member: Member, text: dict[str, Any]) -> dict[str, Any]:
+        """Return a text config with the paradigm's tokenizer, where it has one.
+
+        Raises:
+            ConfigError: the member says another.
+        """
+        if self._vocabulary_size is None:
+            return text
+        own = {"hf_tokenizer_name": WORDS, "vocab_size": self._vocabulary_size}
+        others = [key for key in text if key in own or "tokenizer" in key]
+        for key in others:
+            if text[key] != own.get(key):
+                raise ConfigError(
+                    f"Member '{member.name}' has text_cfg.{key}={text[key]!r}, and the paradigm a "
+                    f"tokenizer of {self._vocabulary_size} words.",
+                    do=f"Leave text_cfg.{key} out, or paradigm.tokenizer.",
+                )
+        return {**text, **own}
+
     @cached_property
     def tokenizer(self) -> Any:
         """Return the members' tokenizer, which turns texts into ids [N, context]."""
         options, length = self._input["tokenizer"], self._input["context length"]
-        return open_tokenizer(options, length, self._tokenizer_folder(options))
+        folder = self._tokenizer_folder(options)
+        if self._vocabulary_size is not None and folder is None:
+            captions = captions_of(self._open("train"))
+            return Words(captions, self._vocabulary_size, length)
+        return open_tokenizer(options, length, folder)
 
     def _tokenizer_folder(self, options: Mapping[str, Any]) -> Path | None:
         """Return the followed folder, where it holds the files of the tokenizer that is named."""
