@@ -113,6 +113,23 @@ class GrownOptions(Section):
         positive=True,
         shown_default="as `lr_mult`",
     )
+    warmup: float | None = key(
+        None,
+        help="share of the stage over which the rate warms up, in the place of that in the first "
+        "entry of `param_scheduler`; what begins where that ends moves along, and 0 leaves it out",
+        minimum=0,
+        maximum=1,
+        shown_default="as from scratch",
+    )
+    new_warmup: float | None = key(
+        None,
+        help="share of the stage over which the rate of those entries alone rises from 0 to what "
+        "it is else, `new_lr_mult` and the schedule's own warm-up included (SPARKLING, arXiv "
+        "2602.02472)",
+        positive=True,
+        maximum=1,
+        shown_default="none",
+    )
     optimizer_state: bool = key(
         False,
         help="`True`: start with the source's optimizer state, grown along the weights: moments "
@@ -125,6 +142,11 @@ class GrownOptions(Section):
     def new_ratio(self) -> float:
         """The rate of new entries relative to that of inherited ones."""
         return 1.0 if self.new_lr_mult is None else self.new_lr_mult / self.lr_mult
+
+    @property
+    def has_rate_of_new(self) -> bool:
+        """Whether new entries have a rate of their own, at least for a while."""
+        return self.new_ratio != 1 or self.new_warmup is not None
 
 
 def _check_compile(value: Any, name: str, faults: Faults) -> None:

@@ -65,6 +65,30 @@ def plateau_fault(schedules: Any) -> str:
     return ""
 
 
+def is_warmup(schedule: Mapping[str, Any]) -> bool:
+    """Tell whether a schedule leads up to the rate from the begin of a stage, and then ends."""
+    begins = not schedule.get("begin", 0) and schedule.get("end") is not None
+    return begins and is_a(schedule, LinearParamScheduler) and _does_not_fall(schedule)
+
+
+def with_warmup(schedules: Any, share: float) -> list[dict[str, Any]]:
+    """Return schedules whose warm-up is another share of the stage, with none at 0.
+
+    What begins where the first entry ends begins where it ends now. Without a warm-up they stay as
+    they are.
+    """
+    entries = [dict(entry) for entry in listed(schedules)]
+    if not (entries and is_warmup(entries[0])):
+        return entries
+    warmup, *others = entries
+    end = warmup["end"]
+    for entry in others:
+        begin = entry.get("begin", 0)
+        if begin == end and type(begin) is type(end):
+            entry["begin"] = float(share)
+    return [*([{**warmup, "end": float(share)}] if share else []), *others]
+
+
 def iteration(length: float, iters: int) -> int:
     """Return a length in iterations of a stage that has so many."""
     return round(length * iters) if isinstance(length, float) else length

@@ -12,7 +12,7 @@ from typing import Any
 from compt.config.averages import AVERAGES, Average
 from compt.config.faults import Faults
 from compt.config.file import ConfigFile
-from compt.config.keys import key
+from compt.config.keys import key, listed
 from compt.config.mmengine_keys import RunnerKeys, StageRunnerKeys
 from compt.config.options import (
     BUDGET_UNITS,
@@ -27,7 +27,7 @@ from compt.config.options import (
     Published,
     sub_chain_names,
 )
-from compt.config.rates import decay_begin, plateau_fault
+from compt.config.rates import decay_begin, is_warmup, plateau_fault, with_warmup
 from compt.config.stopping import RULES, StoppingRule
 from compt.growth.optimizer_state import CARRIED
 from compt.interfaces import Member
@@ -334,6 +334,7 @@ def _check_grown(index: int, source: StageConfig, target: StageConfig, faults: F
             f"chain.{index}: grown.lr_mult needs the member's own learning rate, "
             "optim_wrapper.optimizer.lr."
         )
+    _check_warmup(index, target, faults)
     if not target.grown.optimizer_state:
         return
     pair = [stage.optim_wrapper.get("optimizer") or {} for stage in (source, target)]
@@ -349,4 +350,23 @@ def _check_grown(index: int, source: StageConfig, target: StageConfig, faults: F
         faults.add(
             f"chain.{index}: grown.optimizer_state: the member before is not trained, so it has no "
             "state."
+        )
+
+
+def _check_warmup(index: int, target: StageConfig, faults: Faults) -> None:
+    """Note a warm-up of a grown member that cannot be, or leaves no plateau."""
+    share = target.grown.warmup
+    if share is None:
+        return
+    schedules = listed(target.param_scheduler)
+    if share and not (schedules and is_warmup(schedules[0])):
+        faults.add(
+            f"chain.{index}: grown.warmup changes how long the warm-up of param_scheduler is, and "
+            "that begins with none, as dict(type='LinearLR', start_factor=1e-3, begin=0.0, "
+            "end=0.05) is one."
+        )
+    fault = plateau_fault(with_warmup(schedules, share)) if target.trunk else ""
+    if fault and not plateau_fault(schedules):
+        faults.add(
+            f"chain.{index}: grown.warmup={share!r} leaves no plateau to grow from: {fault}."
         )

@@ -72,10 +72,10 @@ def _check_grown(options: GrownOptions, grower: Grower, name: str) -> None:
             "it.",
             do="Use another grower, or grown=dict(optimizer_state=False).",
         )
-    if options.new_ratio != 1 and grower.objective_calls:
+    if options.has_rate_of_new and grower.objective_calls:
         raise GrowthError(
             f"The grower '{name}' learns its weights, so none of them are new.",
-            do="Use another grower, or leave out grown.new_lr_mult.",
+            do="Use another grower, or leave out grown.new_lr_mult and grown.new_warmup.",
         )
 
 

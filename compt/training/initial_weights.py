@@ -104,7 +104,7 @@ class InitialWeights:
     def _write_optimizer_files(self, source: nn.Module, target: nn.Module, seed: int) -> None:
         """Write what the stage's optimizer has to know of its weights, before they are grown."""
         options, grower = self.config.grown, self.config.grower
-        if options.new_ratio != 1:
+        if options.has_rate_of_new:
             masks = new_entries(source, target, grower, seed=seed)
             save_tensors(masks, self.folder.new)
         if options.optimizer_state:

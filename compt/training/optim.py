@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +120,20 @@ class GrownHook(Hook):
         state: file of the grown optimizer state; a checkpoint of the stage itself replaces it.
         new: file of the masks of new entries.
         ratio: their learning rate relative to the others'.
+        warmup_iters: iterations over which that rises to ``ratio`` from 0.
     """
 
     def __init__(
-        self, *, state: str | None = None, new: str | None = None, ratio: float = 1.0
+        self,
+        *,
+        state: str | None = None,
+        new: str | None = None,
+        ratio: float = 1.0,
+        warmup_iters: int = 0,
     ) -> None:
-        self.state, self.new, self.ratio = state, new, ratio
+        self.state, self.new = state, new
+        self.ratio, self.warmup_iters = ratio, warmup_iters
+        self.current_ratio = ratio
 
     def before_train(self, runner: Runner) -> None:
         """Load the state, and hook into the optimizer's steps."""
@@ -140,21 +148,41 @@ class GrownHook(Hook):
                 for name, mask in read_state(Path(self.new)).items()
                 if mask.any()
             }
-            scale_steps(optimizer, masks, self.ratio)
+            scale_steps(optimizer, masks, lambda: self.current_ratio)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Set the rate of new entries, which follows from the iteration alone."""
+        if self.warmup_iters:
+            self.current_ratio = self.ratio * min(1.0, runner.iter / self.warmup_iters)
 
 
-def scale_steps(optimizer: Optimizer, masks: Mapping[nn.Parameter, Tensor], ratio: float) -> None:
-    """Scale every step that an optimizer takes with the entries of these masks."""
+def scale_steps(
+    optimizer: Optimizer,
+    masks: Mapping[nn.Parameter, Tensor],
+    ratio: float | Callable[[], float],
+) -> None:
+    """Scale every step that an optimizer takes with the entries of these masks.
+
+    It is the change of the weights that is scaled, whatever the optimizer computes it from:
+    momentum and moments are those of the unscaled gradients, as with another learning rate.
+
+    Args:
+        optimizer: steps entry by entry, as Adam and SGD do, fused or not.
+        masks: True for the entries to scale, by parameter.
+        ratio: what steps are multiplied by, or what returns it at each of them.
+    """
     previous: dict[nn.Parameter, Tensor] = {}
+    current = ratio if callable(ratio) else lambda: ratio
 
     def remember(*_: Any) -> None:
-        previous.update({param: param.detach().clone() for param in masks})
+        if current() != 1:
+            previous.update({param: param.detach().clone() for param in masks})
 
     def scale(*_: Any) -> None:
         with torch.no_grad():
-            for param, mask in masks.items():
-                scaled = torch.lerp(previous[param], param, ratio)
-                param.copy_(torch.where(mask, scaled, param))
+            for param, value in previous.items():
+                scaled = torch.lerp(value, param, current())
+                param.copy_(torch.where(masks[param], scaled, param))
         previous.clear()
 
     optimizer.register_step_pre_hook(remember)

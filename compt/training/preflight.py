@@ -49,6 +49,7 @@ from compt.training.rehearsal import check_watchers
 from compt.training.schedules import check_schedule, watches_metric
 from compt.training.stage_config import stage_config
 from compt.training.trial import (
+    check_entrywise,
     check_hook,
     check_memory,
     check_optimizer,
@@ -111,6 +112,9 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> CheckedData:
                     _check_sampler(stage, paradigm)
             splits = validation_splits(paradigm, config.val_dataloader)
             _check_runner(runner, splits, faults)
+            if stage_plan.grower and stage.grown.has_rate_of_new and not faults.sentences:
+                with noting(faults, f"optim_wrapper (stage '{stage.name}')"):
+                    check_entrywise(runner.optim_wrapper)
             if stage is config.stages[0] and not faults.sentences:
                 check_watchers(config, runner, faults)
             if (dataset := stage.train_dataloader.get("dataset")) is not None:

@@ -14,6 +14,7 @@ from rich.pretty import pretty_repr
 
 from compt.config import ChainConfig, StageConfig
 from compt.config.keys import listed
+from compt.config.rates import with_warmup
 from compt.config.stopping import stopping_config
 from compt.config.taken_over import short
 from compt.files import GROWN_OPTIMIZER, NEW, atomic
@@ -88,7 +89,7 @@ def stage_config(
         "custom_hooks": [
             *listed(config.custom_hooks),
             *average_hook(stage.average, plan.iters),
-            *_grown_hook(stage, folder, grown),
+            *_grown_hook(stage, plan, folder, grown),
         ],
         **_wrapper(config, launcher),
         **({"env_cfg": config.env_cfg} if config.env_cfg is not None else {}),
@@ -172,15 +173,19 @@ def _optim_wrapper(stage: StageConfig, grown: bool) -> dict[str, Any]:
     return content
 
 
-def _grown_hook(stage: StageConfig, folder: Path, grown: bool) -> list[dict[str, Any]]:
+def _grown_hook(
+    stage: StageConfig, plan: StagePlan, folder: Path, grown: bool
+) -> list[dict[str, Any]]:
     """Return the hook for what a grown member takes along beside its weights, if there is any."""
     if not grown:
         return []
     options: dict[str, Any] = {}
     if stage.grown.optimizer_state:
         options["state"] = str(folder / GROWN_OPTIMIZER)
-    if stage.grown.new_ratio != 1:
+    if stage.grown.has_rate_of_new:
         options |= {"new": str(folder / NEW), "ratio": stage.grown.new_ratio}
+    if stage.grown.new_warmup is not None:
+        options["warmup_iters"] = max(1, round(stage.grown.new_warmup * plan.iters))
     return [{"type": "ComptGrownHook", **options}] if options else []
 
 
@@ -189,6 +194,8 @@ def _schedules(stage: StageConfig, plan: StagePlan, grown: bool) -> list[dict[st
     schedules = listed(stage.param_scheduler)
     if grown and stage.grown.lr_mult != 1:
         schedules = scaled(schedules, stage.grown.lr_mult)
+    if grown and stage.grown.warmup is not None:
+        schedules = with_warmup(schedules, stage.grown.warmup)
     return in_iterations(schedules, plan.iters)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import os
@@ -153,6 +154,29 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
         wrapper.zero_grad()
     if not all(math.isfinite(param.item()) for param in model.parameters()):
         raise ConfigError("After two steps of the optimizer a weight is not finite.")
+
+
+def check_entrywise(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an optimizer whose step of one entry depends on another's gradient.
+
+    Entries of such a one have no learning rate of their own, as Adafactor's and Muon's have not.
+    """
+    model = nn.Linear(4, 4, bias=False).to(get_device())
+    stepped = []
+    for gradient in (1.0, 3.0):
+        copied = copy.deepcopy(model)
+        optimizer = build_optim_wrapper(copied, config).optimizer
+        for _ in range(2):
+            copied.weight.grad = torch.ones_like(copied.weight)
+            copied.weight.grad[0, 0] = gradient
+            optimizer.step()
+        stepped.append(copied.weight.detach().flatten()[1:])
+    if not torch.equal(*stepped):
+        raise ConfigError(
+            f"grown.new_lr_mult and grown.new_warmup scale the steps of single entries, and "
+            f"{type(optimizer).__name__} does not step entry by entry.",
+            do="Leave them out, or take an optimizer that does, such as AdamW or SGD.",
+        )
 
 
 def _check_paramwise(paramwise: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from compt.config import load_config
 from compt.config.options import GrownOptions
+from compt.config.rates import with_warmup
 from tests.config.conftest import faults
 
 
@@ -123,6 +124,60 @@ def test_a_member_that_is_not_trained_has_no_state(toy):
     assert re.match(r"chain\.1: grown\.optimizer_state: the member before is not trained", fault)
     toy["chain"][1]["grown"] = None
     load_config(toy)
+
+
+RISING = dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.05)
+FALLING = dict(type="CosineAnnealingLR", eta_min=0.0, begin=0.05, end=1.0)
+LATE = dict(type="LinearLR", start_factor=1.0, end_factor=0.0, begin=0.8, end=1.0)
+
+
+@pytest.mark.parametrize(
+    ("schedules", "share", "expected"),
+    [
+        ([RISING, FALLING], 0.2, [dict(RISING, end=0.2), dict(FALLING, begin=0.2)]),
+        ([RISING, FALLING], 0.0, [dict(FALLING, begin=0.0)]),
+        ([RISING, LATE], 0.2, [dict(RISING, end=0.2), LATE]),
+        ([RISING, LATE], 0, [LATE]),
+        (RISING, 0, []),
+        ([FALLING], 0, [FALLING]),
+        (
+            [dict(RISING, begin=0, end=5), dict(FALLING, begin=5), dict(LATE, begin=5.0)],
+            0.5,
+            [dict(RISING, begin=0, end=0.5), dict(FALLING, begin=0.5), dict(LATE, begin=5.0)],
+        ),
+    ],
+)
+def test_a_warm_up_of_another_length_moves_what_follows(schedules, share, expected):
+    assert with_warmup(schedules, share) == expected
+
+
+@pytest.mark.parametrize(
+    "schedules",
+    [[], [FALLING, RISING], [dict(RISING, begin=0.01)], [LATE], [dict(type="LinearLR")]],
+)
+def test_a_warm_up_can_be_lengthened_where_there_is_one(toy, schedules):
+    toy |= dict(param_scheduler=schedules, grown=dict(warmup=0.2))
+    found = faults(toy)
+    assert [fault.partition(":")[0] for fault in found] == ["chain.1", "chain.2"]
+    assert all("grown.warmup changes how long the warm-up" in fault for fault in found)
+    toy["grown"] = dict(warmup=0)
+    load_config(toy)
+
+
+def test_a_warm_up_may_not_take_the_plateau(toy):
+    toy |= dict(param_scheduler=[RISING, LATE], grown=dict(warmup=0.9), trunk=True)
+    found = faults(toy)
+    assert [fault.partition(":")[0] for fault in found] == ["chain.1", "chain.2"]
+    assert all("grown.warmup=0.9 leaves no plateau" in fault for fault in found)
+    toy["grown"] = dict(warmup=0.7)
+    load_config(toy)
+
+
+@pytest.mark.parametrize("key", ["warmup", "new_warmup"])
+@pytest.mark.parametrize("value", [-0.1, 1.5, "a", True])
+def test_warm_ups_are_shares_of_the_stage(toy, key, value):
+    toy["grown"] = {key: value}
+    assert any(fault.startswith(f"grown.{key}: {value!r} is not") for fault in faults(toy))
 
 
 def test_a_relative_rate_needs_one_to_be_relative_to(toy):

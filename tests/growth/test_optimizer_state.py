@@ -6,13 +6,18 @@ from itertools import pairwise
 
 import pytest
 import torch
+from mmengine.registry import OPTIMIZERS as OPTIMIZERS_OF_MMENGINE
 from torch import nn
 
 import compt
 import tests.learner  # noqa: F401 - registers the grower
 from compt import GrowthError
+from compt.config import load_config
+from compt.errors import ConfigError
 from compt.testing.toy import ToyNet
 from compt.training.optim import load_named_state, named_state, scale_steps
+from compt.training.preflight import preflight
+from compt.training.trial import check_entrywise
 from compt.weights import read_state, save_tensors
 from tests.growth.states import toy_loss
 
@@ -58,6 +63,48 @@ def test_masked_entries_follow_another_rate_exactly(optimizer, ratio):
             mixed_param, torch.where(mask, fast_param, slow_param), rtol=1e-11, atol=1e-12
         )
         assert not torch.allclose(slow_param, fast_param, atol=1e-3)
+
+
+def warmed(optimizer, ramp, masks=None):
+    """Return a tensor after steps whose rate, or that of its masked entries alone, is a ramp."""
+    generator = torch.Generator().manual_seed(0)
+    start, goal = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    param, now = nn.Parameter(start.clone()), [0.0]
+    running = OPTIMIZERS[optimizer]([param], 0.02)
+    if masks is not None:
+        scale_steps(running, dict(zip([param], masks)), lambda: now[0])
+    for step, factor in enumerate(ramp):
+        now[0] = factor
+        rate = 0.02 * (1 - step / 10)
+        running.param_groups[0]["lr"] = rate if masks is not None else rate * factor
+        running.zero_grad()
+        ((param - goal) ** 2 * (1 + goal**2)).sum().backward()
+        running.step()
+    return param.detach()
+
+
+def test_a_warm_up_by_hand():
+    """Plain gradient descent at a rate of 0.1 on a slope of 1."""
+    param, ramp = nn.Parameter(torch.ones(2, dtype=torch.float64)), [0.0, 0.5, 1.0]
+    now, running = [0.0], torch.optim.SGD([param], lr=0.1)
+    scale_steps(running, {param: torch.tensor([False, True])}, lambda: now[0])
+    seen = []
+    for now[0] in ramp:
+        param.grad = torch.ones_like(param)
+        running.step()
+        seen.append(param.tolist())
+    assert seen == [pytest.approx(pair) for pair in ([0.9, 1.0], [0.8, 0.95], [0.7, 0.85])]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_masked_entries_warm_up_alone(optimizer):
+    """Weight decay and moments included, as if the rate had been another at each step."""
+    ramp = [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    mask = torch.rand(4, 3, generator=torch.Generator().manual_seed(1)) < 0.5
+    mixed = warmed(optimizer, ramp, [mask])
+    usual, warm = warmed(optimizer, [1.0] * 6), warmed(optimizer, ramp)
+    assert torch.allclose(mixed, torch.where(mask, warm, usual), rtol=1e-11, atol=1e-12)
+    assert not torch.allclose(usual, warm, atol=1e-3)
 
 
 def two_groups(model, *, swapped=False, **options):
@@ -159,3 +206,33 @@ def test_every_hop_is_checked(toy):
         compt.plan(toy)
     for source, target in pairwise("abc"):
         assert f"'{source}' -> '{target}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "Adam", "SGD", "RMSprop", "Adagrad"])
+def test_steps_of_single_entries_can_be_scaled(kind):
+    check_entrywise(wrapping(kind))
+
+
+@OPTIMIZERS_OF_MMENGINE.register_module(name="TestNormalised", force=True)
+class Normalised(torch.optim.SGD):
+    """Steps of one length in all, as Muon's and LARS's are to some degree."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad /= param.grad.norm()
+        return super().step(closure)
+
+
+def test_an_optimizer_that_looks_at_whole_matrices_is_refused(toy):
+    with pytest.raises(ConfigError, match="Normalised does not step entry by entry"):
+        check_entrywise(wrapping("TestNormalised"))
+    toy |= dict(optim_wrapper=wrapping("TestNormalised"), grown=dict(new_warmup=0.5))
+    del toy["chain"][2]
+    config = load_config(toy)
+    with pytest.raises(ConfigError, match=r"stage 'b'.*does not step entry by entry"):
+        preflight(config, compt.plan(config))
+
+
+def wrapping(kind):
+    return dict(type="OptimWrapper", optimizer=dict(type=kind, lr=1e-2))

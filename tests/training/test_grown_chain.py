@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,6 +95,22 @@ def same(work: Path, other: Path, stage: str, *names: str) -> bool:
 
 def weights(work: Path, stage: str, name: str = "weights") -> dict[str, Tensor]:
     return load_file(work / stage / f"{name}.safetensors")
+
+
+@contextmanager
+def recorded(stage: str) -> Iterator[list[dict[str, Tensor]]]:
+    """Collect the weights of a stage after each iteration."""
+    step, states = loops.TrainLoop._step, []
+
+    def recording(self, batch):
+        step(self, batch)
+        if self.runner.work_dir.endswith(stage):
+            state = self.stage.student.state_dict()
+            states.append({name: value.clone() for name, value in state.items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops.TrainLoop, "_step", recording)
+        yield states
 
 
 def pair(work: Path, seed: int) -> tuple[ToyNet, ToyNet]:
@@ -184,6 +201,37 @@ def test_new_entries_are_those_of_the_stages_grower_and_learn_apart(plain, toy, 
         if not mask.all():
             assert not torch.allclose(old_ended, old_began, rtol=0, atol=1e-5), name
     assert sum(mask.sum() for mask in masks.values()) > 100
+
+
+def test_new_entries_warm_up_alone_and_the_others_at_once(toy, tmp_path, monkeypatch):
+    """Over half of the stage, which is interrupted there and goes on alike."""
+    del toy["chain"][2]
+    toy["chain"][1]["grown"] = dict(new_warmup=0.5, warmup=0.0, optimizer_state=True)
+    toy["param_scheduler"] = [
+        dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.25),
+        dict(type="CosineAnnealingLR", eta_min=0.0, begin=0.25, end=1.0),
+    ]
+    with recorded("02_b") as states:
+        work = train(tmp_path / "whole", toy)
+    (hook,) = stage_config(work, "02_b").custom_hooks
+    assert (hook.ratio, hook.warmup_iters) == (1, 4)
+    (schedule,) = stage_config(work, "02_b").param_scheduler
+    assert (schedule.type, schedule.begin, schedule.end) == ("CosineAnnealingLR", 0, 8)
+    assert len(stage_config(work, "01_a").param_scheduler) == 2
+    masks, began = weights(work, "02_b", "new"), weights(work, "02_b", "grown")
+    for name, mask in masks.items():
+        first, second = states[0][name], states[1][name]
+        assert torch.equal(first[mask], began[name][mask]), "the first step is none"
+        is_decayed = mask.ndim == 2  # these move where there is no gradient yet
+        if is_decayed and not mask.all():
+            assert not torch.equal(first[~mask], began[name][~mask]), name
+        if is_decayed and mask.any():
+            assert not torch.equal(second[mask], began[name][mask]), name
+    with monkeypatch.context() as patch:
+        step_of("02_b", 5)(patch)
+        with pytest.raises(Died):
+            train(tmp_path / "resumed", toy)
+    assert same(work, train(tmp_path / "resumed", toy, resume=True), "02_b")
 
 
 def test_the_state_is_grown_with_the_weights_and_goes_on(grown):
