@@ -23,7 +23,9 @@ from compt.evaluation.images import (
     is_open_clip,
     open_timm,
     open_train_and_test,
+    timm_folder,
 )
+from compt.evaluation.mmpretrain import open_mmpretrain
 from compt.evaluation.options import require
 from compt.interfaces import Suite
 from compt.interfaces.paradigm import Metric
@@ -70,7 +72,7 @@ class FineTune(Suite):
 
     @classmethod
     def recognises(cls, export: Path) -> bool:
-        """Tell whether it is of open_clip, or is or holds a folder of timm."""
+        """Tell whether it is of open_clip or mmpretrain, or is or holds a folder of timm."""
         return is_image_model(export)
 
     def evaluate(self, export: Path) -> Mapping[str, Metric]:
@@ -91,11 +93,13 @@ class FineTune(Suite):
         classes = len(self._train.classes)
         if is_open_clip(export):
             model, transforms = _open_clip(export, classes, self.smallest_crop)
+        elif timm_folder(export) is None:
+            model, transforms = _mmpretrain(export, classes, self.smallest_crop)
         else:
             model, transforms = _timm(export, classes, self.smallest_crop, self.drop_path)
         if self.layer_decay is not None and not hasattr(model, "group_matcher"):
             raise ConfigError(
-                "open_clip's models do not say which layer a weight is of.",
+                "Models of open_clip and mmpretrain do not say which layer a weight is of.",
                 where="layer_decay",
                 do="Leave it out.",
             )
@@ -177,10 +181,23 @@ def _open_clip(
         f"local-dir:{export}", aug_cfg={"scale": (smallest_crop, 1.0)}
     )
     config = open_clip.get_model_config(f"local-dir:{export}")
-    head = nn.Linear(config["embed_dim"], classes)
+    return _with_head(clip.visual, config["embed_dim"], classes), {True: train, False: test}
+
+
+def _mmpretrain(
+    export: Path, classes: int, smallest_crop: float
+) -> tuple[nn.Module, Mapping[bool, Callable[[Any], Tensor]]]:
+    encoder, transform = open_mmpretrain(export)
+    train = transform(is_training=True, scale=(smallest_crop, 1.0), color_jitter=None)
+    return _with_head(encoder, encoder.width, classes), {True: train, False: transform()}
+
+
+def _with_head(encoder: nn.Module, width: int, classes: int) -> nn.Sequential:
+    """Put a linear classifier behind an encoder."""
+    head = nn.Linear(width, classes)
     nn.init.trunc_normal_(head.weight, std=0.02)
     nn.init.zeros_(head.bias)
-    return nn.Sequential(clip.visual, head), {True: train, False: test}
+    return nn.Sequential(encoder, head)
 
 
 def _timm(

@@ -1,4 +1,4 @@
-"""Read image models from exports of open_clip and timm, and features of images in folders.
+"""Read image models from exports, and features of images in folders.
 
 A folder of images is as ImageNet's: ``DATA/SPLIT/CLASS/image``.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from compt.errors import DataError
+from compt.evaluation.mmpretrain import is_mmpretrain, open_mmpretrain
 from compt.evaluation.options import folder as existing_folder
 
 OPEN_CLIP = "open_clip_config.json"
@@ -56,15 +57,17 @@ def timm_folder(export: Path) -> Path | None:
 
 
 def is_image_model(export: Path) -> bool:
-    """Tell whether an export is of open_clip, or is or holds a folder of timm."""
-    return is_open_clip(export) or timm_folder(export) is not None
+    """Tell whether an export is of open_clip or mmpretrain, or is or holds a folder of timm."""
+    return is_open_clip(export) or timm_folder(export) is not None or is_mmpretrain(export)
 
 
 def open_model(export: Path) -> ImageModel:
     """Read a frozen model on the GPU, or the CPU where there is none.
 
     Features of open_clip's models are the unit vectors that are compared with texts, those of
-    timm's the mean of the patches' tokens, or what the model itself pools where it has no tokens.
+    timm's the mean of the patches' tokens, or what the model itself pools where it has no tokens,
+    and those of mmpretrain's the mean of the patches. An export with an encoder for timm is read by
+    timm.
     """
     if is_open_clip(export):
         import open_clip
@@ -72,6 +75,9 @@ def open_model(export: Path) -> ImageModel:
         clip, _, transform = open_clip.create_model_and_transforms(f"local-dir:{export}")
         clip = clip.eval().to(device())
         return ImageModel(clip, transform, lambda x: clip.encode_image(x, normalize=True))
+    if timm_folder(export) is None:
+        encoder, transforms = open_mmpretrain(export)
+        return ImageModel(encoder.eval().to(device()), transforms(), encoder)
     model, transform = open_timm(export)
     model = model.eval().to(device())
     return ImageModel(model, transform, lambda x: _pooled(model, x))

@@ -50,7 +50,7 @@ class FrozenFeatures(Suite):
 
     @classmethod
     def recognises(cls, export: Path) -> bool:
-        """Tell whether it is of open_clip, or is or holds a folder of timm."""
+        """Tell whether it is of open_clip or mmpretrain, or is or holds a folder of timm."""
         return is_image_model(export)
 
     def evaluate(self, export: Path) -> Mapping[str, Metric]:

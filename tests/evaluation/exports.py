@@ -47,6 +47,15 @@ def mae(folder: Path) -> Path:
     return _written(Mae(), config(), folder)
 
 
+def swin(folder: Path) -> Path:
+    """A folder of mmpretrain whose encoder timm does not have."""
+    pytest.importorskip("mmpretrain")
+    from compt.paradigms.mae import Mae
+    from tests.paradigms.mae_models import simmim
+
+    return _written(Mae(), simmim(), folder)
+
+
 def llama(folder: Path) -> Path:
     """A folder of transformers, which reads bytes."""
     pytest.importorskip("transformers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,11 @@ def clip(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def mae(tmp_path_factory) -> Path:
     return exports.mae(tmp_path_factory.mktemp("mae") / "export")
+
+
+@pytest.fixture(scope="module")
+def swin(tmp_path_factory) -> Path:
+    return exports.swin(tmp_path_factory.mktemp("swin") / "export")
 
 
 def test_zero_shot_is_that_of_open_clips_own_trainer(clip, tmp_path, monkeypatch):
@@ -130,6 +136,33 @@ def test_probes_are_those_that_the_paradigm_measures_in_training(mae, data):
     assert all(metric.chance < metric.value <= 1 for metric in ours.values())
 
 
+@pytest.mark.parametrize("to_rgb", [True, False])
+def test_an_export_without_a_timm_folder_is_read_as_mmpretrain_does(swin, data, tmp_path, to_rgb):
+    from mmpretrain import get_model
+
+    export = shutil.copytree(swin, tmp_path / "export")
+    config = (export / "model.py").read_text()
+    assert "'to_rgb': True" in config
+    (export / "model.py").write_text(config.replace("'to_rgb': True", f"'to_rgb': {to_rgb}"))
+    images = open_images(data / "val")
+    raw = torch.stack([_bgr(image, 56) for image, _ in images])
+    theirs = get_model(str(export / "model.py"), pretrained=str(export / "model.pth")).eval()
+    with torch.no_grad():
+        prepared = theirs.data_preprocessor({"inputs": raw, "data_samples": None})["inputs"]
+        expected = theirs.extract_feat(prepared)[0].flatten(2).mean(2)
+    assert Knn.recognises(export) and FineTune.recognises(export)
+    features, _ = described(open_model(export), images, 7, 0)
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+
+
+def _bgr(image, side: int) -> torch.Tensor:
+    """Resize the shorter side and crop the centre, as mmpretrain's pipeline for MAE does."""
+    from torchvision.transforms.v2 import functional
+
+    resized = functional.resize(image, [side], interpolation=functional.InterpolationMode.BICUBIC)
+    return functional.pil_to_tensor(functional.center_crop(resized, [side])).flip(0)
+
+
 def test_fewer_samples_are_spaced_over_the_classes(mae, data):
     from unittest.mock import patch
 
@@ -154,8 +187,6 @@ class _Fitted:
 
 
 def test_a_split_with_fewer_classes_numbers_them_by_name(mae, data, tmp_path):
-    import shutil
-
     partial = tmp_path / "discs"
     shutil.copytree(data, partial)
     shutil.rmtree(partial / "val" / "blue_thing")
@@ -170,7 +201,7 @@ def test_a_split_with_fewer_classes_numbers_them_by_name(mae, data, tmp_path):
         Knn(data=partial)
 
 
-@pytest.mark.parametrize("kind", ["clip", "mae"])
+@pytest.mark.parametrize("kind", ["clip", "mae", "swin"])
 def test_fine_tuning_learns_and_is_repeatable(request, data, kind):
     export = request.getfixturevalue(kind)
     recipe = dict(epochs=25, warmup_epochs=2, lr=0.02, batch_size=36, **ONE)
