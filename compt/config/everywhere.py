@@ -30,6 +30,12 @@ def check_everywhere(content: Mapping[str, Any], faults: Faults) -> None:
             faults.add(f"{path}: {shown(value)} {problem}")
 
 
+def _is_key(name: Any, *, like: Any) -> bool:
+    """Tell whether the key of a dict is a string or a number, as its first one is."""
+    numbers = (int, float)
+    return type(name) is str if type(like) is str else type(name) in numbers
+
+
 def _problems(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any, str]]:
     """Yield the dotted path of each value that cannot be, the value, and why."""
     if depth > MAX_DEPTH:
@@ -37,8 +43,8 @@ def _problems(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any, str
     elif isinstance(value, Mapping):
         for name, inner in value.items():
             inside = f"{path}.{name}" if path else str(name)
-            if type(name) not in (str, int) or type(name) is not type(next(iter(value))):
-                yield inside, name, "is a key of a dict whose keys are not all strings."
+            if not _is_key(name, like=next(iter(value))):
+                yield inside, name, "is a key of a dict whose keys are not all strings or numbers."
             yield from _problems(inner, inside, depth + 1)
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from compt.config.faults import Faults
@@ -99,11 +101,45 @@ class GuardOptions(Section):
     )
 
 
+def _check_rates(value: float | Mapping[Any, Any], name: str, faults: Faults) -> None:
+    """Note a rate by share that is none."""
+    if not isinstance(value, Mapping):
+        return
+    if not value:
+        faults.add(f"{name}: it has no rate.")
+    for share, rate in value.items():
+        if not (_is_positive(as_number(share)) and _is_positive(rate)):
+            faults.add(
+                f"{name}: {share!r}: {rate!r} is not a share of the budget alone with a rate, both "
+                "positive numbers."
+            )
+
+
+def as_number(share: Any) -> Any:
+    """Return a key of a dict as the number that it is, also where JSON has made a string of it."""
+    try:
+        return float(share) if isinstance(share, str) else share
+    except ValueError:
+        return share
+
+
+def _is_positive(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf
+
+
 @dataclass(frozen=True)
 class GrownOptions(Section):
     """How a grown member is trained otherwise than one from scratch."""
 
-    lr_mult: float = key(1.0, help="peak learning rate relative to the member's own", positive=True)
+    lr_mult: float | Mapping[Any, Any] = key(
+        1.0,
+        help="peak learning rate relative to the member's own; by the length of the stage with "
+        "`{0.125: 0.5, 0.5: 1.0}`, shares of the budget alone (`individual`) with a rate each, "
+        "between which the rate's logarithm follows the share's",
+        positive=True,
+        check=_check_rates,
+    )
     new_lr_mult: float | None = key(
         None,
         help="that of entries which hold nothing of the source, relative to the member's own: the "
@@ -138,15 +174,37 @@ class GrownOptions(Section):
         "and SGD, and growers that work tensor by tensor",
     )
 
-    @property
-    def new_ratio(self) -> float:
-        """The rate of new entries relative to that of inherited ones."""
-        return 1.0 if self.new_lr_mult is None else self.new_lr_mult / self.lr_mult
+    def rate(self, share: float) -> float:
+        """Return the peak rate relative to the member's own.
+
+        Args:
+            share: length of the stage relative to the member's budget alone.
+        """
+        if not isinstance(self.lr_mult, Mapping):
+            return self.lr_mult
+        rates = {as_number(known): rate for known, rate in self.lr_mult.items()}
+        shares = sorted(rates)
+        if share <= shares[0]:
+            return float(rates[shares[0]])
+        for below, above in pairwise(shares):
+            if share <= above:
+                way = math.log(share / below) / math.log(above / below)
+                return float(rates[below] * (rates[above] / rates[below]) ** way)
+        return float(rates[shares[-1]])
+
+    def new_ratio(self, rate: float) -> float:
+        """Return the rate of new entries relative to that of inherited ones.
+
+        Args:
+            rate: of inherited ones relative to the member's own.
+        """
+        return 1.0 if self.new_lr_mult is None else self.new_lr_mult / rate
 
     @property
     def has_rate_of_new(self) -> bool:
         """Whether new entries have a rate of their own, at least for a while."""
-        return self.new_ratio != 1 or self.new_warmup is not None
+        is_another = self.new_lr_mult is not None and self.new_lr_mult != self.lr_mult
+        return is_another or self.new_warmup is not None
 
 
 def _check_compile(value: Any, name: str, faults: Faults) -> None:

@@ -71,6 +71,12 @@ def is_warmup(schedule: Mapping[str, Any]) -> bool:
     return begins and is_a(schedule, LinearParamScheduler) and _does_not_fall(schedule)
 
 
+def warmup_end(schedules: Any, iters: int) -> int:
+    """Return the iteration of a stage of so many at which its warm-up ends, 0 without one."""
+    entries = listed(schedules)
+    return iteration(entries[0]["end"], iters) if entries and is_warmup(entries[0]) else 0
+
+
 def with_warmup(schedules: Any, share: float) -> list[dict[str, Any]]:
     """Return schedules whose warm-up is another share of the stage, with none at 0.
 

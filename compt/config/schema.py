@@ -12,7 +12,8 @@ from typing import Any
 from compt.config.averages import AVERAGES, Average
 from compt.config.faults import Faults
 from compt.config.file import ConfigFile
-from compt.config.keys import key, listed
+from compt.config.grown_faults import check_hop
+from compt.config.keys import key
 from compt.config.mmengine_keys import RunnerKeys, StageRunnerKeys
 from compt.config.options import (
     BUDGET_UNITS,
@@ -27,9 +28,8 @@ from compt.config.options import (
     Published,
     sub_chain_names,
 )
-from compt.config.rates import decay_begin, is_warmup, plateau_fault, with_warmup
+from compt.config.rates import decay_begin, plateau_fault
 from compt.config.stopping import RULES, StoppingRule
-from compt.growth.optimizer_state import CARRIED
 from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
 
@@ -311,7 +311,8 @@ class ChainConfig(StageDefaults, RunnerKeys):
                     "others are grown."
                 )
             if index:
-                _check_grown(index, self.stages[index - 1], stage, faults)
+                has_alone = self.individual is not None
+                check_hop(index, self.stages[index - 1], stage, faults, has_alone=has_alone)
         self._check_sub_chains(faults)
 
     def _check_sub_chains(self, faults: Faults) -> None:
@@ -323,50 +324,3 @@ class ChainConfig(StageDefaults, RunnerKeys):
                     f"published.relative_compute: {name!r} is no end of this chain, which has "
                     f"{ends}."
                 )
-
-
-def _check_grown(index: int, source: StageConfig, target: StageConfig, faults: Faults) -> None:
-    """Note learning rates and optimizer states that cannot be taken over in a hop."""
-    optimizer = target.optim_wrapper.get("optimizer") or {}
-    own_rate = isinstance(optimizer, Mapping) and isinstance(optimizer.get("lr"), (int, float))
-    if target.grown.lr_mult != 1 and not own_rate:
-        faults.add(
-            f"chain.{index}: grown.lr_mult needs the member's own learning rate, "
-            "optim_wrapper.optimizer.lr."
-        )
-    _check_warmup(index, target, faults)
-    if not target.grown.optimizer_state:
-        return
-    pair = [stage.optim_wrapper.get("optimizer") or {} for stage in (source, target)]
-    kinds = [one.get("type") for one in pair]
-    amsgrad = [one.get("amsgrad", False) for one in pair]
-    if kinds[0] != kinds[1] or kinds[0] not in CARRIED or amsgrad[0] != amsgrad[1]:
-        difference = ", with and without amsgrad" if amsgrad[0] != amsgrad[1] else ""
-        faults.add(
-            f"chain.{index}: grown.optimizer_state needs the same optimizer in both members, one "
-            f"of {', '.join(CARRIED)}; they have {kinds[0]} and {kinds[1]}{difference}."
-        )
-    if not (source.amount[1] or source.trunk):
-        faults.add(
-            f"chain.{index}: grown.optimizer_state: the member before is not trained, so it has no "
-            "state."
-        )
-
-
-def _check_warmup(index: int, target: StageConfig, faults: Faults) -> None:
-    """Note a warm-up of a grown member that cannot be, or leaves no plateau."""
-    share = target.grown.warmup
-    if share is None:
-        return
-    schedules = listed(target.param_scheduler)
-    if share and not (schedules and is_warmup(schedules[0])):
-        faults.add(
-            f"chain.{index}: grown.warmup changes how long the warm-up of param_scheduler is, and "
-            "that begins with none, as dict(type='LinearLR', start_factor=1e-3, begin=0.0, "
-            "end=0.05) is one."
-        )
-    fault = plateau_fault(with_warmup(schedules, share)) if target.trunk else ""
-    if fault and not plateau_fault(schedules):
-        faults.add(
-            f"chain.{index}: grown.warmup={share!r} leaves no plateau to grow from: {fault}."
-        )

@@ -38,6 +38,8 @@ class StagePlan:
     """Parameters relative to the member before."""
     growth_iters: int = 0
     """Batches on which a grower that learns asks for the loss before the stage."""
+    lr_mult: float = 1.0
+    """Peak learning rate relative to the member's own, as a grown one."""
     plateau_iter: int | None = None
     """Iterations after which the weights are kept that the next member grows from.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compt.config import StageConfig
-from compt.config.rates import decay_begin, iteration
+from compt.config.rates import decay_begin, iteration, warmup_end
 from compt.errors import ConfigError
 from compt.files import MANIFEST, PLATEAU
 
@@ -26,11 +26,14 @@ def plateau_iter(stage: StageConfig, iters: int) -> int | None:
         check_given(stage)
         return None
     begin = decay_begin(stage.param_scheduler)
-    last = iters if begin is None else iteration(begin, iters)
-    if not 0 < last <= iters or (begin is not None and last == iters):
+    if begin is None:  # an average is delivered, and all of the stage is its plateau
+        return iters
+    last = iteration(begin, iters)
+    risen = warmup_end(stage.param_scheduler, iters)
+    if not risen < last < iters:
         raise ConfigError(
-            f"trunk: '{stage.name}' has {iters:,} iterations, and its decay begins at iteration "
-            f"{last:,}, so there is no plateau before it.",
+            f"trunk: '{stage.name}' has {iters:,} iterations, its warm-up ends at iteration "
+            f"{risen:,} and its decay begins at iteration {last:,}, so there is no plateau.",
             where=f"chain, member '{stage.name}'",
             do="Lengthen the stage, or let the decay of param_scheduler begin within it.",
         )

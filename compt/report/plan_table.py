@@ -125,6 +125,13 @@ def _sentences(plan: ChainPlan) -> Iterator[str]:
                 f"{stage.growth_iters:,} batches: {quantity(stage.growth_flops, 'FLOP')}, "
                 "in its compute"
             )
+    for stage in plan.stages:
+        if stage.lr_mult != 1:
+            share = stage.samples / (stage.alone_samples or stage.samples)
+            yield (
+                f"'{stage.name}' is trained at {stage.lr_mult:.3g} of its own learning rate, on "
+                f"{share:.3g} of its budget alone"
+            )
     yield from _trunks(plan)
     yield from (f"warning: {warning}" for warning in plan.warnings)
 

@@ -84,7 +84,7 @@ def stage_config(
         "val_dataloader": _val_dataloader(config, stage),
         "val_cfg": {"type": "ComptEvalLoop"},
         "val_evaluator": listed(config.val_evaluator),
-        "optim_wrapper": _optim_wrapper(stage, grown),
+        "optim_wrapper": _optim_wrapper(stage, plan, grown),
         "param_scheduler": _schedules(stage, plan, grown),
         "custom_hooks": [
             *listed(config.custom_hooks),
@@ -160,16 +160,16 @@ def _train_loop(
     }
 
 
-def _optim_wrapper(stage: StageConfig, grown: bool) -> dict[str, Any]:
+def _optim_wrapper(stage: StageConfig, plan: StagePlan, grown: bool) -> dict[str, Any]:
     """Return the optimizer, with a grown member's own learning rate."""
     content = {
         "type": "OptimWrapper",
         "constructor": "ComptOptimWrapperConstructor",
         **stage.optim_wrapper,
     }
-    if grown and stage.grown.lr_mult != 1:
+    if grown and plan.lr_mult != 1:
         optimizer = content["optimizer"]
-        content["optimizer"] = {**optimizer, "lr": stage.grown.lr_mult * optimizer["lr"]}
+        content["optimizer"] = {**optimizer, "lr": plan.lr_mult * optimizer["lr"]}
     return content
 
 
@@ -183,7 +183,7 @@ def _grown_hook(
     if stage.grown.optimizer_state:
         options["state"] = str(folder / GROWN_OPTIMIZER)
     if stage.grown.has_rate_of_new:
-        options |= {"new": str(folder / NEW), "ratio": stage.grown.new_ratio}
+        options |= {"new": str(folder / NEW), "ratio": stage.grown.new_ratio(plan.lr_mult)}
     if stage.grown.new_warmup is not None:
         options["warmup_iters"] = max(1, round(stage.grown.new_warmup * plan.iters))
     return [{"type": "ComptGrownHook", **options}] if options else []
@@ -192,8 +192,8 @@ def _grown_hook(
 def _schedules(stage: StageConfig, plan: StagePlan, grown: bool) -> list[dict[str, Any]]:
     """Return the schedules in iterations, with a grown member's own peak."""
     schedules = listed(stage.param_scheduler)
-    if grown and stage.grown.lr_mult != 1:
-        schedules = scaled(schedules, stage.grown.lr_mult)
+    if grown and plan.lr_mult != 1:
+        schedules = scaled(schedules, plan.lr_mult)
     if grown and stage.grown.warmup is not None:
         schedules = with_warmup(schedules, stage.grown.warmup)
     return in_iterations(schedules, plan.iters)

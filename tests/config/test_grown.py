@@ -6,10 +6,13 @@ import re
 
 import pytest
 
+import compt
 from compt.config import load_config
 from compt.config.options import GrownOptions
 from compt.config.rates import with_warmup
+from compt.report.plan_table import plan_text
 from tests.config.conftest import faults
+from tests.conftest import config_file
 
 
 def test_by_default_nothing_differs(toy):
@@ -45,7 +48,8 @@ def test_options_of_the_command_line_reach_them(toy):
     ],
 )
 def test_new_entries_learn_at_their_share_of_the_members_rate(options, ratio):
-    assert GrownOptions(**options).new_ratio == ratio
+    grown = GrownOptions(**options)
+    assert grown.new_ratio(grown.rate(0.25)) == ratio
 
 
 def test_all_faults_of_the_options_are_told_at_once(toy):
@@ -124,6 +128,49 @@ def test_a_member_that_is_not_trained_has_no_state(toy):
     assert re.match(r"chain\.1: grown\.optimizer_state: the member before is not trained", fault)
     toy["chain"][1]["grown"] = None
     load_config(toy)
+
+
+BY_LENGTH = {0.125: 0.5, 0.5: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("share", "rate"),
+    [(0.125, 0.5), (0.25, 0.5**0.5), (0.5, 1.0), (0.01, 0.5), (1.0, 1.0), (3.0, 1.0)],
+)
+def test_a_rate_by_length_is_a_straight_line_of_logarithms(share, rate):
+    """A quarter is as far from an eighth as from a half; beyond the ends the rate stays."""
+    assert GrownOptions(lr_mult=BY_LENGTH).rate(share) == pytest.approx(rate)
+    as_json = {str(known): value for known, value in reversed(BY_LENGTH.items())}
+    assert GrownOptions(lr_mult=as_json).rate(share) == pytest.approx(rate)
+
+
+def test_one_share_is_the_rate_at_every_length():
+    assert [GrownOptions(lr_mult={0.5: 0.7}).rate(share) for share in (0.1, 0.5, 2)] == [0.7] * 3
+
+
+def test_a_rate_by_length_needs_the_budget_alone(toy):
+    toy["chain"][1]["grown"] = dict(lr_mult=BY_LENGTH)
+    (fault,) = faults(toy)
+    assert re.match(r"chain\.1: grown\.lr_mult gives rates by the share of the budget alone", fault)
+    toy["individual"] = dict(iters=32)
+    load_config(toy)
+
+
+@pytest.mark.parametrize("rates", [{}, {0: 1.0}, {0.5: 0}, {0.5: "a"}, {"a": 1.0}, {0.5: True}])
+def test_a_rate_by_length_is_of_positive_numbers(toy, rates):
+    toy |= dict(individual=dict(iters=32), grown=dict(lr_mult=rates))
+    (fault,) = faults(toy)
+    assert fault.startswith("grown.lr_mult: ")
+
+
+def test_a_plan_has_the_rates_of_its_lengths(toy, tmp_path):
+    """8 and 6 iterations are a quarter and three sixteenths of 32; read from a file."""
+    toy |= dict(individual=dict(iters=32), grown=dict(lr_mult=BY_LENGTH))
+    plan = compt.plan(str(config_file(tmp_path, toy)))
+    rates = [stage.lr_mult for stage in plan.stages]
+    assert rates == pytest.approx([1.0, 0.5**0.5, 0.5 * 1.5**0.5])
+    assert "'b' is trained at 0.707 of its own learning rate, on 0.25 of its" in plan_text(plan)
+    assert [s.lr_mult for s in compt.plan(toy, individual=True).stages] == [1.0] * 3
 
 
 RISING = dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.05)

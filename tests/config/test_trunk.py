@@ -86,3 +86,12 @@ def test_the_plan_says_after_which_iteration(toy, begin, iters, last):
     else:
         with pytest.raises(ConfigError, match=f"decay begins at iteration {last},"):
             compt.plan(toy)
+
+
+def test_a_warm_up_in_iterations_may_take_all_of_a_plateau(toy):
+    """Where the decay is a fraction, only the plan can tell."""
+    toy["chain"] = [dict(toy["chain"][0], trunk=True, param_scheduler=[warmup(4), decay(0.5)])]
+    with pytest.raises(ConfigError, match=r"warm-up ends at iteration 4 and its decay .* 4, so"):
+        compt.plan(toy)
+    toy["chain"][0]["iters"] = 10
+    assert compt.plan(toy).stages[0].plateau_iter == 5

@@ -180,6 +180,18 @@ def test_a_relative_rate_is_the_rate(toy, tmp_path):
     assert files(relative) == [set()] * 2
 
 
+def test_a_rate_by_length_is_the_rate(toy, tmp_path):
+    """8 of 32 iterations alone: half way between an eighth and a half, in octaves."""
+    del toy["chain"][2]
+    toy["individual"] = dict(iters=32)
+    toy["chain"][1]["grown"] = dict(lr_mult={0.125: 0.5, 0.5: 0.125}, new_lr_mult=1.0)
+    work = until("02_b", tmp_path, toy)
+    assert rates(work) == pytest.approx([1e-3, 2.5e-4])
+    (hook,) = stage_config(work, "02_b").custom_hooks
+    assert hook.ratio == pytest.approx(4)
+    assert compt.train(toy, work_dir=work, resume=True) == work
+
+
 def test_new_entries_are_those_of_the_stages_grower_and_learn_apart(plain, toy, tmp_path):
     del toy["chain"][2]
     toy["chain"][1]["grown"] = dict(new_lr_mult=1e-6)
