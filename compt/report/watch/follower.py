@@ -20,6 +20,7 @@ from compt.report.metrics import main_metric, read_metrics
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
 from compt.report.watch import machine
+from compt.report.watch.costs import StepCosts, Steps, Timed
 from compt.report.watch.pace import Pace
 from compt.report.watch.status import Curves, Reference, RunState, RunStatus, StageStatus
 from compt.report.watch.thinning import Thinned
@@ -58,6 +59,7 @@ class Follower(Silent):
     ) -> None:
         self.folder, self.chain, self.other = folder, plan, other
         self._pace = pace or Pace()
+        self._costs = StepCosts(_timed_in(other, world_size))
         self._losses = Thinned()
         self._earlier = _earlier_stages(folder)
         self._stages = [_planned(stage) for stage in plan.stages]
@@ -96,24 +98,35 @@ class Follower(Silent):
 
     def status(self) -> RunStatus:
         """Return what the run is doing now."""
-        stages = list(self._stages)
-        index, chain_left = self._index, None
+        stages, index = list(self._stages), self._index
+        stage_left, chain_left, is_bound = None, None, False
         if index is not None:
-            stage = stages[index]
-            left = max(0.0, stage.flops - stage.flops_done)
-            later = sum(stage.flops for stage in stages[index + 1 :])
-            chain_left = self._pace.seconds_for(left + later)
+            stage_left, chain_left, is_bound = self._left(index)
             stages[index] = replace(
-                stage, losses=self._losses.points, seconds_left=self._pace.seconds_for(left)
+                stages[index], losses=self._losses.points, seconds_left=stage_left
             )
         return replace(
             self._base,
             stages=tuple(stages),
             seconds_left=chain_left,
+            left_is_bound=is_bound,
             written=time.time(),
             left_out=tuple(left_out_lines(self._left_out)),
             memory_bytes=machine.memory_bytes(),
         )
+
+    def _left(self, index: int) -> tuple[float | None, float | None, bool]:
+        """Return the seconds left of a stage and of the run, and whether the latter are a bound."""
+        now, later = _steps_left(self._stages[index]), map(_steps_left, self._stages[index + 1 :])
+        seconds, is_bound = self._pace.seconds_for(now.flops), False
+        if seconds is None:
+            if (estimate := self._costs.estimate([now])) is None:
+                return None, None, False
+            seconds, is_bound = self._pace.with_evaluations(estimate.seconds), estimate.is_bound
+        if not (after := self._costs.estimate([*later])) or not after.seconds:
+            return seconds, seconds, is_bound
+        whole = seconds + self._pace.with_evaluations(after.seconds)
+        return seconds, whole, is_bound or after.is_bound
 
     def stage_start(self, plan: StagePlan) -> None:
         """Take over what an interrupted run had known of the stage, and look for its curves."""
@@ -145,6 +158,8 @@ class Follower(Silent):
         if math.isnan(loss):
             self._pace.begin()
         self._pace.mark(plan.flops_until(iteration), samples)
+        seconds, flops, num_samples = self._pace.window
+        self._costs.take(plan.name, Timed(num_samples / plan.batch_size, flops, seconds))
         if self._losses.points and self._losses.points[-1][0] > samples:
             self._losses.cut(samples)
         if math.isfinite(loss):
@@ -177,8 +192,7 @@ class Follower(Silent):
         stage = replace(self._stages[index], losses=losses, seconds_left=None)
         self._stages[index] = finished_stage(stage, record)
         self._index = None
-        if record.seconds:
-            self._pace.assume(record.flops.total / record.seconds)
+        self._costs.take(record.name, _timed(record))
         self._left_out |= record.left_out
         self._base = replace(self._base, progressed=time.time())
 
@@ -227,6 +241,31 @@ def _planned(stage: StagePlan) -> StageStatus:
         batch_size=stage.batch_size,
         growth_iters=stage.growth_iters,
     )
+
+
+def _steps_left(stage: StageStatus) -> Steps:
+    """Return the training steps that a stage has before it, those of learned growth included."""
+    iters = stage.iters + stage.growth_iters - stage.iteration - stage.growth_calls
+    return Steps(max(0, iters), max(0.0, stage.flops - stage.flops_done))
+
+
+def _timed(record: StageRecord) -> Timed:
+    """Return the training steps of a finished stage."""
+    flops = record.flops.total - record.flops.growth
+    return Timed(record.iters, flops, record.seconds - record.growth_seconds)
+
+
+def _timed_in(folder: Path | None, world_size: int) -> list[Timed]:
+    """Return the finished stages of a run, none where it was another machine's."""
+    timed: list[Timed] = []
+    if folder is None:
+        return timed
+    with contextlib.suppress(ComptError):  # a report says what is wrong with a file
+        status = RunStatus.read(folder / STATUS)
+        if (status.host, status.world_size) == (machine.host_name(), world_size):
+            manifests = sorted(folder.glob(f"*/{MANIFEST}"))
+            timed += [_timed(StageRecord.read(manifest)) for manifest in manifests]
+    return timed
 
 
 def finished_stage(stage: StageStatus, record: StageRecord) -> StageStatus:

@@ -81,17 +81,24 @@ def grown_line(name: str, growth: GrowthReport) -> str:
 
 def training_line(status: RunStatus, stage: StageStatus, loss: float | None) -> str:
     """Write how far a stage is."""
-    chain_left = status.seconds_left if len(status.stages) > 1 else None
     return line(
         stage=stage.name,
         event="train",
         iter=f"{stage.iteration}/{stage.iters}",
         loss=None if loss is None else f"{loss:.4g}",
         **_pace(stage),
-        chain_left=None if chain_left is None else clock(chain_left),
+        **(chain_left(status) if len(status.stages) > 1 else {}),
         memory_mib=_mib(status.memory_bytes),
         gpu_mib=_mib(status.device_memory_bytes),
     )
+
+
+def chain_left(status: RunStatus) -> Mapping[str, str]:
+    """Return how long a run will take, and whether that is a bound, where it is known."""
+    if status.seconds_left is None:
+        return {}
+    pairs = {"chain_left": clock(status.seconds_left)}
+    return {**pairs, "chain_left_is": "at_most"} if status.left_is_bound else pairs
 
 
 def stage_pairs(stage: StageStatus, *, is_running: bool) -> Mapping[str, str | None]:

@@ -131,10 +131,11 @@ class View:
         kind = "all" if status.mode == "individual" else "chain"
         label_width = min(LABEL_WIDTH, max(len(kind), len(stage.name)))
         share = stage.flops_done / stage.flops if stage.flops else 0.0
-        rows = [(kind, status.share, status.seconds_left, "")]
-        rows.append((stage.name, share, stage.seconds_left, _speed(stage)))
+        most = "at most " if status.left_is_bound else ""
+        rows = [(kind, status.share, status.seconds_left, most, "")]
+        rows.append((stage.name, share, stage.seconds_left, "", _speed(stage)))
         bar_width = max(10, min(40, self.width - label_width - 46))
-        for label, done, seconds, more in rows:
+        for label, done, seconds, most, more in rows:
             filled = round(done * bar_width)
             line = _text(f"{label[:label_width]:<{label_width}} ", "bold")
             line.append(self.glyphs.bar * filled, "cyan")
@@ -142,7 +143,7 @@ class View:
             line.append(f" {100 * done:3.0f} %")
             if now is not None and seconds is not None:
                 left = seconds - max(0.0, now - status.written)
-                line.append(f"  {clock(left)} left" if left > 0 else "")
+                line.append(f"  {most}{clock(left)} left" if left > 0 else "")
             line.append(more)
             yield line
         if now is not None and now - status.progressed > STUCK_AFTER:

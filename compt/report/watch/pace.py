@@ -1,4 +1,4 @@
-"""Measure how fast a run is, and how long it will take."""
+"""Measure how fast a stage is, and how long it will take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WINDOW = 60.0
 
 
 class Pace:
-    """How many FLOPs and samples a second a run makes, and what it spends on evaluations.
+    """How many FLOPs and samples a second a stage makes, and what a run spends on evaluations.
 
     Args:
         clock: returns seconds.
@@ -26,19 +26,13 @@ class Pace:
         self._begun = clock()
         self._updated = clock()
         self.flops_per_second: float | None = None
-        """Of the window, or what was last known of an earlier stage."""
         self.samples_per_second: float | None = None
 
     def begin(self) -> None:
         """Begin a stage, or a part of it that is measured alone."""
         self.evaluated()
         self._marks.clear()
-        self.samples_per_second = None
-
-    def assume(self, flops_per_second: float) -> None:
-        """Take the rate of a finished stage, unless a better one is known."""
-        if self.flops_per_second is None:
-            self.flops_per_second = flops_per_second
+        self.flops_per_second = self.samples_per_second = None
 
     def mark(self, flops: float, samples: float) -> None:
         """Take how much of the stage is done now."""
@@ -55,6 +49,14 @@ class Pace:
             self.samples_per_second = (samples - first_samples) / seconds
         self._updated = self._clock()
 
+    @property
+    def window(self) -> tuple[float, float, float]:
+        """The seconds of training, FLOPs and samples that the rates are taken over."""
+        if not self._marks:
+            return 0.0, 0.0, 0.0
+        first, last = self._marks[0], self._marks[-1]
+        return last[0] - first[0], last[1] - first[1], last[2] - first[2]
+
     def evaluating(self) -> None:
         """Stop the clock of training."""
         self._evaluating_since = self._clock()
@@ -66,16 +68,19 @@ class Pace:
             self._evaluating_since = None
 
     def seconds_for(self, flops: float) -> float | None:
-        """Return how long so many FLOPs will take from now, None before a rate is known.
+        """Return how long so many FLOPs of the stage will take from now.
 
-        With as much for evaluations as they have taken so far, in proportion.
+        None before a rate is known.
         """
         if not self.flops_per_second:
             return None
-        trained = self._training_time() - self._begun
-        overhead = self._evaluated / trained if trained > 0 else 0.0
-        seconds = flops / self.flops_per_second * (1 + overhead)
+        seconds = self.with_evaluations(flops / self.flops_per_second)
         return max(0.0, seconds - (self._clock() - self._updated))
+
+    def with_evaluations(self, seconds: float) -> float:
+        """Add to seconds of training as much for evaluations as they have taken so far."""
+        trained = self._training_time() - self._begun
+        return seconds * (1 + self._evaluated / trained) if trained > 0 else seconds
 
     def _training_time(self) -> float:
         now = self._clock()

@@ -101,6 +101,8 @@ class RunStatus:
     """Of the running stage."""
     seconds_left: float | None = None
     """Of the whole run, when the file was written."""
+    left_is_bound: bool = False
+    """Whether that is the most that it may take, as no stage of another size was timed yet."""
     started: float = 0.0
     """When this process began to train, as Unix time; so are the next two."""
     written: float = 0.0

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compt.files import FORMAT
-from compt.report.format import clock, duration, plain_console
+from compt.report.format import duration, plain_console
 from compt.report.watch.inspection import Life, Sighting, goes_on, inspect, with_companions
-from compt.report.watch.lines import line, stage_pairs
+from compt.report.watch.lines import chain_left, line, stage_pairs
 from compt.report.watch.live import View, glyphs_of
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def _watch_live(console: Console, folders: Sequence[Path]) -> None:
 
     sightings = [inspect(folder) for folder in folders]
     with Live(_view(console, sightings), console=console, auto_refresh=False) as live:
+        console.show_cursor(True)  # rich hides it, and what kills a program leaves it hidden
         try:
             while goes_on(sightings):
                 time.sleep(REFRESHED_EVERY)
@@ -102,7 +103,7 @@ def _watch_lines(console: Console, folders: Sequence[Path]) -> None:
 def status_line(sighting: Sighting, now: float) -> str:
     """Write what a run is doing as one line of ``key=value``."""
     status = sighting.status
-    stage, left = status.current, status.seconds_left
+    stage = status.current
     is_running = sighting.life == "running"
     num_done = sum(stage.state == "done" for stage in status.stages)
     return line(
@@ -110,7 +111,7 @@ def status_line(sighting: Sighting, now: float) -> str:
         run=sighting.life,
         stages_done=f"{num_done}/{len(status.stages)}",
         done=f"{100 * status.share:.0f}%" if sighting.is_recorded else None,
-        chain_left=clock(left) if is_running and left is not None else None,
+        **(chain_left(status) if is_running else {}),
         last_sign_s=f"{max(0.0, now - status.written):.0f}",
         **(stage_pairs(stage, is_running=is_running) if stage else {}),
         reason=status.reason or None,

@@ -92,6 +92,7 @@ class Terminal(Silent):
         )
         streams = sys.stdout, sys.stderr
         self._live.start()
+        self.console.show_cursor(True)  # rich hides it, and kill -9 would leave it hidden
         self._moved = _move_handlers(dict(zip(streams, (sys.stdout, sys.stderr), strict=True)))
         _spare_forked_processes()
 

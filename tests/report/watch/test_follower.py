@@ -10,6 +10,7 @@ import pytest
 
 import compt
 from compt.errors import TrainingError
+from compt.files import MANIFEST
 from compt.report.watch.follower import Follower
 from compt.report.watch.pace import Pace
 from compt.report.watch.status import RunStatus
@@ -56,6 +57,7 @@ def test_a_chain_from_its_start_to_its_end(plan, tmp_path):
         assert status.current.seconds_left == pytest.approx(2)
         ratio = plan.stages[1].flops / first.flops
         assert status.seconds_left == pytest.approx(2 + 4 * ratio)
+        assert status.left_is_bound, "only one size was timed"
         run.evaluating()
         assert run.status().current.state == "evaluating"
         run.evaluated([evaluation(4, 0.3)])
@@ -75,6 +77,53 @@ def test_a_chain_from_its_start_to_its_end(plan, tmp_path):
     assert (status.pid, status.mode) == (os.getpid(), "chain")
     assert status.left_out == ("data of 'train': 3 of 10 left out or replaced: 3 broken",)
     assert os.listdir(tmp_path) == ["status.json"]
+
+
+def test_what_is_left_of_a_chain_follows_from_two_sizes(tmp_path):
+    plan = compt.plan(TOY)
+    sizes = [stage.flops / stage.iters for stage in plan.stages]
+    step = [1 + size / sizes[0] for size in sizes]  # one second each, and one for the first's FLOPs
+    clock = [0.0]
+    run = Follower(tmp_path, plan, pace=Pace(lambda: clock[0]))
+    run.stage_start(plan.stages[0])
+    run.report(0, 8, NAN)
+    clock[0] += 4 * step[0]
+    run.report(4, 8, 2.0)
+    at_most = (
+        4 + sum(s.iters * size / sizes[0] for s, size in zip(plan.stages[1:], sizes[1:]))
+    ) * 2
+    assert run.status().left_is_bound
+    assert run.status().seconds_left == pytest.approx(at_most)
+    keys = dict(seconds=8 * step[0] + 50, growth_seconds=50.0)
+    run.stage_done(record(plan, 0, **keys))
+    run.stage_start(plan.stages[1])
+    assert run.status().left_is_bound and run.status().current.seconds_left > 0
+    run.report(0, 8, NAN)
+    clock[0] += 2 * step[1]
+    run.report(2, 8, 2.0)
+    status = run.status()
+    left = 6 * step[1] + plan.stages[2].iters * step[2]
+    assert not status.left_is_bound
+    assert status.seconds_left == pytest.approx(left)
+    assert left < at_most
+
+
+@pytest.mark.parametrize(("world_size", "is_bound"), [(1, False), (2, True)])
+def test_a_run_beside_it_tells_how_long_other_sizes_take(plan, tmp_path, world_size, is_bound):
+    chain = tmp_path / "chain"
+    chain.mkdir()
+    with Follower(chain, plan, world_size=world_size):
+        for index in range(2):
+            record(plan, index, seconds=8.0 * (1 + index)).write(chain / "ab"[index] / MANIFEST)
+    clock = [0.0]
+    run = Follower(tmp_path, plan, other=chain, pace=Pace(lambda: clock[0]))
+    run.stage_start(plan.stages[0])
+    run.report(0, 8, NAN)
+    clock[0] += 8
+    run.report(4, 8, 2.0)
+    ratio = plan.stages[1].flops / plan.stages[0].flops
+    assert run.status().left_is_bound == is_bound, "of as many processes on this machine"
+    assert run.status().seconds_left == pytest.approx(8 + 16 * (ratio if is_bound else 2))
 
 
 def left_out(count):

@@ -49,6 +49,11 @@ def test_a_running_chain_says_where_it_is():
     assert left_out == ["first", "second", "and 1 more"]
 
 
+def test_a_time_that_is_a_bound_says_so():
+    _row, chain, own, *_ = text(run_status(RUNNING, seconds_left=70.0, left_is_bound=True))
+    assert chain.endswith("  at most 1:10 left") and "at most" not in own
+
+
 @pytest.mark.parametrize(
     ("changes", "cell"),
     [

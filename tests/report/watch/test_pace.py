@@ -72,17 +72,17 @@ def test_a_stage_that_goes_back_is_measured_anew(pace, clock):
     assert pace.samples_per_second == 5
 
 
-def test_a_new_stage_is_foreseen_by_the_rate_before_it(pace, clock):
+def test_a_new_stage_has_a_rate_of_its_own(pace, clock):
     pace.mark(0, 0)
     clock[0] += 1
     pace.mark(50, 50)
-    pace.assume(1e9)
+    assert pace.window == (1, 50, 50)
     pace.evaluating()
+    clock[0] += 1
     pace.begin()
-    assert (pace.samples_per_second, pace.seconds_for(100)) == (None, 2)
-    other = Pace(lambda: clock[0])
-    other.assume(20)
-    assert other.seconds_for(100) == 5
+    assert (pace.samples_per_second, pace.seconds_for(100)) == (None, None)
+    assert pace.window == (0, 0, 0)
+    assert pace.with_evaluations(10) == 20, "as much for evaluations as so far"
 
 
 def test_a_long_history_stays_short_and_true():

@@ -109,6 +109,16 @@ def test_a_line_at_every_tenth_and_every_ten_minutes(run, plan, lines, monkeypat
     assert len(printed()) == 2
 
 
+def test_a_line_says_whether_the_time_left_is_a_bound(run, plan, lines):
+    shown, printed = lines
+    run.stage_start(plan.stages[0])
+    shown.stage_start(plan.stages[0])
+    for iteration in (0, 4):
+        run.report(iteration, 8, 2.0)
+        shown.report(iteration, 8, 2.0)
+    assert [pairs.get("chain_left_is") for pairs in printed()] == [None, None, "at_most"]
+
+
 def test_learned_growth_has_lines_of_its_own(run, plan, lines):
     shown, printed = lines
     run.chain = replace(plan, stages=tuple(replace(s, growth_iters=4) for s in plan.stages))
@@ -147,7 +157,14 @@ def test_a_terminal_shows_the_run_at_its_foot(run, plan, tmp_path):
     assert "growth keeps the function" in text and "2 copied" in text
     assert "▲ b growing" in text and "memory" in text
     assert "a warning of a library" in text, "above the view, whose lines are not torn"
-    assert "\x1b[?25h" in written()[-200:], "the cursor is back"
+
+
+def test_a_run_that_is_killed_leaves_the_cursor_visible(run):
+    shown, written = on_a_terminal()
+    with shown:
+        shown.follow(run.status)
+        sys.stdout.write("a line\n")
+        assert written().rfind("\x1b[?25h") > written().rfind("\x1b[?25l")
 
 
 def test_a_second_plan_begins_anew(run, plan):
@@ -156,7 +173,7 @@ def test_a_second_plan_begins_anew(run, plan):
         shown.follow(run.status)
         before = len(written())
         shown.plan(plan)
-        assert "\x1b[?25h" in written()[before:], "the view of the first run is gone"
+        assert "\x1b[2K" in written()[before:], "the view of the first run is gone"
         shown.follow(run.status)
     assert sys.stdout is not None and not isinstance(sys.stdout, FileProxy)
 
