@@ -199,6 +199,6 @@ def test_tokens_of_another_source(tmp_path: Path) -> None:
 
 def test_all_sources_of_compt_are_plug_ins() -> None:
     assert set(DATA.names()) >= {
-        "csv", "datasets", "folder", "icons", "jsonl", "parquet", "shards", "stdlib", "text",
-        "tokens", "webdataset",
+        "csv", "datasets", "folder", "icons", "jsonl", "parquet", "scenes", "shards", "stdlib",
+        "text", "tokens", "webdataset",
     }  # fmt: skip

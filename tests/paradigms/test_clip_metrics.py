@@ -11,7 +11,8 @@ from torch import nn
 open_clip = pytest.importorskip("open_clip")
 from open_clip.zero_shot_classifier import build_zero_shot_classifier_legacy
 
-from compt.paradigms.clip.metrics import retrieval, zero_shot
+from compt.interfaces import Images, ImageSource
+from compt.paradigms.clip.metrics import contrastive, negatives, retrieval, zero_shot
 from tests.paradigms.clip_models import MEAN, STD, made, prepared, raw, transform
 from tests.paradigms.conftest import CAPTIONS, KIND, SIZES, picture
 
@@ -160,3 +161,79 @@ def test_metrics_of_data_without_classes_are_retrieval_and_loss(data):
         *(f"{way}_R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)),
         "contrastive_loss",
     ]
+
+
+def test_contrastive_loss_by_hand():
+    """Deal 250 pairs out to two batches of 100 and leave 50 out, as a loop over them does."""
+    generator = torch.Generator().manual_seed(0)
+    image, text = torch.randn(2, 250, 8, generator=generator).unbind()
+    losses = []
+    for batch in (range(0, 200, 2), range(1, 200, 2)):
+        logits = 3 * image[batch] @ text[batch].T
+        for way in (logits, logits.T):
+            losses.append(float((way.logsumexp(1) - way.diag()).mean()))
+    metric = contrastive(image, text, torch.tensor(3.0))["contrastive_loss"]
+    assert metric.value == pytest.approx(sum(losses) / 4, rel=1e-5)
+    assert (metric.chance, metric.higher_is_better) == (pytest.approx(4.60517), False)
+
+
+def test_contrastive_loss_of_few_pairs_is_that_of_one_batch():
+    same = torch.ones(7, 4)
+    metric = contrastive(same, same, torch.tensor(5.0))["contrastive_loss"]
+    assert metric.value == pytest.approx(metric.chance, rel=1e-5)
+    right = contrastive(torch.eye(7), torch.eye(7), torch.tensor(50.0))["contrastive_loss"]
+    assert right.value == pytest.approx(0, abs=1e-6)
+
+
+def test_negatives_by_hand():
+    """Of four with a wrong caption two are told from it, one is not and one ties."""
+    image = torch.eye(5)
+    text = torch.eye(5)
+    wrong = torch.zeros(5, 5)
+    wrong[2, 2], wrong[3, 3], wrong[4, 4] = 2.0, 1.0, 5.0
+    counts = torch.tensor([True, True, True, True, False])
+    metric = negatives(image, text, wrong, counts)["negative_accuracy"]
+    assert (metric.value, metric.chance) == (2.5 / 4, 0.5)
+    assert negatives(image, text, wrong, torch.zeros(5, dtype=torch.bool)) == {}
+
+
+class Swapped(ImageSource):
+    """Three images with captions, two of them with a wrong one."""
+
+    provides = frozenset({"image", "captions", "negative"})
+    splits = ("train", "val")
+
+    def open(self, split, *, captions=True, image_size=None):
+        return SwappedImages()
+
+
+class SwappedImages(Images):
+    captions_of = ("a red dog", "a cat", "a blue dog")
+    wrong = ("a dog red", "", "a red dog")
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        sample = {"image": picture(index, (32, 32)), "captions": (self.captions_of[index],)}
+        sample["label"] = -1
+        return sample | ({"negative": self.wrong[index]} if self.wrong[index] else {})
+
+
+def test_wrong_captions_of_any_source_are_measured():
+    """Held out alone, from raw captions; a sample without one does not count."""
+    paradigm, model = made(data=dict(type=Swapped))
+    assert "negative" not in paradigm.build_dataset("train")[0]
+    dataset = paradigm.build_dataset("val")
+    batches = [prepared(paradigm, raw(dataset, [0, 1])), prepared(paradigm, raw(dataset, [2]))]
+    tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=12)
+    with torch.no_grad():
+        metrics = paradigm.metrics(model, "val", batches)
+        right = 0
+        for i in (0, 2):
+            image = model.encode_image(batches[i // 2]["image"][:1], normalize=True)
+            texts = tokenizer([SwappedImages.captions_of[i], SwappedImages.wrong[i]])
+            near, far = (image @ model.encode_text(texts, normalize=True).T)[0].tolist()
+            right += near > far
+    assert metrics["negative_accuracy"].value == right / 2
+    assert batches[0]["negative"].tolist() == tokenizer(["a dog red", "a cat"]).tolist()

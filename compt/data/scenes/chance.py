@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 _GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = 2**64 - 1
+Bits = NDArray[np.uint64]
 T = TypeVar("T")
 
 
@@ -22,17 +24,18 @@ def key_for(*names: Any) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
-def mixed(values: np.ndarray) -> np.ndarray:
+def mixed(values: Bits) -> Bits:
     """Spread the bits of uint64 values over all their places."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(_FIRST)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(_SECOND)
-    return values ^ (values >> np.uint64(31))
+    values ^= values >> np.uint64(31)
+    return values
 
 
-def table(key: int, rows: np.ndarray, columns: int) -> np.ndarray:
+def table(key: int, rows: np.ndarray, columns: int) -> Bits:
     """Draw uint64 [len(rows), columns], where a row depends on its own number alone."""
-    numbers = rows.astype(np.uint64)[:, None] * np.uint64(columns)
-    numbers = numbers + np.arange(1, columns + 1, dtype=np.uint64)
+    firsts = rows.astype(np.uint64) * np.uint64(columns)
+    numbers: Bits = np.add.outer(firsts, np.arange(1, columns + 1, dtype=np.uint64))
     return mixed(numbers * np.uint64(_GAMMA) + np.uint64(key))
 
 

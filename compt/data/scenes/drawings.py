@@ -85,8 +85,7 @@ def drawn(
         sweep(file.parent, f".{file.stem}*.tmp")
         _announce(file.parent, len(scenes), megabytes)
         captions = file.with_suffix(".tsv")
-        with atomic(captions) as beside, beside.open("w", encoding="utf-8", newline="\n") as out:
-            out.writelines(f"{line}\n" for line in lines())
+        _write_lines(captions, len(scenes), lines())
         _write_pixels(file, scenes, icons, image_size)
         digests = _digest(file), _digest(captions)
         with atomic(_facts(file)) as beside:
@@ -133,6 +132,18 @@ def _announce(folder: Path, count: int, megabytes: float) -> None:
             f"and {megabytes:,.0f} MB in {folder}.",
             file=sys.stderr,
         )
+
+
+def _write_lines(file: Path, count: int, lines: Iterable[str]) -> None:
+    with (
+        atomic(file) as beside,
+        beside.open("w", encoding="utf-8", newline="\n") as out,
+        progress("describing scenes", count) as advance,
+    ):
+        for number, line in enumerate(lines, 1):
+            out.write(f"{line}\n")
+            if number % 1000 == 0:
+                advance(number)
 
 
 def _write_pixels(file: Path, scenes: np.ndarray, icons: Icons, image_size: int) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compt.data.icons.drawings import Drawings, drawings
+from compt.data.icons.drawings import INSTALL, Drawings, drawings
 from compt.data.icons.names import Icon, divide
-from compt.data.scenes.layout import COLOURS, NO_COLOUR, Icons, held_out_colour
+from compt.data.scenes.layout import CELLS, COLOURS, NO_COLOUR, Icons, held_out_colour
+from compt.errors import DataError
 
 VENDORS = ("material", "octicons")
 """Those whose icons show things and signs, which are no brands."""
@@ -48,6 +49,11 @@ def open_icons(image_size: int, cache_dir: Path | None) -> Mapping[str, Icons]:
         is_plain = _one_concept(icons, [[one.digests[row] for row in rows] for one in drawn])
         rows = [row for row, plain in zip(rows, is_plain, strict=True) if plain]
         result[name] = _gathered(rows, drawn, has_held_out=name == "train")
+        if len(np.unique(result[name].concepts)) < CELLS:
+            raise DataError(
+                f"The package mkdocs-material has icons of fewer than {CELLS} things for '{name}'.",
+                do=f"Reinstall it: {INSTALL}",
+            )
     return result
 
 
@@ -93,4 +99,5 @@ def inks() -> np.ndarray:
     """Return what each colour is at each strength on white, uint8 [colours, 256, 3]."""
     strength = np.arange(256)[None, :, None]
     away = 255 - np.array(list(COLOURS.values()))[:, None, :]
-    return (255 - (strength * away + 127) // 255).astype(np.uint8)
+    coloured: np.ndarray = 255 - (strength * away + 127) // 255
+    return coloured.astype(np.uint8)

@@ -71,14 +71,12 @@ def lay_out(split: str, count: int, seed: int, icons: Icons) -> np.ndarray:
         OBJECT [count, CELLS], with ``icon`` EMPTY where nothing stands.
     """
     scenes = np.zeros((count, CELLS), OBJECT)
-    missing = np.arange(count)
-    for attempt in itertools.count():
-        if not len(missing):
-            return scenes
+    missing, attempt = np.arange(count), 0
+    while len(missing):
         key = key_for("layout", FORMAT, seed, split, attempt)
         scenes[missing] = _draw(split, table(key, missing, 2 + 5 * CELLS), icons)
-        missing = missing[~_belongs(split, scenes[missing], icons)]
-    raise AssertionError
+        missing, attempt = missing[~_belongs(split, scenes[missing], icons)], attempt + 1
+    return scenes
 
 
 def _draw(split: str, numbers: np.ndarray, icons: Icons) -> np.ndarray:
@@ -106,10 +104,10 @@ def _belongs(split: str, scenes: np.ndarray, icons: Icons) -> np.ndarray:
     """Return which scenes show no concept twice and are of the split, bool [N]."""
     nothing = -1 - np.arange(CELLS)
     concepts = np.where(scenes["icon"] == EMPTY, nothing, icons.concepts[scenes["icon"]])
-    result: np.ndarray = (np.diff(np.sort(concepts, 1), axis=1) > 0).all(1)
+    result = np.all(np.diff(np.sort(concepts, 1), axis=1) > 0, axis=1)
     if split in ("train", "seen"):
-        result &= _is_held_out(scenes, icons) == (split == "seen")
-    return result
+        result = result & (_is_held_out(scenes, icons) == (split == "seen"))
+    return np.asarray(result)
 
 
 def _is_held_out(scenes: np.ndarray, icons: Icons) -> np.ndarray:
@@ -124,4 +122,4 @@ def _is_held_out(scenes: np.ndarray, icons: Icons) -> np.ndarray:
     result = np.zeros(len(scenes), np.uint64)
     for cell in range(CELLS):
         result = mixed(result + value[:, cell] + np.uint64(1))
-    return result % np.uint64(SEEN_SHARE) == 0
+    return np.asarray(result % np.uint64(SEEN_SHARE) == 0)

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from compt.data.icons.source import IconSource
-from compt.data.images.broken import Sample
 from compt.data.scenes.captions import NUM_CAPTIONS, Object, Sentence, describe, swapped
 from compt.data.scenes.chance import Dice, key_for
 from compt.data.scenes.drawings import drawn
@@ -22,12 +21,32 @@ from compt.interfaces.fingerprint import hash_of
 from compt.registry import Range
 
 DEFAULT_SIZE = 48
-SMALLEST, LARGEST = 24, 1024
+SMALLEST, LARGEST = 16, 1024
 NUM_SCENES, NUM_HELD_OUT = 100_000, 2_000
 
 
 class SceneSource(ImageSource):
     """Scenes of one to four icons of named colours, sizes and places, with four captions each.
+
+    The icons are those that ``icons`` draws of material and octicons. A caption names some or all
+    of a scene's icons in any order, with or without colour, size and place, or says how one stands
+    to another; the first names every colour, and a size, place or relation. In held-out splits
+    ``negative`` is the first caption with the colours of two icons exchanged, or with one word for
+    size, place or relation turned into its opposite, and is wrong of the scene.
+
+    * ``train``: an icon's concept (see ``icons``) has one of ten colours that it never has here.
+    * ``seen``: new scenes of the icons and colours of 'train'. A scene is of this split or of
+      'train' by a hash of what it shows, so that none is of both.
+    * ``combination``: every icon is in the colour that its concept never has in 'train'.
+    * ``icon``: icons of concepts that 'train' has not, in any colour.
+
+    With mkdocs-material 9.8.2 there are 7,093 icons of 4,268 concepts in 'train', and 972 of 565
+    in 'icon'. Captions have up to 31 words, 9 by half; words of 'train' are 2,316. Chance is 0.5 %
+    for recall at 10 among 2,000 scenes, 4.605 nats for the loss of 100 pairs.
+
+    Scenes are drawn once (100,000 at 48 px take 20 s and 0.72 GB) and kept in the cache folder; the
+    environment variable COMPT_CACHE_DIR moves it. Pixels and captions are decided by the options
+    and the icons' drawings alone, on every machine.
 
     Args:
         num_scenes: how many 'train' has. Fewer are the first of more.
@@ -37,6 +56,11 @@ class SceneSource(ImageSource):
         seed: of all scenes and captions.
         cache_dir: where the drawings are kept.
         num_samples: size of 'train', for plans; ``num_scenes`` where it is not said.
+
+    Raises:
+        ConfigError: there is no such split or size.
+        DataError: on opening, mkdocs-material or resvg-py is missing, or the cache cannot be
+            written.
     """
 
     licence = "; ".join(f"{name}: {IconSource.LICENCES[name]}" for name in VENDORS)
@@ -135,10 +159,10 @@ class Scenes(Images):
     def __len__(self) -> int:
         return len(self._layout)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """Return one scene and its captions, held out also a wrong one, ``negative``."""
         pixels, texts = self._pixels[index], self._texts(index)
-        sample: Sample = {
+        sample = {
             "image": Image.fromarray(np.asarray(pixels)),
             "captions": texts[:NUM_CAPTIONS],
             "label": -1,

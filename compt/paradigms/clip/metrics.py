@@ -75,9 +75,9 @@ def contrastive(image_NE: Tensor, text_NE: Tensor, scale: Tensor) -> dict[str, M
     )
     logits = scale * image @ text.transpose(1, 2)
     right = torch.arange(pairs, device=logits.device).expand(count, pairs)
-    losses = [cross_entropy(way, right) for way in (logits.transpose(1, 2), logits)]
-    value = (sum(losses) / 2).item()
-    return {"contrastive_loss": Metric(value, math.log(pairs), False, "nats")}
+    # cross_entropy has the candidates in dimension 1: texts for each image, then images.
+    loss = cross_entropy(logits.transpose(1, 2), right) + cross_entropy(logits, right)
+    return {"contrastive_loss": Metric(loss.item() / 2, math.log(pairs), False, "nats")}
 
 
 def negatives(
