@@ -127,6 +127,8 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "GrowerContract",
         "LayoutContract",
         "ParadigmContract",
+        "SuiteContract",
+        "TrackerContract",
         "TransfererContract",
     ),
     "compt.testing.toy": ("Toy", "ToyNet"),

@@ -16,7 +16,16 @@ from compt._version import __version__
 from compt.api import API_VERSION
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
-from compt.registry import DATA, GROWERS, LAYOUTS, PARADIGMS, TRANSFERERS, PluginRegistry
+from compt.registry import (
+    DATA,
+    GROWERS,
+    LAYOUTS,
+    PARADIGMS,
+    SUITES,
+    TRACKERS,
+    TRANSFERERS,
+    PluginRegistry,
+)
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -31,6 +40,8 @@ class Kind:
     """Folders of templates beside those of every package and its own."""
     layout: bool = False
     """Whether the package has a layout, of the class in its module ``net``."""
+    entry: str = "$plugin"
+    """What the plug-in is registered as."""
 
     @property
     def noun(self) -> str:
@@ -49,6 +60,13 @@ KINDS: Mapping[str, Kind] = {
         layout=True,
     ),
     "data": Kind(DATA, 'paradigm = dict(type="clip", data=dict(type="$plugin"))'),
+    "suite": Kind(SUITES, "# no key: compt eval WORK_DIR --suite $plugin"),
+    "tracker": Kind(
+        TRACKERS,
+        'visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend"), '
+        'dict(type="$entry")])',
+        entry="${camel}VisBackend",
+    ),
 }
 
 
@@ -96,23 +114,25 @@ def _names(name: str, kind: str) -> dict[str, str]:
     plugin = module.removeprefix("compt_")
     _check_name(name, plugin)
     chosen = KINDS[kind]
-    entries = chosen.registry.known.entries.get(plugin)
+    camel = "".join(word.capitalize() for word in plugin.split("_"))
+    entry = Template(chosen.entry).substitute(plugin=plugin, camel=camel)
+    entries = chosen.registry.known.entries.get(entry)
     if entries:
         raise ConfigError(
-            f"There is a {chosen.noun} '{plugin}' already, of {entries[0].origin}.",
+            f"There is a {chosen.noun} '{entry}' already, of {entries[0].origin}.",
             do="Choose another name.",
         )
-    camel = "".join(word.capitalize() for word in plugin.split("_"))
     major, minor = Version(__version__).release[:2]
     names = {
         "package": package,
         "module": module,
         "plugin": plugin,
         "camel": camel,
+        "entry": entry,
         "api": API_VERSION,
         "compt": f"compt>={major}.{minor},<{major}.{minor + 1}",
         "noun": chosen.noun,
-        "entries": _entries(chosen, module, plugin, camel),
+        "entries": _entries(chosen, f'{entry} = "{module}:{camel}"', module),
     }
     return {**names, "usage": Template(chosen.usage).substitute(names)}
 
@@ -126,11 +146,11 @@ def _check_name(name: str, plugin: str) -> None:
         )
 
 
-def _entries(kind: Kind, module: str, plugin: str, camel: str) -> str:
+def _entries(kind: Kind, own: str, module: str) -> str:
     """Write the package's entry points as TOML."""
     groups = {}
     if kind.registry is not LAYOUTS:
-        groups[kind.registry.group] = f'{plugin} = "{module}:{camel}"'
+        groups[kind.registry.group] = own
     if kind.layout:
         groups[LAYOUTS.group] = f'"{module}.net.Net" = "{module}.layout:NetLayout"'
     tables = (f'[project.entry-points."{group}"]\n{line}' for group, line in groups.items())

@@ -8,6 +8,8 @@ from compt.testing.data import DataSourceContract
 from compt.testing.growers import GrowerContract
 from compt.testing.layouts import LayoutContract
 from compt.testing.paradigms import ParadigmContract
+from compt.testing.suites import SuiteContract
+from compt.testing.trackers import TrackerContract
 from compt.testing.transferers import TransfererContract
 
 __all__ = [
@@ -15,5 +17,7 @@ __all__ = [
     "GrowerContract",
     "LayoutContract",
     "ParadigmContract",
+    "SuiteContract",
+    "TrackerContract",
     "TransfererContract",
 ]

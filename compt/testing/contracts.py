@@ -5,6 +5,8 @@ from compt.testing.data import DataSourceContract
 from compt.testing.growers import GrowerContract
 from compt.testing.layouts import LayoutContract
 from compt.testing.paradigms import ParadigmContract
+from compt.testing.suites import SuiteContract
+from compt.testing.trackers import TrackerContract
 from compt.testing.transferers import TransfererContract
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "GrowerContract",
     "LayoutContract",
     "ParadigmContract",
+    "SuiteContract",
+    "TrackerContract",
     "TransfererContract",
     "Violation",
     "is_finite_scalar",

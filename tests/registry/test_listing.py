@@ -51,6 +51,7 @@ def test_listing(install):
         "layouts",
         "data",
         "suites",
+        "trackers",
     ]
     assert {"lossless", "scratch"} <= {row.name for row in rows_of("compt", rows)}
 

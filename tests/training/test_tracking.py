@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 from types import SimpleNamespace
 
@@ -11,11 +12,14 @@ from mmengine.registry import VISBACKENDS
 from mmengine.visualization.vis_backend import BaseVisBackend
 
 import compt
-from compt.errors import ConfigError, TrainingError
+from compt.errors import ConfigError, PluginError, TrainingError
+from compt.interfaces import Tracker
 from compt.interfaces.tracker import SAMPLES, TFLOPS
+from compt.registry import TRACKERS
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
 from compt.training import tracking_guard, tracking_tools
+from compt.training.tracking import RUNS
 from compt.training.tracking_guard import GuardedBackend
 
 
@@ -156,6 +160,46 @@ def test_a_full_disk_ends_the_stage_as_nothing_else_could_be_written(
     with pytest.raises(TrainingError, match="No space left"):
         compt.train(toy, work_dir=tmp_path / "toys")
     assert recording.runs[0].closed == 1
+
+
+class Recorder(Tracker):
+    """Names runs, and knows them again."""
+
+    takes_files = True
+    attached = []
+
+    def labelled(self, options, labels):
+        return {"save_dir": f"{labels.chain}/{labels.member}/{labels.paradigm}", **options}
+
+    def begin(self, backend, content, run_id):
+        super().begin(backend, content, run_id)
+        return run_id or f"run of {content['lineage']['member']}"
+
+    def attach(self, backend, files):
+        self.attached.append({file.name for file in files})
+
+
+def test_a_tracker_may_come_from_a_plug_in(recording, toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(TRACKERS.module_dict, "Recording", Recorder)
+    monkeypatch.setattr(Recorder, "attached", [])
+    toy.update(visualizer=dict(type="Visualizer", vis_backends=[dict(type="Recording")]))
+    toy["chain"] = toy["chain"][:1]
+    folder = compt.train(toy, work_dir=tmp_path / "toys")
+    (run,) = recording.runs
+    assert run._save_dir == "toys/a/toy"
+    assert json.loads((folder / "01_a" / RUNS).read_text())["runs"] == {"Recording": "run of a"}
+    (files,) = Recorder.attached
+    assert {"report.json", "manifest.json", "config.py"} <= files
+
+
+def test_a_broken_tracker_is_named_before_anything_is_trained(
+    recording, toy, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(TRACKERS.module_dict, "Recording", Notes)
+    toy.update(visualizer=dict(type="Visualizer", vis_backends=[dict(type="Recording")]))
+    with pytest.raises(PluginError, match=r"tracker 'Recording'.*no.* subclass of compt.Tracker"):
+        compt.train(toy, work_dir=tmp_path / "toys")
+    assert not recording.runs
 
 
 def test_a_missing_package_is_named_with_how_to_install_it(toy, tmp_path, monkeypatch):
