@@ -6,9 +6,11 @@ stages of a chain are runs on one axis.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from logging import Logger
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -120,20 +122,23 @@ class Tracking:
         if not is_main_process():
             return
         content = {**runner.cfg.to_dict(), "lineage": dict(self.lineage)}
+        # mmengine keeps every visualizer of a process. Through its back ends it would keep the
+        # models and the optimizers of all stages of a chain.
+        not_kept = weakref.proxy(runner)
         for backend in runner.visualizer._vis_backends.values():
             if not isinstance(backend, GuardedBackend):
                 continue
             self.backends.append(backend)
-            backend.cost = lambda step: self.cost.at(step, runner.train_loop.repeated)
-            backend.on_failure = self._teller(backend, runner)
+            backend.cost = lambda step: self.cost.at(step, not_kept.train_loop.repeated)
+            backend.on_failure = self._teller(backend, runner.logger)
             backend.begin = self._beginner(backend, content)
             backend.record(lambda: None)
 
-    def _teller(self, backend: GuardedBackend, runner: Runner) -> Callable[[str], None]:
+    def _teller(self, backend: GuardedBackend, logger: Logger) -> Callable[[str], None]:
         def tell(reason: str) -> None:
             text = f"{backend.name} fails, and the training goes on without it. {reason}"
             self.note(text)
-            runner.logger.warning(text)
+            logger.warning(text)
 
         return tell
 

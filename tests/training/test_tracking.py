@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import sys
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from compt.report.progress import Silent
 from compt.report.record import StageRecord
 from compt.training import tracking_guard, tracking_tools
 from compt.training.tracking import RUNS
+from compt.training.runner import StageRunner
 from compt.training.tracking_guard import GuardedBackend
 
 
@@ -88,6 +90,14 @@ def test_a_chain_is_one_axis_of_compute_and_every_run_knows_where_it_comes_from(
     assert sum(lineage.tensors.values()) == len(record.growth.params)
     assert first.config.lineage.get("source") is None
     assert (first.closed, second.closed) == (1, 1)
+
+
+def test_stages_that_are_done_leave_no_models_behind(recording, toy, tmp_path):
+    toy.update(visualizer=dict(type="Visualizer", vis_backends=[dict(type="Recording")]))
+    compt.train(toy, work_dir=tmp_path / "toys")
+    gc.collect()
+    assert len(recording.runs) == 3
+    assert [kept for kept in gc.get_objects() if isinstance(kept, StageRunner)] == []
 
 
 def test_a_tracker_that_fails_loses_records_and_not_the_training(
