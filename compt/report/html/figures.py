@@ -83,7 +83,17 @@ def new_figure(
         _label_log_axis(result, x)
     else:
         result.x_range.start = 0
+    _add_ring(result)
     return result
+
+
+def _add_ring(figure: Figure) -> None:
+    """Add the ring around the point that is read below a plot, which the page's script moves."""
+    from bokeh.models import ColumnDataSource
+
+    place = ColumnDataSource({"x": [], "y": []})
+    look: dict[str, Any] = {"size": 18, "fill_color": None, "line_color": GREY, "line_width": 3}
+    figure.scatter("x", "y", source=place, name="reading", level="overlay", **look)
 
 
 def _label_log_axis(figure: Figure, x: Sequence[float]) -> None:

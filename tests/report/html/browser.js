@@ -41,7 +41,8 @@ const focused = () => {
 };
 
 async function look(browser, colorScheme, width) {
-  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme });
+  const touch = width < 600 ? { hasTouch: true, isMobile: true } : {};
+  const context = await browser.newContext({ viewport: { width, height: 900 }, colorScheme, ...touch });
   const page = await context.newPage();
   const seen = { colorScheme, width, errors: [], requests: [] };
   page.on("console", (message) => {
@@ -64,18 +65,53 @@ async function look(browser, colorScheme, width) {
   return [page, seen];
 }
 
+// Where the measured points of the first plot are on the page.
+const places = () => {
+  const view = [...Bokeh.index.roots].find((one) => one.model.type === "Figure");
+  const box = view.el.getBoundingClientRect();
+  const glyphs = view.model.renderers.filter((one) => one.glyph.type === "Scatter" && one.name !== "reading");
+  return glyphs.flatMap(({ data_source: { data } }) =>
+    [...data.x].map((x, i) => [
+      box.x + view.frame.x_scale.compute(x),
+      box.y + scrollY + view.frame.y_scale.compute(data.y[i]),
+    ]));
+};
+
+// Every point of the first plot is tapped once, then keys step through the losses; what is read
+// below the plots is returned.
+async function tap(page, seen, folder) {
+  const said = (id) => page.textContent(`[data-reads="${id}"] output`);
+  const ringed = () => page.evaluate(() => {
+    const view = [...Bokeh.index.roots].find((one) => one.model.type === "Figure");
+    return view.model.renderers.filter((one) => one.name === "reading" && one.data_source.data.x.length === 1).length;
+  });
+  seen.tapped = [await said("quality-1")];
+  for (const [x, y] of await page.evaluate(places)) {
+    await page.evaluate((top) => scrollTo(0, top - 450), y);
+    await page.touchscreen.tap(x + 8, y - (await page.evaluate(() => scrollY)) - 8);
+    await page.waitForTimeout(100);
+    seen.tapped.push(await said("quality-1"));
+  }
+  seen.ringed = await ringed();
+  await page.screenshot({ path: `${folder}/${seen.colorScheme}_tapped.png` });
+  const before = await said("quality-1");
+  const [left, top] = await page.evaluate(() => {
+    const box = document.getElementById("quality-1").getBoundingClientRect();
+    return [box.x + 3, box.y + box.height - 3];
+  });
+  await page.touchscreen.tap(left, top);
+  seen.tapped_beside = [before, await said("quality-1")];
+  seen.stepped = [];
+  for (const by of ["next", "next", "previous", "previous"]) {
+    await page.focus(`[data-reads="losses"] [aria-label="${by} point"]`);
+    await page.keyboard.press("Enter");
+    seen.stepped.push(await said("losses"));
+  }
+}
+
 // Every point of the first plot is hovered once, and what the tips say is returned.
 async function hover(page) {
-  const points = await page.evaluate(() => {
-    const view = [...Bokeh.index.roots].find((one) => one.model.type === "Figure");
-    const box = view.el.getBoundingClientRect();
-    const glyphs = view.model.renderers.filter((one) => one.glyph.type === "Scatter");
-    return glyphs.flatMap(({ data_source: { data } }) =>
-      [...data.x].map((x, i) => [
-        box.x + view.frame.x_scale.compute(x),
-        box.y + scrollY + view.frame.y_scale.compute(data.y[i]),
-      ]));
-  });
+  const points = await page.evaluate(places);
   const tips = [];
   for (const [x, y] of points) {
     await page.evaluate((top) => scrollTo(0, top - 450), y);
@@ -150,6 +186,7 @@ async function use(page, seen) {
     for (const width of [1280, 390]) {
       const [page, seen] = await look(browser, theme, width);
       if (theme === "light" && width === 1280) await use(page, seen);
+      if (width === 390) await tap(page, seen, folder);
       if (theme === "dark" && width === 1280) {
         seen.pdf = (await page.pdf({ path: `${folder}/report.pdf`, format: "A4" })).length;
         await page.evaluate(() => dispatchEvent(new Event("beforeprint")));

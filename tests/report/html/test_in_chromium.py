@@ -104,9 +104,35 @@ def test_points_say_what_they_are(looks: list[dict[str, Any]]) -> None:
     assert "small (alone); value: 40.0 %; compute: 300 FLOP" in tips
 
 
+def test_a_finger_reads_points_as_a_pointer_does(looks: list[dict[str, Any]]) -> None:
+    tips = {tip for tip in looks[0]["tips"] if tip}
+    for look in (looks[1], looks[3]):
+        first, *tapped = look["tapped"]
+        assert first.startswith("Tap a point")
+        assert "tiny (chain); value: 10.0 %; compute: 50 FLOP" in tapped
+        assert "small (alone); value: 40.0 %; compute: 300 FLOP" in tapped
+        assert all(any(one in tip for tip in tips) for one in tapped), (tapped, tips)
+        assert look["ringed"] == 1
+        before, after = look["tapped_beside"]
+        assert before == after, "nothing is near"
+
+
+def test_keys_step_through_points(looks: list[dict[str, Any]]) -> None:
+    first, second, again, last = looks[1]["stepped"]
+    assert first == again and len({first, second, last}) == 3
+    assert all(one and not one.startswith("Tap") for one in (first, second, last))
+
+
 def test_the_keyboard_reaches_everything(looks: list[dict[str, Any]]) -> None:
     tabbed = looks[0]["tabbed"]
-    for stop in ("SELECT theme", "INPUT tiny", "INPUT alone", "DIV Zoom In", "DIV Reset"):
+    for stop in (
+        "SELECT theme",
+        "INPUT tiny",
+        "INPUT alone",
+        "DIV Zoom In",
+        "DIV Reset",
+        "BUTTON ▶",
+    ):
         assert stop in tabbed, tabbed
     assert any(stop.startswith("SUMMARY 300 tensors") for stop in tabbed)
     everything, without_tiny, again = looks[0]["visible"]
