@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         PluginError as PluginError,
         TrainingError as TrainingError,
     )
+    from compt.evaluation.evaluate import evaluate as evaluate
     from compt.growth.axes import describe as describe
     from compt.growth.matching import (
         check_growable as check_growable,

@@ -18,6 +18,7 @@ API_VERSION = "1.2"
 
 TOP: Mapping[str, tuple[str, ...]] = {
     "compt.api": ("API_VERSION",),
+    "compt.evaluation.evaluate": ("evaluate",),
     "compt.growth.axes": ("describe",),
     "compt.chain": ("train",),
     "compt.errors": (

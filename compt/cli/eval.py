@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
 from compt.cli.shared import add_json, parse_options
 from compt.errors import ConfigError
@@ -51,24 +49,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print one table, and return 1 where a model could not be evaluated."""
     from compt.evaluation import shown
-    from compt.evaluation.run import Task, evaluate, repeated
-    from compt.evaluation.subjects import find
+    from compt.evaluation.evaluate import evaluate
 
     if arguments.list:
         shown.print_suites(as_json=arguments.json)
         return 0
     _check(arguments)
-    out = Path(arguments.out) if arguments.out else None
-    subjects = find(list(map(Path, arguments.paths)), out)
+    suite = None
     if arguments.suite:
-        options: dict[str, Any] = parse_options(arguments.option, "--option", "data=/data/imagenet")
-        tasks = [Task.of(arguments.suite, options)]
-    else:
-        tasks = repeated(subjects.models)
-    say = shown.say_on_stderr if arguments.json else print
-    results = evaluate(subjects.models, tasks, force=arguments.force, say=say)
-    shown.print_results(results, subjects.unfinished, as_json=arguments.json)
-    return 1 if any(result.status == "failed" for result in results) else 0
+        options = parse_options(arguments.option, "--option", "data=/data/imagenet")
+        suite = {**options, "type": arguments.suite}
+    evaluated = evaluate(
+        arguments.paths,
+        suite,
+        out=arguments.out or None,
+        force=arguments.force,
+        say=shown.say_on_stderr if arguments.json else print,
+    )
+    shown.print_results(evaluated.results, evaluated.unfinished, as_json=arguments.json)
+    return 1 if any(result.status == "failed" for result in evaluated.results) else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:

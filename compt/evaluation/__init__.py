@@ -1,5 +1,5 @@
 """Evaluate the members of chains with benchmarks, built in or of other tools.
 
-``run`` is what `compt eval` does; the suites beside it are plug-ins like anyone's. May import:
+``evaluate`` is what `compt eval` does; the suites beside it are plug-ins like anyone's. May import:
 paradigms and below.
 """

@@ -118,7 +118,7 @@ def fitting_suites(subjects: Sequence[Subject]) -> list[str]:
     return names
 
 
-def evaluate(
+def evaluate_all(
     subjects: Sequence[Subject],
     tasks: Sequence[Task],
     *,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from compt.errors import PluginError
+import compt
+from compt.errors import ConfigError, PluginError
 from compt.evaluation.options import require
 from compt.report.evaluations import read_evaluations
 from compt.report.record import StageRecord
@@ -238,3 +239,40 @@ def test_built_in_suites_load_without_their_tools_and_name_them(
     with pytest.raises(PluginError) as error:
         kind(**required)
     assert error.value.do == f'pip install "{command}"'
+
+
+# In Python
+
+
+def test_the_same_from_python(work_dir, suites, tmp_path):
+    folder, lines = work_dir(a="x" * 20, b="broken", c=None), []
+    suite = dict(type="sizes", scale=2.0)
+    evaluated = compt.evaluate(folder, suite, say=lines.append)
+    assert suite == dict(type="sizes", scale=2.0), "the argument is the caller's"
+    assert [result.status for result in evaluated.results] == ["evaluated", "failed"]
+    assert "no such thing" in evaluated.results[1].reason
+    assert evaluated.unfinished == ("c",)
+    assert evaluated.metrics.keys() == {"a"}
+    assert evaluated.metrics["a"]["here/share"].value == pytest.approx(0.4)
+    assert any("failed" in line for line in lines)
+    again = compt.evaluate([str(folder)], say=lines.append)
+    assert again.results[0].status == "kept" and again.metrics == evaluated.metrics
+    elsewhere = compt.evaluate(folder / "01_a", "sizes", out=tmp_path / "own", say=lines.append)
+    assert elsewhere.results[0].file.is_relative_to(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("paths", "suite", "words"),
+    [
+        ([], "sizes", "nothing to evaluate"),
+        ("nowhere", "sizes", "There is no"),
+        (None, dict(scale=2.0), "names a suite"),
+        (None, dict(type="sizes", scal=2.0), "takes no argument 'scal'"),
+        (None, None, "Nothing was evaluated before"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(work_dir, suites, paths, suite, words):
+    folder = work_dir(a="x")
+    with pytest.raises(ConfigError, match=words):
+        compt.evaluate(folder if paths is None else paths, suite)
+    assert not suites.measured
