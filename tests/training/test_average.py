@@ -143,10 +143,11 @@ def test_a_plan_says_that_the_trunk_is_all_of_the_stage():
 def test_an_interrupted_stage_delivers_the_same(averaged, tmp_path, monkeypatch):
     """The checkpoint after 6 iterations holds the average."""
     work, config = averaged
+    config = dict(config, chain=config["chain"][:1])
     step = loops.TrainLoop._step
 
     def dying(self, batch):
-        if self.runner.work_dir.endswith("02_b") and self._iter == 7:
+        if self._iter == 7:
             raise Died
         step(self, batch)
 
@@ -155,8 +156,8 @@ def test_an_interrupted_stage_delivers_the_same(averaged, tmp_path, monkeypatch)
         with pytest.raises(Died):
             train(tmp_path / "work", config)
     resumed = train(tmp_path / "work", config, resume=True)
-    assert same(work, resumed, "02_b")
-    assert record(resumed, "02_b").raw_metrics == record(work, "02_b").raw_metrics
+    assert same(work, resumed, "01_a")
+    assert record(resumed).raw_metrics == record(work).raw_metrics
 
 
 def test_two_averages_are_refused(tmp_path):
