@@ -28,7 +28,8 @@ WORD = re.compile(r"\w+|[^\w\s]+")
 """What counts as a word, as the tokenizer splits texts."""
 READ = 100_000
 """Samples whose captions are read, evenly spaced where there are more."""
-FEWEST = 8
+FEWEST, MOST = 8, 1_000_000
+"""Tokens that a vocabulary may have."""
 OPTIONS = frozenset({"type", "size"})
 
 
@@ -39,13 +40,13 @@ def vocabulary_size(options: Mapping[str, Any]) -> int:
         ConfigError: it asks for something else, or the package tokenizers is missing.
     """
     size = options.get("size")
-    is_size = isinstance(size, int) and not isinstance(size, bool) and size >= FEWEST
+    is_size = isinstance(size, int) and not isinstance(size, bool) and FEWEST <= size <= MOST
     if options.get("type") != NAME or set(options) != OPTIONS or not is_size:
         raise ConfigError(
             f"{dict(options)!r} is no tokenizer.",
             where="paradigm.tokenizer",
-            do=f"Write dict(type='{NAME}', size=...), with a number of tokens from {FEWEST} on, or "
-            "leave it out for CLIP's own.",
+            do=f"Write dict(type='{NAME}', size=...), with a number of tokens from {FEWEST} to "
+            f"{MOST:,}, or leave it out for CLIP's own.",
         )
     if find_spec("tokenizers") is None:
         raise ConfigError(
