@@ -24,25 +24,12 @@ class CausalLm(TextParadigm):
     The loss is the mean cross entropy.
 
     A member's ``model`` is a config dict with ``model_type`` (``'llama'``, ``'qwen3'``, ``'gpt2'``,
-    ...), a folder with a config.json, or a name that is in the cache or can be downloaded; weights
-    are always fresh. What the dict leaves out of vocabulary, special tokens and positions is filled
-    in from the tokenizer and the context. All members share the vocabulary, so that teacher and
-    student read, and predict, the same tokens.
+    ...), a folder with a config.json, or a name. How members are built, and the arguments, are
+    those of :class:`compt.paradigms.text.TextParadigm`.
 
     An exported folder loads with ``AutoModelForCausalLM.from_pretrained`` and
     ``AutoTokenizer.from_pretrained``, and so in lm-evaluation-harness: ``lm_eval --model hf
     --model_args pretrained=FOLDER --tasks ...``.
-
-    Args:
-        data: what to train on and measure on; see :mod:`compt.data.text`. ``num_samples`` in it is
-            the size of the training set, in blocks of ``context`` tokens, for plans made where the
-            data is not.
-        context: tokens that the model reads at once; by default the members'
-            max_position_embeddings.
-        tokenizer: folder or name that ``AutoTokenizer`` loads; None reads the bytes of UTF-8,
-            without any download.
-        attention: 'sdpa' (torch's fused kernels) or 'eager', for models that have no other.
-        eval_blocks: blocks of each held-out split to measure, evenly spaced; None measures all.
     """
 
     outputs = frozenset({"logits", "hidden"})

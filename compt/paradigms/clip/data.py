@@ -13,11 +13,11 @@ import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms import Compose, InterpolationMode, Normalize, ToTensor
 
 from compt.data import BrokenSample
-from compt.interfaces import LeftOut, fingerprint, left_out
+from compt.data.source_dataset import SourceDataset
+from compt.interfaces import LeftOut
 from compt.interfaces.fingerprint import probed
 
 LOOKED_AT = 500
@@ -26,7 +26,7 @@ FITS, CUT = 1, 2
 """What is known of a sample's caption, 0 before it was read."""
 
 
-class PairDataset(Dataset[Any]):
+class PairDataset(SourceDataset):
     """Resize, crop and tokenise what a source of image-text pairs yields.
 
     Args:
@@ -55,9 +55,9 @@ class PairDataset(Dataset[Any]):
         has_negatives: bool = False,
         resize: Mapping[str, Any] | None = None,
     ) -> None:
-        self.source, self.size, self.augment = source, size, augment
+        super().__init__(source)
+        self.size, self.augment = size, augment
         self.draws_caption, self.has_negatives = draws_caption, has_negatives
-        self.classes: tuple[str, ...] = getattr(source, "classes", ())
         self.transform = _to_image(size, augment, resize or {})
         self._tokenize = tokenize
         # Captions repeat at every epoch, and over the images of a class that are captioned by its
@@ -76,28 +76,15 @@ class PairDataset(Dataset[Any]):
         self._tokens = lru_cache(maxsize=100_000)(self._encode)
 
     @property
-    def broken_count(self) -> int:
-        """Return how many samples of the source could not be read so far."""
-        return getattr(self.source, "broken_count", 0)
-
-    @property
     def left_out(self) -> LeftOut:
         """What of the source is left out, and how many samples' captions were cut so far."""
-        result = left_out(self.source).copy()
+        result = super().left_out
         num_read, num_cut = int(self.known.count_nonzero()), int((self.known == CUT).sum())
         if num_cut:
             context = len(self._tokens("")[0])
             result.part(f"samples whose caption is cut to {context} tokens", num_cut)
             result.num_read = None if num_read == len(self) else max(num_read, result.num_read or 0)
         return result
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """That of the source."""
-        return fingerprint(self.source)
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return ``image`` uint8 [3, H, W], ``text`` int64 [context] and ``label``.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from compt.data import renumber
-from compt.interfaces import LeftOut, fingerprint, left_out
+from compt.data.source_dataset import SourceDataset
+from compt.interfaces import LeftOut
 
 UNKNOWN_CLASS = "samples of a class that the training split lacks"
 
 
-class Relabelled(Dataset[Any]):
-    """Images of a source, with what it says of itself.
+class Relabelled(SourceDataset):
+    """Images of a source, with labels of other classes.
 
     Subclasses write ``__getitem__``.
 
@@ -25,8 +25,8 @@ class Relabelled(Dataset[Any]):
     """
 
     def __init__(self, source: Any, classes: tuple[str, ...] | None = None) -> None:
-        self.source = source
-        own: tuple[str, ...] = getattr(source, "classes", ())
+        super().__init__(source)
+        own = self.classes
         self.classes = own if classes is None else classes
         self._numbers = None if classes is None else renumber([*range(len(own)), -1], own, classes)
 
@@ -36,24 +36,11 @@ class Relabelled(Dataset[Any]):
         return label if self._numbers is None else int(self._numbers[label])
 
     @property
-    def broken_count(self) -> int:
-        """Return how many samples of the source could not be read so far."""
-        return getattr(self.source, "broken_count", 0)
-
-    @property
     def left_out(self) -> LeftOut:
         """What of the source is left out, and how many samples have a class that is not known."""
-        result = left_out(self.source).copy()
+        result = super().left_out
         labels = getattr(self.source, "labels", None)
         if self._numbers is not None and labels is not None:
             lost = (self._numbers[labels] < 0) & (np.asarray(labels) >= 0)
             result.part(UNKNOWN_CLASS, int(lost.sum()))
         return result
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """That of the source."""
-        return fingerprint(self.source)
-
-    def __len__(self) -> int:
-        return len(self.source)
