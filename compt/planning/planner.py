@@ -114,7 +114,7 @@ class _Planner:
                 alone_samples=alone_iters * batch_size,
                 expansion=num_params / self.stages[-1].params if index else None,
                 growth_iters=grower.objective_calls if grower else 0,
-                lr_mult=stage.grown.rate(iters / (alone_iters or iters)) if grows else 1.0,
+                lr_mult=stage.grown.rate(iters / (alone_iters or 1)) if grows else 1.0,
                 plateau_iter=self._plateau_iter(stage, iters),
                 first_samples=self.stages[0].first_samples if index else iters * batch_size,
             )

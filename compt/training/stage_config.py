@@ -86,11 +86,7 @@ def stage_config(
         "val_evaluator": listed(config.val_evaluator),
         "optim_wrapper": _optim_wrapper(stage, plan, grown),
         "param_scheduler": _schedules(stage, plan, grown),
-        "custom_hooks": [
-            *listed(config.custom_hooks),
-            *average_hook(stage.average, plan.iters),
-            *_grown_hook(stage, plan, folder, grown),
-        ],
+        "custom_hooks": _hooks(config, stage, plan, folder, grown),
         **_wrapper(config, launcher),
         **({"env_cfg": config.env_cfg} if config.env_cfg is not None else {}),
     }
@@ -171,6 +167,14 @@ def _optim_wrapper(stage: StageConfig, plan: StagePlan, grown: bool) -> dict[str
         optimizer = content["optimizer"]
         content["optimizer"] = {**optimizer, "lr": plan.lr_mult * optimizer["lr"]}
     return content
+
+
+def _hooks(
+    config: ChainConfig, stage: StageConfig, plan: StagePlan, folder: Path, grown: bool
+) -> list[dict[str, Any]]:
+    """Return the config's own hooks, then those of the options of compt."""
+    average = average_hook(stage.average, plan.iters)
+    return [*listed(config.custom_hooks), *average, *_grown_hook(stage, plan, folder, grown)]
 
 
 def _grown_hook(
