@@ -14,7 +14,7 @@ from compt.data.scenes.layout import CELLS, COLOURS, NO_COLOUR, Icons, held_out_
 from compt.errors import DataError
 
 VENDORS = ("material", "octicons")
-"""Those whose icons show things and signs, which are no brands."""
+"""Those whose icons can be held out by concept; the logos of the others are all trained on."""
 MAX_WORDS = 5
 """Of a name: the few longer ones look alike and would make captions long."""
 

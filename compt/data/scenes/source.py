@@ -41,8 +41,9 @@ class SceneSource(ImageSource):
     * ``icon``: icons of concepts that 'train' has not, in any colour.
 
     With mkdocs-material 9.8.2 there are 7,093 icons of 4,268 concepts in 'train', and 972 of 565
-    in 'icon'. Captions have up to 31 words, 9 by half; words of 'train' are 2,316. Chance is 0.5 %
-    for recall at 10 among 2,000 scenes, 4.605 nats for the loss of 100 pairs.
+    in 'icon'. Half of the captions have 9 words or fewer, the longest 33; they are made of
+    2,316 words. Chance is 0.5 % for recall at 10 among 2,000 scenes, 4.605 nats for the loss of 100
+    pairs.
 
     Scenes are drawn once (100,000 at 48 px take 20 s and 0.72 GB) and kept in the cache folder; the
     environment variable COMPT_CACHE_DIR moves it. Pixels and captions are decided by the options
