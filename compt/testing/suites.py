@@ -113,7 +113,7 @@ class SuiteContract(Contract):
         require(
             not drawn,
             f"evaluate() leaves another global random state of {some(drawn)}.",
-            "Use a generator of its own, or put the state back: compt.random_state.",
+            "Use a generator of its own, or put the state back when it has measured.",
         )
 
     def test_options_are_recorded(self) -> None:

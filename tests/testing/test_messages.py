@@ -72,6 +72,8 @@ def test_what_tests_of_plug_ins_import_is_in_one_place():
         "GrowerContract",
         "LayoutContract",
         "ParadigmContract",
+        "SuiteContract",
+        "TrackerContract",
         "TransfererContract",
     }
     assert callable(randomised) and callable(snapshot) and callable(is_finite_scalar)
