@@ -153,8 +153,8 @@ def test_no_held_out_pair_is_trained_on(scenes: Any) -> None:
     def said(split: str) -> set[tuple[str, str]]:
         images = scenes[split]
         text = " ".join(caption for i in range(len(images)) for caption in images.captions(i))
-        found = re.findall(rf"({'|'.join(COLOURS)}) (thing\d+|rare\d+)", text)
-        return {(name, colour) for colour, name in found}
+        phrases = re.findall(rf"({'|'.join(COLOURS)}) (thing\d+|rare\d+)", text)
+        return {(name, colour) for colour, name in phrases}
 
     names = list(COLOURS)
     unseen = {(name, names[held_out_colour(name)]) for name, _ in pairs("train")}
@@ -291,15 +291,15 @@ def test_icons_stand_where_and_as_large_as_said(package: Any, image_size: int) -
         places = {(o.row, o.column): o for o in images.objects(i)}
         for row in (0, 1):
             for column in (0, 1):
-                part = pixels[row * cell : row * cell + cell, column * cell : column * cell + cell]
-                inked = np.argwhere((part < 255).any(2))
+                area = pixels[row * cell : row * cell + cell, column * cell : column * cell + cell]
+                inked = np.argwhere((area < 255).any(2))
                 if (row, column) not in places:
                     assert not len(inked)
                     continue
                 shown = places[row, column]
                 extent = inked.max(0) - inked.min(0) + 1
                 assert extent.tolist() == [cell if shown.is_large else cell * 7 // 12] * 2
-                share = (255 - part.reshape(-1, 3).astype(float)).max(0)
+                share = (255 - area.reshape(-1, 3).astype(float)).max(0)
                 full = 255 - np.array(COLOURS[shown.colour])
                 assert np.allclose(share / share.max(), full / full.max(), atol=0.02)
         assert (pixels[2 * cell :] == 255).all() and (pixels[:, 2 * cell :] == 255).all()
@@ -330,7 +330,7 @@ def files(source: SceneSource) -> dict[str, Path]:
 
 @pytest.mark.parametrize("damage", ["pixel", "caption", "cut", "facts", "gone"])
 def test_a_damaged_cache_is_drawn_again(tiny: SceneSource, damage: str) -> None:
-    before = content(tiny.open("train"))
+    undamaged = content(tiny.open("train"))
     pixels, captions, facts = (files(tiny)[suffix] for suffix in (".npy", ".tsv", ".json"))
     if damage == "pixel":
         good = pixels.read_bytes()
@@ -343,7 +343,7 @@ def test_a_damaged_cache_is_drawn_again(tiny: SceneSource, damage: str) -> None:
         facts.write_text(facts.read_text()[:-9])
     else:
         pixels.unlink()
-    assert content(tiny.open("train")) == before
+    assert content(tiny.open("train")) == undamaged
     assert len(json.loads(facts.read_text())["sha256"]) == 2
 
 
@@ -369,12 +369,12 @@ def _draw_slowly(source: SceneSource, log: Path) -> None:
 def test_two_processes_draw_once(tiny: SceneSource, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     log = tmp_path / "log"
-    both = [context.Process(target=_draw_slowly, args=(tiny, log)) for _ in range(2)]
-    for process in both:
+    processes = [context.Process(target=_draw_slowly, args=(tiny, log)) for _ in range(2)]
+    for process in processes:
         process.start()
-    for process in both:
+    for process in processes:
         process.join(60)
-    assert [process.exitcode for process in both] == [0, 0]
+    assert [process.exitcode for process in processes] == [0, 0]
     assert log.read_text() == "drawn\n"
 
 
@@ -385,7 +385,7 @@ def test_a_process_killed_while_drawing_leaves_nothing_in_the_way(
     log = tmp_path / "log"
     process = multiprocessing.get_context("fork").Process(target=_draw_slowly, args=(tiny, log))
     process.start()
-    while not log.exists():
+    while not log.exists() and process.is_alive():
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from compt.data.scenes.chance import Dice
 
@@ -144,20 +145,18 @@ def swapped(sentence: Sentence, dice: Dice) -> Sentence:
 
 
 def _colours_swapped(sentence: Sentence) -> Iterator[Sentence]:
-    mentions = sentence.mentions
-    for i, a in enumerate(mentions):
-        for j in range(i + 1, len(mentions)):
-            b = mentions[j]
-            is_held_out = (
-                a.object.held_out_colour == b.colour or b.object.held_out_colour == a.colour
-            )
-            if a.colour and b.colour and a.colour != b.colour and not is_held_out:
-                exchanged = list(mentions)
-                exchanged[i], exchanged[j] = (
-                    replace(a, colour=b.colour),
-                    replace(b, colour=a.colour),
-                )
-                yield replace(sentence, mentions=tuple(exchanged))
+    for (i, a), (j, b) in combinations(enumerate(sentence.mentions), 2):
+        if _may_exchange(a, b):
+            mentions = list(sentence.mentions)
+            mentions[i], mentions[j] = replace(a, colour=b.colour), replace(b, colour=a.colour)
+            yield replace(sentence, mentions=tuple(mentions))
+
+
+def _may_exchange(a: Mention, b: Mention) -> bool:
+    """Whether two mentions with each other's colour are wrong, and of pairs that are trained on."""
+    are_different = bool(a.colour and b.colour and a.colour != b.colour)
+    is_held_out = a.object.held_out_colour == b.colour or b.object.held_out_colour == a.colour
+    return are_different and not is_held_out
 
 
 def _opposites(sentence: Sentence) -> Iterator[Sentence]:

@@ -46,7 +46,7 @@ def open_icons(image_size: int, cache_dir: Path | None) -> Mapping[str, Icons]:
     for split, name in (("train", "train"), ("concept", "icon")):
         rows = sorted(small[split] & large[split])
         icons = [Icon(drawn[0].paths[row]) for row in rows]
-        is_plain = _one_concept(icons, [[one.digests[row] for row in rows] for one in drawn])
+        is_plain = _one_concept(icons, [[images.digests[row] for row in rows] for images in drawn])
         rows = [row for row, plain in zip(rows, is_plain, strict=True) if plain]
         result[name] = _gathered(rows, drawn, has_held_out=name == "train")
         if len(np.unique(result[name].concepts)) < CELLS:
