@@ -7,7 +7,7 @@ them. https://huggingface.co/docs/hub/model-cards
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from compt._version import __version__
 from compt.errors import WorkDirError
 from compt.files import CARD, CARD_MARK, EXPORT, MANIFEST, atomic, stage_name
 from compt.interfaces import ExportFormat, Paradigm
-from compt.report.format import duration, left_out_lines, metric_text, quantity, tensor_counts
+from compt.report.card_sections import (
+    costs_text,
+    data_text,
+    growing_text,
+    making_text,
+    metrics_text,
+    summary_text,
+    versions_text,
+)
 from compt.report.growth import GrowthReport
 from compt.report.metrics import Metrics
 from compt.report.record import StageRecord
@@ -103,30 +111,26 @@ def stage_card(
         source: head of the card of what the weights come from.
     """
     record, options = records[-1], dict(config.get("card") or {})
-    model, paradigm = f"{chain}/{record.name}", dict(config.get("paradigm") or {})
-    data = paradigm.get("data") or {}
-    first = (config.get("chain") or [{}])[0]
-    init = first.get("init") if record.index == 0 else None
+    model, data = f"{chain}/{record.name}", (config.get("paradigm") or {}).get("data") or {}
+    members = list(config.get("chain") or ())
+    init = members[0].get("init") if members and record.index == 0 else None
     base = _base_model(records, chain, init, options)
-    tags = ["compt", record.paradigm, *(["model-growth"] if record.growth else [])]
-    own = {name: options.get(name) for name in TAKEN_OVER if options.get(name)}
-    head = {**_taken_over(source or {}), **own, "tags": [*tags, *options.get("tags", ())]}
+    head = _stage_head(record, options, source or {})
     if base:
         head["base_model"] = base
     if init:
         head["base_model_relation"] = "finetune"
-    members = [str(one.get("name")) for one in config.get("chain") or ()]
     return Card(
         title=options.get("title") or model,
         model=model,
-        summary=_summary(record, members),
+        summary=summary_text(record, [str(member.get("name")) for member in members]),
         head=head,
         sections=(
-            ("How it was made", _making(record, base, init)),
-            ("What it cost", _costs(records)),
-            ("Data", _data(record, data, data_licence)),
-            ("Held-out metrics", _metrics(record.metrics)),
-            ("Versions", _versions(record)),
+            ("How it was made", making_text(record, base, init)),
+            ("What it cost", costs_text(records)),
+            ("Data", data_text(record, data, data_licence)),
+            ("Held-out metrics", metrics_text(record.metrics)),
+            ("Versions", versions_text(record)),
         ),
         metrics=record.metrics,
         data=str(data.get("type", "")),
@@ -191,7 +195,7 @@ def growth_card(report: Mapping[str, Any], source: Path, out: Path) -> Card:
         summary=f"`{base}`, grown to a larger model and not trained since.",
         head=head,
         sections=(
-            ("How it was made", f"{_growing(growth, base)}\n\n{written}"),
+            ("How it was made", f"{growing_text(growth, base)}\n\n{written}"),
             ("Versions", f"compt {__version__}"),
         ),
     )
@@ -248,6 +252,15 @@ def _taken_over(head: Mapping[str, Any]) -> dict[str, Any]:
     return {name: head[name] for name in TAKEN_OVER if head.get(name)}
 
 
+def _stage_head(
+    record: StageRecord, options: Mapping[str, Any], source: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return licence, languages and tags, the config's before those of the source's card."""
+    growth = ["model-growth"] if record.growth else []
+    tags = ["compt", record.paradigm, *growth, *options.get("tags", ())]
+    return {**_taken_over(source), **_taken_over(options), "tags": tags}
+
+
 def _base_model(
     records: Sequence[StageRecord], chain: str, init: str | None, options: Mapping[str, Any]
 ) -> str:
@@ -258,99 +271,3 @@ def _base_model(
     if init:
         return options.get("base_model") or model_name(Path(init))
     return ""
-
-
-def _summary(record: StageRecord, members: Sequence[str]) -> str:
-    params = quantity(record.params)
-    if record.mode == "individual":
-        return f"A model of {params} parameters, trained alone with compt ({record.paradigm})."
-    return (
-        f"A model of {params} parameters, member {record.index + 1} of {len(members)} of the chain "
-        f"{' -> '.join(members)}, trained with compt ({record.paradigm})."
-    )
-
-
-def _making(record: StageRecord, base: str, init: str | None) -> str:
-    if record.growth is None:
-        origin = f"It started from `{base}` (`{init}`)." if init else "It was trained from scratch."
-        return origin if record.iters else f"{origin} It was not trained further."
-    lines = [_growing(record.growth, base)]
-    if record.transfer not in (None, "none"):
-        lines.append(f"In training it followed the features of `{base}` ({record.transfer}).")
-    return "\n\n".join(lines)
-
-
-def _growing(growth: GrowthReport, base: str) -> str:
-    """Say by what the weights were grown, what became of the tensors, and how exact it was."""
-    lines = [f"Its first weights were grown from `{base}` by `{growth.grower}`."]
-    if growth.function_preserving:
-        measured = "" if growth.error is None else f" (measured: {growth.error:.1e})"
-        lines.append(f"The grown model computed what its source did{measured}.")
-    else:
-        measured = "" if growth.error is None else f", outputs differed by {growth.error:.1e}"
-        lines.append(f"It did not compute what its source did: {growth.reason}{measured}.")
-    lines.append(f"Tensors: {tensor_counts(growth.counts)}; {len(growth.dropped)} dropped.")
-    if growth.reset:
-        lines.append(f"Set anew: {len(growth.reset)}.")
-    return " ".join(lines)
-
-
-def _costs(records: Sequence[StageRecord]) -> str:
-    """Return a table with a row a stage, and what all of them cost."""
-    rows = [
-        (
-            record.name,
-            f"{record.iters:,}",
-            f"{record.samples:,}",
-            quantity(record.flops.total, "FLOP"),
-            duration(record.seconds),
-        )
-        for record in records
-    ]
-    if len(rows) > 1:
-        total = [sum(record.samples for record in records), sum(r.flops.total for r in records)]
-        seconds = sum(record.seconds for record in records)
-        sums = (f"{total[0]:,}", quantity(total[1], "FLOP"), duration(seconds))
-        rows.append(("all of them", "", *sums))
-    table = _table(("stage", "iterations", "samples", "compute", "time"), rows)
-    note = "A multiply-add counts as 2; teachers and learned growth are charged."
-    ended = f"\n\n{records[-1].stopped}." if records[-1].stopped else ""
-    return f"{table}\n\n{note}{ended}"
-
-
-def _data(record: StageRecord, data: Mapping[str, Any], licence: str) -> str:
-    if not data:
-        return ""
-    options = ", ".join(f"{key}={value!r}" for key, value in data.items() if key != "type")
-    lines = [f"`{data.get('type')}`" + (f" with {options}" if options else "") + "."]
-    lines.append(f"Licence: {licence}." if licence else "Its source declares no licence.")
-    lines += [f"Left out: {line}." for line in left_out_lines(record.left_out)]
-    return "\n\n".join(lines)
-
-
-def _metrics(metrics: Metrics) -> str:
-    rows = []
-    for name, metric in metrics.items():
-        chance = "" if metric.chance is None else f"{metric.chance:.4g}"
-        rows.append((name, metric_text(metric, with_chance=False), chance, metric.unit or ""))
-    return _table(("metric", "value", "chance", "unit"), rows) if rows else ""
-
-
-def _versions(record: StageRecord) -> str:
-    versions = dict(record.environment)
-    packages = versions.pop("packages", "") or f"compt {__version__}"
-    if "torch " in packages:
-        versions.pop("torch", None)
-    return ", ".join([*(f"{name} {value}" for name, value in versions.items()), packages])
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    return "\n".join(_lines(header, rows))
-
-
-def _lines(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    names = list(header)
-    yield f"| {' | '.join(names)} |"
-    yield f"|{'---|' * len(names)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
