@@ -14,7 +14,7 @@ from tests.code_lines import code_lines
 from tests.environments import ROOT, Environment, build_wheel
 
 PACKAGES = ("compt-dino", "compt-ligo", "compt-mixer", "compt-mlm", "compt-siglip")
-MOST_LINES = {"compt-mlm": 95, "compt-dino": 168}
+MOST_LINES = {"compt-mlm": 125, "compt-dino": 168}
 """Neither blank nor docstrings. What a third author would write again belongs into compt."""
 CHAIN = '''
 """Three members that use three of the packages, with two built-in parts."""

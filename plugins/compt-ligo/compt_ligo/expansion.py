@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -176,33 +176,36 @@ class Pair:
 
     def why_not_preserving(self) -> list[str]:
         """Return why the untrained maps change the function, an empty list where they keep it."""
-        reasons: list[str] = []
-        for param in self.target.params.values():
-            name = f"'{param.template}'"
-            if param.tied_to:
-                reasons += [
-                    f"{name} is tied, and nothing makes up for it along '{axis}'"
-                    for axis in self._torn(param)
-                ]
-                continue
-            match = matching(param, self.source, self.target)
-            if match is not None and match.multiplier != param.multiplier:
-                reasons.append(f"{name} is multiplied by a constant that is another in the source")
-            in_place = param.norm_axis in param.axes and param.writes
-            if in_place and self._deepens(param) and not writes_stream(param, self.target):
-                reasons.append(f"{name} normalises the stream itself, in new blocks too")
-            for axis in (param.norm_axis or "").split("+"):
-                if axis and self.target.size(axis) % self.source.size(axis):
-                    multiples = f"exact at multiples of {self.source.size(axis)} only"
-                    reasons.append(f"{name} normalises over '{axis}': {multiples}")
-            if param.norm_axis or param.kind == "scale":
-                reasons += [
-                    f"{name} scales each of '{axis}', whose copies differ in size"
-                    for axis in param.axes
-                    if self.target.roles.get(axis) == "output" and self.grows(axis)
-                ]
+        params = self.target.params.values()
+        reasons = (reason for param in params for reason in self._reasons_of(param))
         # blocks of a stack have one template, and so one reason
         return list(dict.fromkeys(reasons))
+
+    def _reasons_of(self, param: ParamAxes) -> Iterator[str]:
+        """Yield why a parameter changes the function."""
+        name = f"'{param.template}'"
+        if param.tied_to:
+            for axis in self._torn(param):
+                yield f"{name} is tied, and nothing makes up for it along '{axis}'"
+            return
+        match = matching(param, self.source, self.target)
+        if match is not None and match.multiplier != param.multiplier:
+            yield f"{name} is multiplied by a constant that is another in the source"
+        in_place = param.norm_axis in param.axes and param.writes
+        if in_place and self._deepens(param) and not writes_stream(param, self.target):
+            yield f"{name} normalises the stream itself, in new blocks too"
+        yield from self._reasons_of_factor(param, name)
+
+    def _reasons_of_factor(self, param: ParamAxes, name: str) -> Iterator[str]:
+        """Yield why a norm or a factor changes the function."""
+        for axis in (param.norm_axis or "").split("+"):
+            if axis and self.target.size(axis) % self.source.size(axis):
+                multiples = f"exact at multiples of {self.source.size(axis)} only"
+                yield f"{name} normalises over '{axis}': {multiples}"
+        if param.norm_axis or param.kind == "scale":
+            for axis in param.axes:
+                if self.target.roles.get(axis) == "output" and self.grows(axis):
+                    yield f"{name} scales each of '{axis}', whose copies differ in size"
 
     def _torn(self, tied: ParamAxes) -> list[str]:
         """Return the growing axes that a tied parameter uses otherwise than its owner.
