@@ -34,8 +34,9 @@ class Tracker(Plugin):
     """Say how the runs of one of mmengine's visualization back ends are called, go on and end.
 
     It is registered under the ``type`` of the back end, which does the logging itself. All methods
-    have defaults, which fit a back end that needs no more than records. What they raise loses
-    records, and never ends a training, but for the errors of ``check``.
+    have defaults, which fit a back end that needs no more than records. What ``begin``,
+    ``scalars``, ``attach`` and ``close`` raise loses records, which are counted, and ends no
+    training.
     """
 
     package: ClassVar[str] = ""

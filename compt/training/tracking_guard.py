@@ -76,8 +76,12 @@ class GuardedBackend(BaseVisBackend):  # type: ignore[misc]
 
     def add_scalars(self, scalar_dict: Records, step: int = 0, *args: Any, **options: Any) -> None:
         """Record numbers, with what the chain has cost until then."""
-        scalars = self.tracker.scalars({**scalar_dict, **self.cost(step)}, step)
-        self.record(lambda: self.backend.add_scalars(scalars, step, *args, **options))
+
+        def send() -> None:
+            scalars = self.tracker.scalars({**scalar_dict, **self.cost(step)}, step)
+            self.backend.add_scalars(scalars, step, *args, **options)
+
+        self.record(send)
 
     def close(self) -> None:
         """Stay open, as the files of the stage's end are not yet written."""

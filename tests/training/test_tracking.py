@@ -147,6 +147,18 @@ def test_a_tracker_is_tried_again_after_a_pause_and_its_run_begins_then(monkeypa
     assert (tracker.num_lost, tracker.num_records) == (30, 60)
 
 
+def test_a_tracker_that_cannot_take_scalars_loses_them():
+    class Picky(Tracker):
+        def scalars(self, scalars, step):
+            raise KeyError("loss")
+
+    backend, told = GuardedBackend(SimpleNamespace(add_scalars=None), Picky()), []
+    backend.on_failure = told.append
+    backend.add_scalars({"accuracy": 1.0}, 3)
+    assert (backend.num_records, backend.num_lost) == (1, 1)
+    assert "KeyError" in told[0]
+
+
 def test_slow_failures_take_a_twentieth_of_the_time_at_most(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(tracking_guard, "time", SimpleNamespace(monotonic=lambda: clock[0]))
