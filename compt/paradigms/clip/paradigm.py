@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -371,21 +372,8 @@ class Clip(Sourced):
         Zero-shot top-1 / top-5 need a split with classes, ``negative_accuracy`` one whose samples
         come with wrong captions; retrieval is R@1/5/10 in both directions.
         """
-        images, texts, wrong, tokens, labels = [], [], [], [], []
-        is_wrong = []
-        scale: Any = None
-        for batch in batches:
-            outputs = self.forward(model, batch)
-            images.append(outputs["image_features"].float())
-            texts.append(outputs["text_features"].float())
-            scale = outputs["logit_scale"].float()
-            tokens.append(batch["text"])
-            labels.append(batch["label"])
-            if "negative" in batch:
-                clip: Any = model
-                wrong.append(clip.encode_text(batch["negative"], normalize=True).float())
-                is_wrong.append((batch["negative"] != batch["text"]).any(1))
-        image, text = torch.cat(images), torch.cat(texts)
+        split_rows = self._embedded(model, batches)
+        image, text = split_rows["image"], split_rows["text"]
         classes = self._classes[split] if split in self._classes else self._open(split).classes
         weights: Any = None
         if classes:
@@ -399,12 +387,29 @@ class Clip(Sourced):
             )
         # Features may be in bfloat16: were they compared in it, near answers would tie.
         with torch.autocast(image.device.type, enabled=False):
-            metrics = zero_shot(image, weights.float(), torch.cat(labels)) if classes else {}
-            metrics |= retrieval(image, text, torch.cat(tokens))
-            metrics |= contrastive(image, text, scale)
-            if wrong:
-                metrics |= negatives(image, text, torch.cat(wrong), torch.cat(is_wrong))
+            metrics = zero_shot(image, weights.float(), split_rows["label"]) if classes else {}
+            metrics |= retrieval(image, text, split_rows["token"])
+            metrics |= contrastive(image, text, split_rows["scale"][0])
+            if "wrong" in split_rows:
+                metrics |= negatives(image, text, split_rows["wrong"], split_rows["is_wrong"])
             return metrics
+
+    def _embedded(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:
+        """Return features, tokens and labels of all batches by name, [N, ...] each."""
+        clip: Any = model
+        collected: dict[str, list[Tensor]] = defaultdict(list)
+        for batch in batches:
+            outputs = self.forward(model, batch)
+            collected["image"].append(outputs["image_features"].float())
+            collected["text"].append(outputs["text_features"].float())
+            collected["scale"].append(outputs["logit_scale"].float().reshape(1))
+            collected["token"].append(batch["text"])
+            collected["label"].append(batch["label"])
+            if "negative" in batch:
+                wrong = clip.encode_text(batch["negative"], normalize=True)
+                collected["wrong"].append(wrong.float())
+                collected["is_wrong"].append((batch["negative"] != batch["text"]).any(1))
+        return {name: torch.cat(values) for name, values in collected.items()}
 
     def export(self, model: nn.Module, folder: Path) -> None:
         """Write a folder that open_clip loads.
