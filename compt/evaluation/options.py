@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import inspect
 import typing
@@ -20,17 +21,29 @@ def complete(suite: type[Suite], options: Mapping[str, Any]) -> dict[str, Any]:
 
     Paths are absolute, and what changes no metric is left out.
     """
+    hints = typing.get_type_hints(suite.__init__, include_extras=True)
+    return {
+        name: _plain(value, names_path=_names_path(hints.get(name)))
+        for name, value in {**_defaults(suite), **options}.items()
+        if name not in suite.without_effect
+    }
+
+
+def _defaults(suite: type[Suite]) -> dict[str, Any]:
+    """Return the values of the options that may be left out."""
     defaults = {
         parameter.name: parameter.default
         for parameter in inspect.signature(suite).parameters.values()
         if parameter.default is not parameter.empty
     }
-    hints = typing.get_type_hints(suite.__init__, include_extras=True)
-    return {
-        name: _plain(value, names_path=_names_path(hints.get(name)))
-        for name, value in {**defaults, **options}.items()
-        if name not in suite.without_effect
-    }
+    fields: tuple[dataclasses.Field[Any], ...] = ()
+    if dataclasses.is_dataclass(suite):
+        fields = dataclasses.fields(suite)
+    # The signature of a dataclass has a placeholder for what a factory makes.
+    for field in fields:
+        if field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = field.default_factory()
+    return defaults
 
 
 def _names_path(annotation: Any) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from compt.evaluation.options import complete
 from compt.interfaces import Metric, Suite
 from compt.testing import SuiteContract
-from tests.testing.broken import Case, check, check_complete, check_good
+from tests.testing.broken import Case, check, check_complete, check_good, outcome
 
 
 @dataclass(kw_only=True)
@@ -28,6 +29,13 @@ class Sizes(Suite):
         return {"text/length": Metric(share, 0.5, unit="share")}
 
 
+@dataclass(kw_only=True)
+class WithParts(Sizes):
+    """Has an option whose default a factory makes."""
+
+    parts: list[str] = field(default_factory=lambda: ["all"])
+
+
 def contract(suite: type[Suite], **options: Any) -> type:
     class Contract(SuiteContract):
         def export(self, folder):
@@ -40,6 +48,8 @@ def contract(suite: type[Suite], **options: Any) -> type:
 
 def test_a_good_suite_passes(tmp_path):
     check_good(contract(Sizes), tmp_path)
+    assert outcome(contract(WithParts), "test_options_are_recorded", tmp_path) is None
+    assert complete(WithParts, {"most": 7}) == {"most": 7, "parts": ["all"]}
 
 
 class TakesTwo(Sizes):
