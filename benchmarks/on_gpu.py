@@ -1,4 +1,4 @@
-"""Measure all three paradigms on one GPU, in pieces of under 9 minutes.
+"""Measure families on one GPU, in pieces of under 9 minutes.
 
 Run it again until it says that all is there. ``python benchmarks/on_gpu.py`` needs no arguments,
 installs and downloads nothing, and prints the table of what is finished last. Without a GPU it says
@@ -7,22 +7,23 @@ so.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
 
 import torch
-from acceleration import acceleration
-from measuring.family import read_plan
+from measuring.family import read_family
+from measuring.row import Rows
 from measuring.runs import Bench, OutOfTime
-from measuring.show import draw, family_table, write
+from measuring.show import write
+from measuring.tables import saving_table
 
 from compt.errors import ComptError
 from compt.report.format import plain_console
 
-FAMILIES = ("causal_lm", "clip", "mae")
-MEMBERS = 3
-WORK_DIR = Path("work_dirs/acceleration")
+FAMILIES = ("lm", "scenes", "mae")
+WORK_DIR = Path("work_dirs/saving")
 MINUTES = 8.0
 """Of one piece; what is in training then saves and stops within seconds."""
 
@@ -33,26 +34,25 @@ def main() -> int:
         print("This needs a GPU, and there is none: nothing was measured.")
         return 0
     end = time.time() + 60 * MINUTES
-    results, left = [], list(FAMILIES)
+    finished = False
     try:
         for name in FAMILIES:
-            plan = read_plan(name, MEMBERS, "gpu", {})
-            bench = Bench(plan, WORK_DIR, minutes=max(0.01, (end - time.time()) / 60))
-            result = acceleration(bench)
-            path = WORK_DIR / f"acceleration-{plan.name}-{MEMBERS}.json"
-            write(result, path)
-            draw(result, path.with_suffix(".svg"))
-            results.append(result)
-            left.remove(name)
+            family = read_family(name, "gpu", {})
+            rows = Rows(Bench(family, WORK_DIR, minutes=max(0.01, (end - time.time()) / 60)))
+            done = []
+            for iters in family.lengths:
+                done.append(rows.measure(iters))
+                write(done, WORK_DIR / f"{family.name}.json")
+        finished = True
     except OutOfTime:
         pass
     except ComptError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(
-        f"not finished, run it again: {', '.join(left)}" if left else f"all is there, in {WORK_DIR}"
-    )
-    plain_console().print(family_table(results), highlight=False, soft_wrap=True)
+    print(f"all is there, in {WORK_DIR}" if finished else "not finished, run it again")
+    results = sorted(WORK_DIR.glob("*.json"))
+    table = [row for path in results for row in json.loads(path.read_text())]
+    plain_console().print(saving_table(table), highlight=False, soft_wrap=True)
     return 0
 
 

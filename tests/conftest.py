@@ -24,7 +24,7 @@ from tests.packages import write_package
 MOST_WORKERS = 4
 """Each holds the libraries and its models: about 2 GB."""
 LONG = (
-    "tests/test_benchmarks.py",
+    "tests/benchmarks/",
     "tests/plugins/",
     "tests/scaffold/",
     "tests/test_packaging.py",

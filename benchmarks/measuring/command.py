@@ -13,17 +13,19 @@ import torch
 
 from compt.cli import parse_options
 from compt.errors import ComptError
-from measuring.family import read_plan
+from measuring.family import read_family
 from measuring.runs import Bench, OutOfTime, default_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that all benchmarks have."""
-    parser.add_argument("--preset", choices=("smoke", "cpu", "gpu"), default="smoke")
+    parser.add_argument(
+        "--preset", default="smoke", help="of the family's file: smoke, cpu, long, gpu, ..."
+    )
     parser.add_argument(
         "--work-dir",
         type=Path,
-        default=Path("work_dirs/acceleration"),
+        default=Path("work_dirs/saving"),
         help="what a rerun goes on from",
     )
     parser.add_argument(
@@ -56,27 +58,22 @@ def repeating(arguments: Sequence[str]) -> str:
     return shlex.join(["python", *parser.parse_known_args(arguments)[1]])
 
 
-def measured(
-    arguments: argparse.Namespace,
-    paradigm: str,
-    members: int,
-    measure: Callable[[Bench], dict[str, Any]],
-) -> tuple[int, dict[str, Any] | None]:
-    """Measure a family, and return the exit code and the result.
+def measured(arguments: argparse.Namespace, name: str, measure: Callable[[Bench], Any]) -> int:
+    """Measure a family, and return the exit code.
 
-    The result is None where the time was over, or something went wrong, which is then printed.
+    Where the time is over, or something goes wrong, that is printed.
     """
     if arguments.preset == "gpu" and not torch.cuda.is_available():
         print("The preset gpu needs a GPU, and there is none: nothing was measured.")
-        return 0, None
+        return 0
     try:
-        plan = read_plan(paradigm, members, arguments.preset, parse_options(arguments.cfg_options))
-        return 0, measure(
-            Bench(plan, arguments.work_dir, workers=arguments.workers, minutes=arguments.minutes)
+        family = read_family(name, arguments.preset, parse_options(arguments.cfg_options))
+        measure(
+            Bench(family, arguments.work_dir, workers=arguments.workers, minutes=arguments.minutes)
         )
     except OutOfTime:
         print(f"Stopped after {arguments.minutes:g} minutes; the same command goes on.")
-        return 0, None
     except ComptError as error:
         print(error, file=sys.stderr)
-        return error.exit_code, None
+        return error.exit_code
+    return 0

@@ -12,13 +12,33 @@ from mmengine.config import Config
 from compt.errors import ConfigError
 
 FAMILIES = Path(__file__).parents[1] / "families"
-OWN = ("name", "family", "presets", "floor", "metric", "study")
-WAYS = ("grower", "transfer", "grown")
+OWN = ("name", "family", "presets", "floor", "metric", "unit", "published", "study")
+"""Keys of a family's file that a chain's config does not have."""
+WAYS = ("grower", "transfer", "grown", "trunk")
 """What makes a chain of its members: nothing that a member alone depends on."""
-PRESET = ("iters", "seeds", "fractions", "rates")
-OPTIONAL = ("longest", "lr_mults", "chains")
-SIZES = {3: (0, 3, 6), 4: (0, 2, 4, 6), 7: tuple(range(7))}
-"""Which of seven members make the smaller families: the smallest and the largest always."""
+REQUIRED = ("lengths", "seeds")
+"""Keys that a preset has."""
+OPTIONAL = ("sweeping", "study_lengths", "control_seeds", "chains")
+"""Keys that it may have; all others replace those of the family."""
+CHOOSING = (101, 102)
+"""Seeds on which rates and budgets are chosen; none of them judges."""
+CONTROL_SEEDS = 2
+"""How many of the judging seeds train the controls, where a preset does not say."""
+PUBLISHED: Mapping[str, Any] = {
+    "grower": {"type": "leading_block"},
+    "transfer": {"type": "feature_mse"},
+    "fractions": (1.0, 3 / 16, 1 / 8),
+}
+"""CoM-PT (arXiv 2604.12391): the corner copy, feature transfer, and shares of the epochs."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """In what the length of training is told, beside iterations."""
+
+    name: str
+    iterations: float
+    """Of one unit."""
 
 
 @dataclass(frozen=True)
@@ -32,51 +52,43 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be measured, with the members' budget alone and what may be chosen."""
+class Family:
+    """The members and the lengths to measure, and what all runs share."""
 
     name: str
     members: tuple[Mapping[str, Any], ...]
-    """Each with name, model, and the learning rate that its sweep begins at."""
+    """Each with name, model, and the learning rate that its sweep begins at, small to large."""
     base: Mapping[str, Any]
-    """The keys of a chain's config that all runs share."""
-    iters: int
-    seeds: int
-    fractions: tuple[float, ...]
-    rates: int
-    """Learning rates to begin a sweep with; 1 for no sweep."""
-    longest: float
-    """How many times longer than it needs itself a member may train that another grows from.
-
-    1 for no longer."""
+    """The keys of a chain's config that all runs share, and how members are grown."""
+    lengths: tuple[int, ...]
+    """Iterations that every member has alone, ascending; each makes a row."""
+    seeds: Mapping[int, int]
+    """How many seeds judge a row, by its length."""
+    sweeping: bool
+    """Whether learning rates are searched for, or those of the file are taken."""
+    control_seeds: int
+    """How many of them train the controls."""
     metric: str | None
     """The held-out metric to compare, 'split/name'; None for the paradigm's main one."""
     floor: str
-    lr_mults: tuple[float, ...]
-    """Learning rates to try for a grown member, relative to its own.
-
-    1 is among them, and the highest is the first."""
-    recipe: Recipe | None
-    """The chain to train; None where it is to be searched for."""
+    unit: Unit
+    published: Mapping[str, Any]
+    """Ways of the method as published, and its ``fractions``; empty leaves that control out."""
     study: tuple[Mapping[str, Any], ...]
     """Ways to grow that ``study.py`` compares."""
+    study_lengths: tuple[int, ...]
+    chains: Mapping[int, Recipe]
+    """Chains known already, by length."""
 
     @property
-    def choosing(self) -> tuple[int, ...]:
-        """Seeds on which budgets and rules are chosen."""
-        return (0, self.seeds + 1) if self.rates > 1 else (0,)
-
-    @property
-    def judging(self) -> tuple[int, ...]:
-        """Seeds on which nothing is chosen, which alone are reported."""
-        if self.rates == 1:  # without a sweep there is nothing to choose
-            return tuple(range(self.seeds))
-        return tuple(range(1, self.seeds + 1))
+    def alone_base(self) -> dict[str, Any]:
+        """What a member alone depends on, of the keys that all runs share."""
+        return {key: value for key, value in self.base.items() if key not in WAYS}
 
     @property
     def ways(self) -> dict[str, Any]:
         """How members are grown, the keys of ``WAYS``."""
-        return {key: self.base.get(key) for key in WAYS}
+        return {key: self.base[key] for key in WAYS if key in self.base}
 
     def member(self, index: int, rate: float, iters: int) -> dict[str, Any]:
         """Return one stage of a config, a member with its learning rate and budget."""
@@ -88,52 +100,70 @@ class Plan:
             "optim_wrapper": {"optimizer": {"lr": rate}},
         }
 
-    def iters_of(self, fraction: float) -> int:
-        """Return the iterations of a fraction of the budget."""
-        return max(1, round(fraction * self.iters))
+    def judging(self, iters: int) -> tuple[int, ...]:
+        """Return the seeds that judge a row, on which nothing is chosen."""
+        return tuple(range(1, self.seeds[iters] + 1))
+
+    def row_lengths(self, iters: int | None) -> tuple[int, ...]:
+        """Return the lengths of the rows to make.
+
+        Raises:
+            ConfigError: a single one that the preset lacks.
+        """
+        if iters is None:
+            return self.lengths
+        if iters not in self.lengths:
+            known = ", ".join(map(str, self.lengths))
+            raise ConfigError(f"There is no row of {iters} iterations.", do=f"One of: {known}.")
+        return (iters,)
+
+    def units(self, iters: int) -> float:
+        """Return a length in the family's unit."""
+        return iters / self.unit.iterations
 
 
-def read_plan(paradigm: str, members: int, preset: str, options: Mapping[str, Any]) -> Plan:
+def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
     """Read a family's file.
 
     Args:
-        paradigm: a file of ``families``, or the path of one.
-        members: how many of the family to take.
+        name: a file of ``families``, or the path of one.
         preset: of the file.
         options: dotted keys to override.
 
     Raises:
         ConfigError: the file cannot be read, or lacks members or the preset.
     """
-    path = _family_file(paradigm)
+    path = _family_file(name)
     config = Config.fromfile(path)
     config.merge_from_dict(dict(options))
     content = config.to_dict()
-    missing = [key for key in ("paradigm", "family", "presets") if not content.get(key)]
-    if missing:
+    if missing := [key for key in ("paradigm", "family", "presets") if not content.get(key)]:
         raise ConfigError(
             f"'{path.name}' lacks {', '.join(missing)}.",
             where=str(path),
-            do="See families/causal_lm.py.",
+            do="See families/lm.py.",
         )
     chosen = _preset(content, preset, path)
-    family = _family(content["family"], members, path)
-    base = {key: value for key, value in content.items() if key not in OWN}
-    base |= {key: value for key, value in chosen.items() if key not in PRESET + OPTIONAL}
-    return Plan(
+    content |= {key: value for key, value in chosen.items() if key not in REQUIRED + OPTIONAL}
+    members = tuple(content["family"])
+    if len(members) < 2:
+        raise ConfigError("A family has two members or more.", where=str(path))
+    lengths = tuple(sorted(chosen["lengths"]))
+    return Family(
         name=f"{content.get('name', path.stem)}-{preset}",
-        members=tuple(family),
-        base=base,
-        iters=chosen["iters"],
-        seeds=chosen["seeds"],
-        fractions=tuple(sorted(chosen["fractions"])),
-        rates=chosen["rates"],
-        longest=chosen.get("longest", 1.0),
+        members=members,
+        base={key: value for key, value in content.items() if key not in OWN},
+        lengths=lengths,
+        seeds=_seeds(chosen["seeds"], lengths),
+        sweeping=chosen.get("sweeping", True),
+        control_seeds=chosen.get("control_seeds", CONTROL_SEEDS),
         metric=content.get("metric"),
         floor=content.get("floor", ""),
-        lr_mults=tuple(chosen.get("lr_mults", (1.0,))),
-        recipe=_recipe(chosen.get("chains", ()), len(family)),
+        unit=Unit(**content.get("unit", {"name": "iterations", "iterations": 1})),
+        published=content.get("published", PUBLISHED) or {},
         study=tuple(content.get("study", ())),
+        study_lengths=_study_lengths(chosen.get("study_lengths", lengths[:1]), lengths),
+        chains=_chains(chosen.get("chains", {}), len(members)),
     )
 
 
@@ -147,41 +177,58 @@ def _family_file(name: str) -> Path:
 
 
 def _preset(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    """Return a preset that says what it must."""
     if name not in content["presets"]:
+        known = ", ".join(content["presets"])
         raise ConfigError(
-            f"'{path.name}' has no preset '{name}'.", where=str(path), do="Add it to `presets`."
+            f"'{path.name}' has no preset '{name}'.",
+            where=str(path),
+            do=f"One of: {known}; or add it to `presets`.",
         )
     preset: Mapping[str, Any] = content["presets"][name]
-    lacking = [key for key in PRESET if key not in preset]
-    if lacking:
+    if lacking := [key for key in REQUIRED if not preset.get(key)]:
         raise ConfigError(f"The preset '{name}' lacks {', '.join(lacking)}.", where=str(path))
     return preset
 
 
-def _family(
-    family: Sequence[Mapping[str, Any]], members: int, path: Path
-) -> Sequence[Mapping[str, Any]]:
-    """Return so many members of a family, which has seven or exactly as many."""
-    if len(family) == 7:
-        return [family[i] for i in SIZES[members]]
-    if len(family) != members:
+def _seeds(seeds: int | Mapping[int, int], lengths: Sequence[int]) -> dict[int, int]:
+    """Return how many seeds judge each length."""
+    if not isinstance(seeds, Mapping):
+        return dict.fromkeys(lengths, seeds)
+    if lacking := [str(length) for length in lengths if length not in seeds]:
+        raise ConfigError(f"`seeds` has none for the length {', '.join(lacking)}.", where="seeds")
+    return dict(seeds)
+
+
+def _study_lengths(study_lengths: Sequence[int], lengths: Sequence[int]) -> tuple[int, ...]:
+    """Return the lengths of the study, of which the rows must have each."""
+    if lacking := [str(length) for length in study_lengths if length not in lengths]:
         raise ConfigError(
-            f"'{path.name}' has {len(family)} members.",
-            do=f"Use --family {len(family)}, or give 7.",
+            f"`study_lengths` has {', '.join(lacking)}, which `lengths` has not.",
+            where="study_lengths",
+            do="Rates are found at `lengths`, short to long.",
         )
-    return family
+    return tuple(sorted(study_lengths))
 
 
-def _recipe(chains: Sequence[Mapping[str, Any]], members: int) -> Recipe | None:
-    """Return the recipe that is known for so many members, None where there is none."""
-    for chain in chains:
+def _chains(chains: Mapping[int, Mapping[str, Any]], members: int) -> dict[int, Recipe]:
+    """Return the recipes that are known, by length."""
+    recipes = {}
+    for iters, chain in chains.items():
         recipe = Recipe(tuple(chain.get("fractions", ())), tuple(chain.get("lr_mults", ())))
-        if not 0 < len(recipe.fractions) == len(recipe.lr_mults):
+        if not len(recipe.fractions) == len(recipe.lr_mults) == members:
             raise ConfigError(
-                "A chain needs `fractions` and as many `lr_mults`.",
-                where=f"chains: {dict(chain)}",
-                do="Give one of each for every member.",
+                "A chain needs one of `fractions` and of `lr_mults` for every member.",
+                where=f"chains.{iters}",
             )
-        if len(recipe.fractions) == members:
-            return recipe
-    return None
+        recipes[iters] = recipe
+    return recipes
+
+
+def published_fractions(published: Mapping[str, Any], members: int) -> Sequence[float]:
+    """Return the shares of the epochs that the published method gives to so many members.
+
+    The last one serves all members beyond those listed.
+    """
+    fractions: list[float] = list(published.get("fractions", PUBLISHED["fractions"]))
+    return (fractions + fractions[-1:] * members)[:members]

@@ -24,17 +24,19 @@ import torch
 
 import compt
 from compt.config.resuming import changes
-from compt.errors import DivergedError, WorkDirError
+from compt.errors import ConfigError, DivergedError, WorkDirError
 from compt.files import STATE, atomic, stage_name
 from compt.report.build import report
 from compt.report.format import duration, plain_console
 from compt.report.results import MemberResult
 from compt.workdir import StageFolder
-from measuring.family import WAYS, Plan
+from measuring.family import WAYS, Family
 from measuring.processes import prepare_worker, run_job, stopped_at
 
 MOST = 8
 """Most runs at a time, however many cores there are."""
+DIVERGED = "diverged.txt"
+"""What says, in a run's folder, that it cannot be finished."""
 
 
 class OutOfTime(Exception):
@@ -51,8 +53,8 @@ class Job:
 
     def run(self) -> str:
         """Train what is not done yet, and return how training diverged, '' where it did not."""
-        if self.done:
-            return ""
+        if self.diverged or self.done:
+            return self.diverged
         resume = (self.folder / STATE).is_file()
         try:
             compt.train(
@@ -62,9 +64,16 @@ class Job:
                 individual=self.alone,
             )
         except DivergedError as error:
+            (self.folder / DIVERGED).write_text(str(error))
             return str(error)
         self._tidy()
         return ""
+
+    @property
+    def diverged(self) -> str:
+        """How training diverged, '' where it did not."""
+        path = self.folder / DIVERGED
+        return path.read_text() if path.is_file() else ""
 
     def _tidy(self) -> None:
         """Keep no more than others start from, which is the weights of what was trained."""
@@ -87,23 +96,29 @@ class Job:
         begun = (self.folder / STATE).is_file()
         return begun and not report([self.folder]).runs[0].unfinished
 
-    def members(self) -> tuple[MemberResult, ...]:
-        """Return what every member cost and reached."""
-        return report([self.folder]).runs[0].members
+    @property
+    def result(self) -> MemberResult:
+        """What the member that the run is about cost and reached."""
+        return report([self.folder]).runs[0].members[-1]
+
+    @property
+    def flops(self) -> float:
+        """Of that member's stage; 0 where it diverged."""
+        return 0.0 if self.diverged else self.result.flops
 
 
 class Bench:
-    """The runs of one plan.
+    """The runs of one family.
 
     Args:
-        plan: what is measured.
+        family: what is measured.
         root: folder of the runs.
         workers: runs at a time, each in a process of its own; 1 for none but this.
         minutes: after which to stop, and to go on another time; 0 for no limit.
     """
 
-    def __init__(self, plan: Plan, root: Path, *, workers: int = 1, minutes: float = 0) -> None:
-        self.plan, self.root = plan, (root / plan.name).absolute()
+    def __init__(self, family: Family, root: Path, *, workers: int = 1, minutes: float = 0) -> None:
+        self.family, self.root = family, (root / family.name).absolute()
         self.deadline = time.time() + 60 * minutes if minutes else math.inf
         self.workers = workers
         self.console = plain_console()
@@ -113,62 +128,126 @@ class Bench:
         self.console.print(text, highlight=False)
         sys.stdout.flush()
 
-    def alone(self, index: int, rate: float, seed: int) -> Job:
-        """Return the run of a member trained from scratch, in full."""
-        name = self.plan.members[index]["name"]
-        folder = self.root / "alone" / name / f"lr_{rate:g}" / f"seed_{seed}"
-        config = self._config([self.plan.member(index, rate, self.plan.iters)], seed)
-        return Job(folder, {k: v for k, v in config.items() if k not in WAYS}, alone=True)
+    def alone(self, index: int, iters: int, rate: float, seed: int, **keys: Any) -> Job:
+        """Return the run of a member trained from scratch.
 
-    def chain(
-        self, folder: Path, chain: Sequence[Mapping[str, Any]], seed: int, **keys: Any
-    ) -> Job:
-        """Return the run of a chain in a folder below the plan's.
-
-        ``keys`` replace those that all runs share.
+        Args:
+            index: of the member.
+            iters: its length.
+            rate: its peak learning rate.
+            seed: of order and weights.
+            keys: of a config, which replace those that all runs share.
         """
-        return Job(self.root / folder, {**self._config(chain, seed), **keys})
+        length = f"{iters}_lr_{rate:.3g}" + (f"_{digest(keys)}" if keys else "")
+        name = self.family.members[index]["name"]
+        folder = self.root / "alone" / name / length / f"seed_{seed}"
+        config = self._config([self.family.member(index, rate, iters)], iters, seed)
+        # Only in a chain, be it of one, does a stage keep its plateau, or what its optimizer
+        # remembers, for others to grow from.
+        is_source = not keys.keys().isdisjoint(("trunk", "checkpoint"))
+        return Job(folder, {**config, **keys}, alone=not is_source)
 
-    def run(self, jobs: Sequence[Job]) -> list[str]:
-        """Run all that are not done yet, and return for each what went wrong, '' if nothing did.
+    def source(
+        self,
+        index: int,
+        iters: int,
+        rate: float,
+        seed: int,
+        ways: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Return the run of a member from scratch that another can be grown from in some ways.
+
+        That is the run alone, unless the ways begin at its plateau, or need what its optimizer
+        remembers, or have keys that hold for all members.
+
+        Args:
+            index: of the member.
+            iters: its length.
+            rate: its peak learning rate.
+            seed: of order and weights.
+            ways: keys in the place of the family's own.
+        """
+        ways = self.family.ways if ways is None else ways
+        keys = {key: value for key, value in ways.items() if key not in WAYS}
+        if ways.get("trunk"):
+            keys["trunk"] = True
+        if ways.get("grown", {}).get("optimizer_state"):
+            keys["checkpoint"] = {**self.family.base.get("checkpoint", {}), "optimizer": True}
+        return self.alone(index, iters, rate, seed, **keys)
+
+    def grown(
+        self,
+        index: int,
+        source: Job,
+        iters: int,
+        rate: float,
+        seed: int,
+        ways: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """Return the run of a member grown from the last member of another run.
+
+        Args:
+            index: of the member; that of its source is one less.
+            source: the run that it grows from.
+            iters: length of its stage.
+            rate: its peak learning rate.
+            seed: of order and new weights.
+            ways: keys in the place of the family's own, such as ``grower``.
+        """
+        family = self.family
+        ways = family.ways if ways is None else ways
+        name = family.members[index]["name"]
+        origin = digest([ways, source.folder.relative_to(self.root).as_posix()])
+        length = f"{iters}_lr_{rate:.3g}_from_{origin}"
+        folder = self.root / "grown" / name / length / f"seed_{seed}"
+        first = {**family.member(index - 1, rate, 0), "init": str(source.stages[-1])}
+        stages = [first, family.member(index, rate, iters)]
+        return Job(folder, {**self._config(stages, iters, seed), **ways})
+
+    def run(self, jobs: Sequence[Job], *, diverging: bool = True) -> None:
+        """Run all that are not done yet.
+
+        Args:
+            jobs: in the order to begin them.
+            diverging: whether a run may diverge, which is then noted in its folder.
 
         Raises:
             OutOfTime: the time given is over.
-            WorkDirError: the folder has runs of another plan.
+            WorkDirError: the folder has runs of another family.
+            DivergedError: a run diverged that must not.
             ComptError: a config cannot be used.
         """
         self._claim()
-        due = [job for job in jobs if not job.done]
-        failures: dict[Path, str] = {}
+        due = list({job.folder: job for job in jobs if not (job.diverged or job.done)}.values())
         with self._executor() as run:
             for job, failure in run(due):
-                failures[job.folder] = failure
-                text = failure.partition("\n")[0] or self.describe(job.members()[-1])
+                text = failure.partition("\n")[0] or self.describe(job.result)
                 self.say(f"  {job.folder.relative_to(self.root)}: {text}")
         if time.time() >= self.deadline:
             raise OutOfTime
-        return [failures.get(job.folder, "") for job in jobs]
+        failures = [job.diverged for job in jobs if job.diverged]
+        if failures and not diverging:
+            raise DivergedError(failures[0])
 
     def _claim(self) -> None:
-        """Make the folder this plan's.
+        """Make the folder this family's.
 
         Runs that are there already are read, so they must be the same; members that either has
-        alone do no harm.
+        alone do no harm, and a run's length is in the name of its folder.
 
         Raises:
-            WorkDirError: the folder has runs of another plan.
+            WorkDirError: the folder has runs of another family.
         """
-        path, plan = self.root / "plan.json", self.plan
-        base = {key: value for key, value in plan.base.items() if key not in WAYS}
-        members = {member["name"]: member["model"] for member in plan.members}
-        ours = json.loads(json.dumps({**base, "iters": plan.iters, "members": members}))
-        known = json.loads(path.read_text()) if path.is_file() else ours
-        known_with_ours = {**known, "members": {**ours["members"], **known["members"]}}
-        ours["members"] = {**known["members"], **ours["members"]}
-        if changed := changes(known_with_ours, ours):
+        path, family = self.root / "family.json", self.family
+        members = {member["name"]: member["model"] for member in family.members}
+        ours = json.loads(json.dumps({**family.alone_base, "members": members}))
+        theirs = json.loads(path.read_text()) if path.is_file() else ours
+        ours_and_theirs = {**ours["members"], **theirs["members"]}
+        ours["members"] = {**theirs["members"], **ours["members"]}
+        if changed := changes({**theirs, "members": ours_and_theirs}, ours):
             lines = "\n".join(f"  {change}" for change in changed)
             raise WorkDirError(
-                f"The folder has runs of another plan.\n{lines}",
+                f"The folder has runs of another family.\n{lines}",
                 where=str(self.root),
                 do="Choose another with --work-dir.",
             )
@@ -198,17 +277,18 @@ class Bench:
 
             yield run
 
-    def _config(self, chain: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+    def _config(self, chain: Sequence[Mapping[str, Any]], iters: int, seed: int) -> dict[str, Any]:
+        """Return a config that says nothing yet of how members are grown."""
         return {
-            **self.plan.base,
+            **self.family.alone_base,
             "chain": list(chain),
             "seed": seed,
-            "individual": {"iters": self.plan.iters},
+            "individual": {"iters": iters},
         }
 
     def metric(self, member: MemberResult) -> str:
         """Return the name of the held-out metric that is compared."""
-        return self.plan.metric or member.record.main_metric or ""
+        return self.family.metric or member.record.main_metric or ""
 
     def value(self, member: MemberResult) -> float:
         """Return the metric's value, NaN where it is not finite.
@@ -220,8 +300,8 @@ class Bench:
         metric = metrics.get(self.metric(member))
         if metric is None:
             known = ", ".join(metrics) or "none"
-            raise compt.ConfigError(
-                f"'{self.plan.metric}' is not measured.", where="metric", do=f"One of: {known}."
+            raise ConfigError(
+                f"'{self.metric(member)}' is not measured.", where="metric", do=f"One of: {known}."
             )
         return math.nan if metric.value is None else metric.value
 
@@ -232,6 +312,14 @@ class Bench:
     def quality(self, member: MemberResult) -> float:
         """Return the metric as a number that is to rise."""
         return self.sign(member) * self.value(member)
+
+    def quality_of(self, job: Job) -> float:
+        """Return the quality that a run ended with, -inf where it diverged."""
+        return -math.inf if job.diverged else self.quality(job.result)
+
+    def value_of(self, job: Job) -> float:
+        """Return the metric that a run ended with, NaN where it diverged."""
+        return math.nan if job.diverged else self.value(job.result)
 
     def describe(self, member: MemberResult) -> str:
         """Return the metric and the time that the member took."""

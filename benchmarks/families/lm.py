@@ -1,0 +1,73 @@
+"""Llama-style language models on bytes, few passes over much text.
+
+See benchmarks/README.md for the keys.
+"""
+
+_base_ = ["_base_/schedule.py"]
+paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=256)
+
+
+def llama(width, layers):
+    return dict(
+        model_type="llama",
+        hidden_size=width,
+        intermediate_size=8 * width // 3 // 16 * 16,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 16,
+        num_key_value_heads=width // 16,
+        tie_word_embeddings=True,
+    )
+
+
+_seven = [
+    dict(name="llama-32x2", model=llama(32, 2), lr=1.6e-2),
+    dict(name="llama-48x2", model=llama(48, 2), lr=1.1e-2),
+    dict(name="llama-48x3", model=llama(48, 3), lr=1.1e-2),
+    dict(name="llama-64x3", model=llama(64, 3), lr=8e-3),
+    dict(name="llama-64x4", model=llama(64, 4), lr=8e-3),
+    dict(name="llama-96x4", model=llama(96, 4), lr=5.6e-3),
+    dict(name="llama-128x4", model=llama(128, 4), lr=4e-3),
+]
+family = [_seven[0], _seven[2], _seven[4]]
+unit = dict(name="tokens a parameter of the largest", iterations=100.3)
+floor = "xz -9e takes 1.41 bits (0.98 nats) a byte of this text; chance is 5.55 nats"
+grower = dict(type="lossless")
+transfer = dict(type="none")
+train_dataloader = dict(batch_size=16)
+optim_wrapper = dict(
+    optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.95)),
+    clip_grad=dict(max_norm=1.0),
+)
+study = [
+    dict(grower=dict(type="scratch"), fractions=(0.25,)),
+    dict(grower=dict(type="lossless")),
+    dict(grower=dict(type="leading_block")),
+    dict(grower=dict(type="clone"), fractions=(0.25,)),
+    dict(grower=dict(type="lossless"), grown=dict(lr_mult=0.5)),
+    dict(grower=dict(type="leading_block"), grown=dict(lr_mult=0.5)),
+    dict(grower=dict(type="leading_block"), grown=dict(lr_mult=1.4)),
+    dict(grower=dict(type="lossless"), grown=dict(new_lr_mult=2.0)),
+    dict(grower=dict(type="lossless"), trunk=True),
+    dict(grower=dict(type="leading_block"), trunk=True),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="logit_kl", until=0.3)),
+    dict(grower=dict(type="leading_block"), average=dict(type="ema", half_life=0.02)),
+]
+evaluations = 4
+
+presets = dict(
+    smoke=dict(lengths=(16,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
+    cpu=dict(lengths=(128, 256), seeds=5),
+    long=dict(
+        lengths=(128, 256, 512, 1024, 2048),
+        seeds={128: 5, 256: 5, 512: 5, 1024: 5, 2048: 5},
+        study_lengths=(512, 1024, 2048),
+    ),
+    seven=dict(family=_seven, lengths=(256, 512), seeds=5),
+    gpu=dict(
+        lengths=(512, 1024, 2048, 4096, 8192),
+        seeds=5,
+        train_dataloader=dict(batch_size=64),
+        precision="bf16",
+    ),
+)

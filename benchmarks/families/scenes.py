@@ -1,0 +1,60 @@
+"""CLIP on scenes of coloured icons, few passes over many scenes.
+
+See benchmarks/README.md for the keys.
+"""
+
+_base_ = ["_base_/schedule.py"]
+paradigm = dict(
+    type="clip",
+    augment=None,
+    tokenizer=dict(type="words", size=2320),
+    data=dict(type="scenes", num_scenes=100_000),
+)
+
+
+def clip(width, vision_layers, text_layers):
+    return dict(
+        embed_dim=128,
+        vision_cfg=dict(
+            image_size=48, patch_size=8, width=width, layers=vision_layers, head_width=16
+        ),
+        text_cfg=dict(context_length=24, width=width, layers=text_layers, heads=width // 16),
+    )
+
+
+family = [
+    dict(name="clip-32x2", model=clip(32, 2, 1), lr=4e-3),
+    dict(name="clip-48x3", model=clip(48, 3, 2), lr=2.8e-3),
+    dict(name="clip-64x4", model=clip(64, 4, 2), lr=2e-3),
+]
+unit = dict(name="passes over 100,000 scenes", iterations=1562.5)
+metric = "seen/contrastive_loss"
+floor = "chance is 4.61 nats (100 pairs) and a recall at 10 of 0.005"
+grower = dict(type="lossless")
+transfer = dict(type="none")
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(
+    optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98)),
+    clip_grad=dict(max_norm=1.0),
+)
+study = [
+    dict(grower=dict(type="lossless")),
+    dict(grower=dict(type="leading_block")),
+    dict(grower=dict(type="leading_block"), grown=dict(lr_mult=0.5)),
+    dict(grower=dict(type="leading_block"), grown=dict(lr_mult=1.4)),
+    dict(grower=dict(type="leading_block"), trunk=True),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
+    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse", until=0.3)),
+]
+evaluations = 2
+
+presets = dict(
+    smoke=dict(lengths=(16,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
+    cpu=dict(lengths=(500, 1000), seeds=5),
+    long=dict(
+        lengths=(500, 1000, 2000, 4000),
+        seeds={500: 5, 1000: 5, 2000: 5, 4000: 5},
+        study_lengths=(1000, 2000),
+    ),
+    gpu=dict(lengths=(1000, 2000, 4000, 8000, 16000), seeds=5),
+)

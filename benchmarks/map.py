@@ -1,0 +1,67 @@
+"""Put results of several families into one table and one plot.
+
+``python benchmarks/map.py benchmarks/results/*.json --plot docs/saving.svg --write docs/study.md``
+prints the tables, and puts that of rows into documents between ``<!-- saving -->`` and
+``<!-- end -->``, and those of studies between ``<!-- restart -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from measuring.plot import draw_map
+from measuring.tables import put_between, saving_table, study_table
+
+from compt.errors import ComptError
+from compt.report.format import plain_console
+
+
+def tables(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the tables of rows and of studies, those there are, by the name of their place."""
+    rows = [result for result in results if "gate" in result]
+    studies = [result for result in results if "ways" in result]
+    content = {
+        "saving": saving_table(rows) if rows else "",
+        "restart": "\n\n".join(map(study_table, studies)),
+    }
+    return {name: text for name, text in content.items() if text}
+
+
+def main() -> int:
+    """Read, print, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "results", nargs="+", type=Path, help="files that --json of saving.py or study.py wrote"
+    )
+    parser.add_argument("--plot", type=Path, help="SVG to draw, of rows")
+    parser.add_argument(
+        "--write",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DOCUMENT",
+        help="to put the tables into",
+    )
+    arguments = parser.parse_args()
+    try:
+        results = [row for path in arguments.results for row in json.loads(path.read_text())]
+        content = tables(results)
+        if arguments.plot:
+            draw_map([result for result in results if "gate" in result], arguments.plot)
+        for document in arguments.write:
+            for name, text in content.items():
+                put_between(document, name, text)
+    except (ComptError, OSError, ValueError, KeyError, TypeError) as error:
+        print(f"map: {error}", file=sys.stderr)
+        return 2
+    plain_console().print("\n\n".join(content.values()), highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Find, on the choosing seeds, the least that every grown member has to be trained."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from measuring.curves import length_to
+from measuring.family import CHOOSING, Recipe
+from measuring.rates import STEP, Sweep
+from measuring.rule import margins, required_step
+from measuring.runs import Bench, Job
+
+SHARES = 16
+"""Budgets are tried in steps of one in so many."""
+RESTART = 0.17
+"""Share of a member's budget that a hop is expected to cost, where the search begins."""
+HIGHEST, LOWEST = 2, -10
+"""Steps of the grid from its own learning rate that a grown member is tried at, at most."""
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One member and what it has to reach."""
+
+    index: int
+    iters: int
+    """Of the member alone."""
+    rate: float
+    """Of the member alone."""
+    goal: float
+    """Mean quality over the choosing seeds."""
+    sources: tuple[Job, ...]
+    """Runs that it grows from, one a choosing seed."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A chain that was found, and what that took."""
+
+    recipe: Recipe
+    tried: tuple[Mapping[str, float], ...]
+    """Of every grown member, mean quality less its goal, by 'FRACTION at FACTOR'."""
+    reached: tuple[bool, ...]
+    """Whether each grown member reached its goal, at its whole budget at most."""
+    flops: float
+    """What the search took, less what runs took that diverged."""
+
+
+def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) -> Search:
+    """Find the least budget of every grown member, one hop after the other.
+
+    Goals take half of the rule's margin; the other half is left for what other seeds change.
+
+    Args:
+        bench: where to run.
+        sweep: of the members alone at the row's length.
+        curves: of every member, quality alone by length.
+    """
+    jobs = [bench.source(0, sweep.iters, sweep.rates[0], seed) for seed in CHOOSING]
+    bench.run(jobs, diverging=False)
+    fractions, mults, flops = [1.0], [1.0], 0.0
+    tried: list[Mapping[str, float]] = []
+    reached: list[bool] = []
+    slack = margins([[quality] for quality in sweep.best])
+    for index in range(1, len(sweep.rates)):
+        source = statistics.mean(map(bench.quality_of, jobs))
+        alone, alone_source = sweep.best[index], sweep.best[index - 1]
+        step = required_step(alone, alone_source, source)
+        goal = max(alone - slack[index] / 2, source + step)
+        hop = Hop(index, sweep.iters, sweep.rates[index], goal, tuple(jobs))
+        bench.say(f"  {bench.family.members[index]['name']}: quality to reach {goal:+.4f}")
+        finder = _Finder(bench, hop)
+        share, mult = finder.least(_first_guess(source, curves[index], sweep.iters))
+        jobs = finder.jobs(share, mult)
+        bench.run(jobs, diverging=False)
+        fractions.append(share / SHARES)
+        mults.append(mult)
+        tried.append(finder.tried)
+        reached.append(finder.gain(share, mult) >= 0)
+        flops += finder.flops
+    recipe = Recipe(tuple(fractions), tuple(mults))
+    return Search(recipe, tuple(tried), tuple(reached), flops)
+
+
+def _first_guess(source: float, curve: Mapping[int, float], iters: int) -> int:
+    """Return the share that should do, from what the source is worth on the member's curve."""
+    fraction = 1 - min(1.0, length_to(source, curve) / iters) + RESTART
+    return min(SHARES, max(1, round(SHARES * fraction)))
+
+
+class _Finder:
+    """The runs of one hop."""
+
+    def __init__(self, bench: Bench, hop: Hop) -> None:
+        self.bench, self.hop = bench, hop
+        self._gains: dict[tuple[int, float], float] = {}
+        self._flops: dict[tuple[int, float], float] = {}
+
+    @property
+    def flops(self) -> float:
+        """Of all runs so far."""
+        return sum(self._flops.values())
+
+    @property
+    def tried(self) -> dict[str, float]:
+        """What every run so far came to."""
+        gains = self._gains.items()
+        return {f"{share / SHARES:g} at {mult:g}": gain for (share, mult), gain in gains}
+
+    def least(self, share: int) -> tuple[int, float]:
+        """Return the least share that reaches the goal, and its factor of the learning rate.
+
+        The rate is found at the share given; then shares are closed in on, up to the full budget,
+        which is the answer where none suffices.
+        """
+        mult = self._best_mult(share)
+        low, high = 0, SHARES + 1
+        while high - low > 1:
+            if self.gain(share, mult) >= 0:
+                high = share
+            else:
+                low = share
+            share = self._next(low, high, mult)
+        return min(high, SHARES), mult
+
+    def _next(self, low: int, high: int, mult: float) -> int:
+        """Return the share to try between one that fails and one that suffices.
+
+        Where the line between their gains crosses the goal; two further where one of the two is
+        not known yet, and half of the way where the one that fails diverged.
+        """
+        if high > SHARES:
+            return min(SHARES, low + 2) if low < SHARES else low
+        if low == 0:
+            return max(1, high - 2)
+        below, above = self.gain(low, mult), self.gain(high, mult)
+        if math.isinf(below):
+            return (low + high) // 2
+        crossing = low + (high - low) * -below / (above - below)
+        return min(high - 1, max(low + 1, round(crossing)))
+
+    def _best_mult(self, share: int) -> float:
+        """Return the factor of the learning rate whose neighbours on the grid are worse."""
+        gains = {step: self.gain(share, STEP**step) for step in (0, -1)}
+        while True:
+            best = max(gains, key=lambda step: gains[step])
+            if best == max(gains) < HIGHEST:
+                step = best + 1
+            elif best == min(gains) > LOWEST:
+                step = best - 1
+            else:
+                return float(STEP**best)
+            gains[step] = self.gain(share, STEP**step)
+
+    def gain(self, share: int, mult: float) -> float:
+        """Return the mean quality less the goal."""
+        key = share, round(mult, 6)
+        if key not in self._gains:
+            jobs = self.jobs(share, mult)
+            self.bench.run(jobs)
+            quality = statistics.mean(map(self.bench.quality_of, jobs))
+            self._gains[key] = quality - self.hop.goal
+            self._flops[key] = sum(job.flops for job in jobs)
+            fraction = share / SHARES
+            self.bench.say(f"    {fraction:g} at {mult:.2f} of its rate: {self._gains[key]:+.4f}")
+        return self._gains[key]
+
+    def jobs(self, share: int, mult: float) -> list[Job]:
+        """Return the runs of a share of the budget, one a choosing seed."""
+        hop = self.hop
+        iters = max(1, round(hop.iters * share / SHARES))
+        return [
+            self.bench.grown(hop.index, source, iters, mult * hop.rate, seed)
+            for source, seed in zip(hop.sources, CHOOSING, strict=True)
+        ]

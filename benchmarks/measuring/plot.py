@@ -1,0 +1,69 @@
+"""Draw rows of several families as one plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from measuring.rule import SEEDS
+from measuring.show import Row
+from measuring.tables import panel_name
+
+KEPT, MISSED, QUIET = "C0", "C3", "gray"
+
+
+def draw_map(rows: Sequence[Row], path: Path) -> None:
+    """Draw acceleration against length of training, one panel a family."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        families.setdefault(panel_name(row), []).append(row)
+    width = 4.4 * len(families)
+    figure, panels = plt.subplots(
+        1, len(families), figsize=(width, 4.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, (name, its_rows) in zip(panels[0], families.items(), strict=True):
+        _draw_family(panel, sorted(its_rows, key=lambda row: row["length"]))
+        panel.set_title(name, fontsize=10)
+    panels[0][0].set_ylabel("compute alone / compute of the chain")
+    by_label = {
+        label: handle
+        for panel in panels[0]
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(by_label.values(), by_label, fontsize=8, loc="outside lower center", ncols=4)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _draw_family(panel: Any, rows: Sequence[Row]) -> None:
+    is_open = [row for row in rows if row["gate"]["open"]]
+    decided = [row for row in is_open if row["seeds"] >= SEEDS]
+    in_order = [row for row in decided if row["in_order"]]
+    missed = [row for row in decided if not row["in_order"]]
+    _plot(panel, in_order, "ratio", "as good, order kept", marker="o", color=KEPT)
+    _plot(panel, missed, "ratio", "missed", marker="x", color=MISSED, linestyle="")
+    _plot(panel, is_open, "skip_bound", "skip bound", color=KEPT, linestyle="--")
+    padded = [{"length": row["length"], **row["pad_null"]} for row in rows]
+    _plot(panel, padded, "ratio", "stop and pad", color=QUIET, linestyle=":", marker=".")
+    for row in rows:
+        if not row["gate"]["open"]:
+            panel.axvline(row["length"], color=MISSED, alpha=0.3, label="no family")
+    panel.axhline(1, color="black", linewidth=0.5)
+    panel.set_xscale("log", base=2)
+    lengths = [row["length"] for row in rows]
+    panel.set_xticks(lengths, [f"{length:.3g}" for length in lengths])
+    panel.minorticks_off()
+    panel.set_xlabel(rows[0]["unit"])
+
+
+def _plot(panel: Any, rows: Sequence[Row], key: str, label: str, **style: Any) -> None:
+    """Plot one number of rows by their length; 0 and null are no numbers."""
+    points = [(row["length"], row[key]) for row in rows if row[key]]
+    if points:
+        panel.plot(*zip(*points, strict=True), label=label, **style)

@@ -1,0 +1,122 @@
+"""Write results as tables of documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compt.errors import ConfigError
+from compt.files import atomic
+from measuring.rule import SEEDS
+from measuring.show import Row, padded_text, published_text, signed, times, why_closed
+from measuring.tax import text_of
+
+COLUMNS = (
+    "family",
+    "length",
+    "seeds",
+    "as good as alone",
+    "and in order",
+    "in seconds",
+    "skip bound",
+    "stop and pad",
+    "as published",
+    "equal compute",
+    "equal samples",
+    "only the largest",
+    "downward, at most",
+)
+
+
+def saving_table(rows: Sequence[Row]) -> str:
+    """Return the rows of several families as one table with all controls."""
+    return _table(COLUMNS, [_cells(row) for row in rows])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" | ".join(cells) for cells in (header, *rows)]
+    lines.insert(1, " | ".join(["---"] * len(header)))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _cells(row: Row) -> list[str]:
+    """Return the cells of a row; a family that is none has no ratio of a chain."""
+    is_open = row["gate"]["open"]
+    return [
+        panel_name(row),
+        f"{row['length']:.3g} {row['unit']}",
+        str(row["seeds"]),
+        _verdict(row, "as_good") if is_open else f"no family: {why_closed(row)}",
+        _verdict(row, "in_order") if is_open else "",
+        times(row["ratio_seconds"]) if is_open else "",
+        times(row["skip_bound"]) if is_open else "",
+        padded_text(row),
+        published_text(row) if is_open and row["published"] else "",
+        signed(row["equal_compute"]["gain"]) if is_open else "",
+        signed(row["equal_samples"]["gain"]) if is_open else "",
+        times(row["only_the_largest"]) if is_open else "",
+        times(row["downward_bound"]),
+    ]
+
+
+def _verdict(row: Row, key: str) -> str:
+    ratio = times(row["ratio"])
+    if row["seeds"] < SEEDS:
+        return f"too few seeds, at {ratio}"
+    return f"**{ratio}**" if row[key] else f"missed, at {ratio}"
+
+
+def panel_name(row: Row) -> str:
+    """Return what a row's family is called, without its preset, and how many members it has."""
+    return f"{str(row['name']).rpartition('-')[0]}, {len(row['members'])} members"
+
+
+def study_table(result: Mapping[str, Any]) -> str:
+    """Return the table of one length of a study, with taxes and, in brackets, gains over alone."""
+    fractions = sorted({point["fraction"] for way in result["ways"] for point in way["points"]})
+    caption = (
+        f"`{' -> '.join(result['hop'])}`, {result['iters']} iterations alone "
+        f"({result['length']:.3g} {result['unit']}), {result['metric']}, {result['seeds']} seeds. "
+        f"The source is worth {_share(result['worth_of_source'])} of the budget."
+    )
+    header = ("way", *(f"{fraction:g} of the budget" for fraction in fractions), "FLOPs")
+    rows = [_way_cells(way, fractions) for way in result["ways"]]
+    return f"{caption}\n\n{_table(header, rows)}"
+
+
+def _way_cells(way: Mapping[str, Any], fractions: Sequence[float]) -> list[str]:
+    points = {point["fraction"]: point for point in way["points"]}
+    costs = [point["flops"] / fraction for fraction, point in points.items()]
+    cells = [_point(points[fraction]) if fraction in points else "" for fraction in fractions]
+    return [text_of(way["way"]), *cells, times(sum(costs) / len(costs) if costs else None)]
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    return f"{_share(point['tax'])} ± {_share(point['tax_error'])} ({signed(point['gain'])})"
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.3f}"
+
+
+def put_between(document: Path, name: str, content: str) -> None:
+    """Put text between the markers ``<!-- NAME -->`` and ``<!-- end -->`` of a document.
+
+    Raises:
+        ConfigError: the document has no such markers.
+    """
+    pattern = rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)"
+    text, count = re.subn(
+        pattern,
+        lambda match: f"{match[1]}\n{content}\n\n{match[2]}",
+        document.read_text(),
+        flags=re.DOTALL,
+    )
+    if not count:
+        raise ConfigError(
+            f"'{document}' has no place for '{name}'.", do=f"Add <!-- {name} --> and <!-- end -->."
+        )
+    with atomic(document) as file:
+        file.write_text(text)
