@@ -88,8 +88,8 @@ def _ask(arguments: argparse.Namespace) -> None:
         paradigm: type[Paradigm] = PARADIGMS.get(arguments.paradigm)
     starter = paradigm.starter
     if arguments.data is None:
-        example = starter.example_data if starter else ""
-        question = "Data: file, folder, pattern or source"
+        example, noun = (starter.example_data, f" ({starter.data_noun})") if starter else ("", "")
+        question = f"Data{noun}: file, folder, pattern or source"
         arguments.data = Prompt.ask(question, default=example or None)
     if starter is not None:
         _ask_for_chain(arguments, list(starter.sizes))
