@@ -137,9 +137,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "compt.transfers.logit_kl": ("LogitKl",),
     "compt.weights": ("load_state", "load_weights", "read_state", "save_weights"),
 }
-"""What further modules offer, each under its own path: ``from compt.paradigms.clip.paradigm import
-Clip``.
-"""
+"""What further modules offer, under their own paths: ``from compt.paradigms.clip import Clip``."""
 
 
 @dataclass(frozen=True)

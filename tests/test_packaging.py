@@ -17,7 +17,7 @@ import compt
 from tests.conftest import TOY
 from tests.environments import ROOT, Environment, call
 
-PLUGINS = ("growers", "transfers", "paradigms", "layouts", "data")
+PLUGINS = ("growers", "transfers", "paradigms", "layouts", "data", "trackers")
 LIBRARIES = ("open_clip", "timm", "mmpretrain", "transformers")
 WITHOUT_EXTRAS = """
 import importlib.machinery, importlib.metadata, sys
