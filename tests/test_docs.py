@@ -126,6 +126,31 @@ def test_no_block_escapes(page):
     assert fences == 2 * len(blocks(page))
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "1. first\n\n    ```bash\n    compt list\n    ```\n",  # in a list
+        "~~~bash\ncompt list\n~~~\n",
+        "```bash hl_lines=1\ncompt list\n```\n",
+        "```bash\ncompt list\n",  # never closed
+    ],
+)
+def test_a_block_that_is_not_read_is_counted(hidden, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"```bash\ncompt check\n```\n\n{hidden}")
+    assert len(FENCE.findall(page.read_text())) > 2 * len(blocks(page))
+
+
+def test_a_block_tells_what_the_comment_above_it_says(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- not run: a reason -->\n```bash\ncompt list\n```\n")
+    (block,) = blocks(page)
+    assert (block.not_run, block.text, block.place) == ("a reason", "compt list\n", "page.md:2")
+    page.write_text(page.read_text().replace("not run", "not ran"))
+    with pytest.raises(AssertionError, match="what does the note say"):
+        blocks(page)
+
+
 def test_pages_are_followed_here_or_elsewhere():
     names = {name_of(page) for page in DOCS}
     here = {f"{stem}.md" for stem in MADE}
@@ -252,7 +277,7 @@ def test_a_config_in_a_sentence_is_planned(key, value, toy):
 
 
 DATA_PAGE = ROOT / "docs" / "data.md"
-SOURCES = [value for key, value in configs(DATA_PAGE) if value.startswith("dict(type=")]
+SOURCES = [value for key, value in configs(DATA_PAGE) if not key and "type=" in value]
 
 
 FEWER = {"scenes": dict(num_scenes=64, num_held_out=8)}
