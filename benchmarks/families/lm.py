@@ -29,7 +29,13 @@ _seven = [
     dict(name="llama-128x4", model=llama(128, 4), lr=4e-3),
 ]
 family = [_seven[0], _seven[2], _seven[4]]
-unit = dict(name="tokens a parameter of the largest", iterations=100.3)
+
+
+def tokens(params, batch_size=16):
+    return dict(name="tokens a parameter of the largest", iterations=params / (128 * batch_size))
+
+
+unit = tokens(205_440)
 floor = "xz -9e takes 1.41 bits (0.98 nats) a byte of this text; chance is 5.55 nats"
 grower = dict(type="lossless")
 transfer = dict(type="none")
@@ -63,10 +69,11 @@ presets = dict(
         seeds={128: 5, 256: 5, 512: 5, 1024: 5, 2048: 5},
         study_lengths=(512, 1024, 2048),
     ),
-    seven=dict(family=_seven, lengths=(256, 512), seeds=5),
+    seven=dict(family=_seven, unit=tokens(812_288), lengths=(256, 512), seeds=5),
     gpu=dict(
         lengths=(512, 1024, 2048, 4096, 8192),
         seeds=5,
+        unit=tokens(205_440, batch_size=64),
         train_dataloader=dict(batch_size=64),
         precision="bf16",
     ),

@@ -14,6 +14,8 @@ from compt.errors import ConfigError
 FAMILIES = Path(__file__).parents[1] / "families"
 OWN = ("name", "family", "presets", "floor", "metric", "unit", "published", "study")
 """Keys of a family's file that a chain's config does not have."""
+PRIVATE = "_"
+"""What names begin with that a family's file has for itself."""
 WAYS = ("grower", "transfer", "grown", "trunk")
 """What makes a chain of its members: nothing that a member alone depends on."""
 REQUIRED = ("lengths", "seeds")
@@ -152,7 +154,11 @@ def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
     return Family(
         name=f"{content.get('name', path.stem)}-{preset}",
         members=members,
-        base={key: value for key, value in content.items() if key not in OWN},
+        base={
+            key: value
+            for key, value in content.items()
+            if key not in OWN and not key.startswith(PRIVATE)
+        },
         lengths=lengths,
         seeds=_seeds(chosen["seeds"], lengths),
         sweeping=chosen.get("sweeping", True),

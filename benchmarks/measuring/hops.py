@@ -143,10 +143,13 @@ class _Finder:
         return min(high - 1, max(low + 1, round(crossing)))
 
     def _best_mult(self, share: int) -> float:
-        """Return the factor of the learning rate whose neighbours on the grid are worse."""
+        """Return the factor of the learning rate whose neighbours on the grid are worse.
+
+        Of equal ones it is the lower, so that those that diverge lead down.
+        """
         gains = {step: self.gain(share, STEP**step) for step in (0, -1)}
         while True:
-            best = max(gains, key=lambda step: gains[step])
+            best = max(gains, key=lambda step: (gains[step], -step))
             if best == max(gains) < HIGHEST:
                 step = best + 1
             elif best == min(gains) > LOWEST:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compt.errors import DivergedError
 from measuring.family import CHOOSING
 from measuring.runs import Bench, Job
 
 STEP = 2**0.5
 """Between two learning rates of a sweep."""
+MOST_DIVERGED = 20
+"""Rates of one member after which a sweep ends where all diverge."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ def sweep(bench: Bench, iters: int, starts: Sequence[float], *, searching: bool 
         iters: length of the runs.
         starts: the rate of every member to begin with.
         searching: False trains with these rates only.
+
+    Raises:
+        DivergedError: a member diverges at every rate.
     """
     qualities: list[dict[float, float]] = [{} for _ in starts]
     factors = (1 / STEP, 1.0, STEP) if searching else (1.0,)
@@ -69,8 +76,16 @@ def _run(bench: Bench, jobs: Sequence[Job]) -> float:
 
 
 def _beyond(qualities: Mapping[float, float]) -> list[float]:
-    """Return the rate next to the best one where that is at an end, none where it is not."""
+    """Return the rate next to the best one where that is at an end, none where it is not.
+
+    Raises:
+        DivergedError: runs diverge however low the rate is.
+    """
     best = max(qualities, key=lambda rate: qualities[rate])
+    if math.isinf(qualities[best]):
+        if len(qualities) > MOST_DIVERGED:
+            raise DivergedError(f"Every learning rate down to {min(qualities):.3g} diverges.")
+        return [min(qualities) / STEP]
     if best == min(qualities):
         return [best / STEP]
     return [best * STEP] if best == max(qualities) else []

@@ -39,7 +39,7 @@ class Runs:
 
     def values(self, bench: Bench) -> list[list[float]]:
         """Return the held-out metric."""
-        return [[bench.value(job.result) for job in jobs] for jobs in self.jobs]
+        return [[bench.value_of(job) for job in jobs] for jobs in self.jobs]
 
     @property
     def flops(self) -> list[float]:

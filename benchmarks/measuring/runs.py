@@ -30,7 +30,7 @@ from compt.report.build import report
 from compt.report.format import duration, plain_console
 from compt.report.results import MemberResult
 from compt.workdir import StageFolder
-from measuring.family import WAYS, Family
+from measuring.family import PRIVATE, WAYS, Family
 from measuring.processes import prepare_worker, run_job, stopped_at
 
 MOST = 8
@@ -242,6 +242,7 @@ class Bench:
         members = {member["name"]: member["model"] for member in family.members}
         ours = json.loads(json.dumps({**family.alone_base, "members": members}))
         theirs = json.loads(path.read_text()) if path.is_file() else ours
+        theirs = {key: value for key, value in theirs.items() if not key.startswith(PRIVATE)}
         ours_and_theirs = {**ours["members"], **theirs["members"]}
         ours["members"] = {**theirs["members"], **ours["members"]}
         if changed := changes({**theirs, "members": ours_and_theirs}, ours):

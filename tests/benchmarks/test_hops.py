@@ -1,0 +1,91 @@
+"""The search for budgets, on a bench where the least ones are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from measuring.family import CHOOSING
+from measuring.hops import HIGHEST, LOWEST, SHARES, Search, search
+from measuring.rates import STEP, sweep
+from measuring.row import Rows
+
+from tests.benchmarks.worlds import ITERS, FakeBench, World
+
+
+def searched(world: World) -> tuple[Search, FakeBench]:
+    bench = FakeBench(world)
+    chosen, curves = Rows(bench).alone_until(ITERS)
+    return search(bench, chosen, curves), bench
+
+
+def test_the_least_budgets_are_found() -> None:
+    """By hand.
+
+    A goal is 0.5 - 0.05 * 0.5 or the like, which a member alone reaches after 0.933 of its budget.
+    Its source is worth 0.25 and the tax is 0.125, so 0.808 is needed: 13/16. With that, the next
+    source is at 0.4767, which is worth 0.2344, and 0.8236 is needed: 14/16.
+    """
+    result, bench = searched(World())
+    assert result.recipe.fractions == (1.0, 13 / 16, 14 / 16)
+    assert result.recipe.lr_mults == pytest.approx((1.0, 0.5, 0.5))
+    assert result.reached == (True, True)
+    for tried, least in zip(result.tried, (13, 14), strict=True):
+        assert tried[f"{least / SHARES:g} at 0.5"] >= 0 > tried[f"{(least - 1) / SHARES:g} at 0.5"]
+        assert len(tried) <= 8, "not the whole grid"
+    assert result.flops == sum(job.flops for job in bench.grown_jobs()), "every run once"
+    assert {job.seed for job in bench.trained} == set(CHOOSING)
+    assert all(job.source.seed == job.seed for job in bench.grown_jobs())
+
+
+def test_the_order_asks_for_more_where_a_source_is_better_than_alone() -> None:
+    """Sources from a head start of tax -1 overtake: the next must not stay behind them."""
+    bench = FakeBench(World(levels=(0.0, 0.5, 0.6), tax=-2.0))
+    chosen, curves = Rows(bench).alone_until(ITERS)
+    result = search(bench, chosen, curves)
+    assert result.recipe.fractions[1] == 1 / 16
+    last = next(job for job in bench.grown_jobs() if job.index == 2)
+    assert bench.quality_of(last.source) > 0.6, "overtaken"
+    assert all(gain >= 0 for gain in result.tried[1].values()), "it stays above its source"
+
+
+def test_a_member_that_no_budget_suffices_for_keeps_all_of_it() -> None:
+    """A tax of half the budget on a source that is worth a quarter."""
+    result, _ = searched(World(tax=0.5))
+    assert result.recipe.fractions == (1.0, 1.0, 1.0) and result.reached == (False, False)
+
+
+def test_a_source_worth_all_of_its_target_needs_the_least_there_is() -> None:
+    result, _ = searched(World(tax=-1.0))
+    assert result.recipe.fractions == (1.0, 1 / 16, 1 / 16) and result.reached == (True, True)
+
+
+def test_budgets_and_rates_that_diverge_are_left_behind() -> None:
+    world = World(
+        diverges=lambda job: job.source is not None and (job.rate > 0.6 or job.iters < 800)
+    )
+    result, _ = searched(world)
+    assert result.recipe.fractions == (1.0, 13 / 16, 14 / 16)
+    assert result.recipe.lr_mults == pytest.approx((1.0, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(("best", "end"), [(9, HIGHEST), (-99, LOWEST)])
+def test_a_grown_members_rates_have_ends(best: int, end: int) -> None:
+    result, _ = searched(World(best_mult=best, loss_by_step=1e-5))
+    assert result.recipe.lr_mults[1] == pytest.approx(STEP**end)
+
+
+def test_a_target_whose_curve_stands_still_is_searched_all_the_same() -> None:
+    """Its source has overtaken it, and is worth more than can be said."""
+    bench = FakeBench(World())
+    chosen = sweep(bench, ITERS, [1.0] * 3)
+    flat = [{ITERS // 2: -1.0, ITERS: -1.0}] * 3
+    assert search(bench, chosen, flat).recipe.fractions == (1.0, 13 / 16, 14 / 16)
+
+
+def test_seeds_of_the_choice_hold_for_the_goal() -> None:
+    """Noise that both seeds share with the members alone changes nothing."""
+    plain, _ = searched(World())
+    noisy, _ = searched(replace(World(), noise=lambda job: 0.1 * math.sin(job.seed)))
+    assert noisy.recipe.fractions == plain.recipe.fractions
