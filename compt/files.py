@@ -1,4 +1,4 @@
-"""The files of a run by name, each written whole or not at all.
+"""The files of a run by name, each written whole or not at all, and the folder of caches.
 
 Imports nothing heavy.
 """
@@ -41,6 +41,8 @@ CHECKPOINTS = "checkpoints"
 REPLACED = "replaced"
 """Where a run keeps the stages that it has trained anew."""
 
+CACHE_ENVIRONMENT = "COMPT_CACHE_DIR"
+"""The variable that moves the folder of what is made once."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of the files of an export that hold weights; the others are text, which people may edit."""
 
@@ -55,6 +57,17 @@ def stage_name(index: int, member: str) -> str:
 def individual_dir(chain: Path) -> Path:
     """Return the folder of members trained alone that belongs to a chain's folder."""
     return Path(f"{chain}_individual")
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Return the folder of what is made once, which may not exist yet.
+
+    It is ``cache_dir``, else that of COMPT_CACHE_DIR, else the user's cache folder.
+    """
+    from platformdirs import user_cache_dir
+
+    folder = cache_dir or os.environ.get(CACHE_ENVIRONMENT) or user_cache_dir("compt")
+    return Path(folder).expanduser().absolute()
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.optim.scheduler import ConstantParamScheduler, LinearParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 
 from compt.config.keys import listed
@@ -34,6 +33,19 @@ def is_a(schedule: Mapping[str, Any], *classes: type) -> bool:
     return isinstance(own, type) and issubclass(own, classes)
 
 
+# Imported where there is a schedule: mmengine.optim brings transformers, for a second.
+def _is_constant(schedule: Mapping[str, Any]) -> bool:
+    from mmengine.optim.scheduler import ConstantParamScheduler
+
+    return is_a(schedule, ConstantParamScheduler)
+
+
+def _is_linear(schedule: Mapping[str, Any]) -> bool:
+    from mmengine.optim.scheduler import LinearParamScheduler
+
+    return is_a(schedule, LinearParamScheduler)
+
+
 def decay_begin(schedules: Any) -> float | None:
     """Return where the last schedule begins, None where there is none that lets the rate fall."""
     entries = listed(schedules)
@@ -52,7 +64,7 @@ def plateau_fault(schedules: Any) -> str:
     if not begin:
         return f"the decay of param_scheduler, {decay['type']}, begins with the stage"
     for entry in earlier:
-        if is_a(entry, ConstantParamScheduler):
+        if _is_constant(entry):
             continue
         end = entry.get("end")
         if end is None:
@@ -68,7 +80,7 @@ def plateau_fault(schedules: Any) -> str:
 def is_warmup(schedule: Mapping[str, Any]) -> bool:
     """Tell whether a schedule leads up to the rate from the begin of a stage, and then ends."""
     begins = not schedule.get("begin", 0) and schedule.get("end") is not None
-    return begins and is_a(schedule, LinearParamScheduler) and _does_not_fall(schedule)
+    return begins and _is_linear(schedule) and _does_not_fall(schedule)
 
 
 def warmup_end(schedules: Any, iters: int) -> int:
@@ -102,7 +114,7 @@ def iteration(length: float, iters: int) -> int:
 
 def _does_not_fall(schedule: Mapping[str, Any]) -> bool:
     """Tell whether a schedule only leads up to the rate, as warm-ups do."""
-    if is_a(schedule, LinearParamScheduler):
+    if _is_linear(schedule):
         start, end = schedule.get("start_factor", DEFAULT_START), schedule.get("end_factor", 1.0)
         return bool(start <= end)
-    return is_a(schedule, ConstantParamScheduler)
+    return _is_constant(schedule)

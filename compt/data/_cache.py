@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock
-from platformdirs import user_cache_dir
 
 from compt.errors import DataError
+from compt.files import CACHE_ENVIRONMENT, cache_folder
 
-ENVIRONMENT = "COMPT_CACHE_DIR"
 T = TypeVar("T")
-
-
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """Return the folder of what is made once, which may not exist yet.
-
-    It is ``cache_dir``, else that of COMPT_CACHE_DIR, else the user's cache folder.
-    """
-    return (
-        Path(cache_dir or os.environ.get(ENVIRONMENT) or user_cache_dir("compt"))
-        .expanduser()
-        .absolute()
-    )
 
 
 def unwritable(folder: Path, error: OSError, megabytes: float) -> DataError:
@@ -36,7 +22,8 @@ def unwritable(folder: Path, error: OSError, megabytes: float) -> DataError:
     return DataError(
         f"The cache cannot be written: {error.strerror or error}.",
         where=str(folder),
-        do=f"Make room for {megabytes:.0f} MB there, or set {ENVIRONMENT} to a folder that has it.",
+        do=f"Make room for {megabytes:.0f} MB there, "
+        f"or set {CACHE_ENVIRONMENT} to a folder that has it.",
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._C import DispatchKey
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from compt.planning.looks import KnownLooks, Outputs
 
 PLAIN_TENSORS = (Tensor, nn.Parameter)
 """Types of tensors of which the shape says all; a subclass may hold more."""
@@ -34,15 +36,22 @@ class FlopCounter(TorchDispatchMode):
 
     All that an operator does on the meta device is to work out shapes, for which torch takes up to
     a millisecond; a model repeats the same blocks, and a chain the same teachers. So the second
-    outputs are made from what the first looked like. One counter may count many models.
+    outputs are made from what the first looked like, also where that was in an earlier program. One
+    counter may count many models.
     """
 
     supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False, as torch would import its compiler (1.3 s) to turn it off in here."""
+        return False
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._flops = 0
         self._results: dict[Hashable, _Result] = {}
+        self._known = KnownLooks()
 
     def count(self, run: Callable[[], Any]) -> tuple[float, Any]:
         """Return the FLOPs of a function, and what it returned."""
@@ -60,62 +69,69 @@ class FlopCounter(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if not isinstance(func, OpOverload):
-            return self._run(func, args, kwargs)
+            return self._taken_apart(func, args, kwargs)
         if func.is_view:  # cheap, without FLOPs, and its output shares memory with its input
             return func(*args, **kwargs)
+        if func.has_kernel_for_dispatch_key(DispatchKey.CompositeImplicitAutograd):
+            return self._taken_apart(func, args, kwargs)
         try:
             key = (func, _key(args), _key(tuple(kwargs.items())))
         except TypeError:
-            return self._run(func, args, kwargs)
-        if (known := self._results.get(key)) is not None:
-            self._flops += known.flops
-            return known.outputs() if known.tensors else args[0]
-        flops_until_now = self._flops
-        outputs = self._run(func, args, kwargs)
-        flops = self._flops - flops_until_now
-        if not func._schema.is_mutable:
-            result = _Result.of(outputs, flops)
-        elif outputs is args[0] and _key(args) == key[1] and _writes_one(func):
-            result = _Result(flops)
+            outputs = func(*args, **kwargs)
+            self._flops += _flops_of(func, args, kwargs, outputs)
+            return outputs
+        if (result := self._results.get(key)) is not None:
+            self._flops += result.flops
+            return result.outputs.made(args)
+        if (known := self._known.find(func, key[1:])) is not None:
+            outputs = known.made(args)
         else:
-            result = None
-        if result is not None:
-            self._results[key] = result
+            outputs = func(*args, **kwargs)
+            known = _described(func, args, key[1], outputs)
+            if known is not None:
+                self._known.add(func, key[1:], known)
+        flops = _flops_of(func, args, kwargs, outputs)
+        self._flops += flops
+        if known is not None:
+            self._results[key] = _Result(flops, known)
         return outputs
 
-    def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Run an operator under torch's counter."""
+    def _taken_apart(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run what is made of other operators under torch's counter, which counts those."""
         with FlopCounterMode(display=False) as counter:
             outputs = func(*args, **kwargs)
         self._flops += counter.get_total_flops()
         return outputs
 
 
-@dataclass(frozen=True)
-class _Result:
-    """What an operator costs, and what its outputs on the meta device look like."""
+class _Result(NamedTuple):
+    """What an operator costs and returns."""
 
     flops: int
-    tensors: tuple[tuple[torch.Size, tuple[int, ...], torch.dtype], ...] = ()
-    """Shapes, strides and number formats; empty where the first argument is returned."""
-    is_tuple: bool = False
+    outputs: Outputs
 
-    @classmethod
-    def of(cls, outputs: Any, flops: int) -> _Result | None:
-        """Describe outputs, or return None for what is not made of meta tensors alone."""
-        tensors = outputs if isinstance(outputs, tuple) else (outputs,)
-        if not all(type(tensor) is Tensor and tensor.is_meta for tensor in tensors):
-            return None
-        looks = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors)
-        return cls(flops, looks, isinstance(outputs, tuple))
 
-    def outputs(self) -> Any:
-        """Return new tensors that look the same."""
-        made = tuple(
-            torch.empty_strided(shape, stride, dtype=dtype, device="meta")
-            for shape, stride, dtype in self.tensors
-        )
-        return made if self.is_tuple else made[0]
+def _described(func: OpOverload, args: tuple[Any, ...], key: Any, outputs: Any) -> Outputs | None:
+    """Return what an operator's outputs look like, None where it is no use to remember it.
+
+    Args:
+        func: the operator.
+        args: that it was run with.
+        key: that they had before.
+        outputs: that it returned.
+    """
+    if not func._schema.is_mutable:
+        return Outputs.of(outputs)
+    is_first = bool(args) and outputs is args[0] and _key(args) == key and _writes_one(func)
+    return Outputs() if is_first else None
+
+
+def _flops_of(
+    func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any
+) -> int:
+    """Return what torch's formula for an operator gives."""
+    formula = flop_registry.get(func.overloadpacket)
+    return 0 if formula is None else int(formula(*args, **kwargs, out_val=outputs))
 
 
 def _writes_one(func: OpOverload) -> bool:

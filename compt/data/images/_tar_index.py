@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compt.data._cache import cache_folder
 from compt.data.images._strings import PackedStrings, Packer
 from compt.errors import DataError
-from compt.files import atomic
+from compt.files import atomic, cache_folder
 
 FORMAT = 2
 SLACK = 1 << 20

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from compt.paradigms.images.relabelled import Relabelled
 
@@ -39,6 +38,8 @@ def random_view(count: int, size: int, scale: tuple[float, float]) -> View:
         size: height and width in pixels.
         scale: smallest and largest share of the image's area that a crop takes.
     """
+    from torchvision.transforms import v2  # with torch's compiler, which a plan can do without
+
     steps = [
         v2.RandomResizedCrop(size, scale, interpolation=v2.InterpolationMode.BICUBIC),
         v2.RandomHorizontalFlip(),
@@ -82,6 +83,8 @@ class WholeImages(Relabelled):
     """
 
     def __init__(self, source: Any, size: int, classes: tuple[str, ...] | None = None) -> None:
+        from torchvision.transforms import v2
+
         super().__init__(source, classes)
         self.transform = v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
 
