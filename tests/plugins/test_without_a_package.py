@@ -1,4 +1,4 @@
-"""All four kinds without a package, in a module that the config imports and in a notebook."""
+"""Plug-ins without a package, in a module that the config imports and in a notebook."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class Mlm(TextParadigm):
     packed into blocks. In evaluations the masks are always the same.
 
     Args:
-        data, context, attention, eval_blocks: as for ``causal_lm``.
-        tokenizer: as for ``causal_lm``; where it has no mask token it gets one, '[MASK]'.
+        data, context, attention, eval_blocks: as of :class:`compt.paradigms.text.TextParadigm`.
+        tokenizer: likewise; where it has no mask token it gets one, '[MASK]'.
         rate: share of the tokens to predict. Of these 80 % are masked, 10 % are other tokens, and
             10 % stay as they are.
     """
