@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     suite = None
     if arguments.suite:
         options = parse_options(arguments.option, "--option", "data=/data/imagenet")
-        suite = {**options, "type": arguments.suite}
+        if "type" in options:
+            raise ConfigError("'type' is no option.", do="--suite NAME says which suite it is.")
+        suite = {"type": arguments.suite, **options}
     evaluated = evaluate(
         arguments.paths,
         suite,

@@ -169,6 +169,7 @@ def test_a_stage_and_its_export_are_the_member_itself(work_dir, evaluate):
         (["--suite", "demanding"], "needs the argument 'data'.\n  do: compt eval --list"),
         ([*SIZES, "--option", "scale=-1"], "scale: -1 is not a positive number"),
         ([*SIZES, "--option", "scale"], "--option: 'scale' is not KEY=VALUE"),
+        ([*SIZES, "--option", "type=nothing"], "--suite NAME says which suite it is"),
         (["--option", "scale=1"], "Name it: --suite NAME"),
         (["--suite", "nothing"], "reads none of the models"),
         (["nowhere", *SIZES], "There is no '"),
