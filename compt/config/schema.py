@@ -29,6 +29,7 @@ from compt.config.options import (
     sub_chain_names,
 )
 from compt.config.rates import decay_begin, plateau_fault
+from compt.config.rates_by_width import RatesByWidth, check_rates_by_width
 from compt.config.stopping import RULES, StoppingRule
 from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
@@ -59,6 +60,14 @@ class StageDefaults(PerformanceOptions, StageRunnerKeys):
         help="how grown members are trained otherwise than from scratch; see "
         "[below](#learning-rates-of-grown-members)",
         shown_default="as from scratch",
+    )
+
+    rates_by_width: RatesByWidth | None = key(
+        None,
+        help="`dict(base='NAME')`: `optim_wrapper.optimizer.lr` is that member's (by default the "
+        "first's), and what reads a width has a rate that falls as the width grows, so that one "
+        "rate serves all sizes; see [below](#one-rate-for-all-sizes)",
+        shown_default="every parameter has the rate as written",
     )
 
     trunk: bool = key(
@@ -313,6 +322,7 @@ class ChainConfig(StageDefaults, RunnerKeys):
             if index:
                 has_alone = self.individual is not None
                 check_hop(index, self.stages[index - 1], stage, faults, has_alone=has_alone)
+        check_rates_by_width(self.stages, faults)
         self._check_sub_chains(faults)
 
     def _check_sub_chains(self, faults: Faults) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from compt.config.entries import behind_the_end, unmatched_keys
 from compt.config.taken_over import left_out
 from compt.errors import ComptError, ConfigError, located
 from compt.growth.models import build_paradigm
+from compt.growth.width_rates import width_rates
 from compt.interfaces import Architecture, Batch, Grower, Transferer, warn_renamed
 from compt.interfaces.paradigm import FOLLOW
 from compt.planning.flops import FlopCounter
@@ -78,6 +80,8 @@ class _Planner:
         self.faults: list[ComptError] = []
         self.source: tuple[Architecture, nn.Module] | None = None
         """The member before, and its model on the meta device."""
+        self.architectures: dict[str, Architecture] = {}
+        """Of the members so far, by name."""
 
     def add(self, stage: StageConfig) -> None:
         """Plan the next stage."""
@@ -121,6 +125,7 @@ class _Planner:
         )
         self._compare_samples()
         self.source = measured.arch, model
+        self.architectures[stage.name] = measured.arch
 
     def result(self) -> ChainPlan:
         """Return the plan, or raise all faults as one error."""
@@ -130,7 +135,16 @@ class _Planner:
             raise ConfigError("\n".join(f"  - {fault}" for fault in self.faults))
         published = self.config.published.to_dict()
         warnings = (*self.warnings, *self._followed())
-        return ChainPlan(tuple(self.stages), warnings, self.individual, published)
+        stages = tuple(map(self._with_width_rates, self.stages, self.config.stages))
+        return ChainPlan(stages, warnings, self.individual, published)
+
+    def _with_width_rates(self, plan: StagePlan, stage: StageConfig) -> StagePlan:
+        """Return a stage's plan with its rates by width, whose base may be a later member."""
+        if stage.rates_by_width is None:
+            return plan
+        base = stage.rates_by_width.base or self.config.stages[0].name
+        member = self.architectures[stage.name]
+        return replace(plan, width_rates=width_rates(member, self.architectures[base], base))
 
     def _followed(self) -> list[str]:
         """Say what of the checkpoint that the chain starts from is not taken over."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from compt.config.options import sub_chain_names
+from compt.growth.width_rates import WidthRates
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class StagePlan:
     """Batches on which a grower that learns asks for the loss before the stage."""
     lr_mult: float = 1.0
     """Peak learning rate relative to the member's own, as a grown one."""
+    width_rates: WidthRates | None = None
+    """Rates of single parameters relative to the member's, None where all have the same."""
     plateau_iter: int | None = None
     """Iterations after which the weights are kept that the next member grows from.
 

@@ -39,7 +39,8 @@ def plan_table(plan: ChainPlan) -> RenderableType:
 def plan_text(plan: ChainPlan) -> str:
     """Return the totals, and warnings where the chain leaves the paper's rules."""
     if plan.individual:
-        return f"every member alone: {quantity(plan.flops, 'FLOP')}"
+        total = f"every member alone: {quantity(plan.flops, 'FLOP')}"
+        return "\n".join([total, *_width_rates(plan)])
     return "\n".join(_sentences(plan))
 
 
@@ -132,8 +133,24 @@ def _sentences(plan: ChainPlan) -> Iterator[str]:
                 f"'{stage.name}' is trained at {stage.lr_mult:.3g} of its own learning rate, on "
                 f"{share:.3g} of its budget alone"
             )
+    yield from _width_rates(plan)
     yield from _trunks(plan)
     yield from (f"warning: {warning}" for warning in plan.warnings)
+
+
+def _width_rates(plan: ChainPlan) -> Iterator[str]:
+    """Say how many parameters of each member have another rate than is written."""
+    for stage in plan.stages:
+        rates = stage.width_rates
+        if rates is None or rates.base == stage.name:
+            continue
+        scaled = [f"{count} x {rate:.3g}" for rate, count in rates.num_by_factor.items()]
+        unclear = f" ({rates.num_unclear} read widths that '{rates.base}' lacks)"
+        yield (
+            f"rates by width of '{stage.name}', relative to '{rates.base}', by parameters: "
+            f"{', '.join([*scaled, f'{rates.num_others} x 1'])}"
+            f"{unclear if rates.num_unclear else ''}"
+        )
 
 
 def _trunks(plan: ChainPlan) -> Iterator[str]:

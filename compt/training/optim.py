@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from compt.growth.names import matcher
 from compt.training.stage import stage_model
 from compt.weights import read_state
 
@@ -26,19 +27,29 @@ IMPLEMENTATIONS = {"fused", "foreach", "differentiable"}
 class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Weight decay for matrices, none for gains, biases and scalars, as is usual.
 
-    In two groups, not one a parameter as mmengine builds them. With a ``paramwise_cfg`` it is
-    mmengine's own constructor.
+    In few groups, not one a parameter as mmengine builds them. With a ``paramwise_cfg`` they are
+    those of mmengine's own constructor.
+
+    ``rate_factors`` in the wrapper's config are learning rates relative to those, by the names or
+    templates of parameters (:class:`compt.growth.width_rates.WidthRates`). What an optimizer such
+    as AdamW takes off a weight in a step, learning rate times weight decay, stays as it is.
     """
+
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: Any = None) -> None:
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        self.rate_factors: Mapping[str, float] = self.optim_wrapper_cfg.pop("rate_factors", {})
 
     def __call__(self, model: nn.Module) -> Any:
         """Build the optimizer and its wrapper for all trainable parameters of the model."""
+        model = getattr(model, "module", model)
+        factors = _factors(model, self.rate_factors)
         if self.paramwise_cfg:
             wrapper = super().__call__(model)
             own = wrapper.optimizer.param_groups
             # mmengine keeps a group for each parameter that is not trained
             own[:] = [group for group in own if any(p.requires_grad for p in group["params"])]
+            _scale_rates(own, factors)
             return wrapper
-        model = getattr(model, "module", model)
         params = [p for p in model.parameters() if p.requires_grad]
         matrices = [p for p in params if p.ndim >= 2]
         vectors = [p for p in params if p.ndim < 2]
@@ -46,12 +57,46 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
             {"params": matrices},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        groups = [group for group in groups if group["params"]]
+        groups = [part for group in groups for part in _by_factor(group, factors)]
         optimizer = OPTIMIZERS.build(
             {**_fused(self.optimizer_cfg), **self.optimizer_cfg, "params": groups}
         )
+        _scale_rates(optimizer.param_groups, factors)
         config = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
         return OPTIM_WRAPPERS.build(config, default_args={"optimizer": optimizer})
+
+
+def _factors(model: nn.Module, by_name: Mapping[str, float]) -> dict[nn.Parameter, float]:
+    """Return the learning rates of parameters relative to the others', for those that have one."""
+    patterns = [(matcher(name), factor) for name, factor in by_name.items()]
+    factors: dict[nn.Parameter, float] = {}
+    # A layout may know a tied parameter by another of its names than comes first here.
+    for name, param in model.named_parameters(remove_duplicate=False):
+        fitting = (factor for pattern, factor in patterns if pattern.match(name))
+        if (factor := next(fitting, None)) is not None:
+            factors.setdefault(param, factor)
+    return factors
+
+
+def _by_factor(
+    group: dict[str, Any], factors: Mapping[nn.Parameter, float]
+) -> list[dict[str, Any]]:
+    """Return a group as one for each factor in it, the rate as written first, as logs show it."""
+    parts: dict[float, list[nn.Parameter]] = {}
+    for param in group["params"]:
+        parts.setdefault(factors.get(param, 1.0), []).append(param)
+    order = sorted(parts, key=lambda factor: (factor != 1, -factor))
+    return [{**group, "params": parts[factor]} for factor in order]
+
+
+def _scale_rates(groups: list[dict[str, Any]], factors: Mapping[nn.Parameter, float]) -> None:
+    """Scale the rate of each group, whose parameters share a factor, and not rate times decay."""
+    for group in groups:
+        factor = factors.get(group["params"][0], 1.0)
+        if factor != 1:
+            group["lr"] = factor * group["lr"]
+            if "weight_decay" in group:
+                group["weight_decay"] /= factor
 
 
 def _fused(config: Mapping[str, Any]) -> dict[str, bool]:

@@ -54,6 +54,7 @@ from compt.training.trial import (
     check_memory,
     check_optimizer,
     check_part,
+    check_rates_by_width,
     check_scope,
     noting,
 )
@@ -115,6 +116,9 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> CheckedData:
             if stage_plan.grower and stage.grown.has_rate_of_new and not faults.sentences:
                 with noting(faults, f"optim_wrapper (stage '{stage.name}')"):
                     check_entrywise(runner.optim_wrapper)
+            if stage_plan.width_rates is not None and not faults.sentences:
+                with noting(faults, f"optim_wrapper (stage '{stage.name}')"):
+                    check_rates_by_width(runner.optim_wrapper)
             if stage is config.stages[0] and not faults.sentences:
                 check_watchers(config, runner, faults)
             if (dataset := stage.train_dataloader.get("dataset")) is not None:

@@ -157,7 +157,7 @@ def _train_loop(
 
 
 def _optim_wrapper(stage: StageConfig, plan: StagePlan, grown: bool) -> dict[str, Any]:
-    """Return the optimizer, with a grown member's own learning rate."""
+    """Return the optimizer, with a grown member's own learning rate and those by width."""
     content = {
         "type": "OptimWrapper",
         "constructor": "ComptOptimWrapperConstructor",
@@ -166,6 +166,9 @@ def _optim_wrapper(stage: StageConfig, plan: StagePlan, grown: bool) -> dict[str
     if grown and plan.lr_mult != 1:
         optimizer = content["optimizer"]
         content["optimizer"] = {**optimizer, "lr": plan.lr_mult * optimizer["lr"]}
+    factors = plan.width_rates.factors if plan.width_rates else {}
+    if factors:
+        content["rate_factors"] = {f"student.{name}": rate for name, rate in factors.items()}
     return content
 
 

@@ -157,9 +157,19 @@ def check_optimizer(config: Mapping[str, Any]) -> None:
 
 
 def check_entrywise(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an optimizer whose step of one entry depends on another's gradient.
+    """Raise ConfigError unless single entries can have learning rates of their own."""
+    if not _steps_by_entry(config):
+        raise ConfigError(
+            f"grown.new_lr_mult and grown.new_warmup scale the steps of single entries, and "
+            f"{config['optimizer']['type']} does not step entry by entry.",
+            do="Leave them out, or take an optimizer that does, such as AdamW or SGD.",
+        )
 
-    Entries of such a one have no learning rate of their own, as Adafactor's and Muon's have not.
+
+def _steps_by_entry(config: Mapping[str, Any]) -> bool:
+    """Try whether an optimizer's step of one entry depends on that one's gradient alone.
+
+    It is not so for Adafactor and Muon.
     """
     model = nn.Linear(4, 4, bias=False).to(get_device())
     stepped = []
@@ -171,12 +181,45 @@ def check_entrywise(config: Mapping[str, Any]) -> None:
             copied.weight.grad[0, 0] = gradient
             optimizer.step()
         stepped.append(copied.weight.detach().flatten()[1:])
-    if not torch.equal(*stepped):
+    return torch.equal(*stepped)
+
+
+def check_rates_by_width(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an optimizer to which the rule of Adam does not apply.
+
+    Its steps must not grow with the gradient, as SGD's do, and what its weight decay takes off
+    must be a share of the weight.
+    """
+    weight = torch.linspace(0.1, 1.6, 16).view(4, 4)
+    gradient = torch.linspace(1.0, 2.0, 16).view(4, 4)
+    step, same = (_change(config, weight, factor * gradient) for factor in (1.0, 1024.0))
+    name = config["optimizer"]["type"]
+    is_free_of_scale = torch.allclose(step, same, rtol=0.01, atol=1e-7)
+    if not (is_free_of_scale and _steps_by_entry(config)):
+        wrong = "does not step entry by entry" if is_free_of_scale else "takes longer steps then"
         raise ConfigError(
-            f"grown.new_lr_mult and grown.new_warmup scale the steps of single entries, and "
-            f"{type(optimizer).__name__} does not step entry by entry.",
-            do="Leave them out, or take an optimizer that does, such as AdamW or SGD.",
+            "rates_by_width follows the rule for optimizers that step entry by entry, as far where "
+            f"gradients are larger, and {name} {wrong}.",
+            do="Leave out rates_by_width, or take AdamW.",
         )
+    decay, twice = (_change(config, factor * weight, 0 * gradient) for factor in (1.0, 2.0))
+    if not torch.allclose(2 * decay, twice, rtol=0.01, atol=1e-7):
+        raise ConfigError(
+            f"rates_by_width keeps what weight decay takes off a weight, and {name} adds decay to "
+            "the gradient, whose size its steps do not tell.",
+            do="Take AdamW, or weight_decay=0.0.",
+        )
+
+
+def _change(config: Mapping[str, Any], weight: torch.Tensor, gradient: torch.Tensor) -> Any:
+    """Return what an optimizer's first step adds to a matrix [4, 4]."""
+    model = nn.Linear(4, 4, bias=False).to(get_device())
+    optimizer = build_optim_wrapper(model, config).optimizer
+    with torch.no_grad():
+        model.weight.copy_(weight)
+    model.weight.grad = gradient.to(model.weight)
+    optimizer.step()
+    return model.weight.detach().cpu() - weight
 
 
 def _check_paramwise(paramwise: Mapping[str, Any]) -> None:
