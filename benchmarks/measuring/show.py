@@ -37,44 +37,64 @@ def show_row(row: Row) -> None:
     """Print a row, the ratios last."""
     console = plain_console()
     title = f"{row['name']}, {row['iters']} iterations: {row['metric']}, {row['seeds']} seeds"
-    grid = Table(title=title, box=box.SIMPLE_HEAD)
-    columns = ["member", "params", "rate", "alone"]
+    console.print(_grid(title, ("member", "params", "rate", "alone"), _alone_cells(row)))
     if "chain" in row:
-        columns += ["chain", "gain", "at least", "over source", "budget", "of its rate"]
-    for column in columns:
-        grid.add_column(column, justify="left" if column == "member" else "right")
-    for index in range(len(row["members"])):
-        grid.add_row(*_cells(row, index))
-    console.print(grid)
+        budgets = ("member", "chain", "budget", "of its rate", "gain", "at least", "asked for")
+        console.print(_grid("as good as alone", budgets, _chain_cells(row)))
+        steps = ("member", "over its source", "at least", "asked for")
+        console.print(_grid("order kept", steps, _step_cells(row)))
     for line in sentences(row):
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _cells(row: Row, index: int) -> tuple[str, ...]:
-    member = row["members"][index]
-    cells = (
-        member["name"],
-        quantity(member["params"]),
-        f"{member['lr']:.3g}",
-        f"{mean(member['alone']):.4f}",
-    )
-    if "chain" not in row:
-        return cells
-    verdict = row["verdicts"][index]
-    step = f"{signed(verdict['step'])} of {signed(verdict['required_step'])}"
-    return (
-        *cells,
-        f"{mean(row['chain'][index]):.4f}",
-        signed(verdict["gain"]),
-        f"{signed(verdict['lower'])} of {signed(-verdict['margin'])}{_missed(verdict, 'as_good')}",
-        f"{step}{_missed(verdict, 'in_order')}" if index else "",
-        f"{row['fractions'][index]:g}",
-        f"{row['lr_mults'][index]:.2g}",
-    )
+def _grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        grid.add_column(column, justify="left" if column == "member" else "right")
+    for cells in rows:
+        grid.add_row(*cells)
+    return grid
 
 
-def _missed(verdict: Mapping[str, Any], key: str) -> str:
-    return "" if verdict[key] else " missed"
+def _alone_cells(row: Row) -> list[tuple[str, ...]]:
+    return [
+        (
+            member["name"],
+            quantity(member["params"]),
+            f"{member['lr']:.3g}",
+            f"{mean(member['alone']):.4f}",
+        )
+        for member in row["members"]
+    ]
+
+
+def _chain_cells(row: Row) -> list[tuple[str, ...]]:
+    return [
+        (
+            member["name"],
+            f"{mean(row['chain'][i]):.4f}",
+            f"{row['fractions'][i]:g}",
+            f"{row['lr_mults'][i]:.2g}",
+            signed(verdict["gain"]),
+            signed(verdict["lower"]),
+            f"{signed(-verdict['margin'])}{'' if verdict['as_good'] else ' missed'}",
+        )
+        for i, (member, verdict) in enumerate(zip(row["members"], row["verdicts"], strict=True))
+    ]
+
+
+def _step_cells(row: Row) -> list[tuple[str, ...]]:
+    """Return the cells of all members but the first, which has no source."""
+    pairs = zip(row["members"][1:], row["verdicts"][1:], strict=True)
+    return [
+        (
+            member["name"],
+            signed(verdict["step"]),
+            signed(verdict["step_lower"]),
+            f"{signed(verdict['required_step'])}{'' if verdict['in_order'] else ' missed'}",
+        )
+        for member, verdict in pairs
+    ]
 
 
 def signed(number: float | None) -> str:

@@ -180,10 +180,14 @@ class Study:
         )
 
 
-def text_of(config: Any) -> str:
-    """Write a config in one line, as its type and its options."""
-    if not isinstance(config, Mapping):
-        return str(config)
-    options = ", ".join(f"{key}={text_of(v)}" for key, v in config.items() if key != "type")
-    name = str(config.get("type", ""))
-    return f"{name}({options})" if name and options else name or options or "none"
+def text_of(config: Mapping[str, Any]) -> str:
+    """Write a config in one line, 'none' where it is empty."""
+    return ", ".join(_entry(key, value) for key, value in config.items()) or "none"
+
+
+def _entry(key: str, value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return f"{key}={value}"
+    options = {name: inner for name, inner in value.items() if name != "type"}
+    kind = f"={value['type']}" if "type" in value else ""
+    return f"{key}{kind}({text_of(options)})" if options else f"{key}{kind}"
