@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from compt.cli import auto
 from compt.cli.shared import add_json, add_options, importing, load
 from compt.errors import ConfigError
 
@@ -29,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pilot",
         nargs="+",
         metavar="WORK_DIR",
-        help="predict the chain's budgets from runs of --individual, one a seed",
+        help="predict the chain's budgets from runs of --individual, one a seed; with --auto "
+        "design it from such runs, of any lengths",
     )
+    auto.add_arguments(parser)
     parser.add_argument(
         "--explain", action="store_true", help="say what every number is, and how it comes about"
     )
@@ -50,7 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the plan, with a prediction where pilot runs are given."""
     if arguments.mfu is not None and arguments.device is None:
         raise ConfigError("--mfu is a share of a GPU's peak.", do="Add --device, such as H200.")
+    auto.check_flags(arguments)
     config = load(arguments.config, arguments.cfg_options)
+    if arguments.auto:
+        return auto.run_auto(arguments, config)
     with importing():
         from compt.planning.planner import plan
 

@@ -1,0 +1,144 @@
+"""Show a chain that was designed from pilots, as a table, sentences and a config's comments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from compt.planning.forecast import APART, LEVEL, LONGER
+from compt.planning.tax import RESTART, RESTART_DEVIATION
+from compt.report.format import quantity, times
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from compt.planning.auto import AutoPlan
+    from compt.planning.forecast import Forecast, MemberForecast
+    from compt.report.pilots import Pilots
+
+BAD_FIT = 0.03
+"""Relative error of a law from which on its pilots are called too short, or too noisy."""
+
+
+def design_table(auto: AutoPlan, pilots: Pilots) -> Table:
+    """Return one row a member of the family, those that are left out among them."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=f"design ({pilots.metric}; intervals of {LEVEL:.0%})",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    columns = ("member", "alone", "gap", "tau", "iterations", "of alone", "rate", "share")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "member" else "right", no_wrap=True)
+    stages = {stage.name: stage for stage in auto.plan.stages}
+    for member in auto.forecast.members:
+        stage = stages.get(member.name)
+        share = "" if stage is None else f"{stage.flops / auto.plan.flops:.0%}"
+        iters = "" if stage is None else f"{stage.iters:,}"
+        table.add_row(*_cells(member, pilots, iters, share))
+    return table
+
+
+def _cells(member: MemberForecast, pilots: Pilots, iters: str, share: str) -> tuple[str, ...]:
+    low, high = member.loss_range
+    name = member.name if member.wanted else f"{member.name} (not wanted)"
+    cells = (
+        name,
+        f"{pilots.value(member.loss):.4g} ± {(high - low) / 2:.2g}",
+        "" if member.gap is None else f"{member.gap:.3g} ± {member.gap_error:.2g}",
+    )
+    if member.share is None or member.share_range is None:
+        return (*cells, "", "left out", "", "", "")
+    low, high = member.share_range
+    length = f"{member.share:.0%}" + (
+        f" ({100 * low:.0f}-{100 * high:.0f})" if member.source else ""
+    )
+    tau = "" if member.tau is None else f"{member.tau:.0%}"
+    return (*cells, tau, iters, length, f"x{member.lr_mult:g}", share)
+
+
+def design_text(auto: AutoPlan, pilots: Pilots) -> str:
+    """Return what is predicted, its bounds, and in plain words whether the chain pays."""
+    lines = [*_numbers(auto.forecast), *_doubts(auto.forecast), *pilots.notes()]
+    return "\n".join([*lines, f"=> {verdict_text(auto)}"])
+
+
+def _numbers(forecast: Forecast) -> Iterator[str]:
+    low, high = forecast.ratio_range
+    yield (
+        f"predicted: {times(forecast.ratio)} less compute than "
+        f"{_of_whom(forecast)} alone ({LEVEL:.0%} interval {times(low)} to {times(high)}): "
+        f"{quantity(forecast.flops, 'FLOP')} against {quantity(forecast.alone_flops, 'FLOP')}"
+    )
+    yield (
+        f"with the pilots charged ({quantity(forecast.pilot_flops, 'FLOP')}): "
+        f"{times(forecast.charged_ratio)}"
+    )
+    yield f"skip bound, if hops cost nothing: {times(forecast.skip_bound)}"
+    yield f"bound of shrinking the largest instead: {times(forecast.downward_bound)}"
+    if forecast.padding is None:
+        yield "stopping early and padding: no smaller member gets as good as the largest"
+    else:
+        padding = forecast.padding
+        yield (
+            f"stopping at '{padding.name}' after {padding.longer:.2g} times its length and padding "
+            f"it to the others: {times(padding.ratio)}, for members without their order"
+        )
+    yield (
+        f"a hop is taken to cost {RESTART:g} ± {RESTART_DEVIATION:g} of the grown member's length; "
+        f"all members share the exponent {forecast.alpha:.2f}"
+    )
+
+
+def _of_whom(forecast: Forecast) -> str:
+    unwanted = [member for member in forecast.members if not member.wanted]
+    return "the wanted members" if unwanted else "all members"
+
+
+def _doubts(forecast: Forecast) -> Iterator[str]:
+    """Say where the laws do not describe their pilots."""
+    for name, error in forecast.law_errors.items():
+        if error > BAD_FIT:
+            yield (
+                f"warning: the law is off by {error:.1%} at the pilots of '{name}'; they are too "
+                "short for it, or too noisy. Longer ones say more."
+            )
+
+
+def verdict_text(auto: AutoPlan) -> str:
+    """Say in plain words whether the chain pays."""
+    forecast, smallest = auto.forecast, auto.forecast.members[0]
+    if forecast.verdict == "no family":
+        return (
+            f"No family here: '{smallest.name}' trained {LONGER} times as long is as good as "
+            f"'{forecast.members[-1].name}'.{_instead(forecast)} A chain does not pay here."
+        )
+    if forecast.verdict == "not apart":
+        names = ", ".join(f"'{member.name}'" for member in forecast.too_close)
+        return (
+            f"It cannot be told whether a chain pays: {names} not better than the member before by "
+            f"{APART:g} standard errors. Longer pilots, or more seeds, decide it."
+        )
+    low = forecast.ratio_range[0]
+    if forecast.verdict == "does not pay":
+        return f"A chain does not pay here: {times(forecast.charged_ratio)}, pilots charged."
+    if low <= 1:
+        return (
+            f"A chain may pay here: {times(forecast.charged_ratio)}, pilots charged, but its "
+            f"interval begins at {times(low)}."
+        )
+    return f"A chain pays here: {times(forecast.charged_ratio)}, pilots charged."
+
+
+def _instead(forecast: Forecast) -> str:
+    padding, smallest = forecast.padding, forecast.members[0]
+    if padding is None or padding.name != smallest.name:
+        return ""
+    return (
+        f" Train '{smallest.name}' for {padding.longer:.2g} times its length instead; stopping "
+        f"there and padding would take {times(padding.ratio)} less compute than all alone."
+    )
