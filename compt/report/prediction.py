@@ -1,6 +1,6 @@
-"""Predict what a chain should cost from members that were trained alone.
+"""Predict what a chain should cost from members that were trained alone, to their whole length.
 
-This is the planner's estimate before anything is grown.
+From shorter runs :mod:`compt.planning.auto` does it, by a law of their losses.
 """
 
 from __future__ import annotations
@@ -13,17 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from compt.errors import ConfigError
+from compt.planning.tax import RESTART, RESTART_DEVIATION
 from compt.report.record import StageRecord
 from compt.report.results import RunResult, read_run, read_state
-
-RESTART = 0.17
-"""What a grown member needs beside what is left to learn, as a share of its budget alone.
-
-Its source's rate had come down, and its own goes up and comes down once more. From the hops of
-docs/study.md."""
-
-RESTART_DEVIATION = 0.1
-"""Standard deviation of the same over those hops."""
 
 
 @dataclass(frozen=True)
