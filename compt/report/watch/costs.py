@@ -13,6 +13,11 @@ from typing import NamedTuple
 
 SPREAD = 1.5
 """Least ratio of FLOPs a step at which two sizes tell fixed time and time for FLOPs apart."""
+MOST_FIXED = 0.5
+"""Of the time of a step of the largest size that was timed, as far as it is taken for fixed.
+
+Where a machine does other things beside, a larger step may have taken no longer than a smaller one.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,18 +94,20 @@ def _are_spread(timed: Sequence[Timed]) -> bool:
 def _fit(timed: Sequence[Timed]) -> tuple[float, float]:
     """Return seconds a step and seconds a FLOP, of the least squared relative error.
 
-    Neither is negative.
+    The former are not negative, and no more of a step than MOST_FIXED.
     """
     pairs = [(steps.iters / steps.seconds, steps.flops / steps.seconds) for steps in timed]
     iters, flops = (sum(values) for values in zip(*pairs, strict=True))
     iters2, flops2 = sum(i * i for i, _ in pairs), sum(f * f for _, f in pairs)
     mixed = sum(i * f for i, f in pairs)
-    determinant = iters2 * flops2 - mixed * mixed
-    a_step = (iters * flops2 - flops * mixed) / determinant
-    a_flop = (flops * iters2 - iters * mixed) / determinant
+    a_step = (iters * flops2 - flops * mixed) / (iters2 * flops2 - mixed * mixed)
     if a_step < 0:
         return 0.0, flops / flops2
-    return (a_step, a_flop) if a_flop > 0 else (iters / iters2, 0.0)
+    largest = max(timed, key=lambda steps: steps.flops_a_step)
+    most = MOST_FIXED * largest.seconds / largest.iters
+    if a_step > most:
+        return most, (1 - MOST_FIXED) * largest.seconds / largest.flops
+    return a_step, (iters - a_step * iters2) / mixed
 
 
 def _seconds(fit: tuple[float, float], steps: Steps) -> float:

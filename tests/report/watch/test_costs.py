@@ -45,13 +45,28 @@ def test_sizes_that_are_nearly_the_same_are_one():
 
 def test_no_time_is_negative():
     slower = Timed(iters=5, flops=5 * 200, seconds=5 * 30.0)  # ten times as long for twice as much
-    fit = costs(SMALL, slower).estimate([Steps(1, 0)])
-    assert fit == (0.0, False), "all of it is for FLOPs"
-    faster = Timed(iters=5, flops=5 * 200, seconds=5 * 2.0)
-    few, many = (costs(SMALL, faster).estimate([Steps(1, flops)]).seconds for flops in (1, 1000))
-    assert few == many
-    # the constant c of the least (c / 3 - 1)^2 + (c / 2 - 1)^2
-    assert few == pytest.approx((1 / 3 + 1 / 2) / (1 / 9 + 1 / 4))
+    assert costs(SMALL, slower).estimate([Steps(1, 0)]) == (0.0, False), "all of it is for FLOPs"
+
+
+def test_half_of_a_step_at_most_is_fixed():
+    faster = Timed(iters=5, flops=5 * 200, seconds=5 * 2.0)  # in less time than half as much
+    assert costs(SMALL, faster).estimate([LARGE]) == (pytest.approx(2 * (1 + 1000 / 200)), False)
+
+
+def test_three_sizes_are_fitted_by_least_relative_squares():
+    third = Timed(iters=7, flops=7 * 300, seconds=7 * 7.0)
+    assert costs(SMALL, MEDIUM, third).estimate([LARGE]).seconds == pytest.approx(42)
+    best = costs(SMALL, MEDIUM, Timed(1, 300, 7.5)).estimate([Steps(1, 0), Steps(0, 1000)]).seconds
+    assert best == pytest.approx(_least([(100, 3), (200, 5), (300, 7.5)]))
+
+
+def _least(points):
+    """The sum of a and 1000 b of the least squared relative error, by numpy."""
+    import numpy as np
+
+    rows = [[1 / seconds, size / seconds] for size, seconds in points]
+    (a, b), *_ = np.linalg.lstsq(np.array(rows), np.ones(len(rows)), rcond=None)
+    return a + 1000 * b
 
 
 def test_a_stage_that_is_timed_again_counts_once():
