@@ -144,12 +144,12 @@ def _width_rates(plan: ChainPlan) -> Iterator[str]:
         rates = stage.width_rates
         if rates is None or rates.base == stage.name:
             continue
-        scaled = [f"{count} x {rate:.3g}" for rate, count in rates.num_by_factor.items()]
+        numbers = [*rates.num_by_factor.items(), (1, rates.num_others)]
+        counts = ", ".join(f"{count} x {rate:.3g}" for rate, count in numbers)
         unclear = f" ({rates.num_unclear} read widths that '{rates.base}' lacks)"
         yield (
-            f"rates by width of '{stage.name}', relative to '{rates.base}', by parameters: "
-            f"{', '.join([*scaled, f'{rates.num_others} x 1'])}"
-            f"{unclear if rates.num_unclear else ''}"
+            f"rates by width, relative to '{rates.base}': '{stage.name}' has parameters "
+            f"{counts}{unclear if rates.num_unclear else ''}"
         )
 
 

@@ -43,8 +43,8 @@ def test_a_stage_has_another_base_than_the_chain_or_none(toy):
 def test_a_member_has_the_same_rates_grown_and_alone(toy):
     toy["rates_by_width"] = dict(base="b")
     lines = [
-        "rates by width of 'a', relative to 'b', by parameters: 3 x 2, 9 x 1",
-        "rates by width of 'c', relative to 'b', by parameters: 7 x 0.667, 17 x 1",
+        "rates by width, relative to 'b': 'a' has parameters 3 x 2, 9 x 1",
+        "rates by width, relative to 'b': 'c' has parameters 7 x 0.667, 17 x 1",
     ]
     grown, alone = (compt.plan(toy, individual=mode) for mode in (False, True))
     assert planned(toy) == planned(toy, individual=True) == lines
