@@ -21,14 +21,15 @@ LABEL_WIDTH = 22
 VALUE_WIDTH = 8
 STUCK_AFTER = 600.0
 """Seconds without progress after which a running stage says so."""
-STYLES: Mapping[StageState, str] = {
-    "done": "green",
-    "running": "bold cyan",
-    "growing": "bold cyan",
-    "evaluating": "bold cyan",
-    "failed": "bold red",
-    "waiting": "dim",
+STATES: Mapping[StageState, tuple[str, str, str]] = {
+    "done": ("✓", "+", "green"),
+    "running": ("▶", ">", "bold cyan"),
+    "growing": ("▲", "^", "bold cyan"),
+    "evaluating": ("▶", ">", "bold cyan"),
+    "failed": ("✗", "!", "bold red"),
+    "waiting": ("·", ".", "dim"),
 }
+"""The character of each state, the one where a console has ASCII alone, and their style."""
 STOPPED_STYLE = "bold yellow"
 
 
@@ -46,14 +47,7 @@ class Glyphs:
 
 
 UNICODE = Glyphs(
-    {
-        "done": "✓",
-        "running": "▶",
-        "growing": "▲",
-        "evaluating": "▶",
-        "failed": "✗",
-        "waiting": "·",
-    },
+    {state: character for state, (character, _, _) in STATES.items()},
     stopped="■",
     arrow="→",
     bar="━",
@@ -62,14 +56,7 @@ UNICODE = Glyphs(
     ellipsis="…",
 )
 PLAIN = Glyphs(
-    {
-        "done": "+",
-        "running": ">",
-        "growing": "^",
-        "evaluating": ">",
-        "failed": "!",
-        "waiting": ".",
-    },
+    {state: character for state, (_, character, _) in STATES.items()},
     stopped="=",
     arrow="->",
     bar="#",
@@ -111,7 +98,7 @@ class View:
         """Yield the stages in order, in as many lines as they need."""
         line = _text()
         for stage in self.status.stages:
-            glyph, style = self.glyphs.states[stage.state], STYLES[stage.state]
+            glyph, style = self.glyphs.states[stage.state], STATES[stage.state][2]
             if not is_alive and stage.state in ("growing", "running", "evaluating"):
                 glyph, style = self.glyphs.stopped, STOPPED_STYLE
             cell = f"{glyph} {stage.name}"
