@@ -13,7 +13,8 @@ takes away what the rate adds, at most all of it.
 All members of a family share ``alpha`` and ``kappa``, which the few points of one member cannot
 tell from ``L0``. Both are found on a grid; ``L0``, ``A`` and ``C`` of each member then follow as
 non-negative least squares of relative errors, which have one solution and need no start. A point
-counts as the root of its ``S1``, as early training follows no power law.
+counts as the root of its ``S1``, as early training follows no power law, and all points of a run
+as one where ``alpha`` is weighed against its usual value.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ from compt.planning.rates import Floats, Schedule
 
 ALPHAS = np.geomspace(0.1, 1.2, 26)
 """Exponents that are tried."""
+USUAL_ALPHA, ALPHA_DEVIATION = 0.28, 0.25
+"""Exponent over training tokens of Hoffmann et al. 2022, arXiv 2203.15556, equation 10, and the
+standard deviation of the logarithm that is granted to it. Short runs fall more steeply than the
+long ones that they are to foretell, and alone they would take ``L0`` for 0."""
 KAPPAS = (0.0, 0.5, 1.0)
 """How fast what the rate adds fades, relative to the rest, as tried."""
 SUBSETS = tuple(subset for size in (1, 2, 3) for subset in combinations(range(3), size))
@@ -93,17 +98,20 @@ def fit(curves: Mapping[str, Sequence[Curve]], *, samples: int = SAMPLES, seed: 
         samples: draws of the bootstrap.
         seed: of the draws.
     """
+    random = np.random.default_rng(seed)
     members = {name: _Points(runs) for name, runs in curves.items()}
-    chosen, parameters = _solve_all(members, {n: m.losses[None] for n, m in members.items()})
+    usual = np.full(1 + samples, np.log(USUAL_ALPHA))
+    usual[1:] += ALPHA_DEVIATION * random.standard_normal(samples)
+    measured = {name: points.losses[None] for name, points in members.items()}
     for _ in range(3):
+        chosen, parameters = _solve_all(members, measured, usual[:1])
         for name, points in members.items():
             points.reweigh(chosen[0], parameters[name][0])
-        chosen, parameters = _solve_all(members, {n: m.losses[None] for n, m in members.items()})
-    fitted = {n: m.predicted(chosen[0], parameters[n][0]) for n, m in members.items()}
-    drawn = _draws(members, fitted, samples, np.random.default_rng(seed))
-    chosen, parameters = _solve_all(members, drawn)
+    chosen, parameters = _solve_all(members, measured, usual[:1])
+    fitted = {n: points.predicted(chosen[0], parameters[n][0]) for n, points in members.items()}
+    chosen, parameters = _solve_all(members, _draws(members, fitted, samples, random), usual)
     alphas, kappas = _GRID[chosen].T
-    errors = {n: float(np.std(m.losses / fitted[n] - 1)) for n, m in members.items()}
+    errors = {n: float(np.std(points.losses / fitted[n] - 1)) for n, points in members.items()}
     return Laws(alphas, kappas, parameters, errors)
 
 
@@ -120,6 +128,7 @@ class _Points:
 
     def __init__(self, runs: Sequence[Curve]) -> None:
         self.losses = np.concatenate([run.losses for run in runs])
+        self.num_runs = len(runs)
         self.run_of = np.repeat(np.arange(len(runs)), [len(run.losses) for run in runs])
         progress = [_progress(run.length, run.rates, run.iterations) for run in runs]
         s1, rates = (np.concatenate(parts) for parts in zip(*progress, strict=True))
@@ -173,11 +182,22 @@ class _Points:
 
 
 def _solve_all(
-    members: Mapping[str, _Points], losses: Mapping[str, Floats]
+    members: Mapping[str, _Points], losses: Mapping[str, Floats], usual: Floats
 ) -> tuple[NDArray[np.intp], dict[str, Floats]]:
-    """Return the best pair of the grid for each draw [S], and the parameters by member [S, 3]."""
+    """Return the best pair of the grid for each draw [S], and the parameters by member [S, 3].
+
+    Args:
+        members: with the points.
+        losses: of these in each draw, [S, P] by member.
+        usual: logarithm of the exponent that is expected in each draw, [S].
+    """
     solved = {name: points.solve(losses[name]) for name, points in members.items()}
-    chosen = np.sum([squares for _, squares in solved.values()], axis=0).argmin(0)
+    squares = np.sum([each for _, each in solved.values()], axis=0)
+    total = sum(float(((points.weights * points.losses) ** 2).sum()) for points in members.values())
+    variance = np.maximum(squares.min(0) / total, LEAST_ERROR**2)
+    num_runs = sum(points.num_runs for points in members.values())
+    unusual = (np.log(_GRID[:, :1]) - usual) / ALPHA_DEVIATION
+    chosen = (squares / variance * num_runs / total + unusual**2).argmin(0)
     draws = np.arange(len(chosen))
     return chosen, {name: parameters[chosen, draws] for name, (parameters, _) in solved.items()}
 
@@ -200,12 +220,10 @@ def _draws(
         of_runs.append(means)
         of_points.append(errors - means[points.run_of])
     runs, rest = np.concatenate(of_runs), np.concatenate(of_points)
-    num_parameters = 3 * len(members) + 2
-    wider = np.sqrt(len(rest) / max(1, len(rest) - num_parameters))
+    wider = np.sqrt(len(rest) / max(1, len(rest) - 3 * len(members)))
     drawn = {}
     for name, points in members.items():
-        num_runs = points.run_of[-1] + 1
-        whole = wider * random.choice(runs, (samples, num_runs))
+        whole = wider * random.choice(runs, (samples, points.num_runs))
         whole += LEAST_ERROR * random.standard_normal(whole.shape)
         single = wider * random.choice(rest, (samples, len(points.losses)))
         others = fitted[name] * np.maximum(1 + whole[:, points.run_of] + single, 0.01)

@@ -138,7 +138,7 @@ def _same_member(folder: Path, state: ChainState, index: int, config: ChainConfi
     stage = next((one for one in config.stages if one.name == name), None)
     fault = "" if stage else f"has a member '{name}', which the config has not"
     if stage is not None and state.config:
-        if state.config["paradigm"] != plain(config.raw["paradigm"]):
+        if state.config["paradigm"] != plain(config.file.content["paradigm"]):
             fault = "was trained with another paradigm, or other data"
         elif state.config["chain"][index]["model"] != plain(stage.model):
             fault = f"has another model under the name '{name}'"

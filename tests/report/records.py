@@ -15,12 +15,13 @@ def stage_record(
     *,
     metric: str = "val/loss",
     higher_is_better: bool = False,
+    unit: str | None = None,
     flops: float = 100.0,
     **changes: Any,
 ) -> StageRecord:
     """A finished stage with points of (iteration, FLOPs, seconds, value) for a curve."""
     curve = tuple(
-        CurvePoint(i, i, cost, seconds, {metric: MetricValue(value, None, higher_is_better)})
+        CurvePoint(i, i, cost, seconds, {metric: MetricValue(value, None, higher_is_better, unit)})
         for i, cost, seconds, value in points
     )
     keys = dict(
