@@ -17,8 +17,20 @@ from typing import Any
 from measuring.plot import draw_map
 from measuring.tables import put_between, saving_table, study_table
 
-from compt.errors import ComptError
+from compt.errors import ComptError, DataError
 from compt.report.format import plain_console
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the results of a file.
+
+    Raises:
+        DataError: it has none.
+    """
+    results = json.loads(path.read_text())
+    if not isinstance(results, list) or not all({"gate", "ways"} & {*result} for result in results):
+        raise DataError(f"'{path}' has no results of saving.py or study.py.")
+    return results
 
 
 def tables(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -49,14 +61,14 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        results = [row for path in arguments.results for row in json.loads(path.read_text())]
+        results = [result for path in arguments.results for result in read(path)]
         content = tables(results)
         if arguments.plot:
             draw_map([result for result in results if "gate" in result], arguments.plot)
         for document in arguments.write:
             for name, text in content.items():
                 put_between(document, name, text)
-    except (ComptError, OSError, ValueError, KeyError, TypeError) as error:
+    except (ComptError, OSError, ValueError) as error:
         print(f"map: {error}", file=sys.stderr)
         return 2
     plain_console().print("\n\n".join(content.values()), highlight=False, soft_wrap=True)

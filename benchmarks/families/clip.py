@@ -49,5 +49,6 @@ presets = dict(
     smoke=dict(lengths=(12,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
     cpu=dict(lengths=(650, 1300), seeds=5),
     long=dict(lengths=(650, 1300, 2600), seeds=5),
+    seven=dict(family=_seven, lengths=(1300,), seeds=5),
     gpu=dict(lengths=(1300, 2600, 5200, 10400), seeds=5),
 )

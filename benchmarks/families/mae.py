@@ -84,5 +84,6 @@ presets = dict(
     smoke=dict(lengths=(12,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
     cpu=dict(lengths=(500, 1000), seeds=5),
     long=dict(lengths=(500, 1000, 2000), seeds=5),
+    seven=dict(family=_seven, lengths=(1000,), seeds=5),
     gpu=dict(lengths=(1600, 3200, 6400), seeds=5),
 )

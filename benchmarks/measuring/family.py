@@ -165,7 +165,7 @@ def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
         control_seeds=chosen.get("control_seeds", CONTROL_SEEDS),
         metric=content.get("metric"),
         floor=content.get("floor", ""),
-        unit=Unit(**content.get("unit", {"name": "iterations", "iterations": 1})),
+        unit=_unit(content.get("unit", {"name": "iterations", "iterations": 1})),
         published=content.get("published", PUBLISHED) or {},
         study=tuple(content.get("study", ())),
         study_lengths=_study_lengths(chosen.get("study_lengths", lengths[:1]), lengths),
@@ -195,6 +195,13 @@ def _preset(content: Mapping[str, Any], name: str, path: Path) -> Mapping[str, A
     if lacking := [key for key in REQUIRED if not preset.get(key)]:
         raise ConfigError(f"The preset '{name}' lacks {', '.join(lacking)}.", where=str(path))
     return preset
+
+
+def _unit(unit: Mapping[str, Any]) -> Unit:
+    """Return the unit of lengths."""
+    if unit.keys() != {"name", "iterations"}:
+        raise ConfigError("`unit` needs a `name`, and `iterations` of one.", where="unit")
+    return Unit(**unit)
 
 
 def _seeds(seeds: int | Mapping[int, int], lengths: Sequence[int]) -> dict[int, int]:

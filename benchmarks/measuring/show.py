@@ -180,7 +180,7 @@ def verdict_text(row: Row, verdict: str) -> str:
     """Say what the family saves, or who missed it."""
     at_these_budgets = f"(at these budgets {times(row['ratio'])})"
     if row["seeds"] < SEEDS:
-        return f"{row['seeds']} seeds decide nothing {at_these_budgets}"
+        return f"undecided: {row['seeds']} of {SEEDS} seeds {at_these_budgets}"
     if row[verdict]:
         return f"{times(row['ratio'])} in FLOPs, {times(row['ratio_seconds'])} in seconds"
     names = [

@@ -64,7 +64,7 @@ def _cells(row: Row) -> list[str]:
 def _verdict(row: Row, key: str) -> str:
     ratio = times(row["ratio"])
     if row["seeds"] < SEEDS:
-        return f"too few seeds, at {ratio}"
+        return f"undecided, at {ratio}"
     return f"**{ratio}**" if row[key] else f"missed, at {ratio}"
 
 

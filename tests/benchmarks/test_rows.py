@@ -171,8 +171,8 @@ def test_more_seeds_may_close_the_gate(tmp_path: Path) -> None:
 def test_few_seeds_decide_nothing(tmp_path: Path) -> None:
     row, _ = measured(World(), tmp_path, seeds={ITERS: 2})
     assert row["seeds"] == 2
-    assert cells(row)["and in order"].startswith("too few seeds, at")
-    assert "2 seeds decide nothing" in list(sentences(row))[-1]
+    assert cells(row)["and in order"].startswith("undecided, at")
+    assert "undecided: 2 of 5 seeds" in list(sentences(row))[-1]
 
 
 def test_who_missed_is_named(tmp_path: Path) -> None:
