@@ -44,6 +44,18 @@ def _on_line(quality: float, low: tuple[int, float], high: tuple[int, float]) ->
         return math.inf
 
 
+def worth(quality: float, curve: Mapping[int, float], iters: int, alone: float) -> float:
+    """Return the share of its budget that a member alone takes to a quality.
+
+    Args:
+        quality: to reach, on the judging seeds.
+        curve: quality by length, on the choosing seeds.
+        iters: the budget.
+        alone: quality at the budget on the judging seeds, to which the curve is shifted.
+    """
+    return length_to(quality - (alone - curve[iters]), curve) / iters
+
+
 def skip_bound(costs: Sequence[float], skipped: Sequence[float]) -> float:
     """Return the most that a chain can save if growth and restart cost nothing.
 

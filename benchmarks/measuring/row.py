@@ -11,7 +11,7 @@ from typing import Any
 from compt.report.record import environment
 from measuring.command import repeating
 from measuring.controls import largest_for, padded, published, smallest_longer
-from measuring.curves import length_to, skip_bound
+from measuring.curves import skip_bound, worth
 from measuring.family import CHOOSING, Recipe
 from measuring.hops import Search, search
 from measuring.rates import Sweep, sweep
@@ -244,11 +244,16 @@ class Rows:
         qualities, grown = alone.qualities(bench), chain.qualities(bench)
         verdicts = judge(qualities, grown)
         as_good = all(verdict.as_good for verdict in verdicts)
-        sources = list(map(statistics.mean, grown[:-1]))
+        means, grown_means = (list(map(statistics.mean, runs)) for runs in (qualities, grown))
         skipped = [1 - recipe.fractions[0]] + [
-            min(1.0, length_to(source, curve) / chosen.iters)
-            for source, curve in zip(sources, curves[1:], strict=True)
+            min(1.0, worth(source, curve, chosen.iters, mean))
+            for source, curve, mean in zip(grown_means[:-1], curves[1:], means[1:], strict=True)
         ]
+        worths = [
+            worth(quality, curve, chosen.iters, mean)
+            for quality, curve, mean in zip(grown_means, curves, means, strict=True)
+        ]
+        equally_good = sum(cost * share for cost, share in zip(alone.flops, worths, strict=True))
         content = {
             **self.family.ways,
             **asdict(recipe),
@@ -261,13 +266,14 @@ class Rows:
             "as_good": as_good,
             "in_order": as_good and all(verdict.in_order for verdict in verdicts),
             "ratio_seconds": sum(alone.seconds) / sum(chain.seconds),
+            "worths": worths,
+            "equal_quality": equally_good / sum(chain.flops),
             "only_the_largest": alone.flops[-1] / sum(chain.flops),
             "skipped": skipped,
             "skip_bound": skip_bound(alone.flops, skipped),
         }
         if as_good:
             names = [member["name"] for member in self.family.members]
-            means = list(map(statistics.mean, qualities))
             pads = padded(names, alone.flops, means, curves, chosen.iters, chain.flops)
             content["pad_null"] = asdict(pads)
         return content | self._controls(chosen, recipe, alone, chain)

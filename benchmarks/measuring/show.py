@@ -131,6 +131,7 @@ def sentences(row: Row) -> Iterator[str]:
         yield f"no family here: {why_closed(row)}"
         return
     yield f"skip bound, by what sources are worth: {times(row['skip_bound'])}"
+    yield f"beside members alone stopped at the chain's quality: {times(row['equal_quality'])}"
     for name in ("equal_compute", "equal_samples"):
         control = row[name]
         yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from measuring.curves import length_to, skip_bound
+from measuring.curves import length_to, skip_bound, worth
 
 RISING = {400: 3.0, 100: 1.0, 200: 2.0}
 
@@ -43,6 +43,13 @@ def test_some_curves_never_come_there(curve: dict[int, float]) -> None:
 def test_lengths_that_diverged_are_left_out() -> None:
     assert length_to(1.5, {50: -math.inf, **RISING}) == pytest.approx(100 * math.sqrt(2))
     assert length_to(1.5, {100: -math.inf}) == math.inf
+
+
+def test_what_a_quality_is_worth_is_read_beside_the_same_seeds() -> None:
+    """Judging seeds that are worse by 0.5 are so at any length."""
+    assert worth(2.5, RISING, 400, 2.5) == 1.0
+    assert worth(1.5, RISING, 400, 2.5) == 0.5
+    assert worth(2.0, RISING, 400, 3.0) == 0.5
 
 
 def test_the_bound_of_what_sources_are_worth() -> None:

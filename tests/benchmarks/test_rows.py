@@ -46,6 +46,10 @@ def test_a_family_is_measured_and_charged(tmp_path: Path) -> None:
     assert row["ratio_seconds"] == pytest.approx(3 / (1 + 2 * 13 / 16 + 2 * 14 / 16))
     assert row["skipped"] == [0.0, 0.25, 0.25], "0.2344, but the shortest of the curve is a quarter"
     assert row["skip_bound"] == pytest.approx(7 / (1 + 2 * 0.75 + 4 * 0.75))
+    assert row["worths"] == pytest.approx([1.0, 0.9375, 0.9844], abs=1e-4)
+    equally_good = 1 + 2 * 0.9375 + 4 * 0.9844
+    assert row["equal_quality"] == pytest.approx(equally_good / chain, abs=1e-4)
+    assert row["equal_quality"] < row["ratio"], "the margin is worth something"
     assert row["equal_compute"]["iters"] == round(ITERS * chain / 4)
     assert row["equal_samples"]["iters"] == round(ITERS * (1 + 13 / 16 + 14 / 16))
     assert row["equal_samples"]["gain"] > row["equal_compute"]["gain"] > 0
@@ -57,6 +61,7 @@ def test_what_judges_is_not_what_chose(tmp_path: Path) -> None:
     lucky = World(noise=lambda job: 1.0 if job.seed in CHOOSING else 0.0)
     row, bench = measured(lucky, tmp_path)
     assert [member["alone"] for member in row["members"]] == [[-0.0] * 5, [-0.5] * 5, [-1.0] * 5]
+    assert row["worths"] == pytest.approx([1.0, 0.9375, 0.9844], abs=1e-4), "nor is that luck"
     judged = [job for job in bench.grown_jobs() if job.index == 2 and job.seed not in CHOOSING]
     assert {job.seed for job in judged} == {1, 2, 3, 4, 5}
     assert row["seeds"] == 5 and {len(values) for values in row["chain"]} == {5}
