@@ -10,7 +10,7 @@ from measuring.rule import SEEDS
 from measuring.show import Row
 from measuring.tables import panel_name
 
-KEPT, MISSED, QUIET = "C0", "C3", "gray"
+KEPT, EQUAL, MISSED, QUIET = "C0", "C2", "C3", "gray"
 
 
 def draw_map(rows: Sequence[Row], path: Path) -> None:
@@ -48,6 +48,7 @@ def _draw_family(panel: Any, rows: Sequence[Row]) -> None:
     missed = [row for row in decided if not row["in_order"]]
     _plot(panel, in_order, "ratio", "as good, order kept", marker="o", color=KEPT)
     _plot(panel, missed, "ratio", "missed", marker="x", color=MISSED, linestyle="")
+    _plot(panel, is_open, "equal_quality", "at equal quality", color=EQUAL, marker="v")
     _plot(panel, is_open, "skip_bound", "skip bound", color=KEPT, linestyle="--")
     padded = [{"length": row["length"], **row["pad_null"]} for row in rows]
     _plot(panel, padded, "ratio", "stop and pad", color=QUIET, linestyle=":", marker=".")
@@ -63,7 +64,7 @@ def _draw_family(panel: Any, rows: Sequence[Row]) -> None:
 
 
 def _plot(panel: Any, rows: Sequence[Row], key: str, label: str, **style: Any) -> None:
-    """Plot one number of rows by their length; 0 and null are no numbers."""
-    points = [(row["length"], row[key]) for row in rows if row[key]]
+    """Plot one number of rows by their length, of those that have it; 0 and null are no numbers."""
+    points = [(row["length"], row[key]) for row in rows if row.get(key)]
     if points:
         panel.plot(*zip(*points, strict=True), label=label, **style)

@@ -52,7 +52,7 @@ def _cells(row: Row) -> list[str]:
         _verdict(row, "as_good") if is_open else f"no family: {why_closed(row)}",
         _verdict(row, "in_order") if is_open else "",
         times(row["ratio_seconds"]) if is_open else "",
-        times(row["equal_quality"]) if is_open else "",
+        times(row.get("equal_quality")) if is_open else "",
         times(row["skip_bound"]) if is_open else "",
         padded_text(row),
         published_text(row) if is_open and row["published"] else "",
