@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from compt.planning.looks import KnownLooks, Outputs
+from compt.planning.looks import Outputs, known_looks
 
 PLAIN_TENSORS = (Tensor, nn.Parameter)
 """Types of tensors of which the shape says all; a subclass may hold more."""
@@ -51,7 +51,7 @@ class FlopCounter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._flops = 0
         self._results: dict[Hashable, _Result] = {}
-        self._known = KnownLooks()
+        self._known = known_looks()
 
     def count(self, run: Callable[[], Any]) -> tuple[float, Any]:
         """Return the FLOPs of a function, and what it returned."""

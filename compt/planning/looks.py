@@ -8,11 +8,12 @@ FLOPs an operator takes is not kept, as programs may register formulas of their 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
-import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from compt.files import atomic, cache_folder
 
 FORMAT = 1
 """Of the file, which names it."""
-MOST = 20_000
+MOST = 10_000
 """Operators in the file, 200 bytes each; one that is full begins anew."""
 Look = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 """Shape, strides and number format of a tensor."""
@@ -56,19 +57,15 @@ class Outputs(NamedTuple):
 
 
 class KnownLooks:
-    """The outputs of torch's own operators, kept in the user's cache folder.
+    """The outputs of torch's own operators, kept in a file.
 
     Without a folder that can be written, or with a damaged file, there is nothing to remember.
-    What is added is written once nobody needs it any more, or as the program ends.
     """
 
-    def __init__(self) -> None:
-        version = (FORMAT, torch.__version__, torch.version.git_version, torch.get_default_dtype())
-        key = hashlib.sha256(repr(version).encode()).hexdigest()[:16]
-        self._file = cache_folder() / "planning" / f"operators-{key}.json"
-        self._known = _read(self._file)
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known = _read(file)
         self._added: dict[str, Any] = {}
-        weakref.finalize(self, _write, self._file, self._added)
 
     def find(self, func: OpOverload, key: Hashable) -> Outputs | None:
         """Return what an operator returned for arguments of this key, None if it is not known."""
@@ -85,7 +82,34 @@ class KnownLooks:
                 look and (*look[:2], str(look[2]).removeprefix("torch."))
                 for look in outputs.tensors
             ]
-            self._added[_name(func, key)] = (outputs.is_tuple, looks)
+            entry = {_name(func, key): (outputs.is_tuple, looks)}
+            self._added |= entry
+            self._known |= entry
+
+    def write(self) -> None:
+        """Add to the file what it does not hold, which another process may have written since."""
+        if not self._added:
+            return
+        known = _read(self._file)
+        is_full = len(known) + len(self._added) > MOST
+        content = self._added if is_full else known | self._added
+        with contextlib.suppress(OSError), atomic(self._file) as beside:
+            beside.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+        self._added = {}
+
+
+def known_looks() -> KnownLooks:
+    """Return those of this version of torch, which are written as the program ends."""
+    version = (FORMAT, torch.__version__, torch.version.git_version, torch.get_default_dtype())
+    key = hashlib.sha256(repr(version).encode()).hexdigest()[:16]
+    return _opened(cache_folder() / "planning" / f"operators-{key}.json")
+
+
+@lru_cache(maxsize=8)
+def _opened(file: Path) -> KnownLooks:
+    known = KnownLooks(file)
+    atexit.register(known.write)
+    return known
 
 
 def _tensor(shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -106,19 +130,9 @@ def _name(func: OpOverload, key: Hashable) -> str:
     return f"{func} {key}"
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(file: Path, added: Mapping[str, Any]) -> None:
-    """Add to the file what it does not hold, which another process may have written meanwhile."""
-    if not added:
-        return
-    known = _read(file)
-    content = {**known, **added} if len(known) + len(added) <= MOST else added
-    with contextlib.suppress(OSError), atomic(file) as beside:
-        beside.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
