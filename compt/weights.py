@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,14 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     if torch.isfinite(sums).all():
         return []
     return [name for name, tensor in named.items() if not torch.isfinite(tensor).all()]
+
+
+def not_finite_error(path: Path, names: Sequence[str]) -> ConfigError:
+    """Return the error for a checkpoint with tensors that are not finite."""
+    return ConfigError(
+        f"The weights in '{path}' are not finite (NaN or infinite): {some(names)}.",
+        do="Take an earlier checkpoint: they come from a training that diverged.",
+    )
 
 
 def _name_faults(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterator[str]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compt.cli.shared import add_json
+from compt.cli.shared import add_json, add_shard_size, num_bytes
 from compt.errors import ComptError, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from compt.interfaces import Paradigm
 
 HELP = "write a finished stage's model for its library, with its model card"
-UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]B)?", re.IGNORECASE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,19 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number format to write: float32, bfloat16, float16, float64, or bf16, fp16 "
         "(default: as it is)",
     )
-    parser.add_argument(
-        "--shard-size",
-        default="5GB",
-        metavar="SIZE",
-        help="largest file of weights, such as 500MB, where the library loads several "
-        "(default: 5GB)",
-    )
+    add_shard_size(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the hashes, write the model and its card, and say what was written."""
-    shard_size = _num_bytes(arguments.shard_size)
+    shard_size = num_bytes(arguments.shard_size)
     folder, out = _stage_folder(Path(arguments.stage)), Path(arguments.out)
     from compt.files import EXPORT, MANIFEST, check_recorded
     from compt.growth.export import export_checkpoint
@@ -68,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"{out}: '{record.name}' of {folder.parent}, {quantity(sum(report['files'].values()), 'B')}"
     )
-    for name, num_bytes in report["files"].items():
-        print(f"  {name}  {quantity(num_bytes, 'B')}")
+    for name, size in report["files"].items():
+        print(f"  {name}  {quantity(size, 'B')}")
     print("  README.md  its model card")
     print(f"{written[0].lower()}{written[1:-1]}")
     for note in report["notes"]:
@@ -160,16 +151,3 @@ def _paradigm(config: Mapping[str, Any], export: Path) -> Paradigm:
             return paradigm
         paradigm.data_licence = licence
     return paradigm
-
-
-def _num_bytes(text: str) -> int:
-    """Return the bytes that a size such as '5GB' stands for.
-
-    Raises:
-        ConfigError: it is no size.
-    """
-    match = SIZE.fullmatch(text.strip())
-    number = 0 if match is None else int(float(match[1]) * UNITS[(match[2] or "").upper()])
-    if not number:
-        raise ConfigError(f"--shard-size {text!r} is no size.", do="For example 5GB or 500MB.")
-    return number

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from compt.cli.shared import add_json
+from compt.cli.shared import add_json, add_shard_size, num_bytes
 
 HELP = "grow one checkpoint, outside any chain"
 
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         help="number format to write: float32, bfloat16, float16, float64 (default: the source's)",
     )
+    add_shard_size(parser)
     parser.add_argument("-o", "--out", required=True, help="folder to write")
     add_json(parser)
 
@@ -60,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         source_model=arguments.source_model,
         seed=arguments.seed,
         dtype=arguments.dtype,
+        max_shard_size=num_bytes(arguments.shard_size),
     )
     growth["grower"] = short_name(arguments.grower)
     source, out = Path(arguments.source), Path(arguments.out)
@@ -74,6 +78,18 @@ def run(arguments: argparse.Namespace) -> int:
     rounding = growth.get("rounding_error")
     changes = "" if rounding is None else f", which changes outputs by {rounding:.1e}"
     print(f"written in {growth['dtype']}{changes}")
+    print(_memory_line(growth))
     for note in growth["notes"]:
         print(f"note: {note}")
     return 0
+
+
+def _memory_line(growth: Mapping[str, Any]) -> str:
+    """Say how much memory it took, and why a large model was held whole."""
+    from compt.report.format import quantity
+
+    way = "grown tensor by tensor" if growth["streamed"] else "grown whole"
+    peak = growth["peak_memory"]
+    memory = "" if peak is None else f", {quantity(peak, 'B')} of memory at most"
+    why = f": {growth['whole']}" if growth["whole"] else ""
+    return f"{way}{memory}{why}"

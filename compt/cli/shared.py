@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from compt.registry.arguments import shown
 
 if TYPE_CHECKING:
     from compt.config import ChainConfig
+
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]B)?", re.IGNORECASE)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +34,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the choice of JSON."""
     parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def add_shard_size(parser: argparse.ArgumentParser) -> None:
+    """Add the size of files of weights."""
+    parser.add_argument(
+        "--shard-size",
+        default="5GB",
+        metavar="SIZE",
+        help="largest file of weights, such as 500MB, where the library loads several "
+        "(default: 5GB)",
+    )
+
+
+def num_bytes(text: str) -> int:
+    """Return the bytes that a size such as '5GB' stands for.
+
+    Raises:
+        ConfigError: it is no size.
+    """
+    match = SIZE.fullmatch(text.strip())
+    number = 0 if match is None else int(float(match[1]) * UNITS[(match[2] or "").upper()])
+    if not number:
+        raise ConfigError(f"--shard-size {text!r} is no size.", do="For example 5GB or 500MB.")
+    return number
 
 
 def find_config(name: str) -> Path:

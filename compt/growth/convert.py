@@ -6,25 +6,32 @@ This is what ``compt grow`` does.
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from torch import nn
 
-from compt.errors import ComptError, ConfigError, WorkDirError, did_you_mean, some
+from compt.errors import ComptError, ConfigError, WorkDirError, did_you_mean
 from compt.files import EXPORT, MANIFEST, check_recorded, share
 from compt.growth.inherited import finish_growth
 from compt.growth.measure import output_error
 from compt.growth.models import build_member
 from compt.growth.run import DEFAULT_GROWER, grow
-from compt.interfaces import Member, Paradigm
+from compt.growth.stored import NotStreamed, overflown
+from compt.growth.streamed import STREAM_FROM, Settings, grow_streamed
+from compt.interfaces import Member, Paradigm, accepted
+from compt.interfaces.paradigm import MAX_SHARD
 from compt.registry import PARADIGMS
 from compt.registry.registry import short_name
-from compt.weights import not_finite
+from compt.weights import not_finite, not_finite_error
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Number formats that weights are kept in."""
@@ -42,8 +49,13 @@ def grow_checkpoint(
     source_model: str | None = None,
     seed: int = 0,
     dtype: str | None = None,
+    max_shard_size: int = MAX_SHARD,
+    stream_from: int = STREAM_FROM,
 ) -> dict[str, Any]:
     """Grow the model in ``source`` to ``target`` and write it to ``out``, in the same format.
+
+    A large model is grown tensor by tensor, from file to file, where its paradigm and the grower
+    can. What is written is the same, bit for bit.
 
     Args:
         source: a folder or file that a paradigm reads, or the folder of a finished stage.
@@ -55,10 +67,13 @@ def grow_checkpoint(
         seed: of fresh weights and of the grower.
         dtype: number format of the weights to write; by default the source's. Growing itself is
             done in float32.
+        max_shard_size: bytes of a file of weights, where the library loads several.
+        stream_from: bytes that the grown model has in float32 from which on it is streamed.
 
     Returns:
-        The report of the growth with the grower's short name, ``dtype``, ``out`` and ``notes``
-        (what of the source is said otherwise or not carried over), as JSON types.
+        The report of the growth with the grower's short name, ``dtype``, ``out``, ``notes`` (what
+        of the source is said otherwise or not carried over), ``streamed``, ``whole`` (why a large
+        model was not) and ``peak_memory`` of this process in bytes, as JSON types.
 
     Raises:
         ComptError: nothing reads the source, the pair cannot be grown, or ``out`` is not empty.
@@ -69,35 +84,66 @@ def grow_checkpoint(
     number_format = named_dtype(dtype)
     checkpoint = source / EXPORT if (source / MANIFEST).is_file() else source
     check_recorded(checkpoint)
-    reader = reading_paradigm(checkpoint, paradigm)
-    small = _source(reader, checkpoint, source_model, seed)
-    large = _build(reader, target, "--to", seed)
-    growth, reset = finish_growth(
-        reader, small, large, grow(small, large, grower, seed=seed), seed=seed
-    )
+    number_format = number_format or reading_paradigm(checkpoint, paradigm).weight_dtype(checkpoint)
+    settings = Settings(grower, seed, number_format, max_shard_size, stream_from)
+    streamed, whole = True, ""
+    try:
+        if source_model is not None:
+            raise NotStreamed("the source is weights alone")
+        reader = _following(checkpoint, paradigm)
+        with writing(out) as folder:
+            report = grow_streamed(
+                reader, checkpoint, lambda: _build(reader, target, "--to", seed), folder, settings
+            )
+    except NotStreamed as error:
+        streamed, reader = False, _following(checkpoint, paradigm)
+        small = _source(reader, checkpoint, source_model, seed)
+        large = _build(reader, target, "--to", seed)
+        whole = str(error) if num_bytes(large) >= stream_from else ""
+        report = _grow_whole(reader, small, large, out, settings)
+    return {
+        "grower": short_name(grower),
+        **report,
+        "out": str(out),
+        "notes": list(reader.notes),
+        "streamed": streamed,
+        "whole": whole,
+        "peak_memory": peak_memory(),
+    }
+
+
+def _grow_whole(
+    reader: Paradigm, small: nn.Module, large: nn.Module, out: Path, settings: Settings
+) -> dict[str, Any]:
+    """Grow a model in memory, write it, and return the report."""
+    seed = settings.seed
+    growth = grow(small, large, settings.grower, seed=seed)
+    growth, reset = finish_growth(reader, small, large, growth, seed=seed)
     report = growth.to_dict() | ({"reset": list(reset)} if reset else {})
-    report |= rounded(small, large, number_format or reader.weight_dtype(checkpoint))
-    out.mkdir(parents=True, exist_ok=True)
-    reader.export(large, out)
-    share(out)
-    notes = list(reader.notes)
-    return {"grower": short_name(grower), **report, "out": str(out), "notes": notes}
+    report |= rounded(small, large, settings.dtype)
+    with writing(out) as folder:
+        sharding = accepted(reader.export, max_shard_size=settings.max_shard_size)
+        reader.export(large, folder, **sharding)
+    return report
+
+
+def _following(path: Path, paradigm: str | None) -> Paradigm:
+    """Return a paradigm that reads a checkpoint and has taken over what it says."""
+    reader = reading_paradigm(path, paradigm)
+    with _as_config_error(f"'{path}' cannot be followed", do="Check --from."):
+        reader.follow(path)
+    return reader
 
 
 def _source(reader: Paradigm, path: Path, model: str | None, seed: int) -> nn.Module:
-    """Follow a checkpoint, and load its model or fill the one that is named."""
-    with _as_config_error(f"'{path}' cannot be followed", do="Check --from."):
-        reader.follow(path)
+    """Load a checkpoint's model, or fill the one that is named."""
     if model is None:
         small = _load(reader, path)
     else:
         small = _build(reader, model, "--source-model", seed)
         reader.load_weights(small, path)
     if poisoned := not_finite(dict(small.named_parameters())):
-        raise ConfigError(
-            f"The weights in '{path}' are not finite (NaN or infinite): {some(poisoned)}.",
-            do="Take an earlier checkpoint: they come from a training that diverged.",
-        )
+        raise not_finite_error(path, poisoned)
     return small
 
 
@@ -130,12 +176,8 @@ def rounded(small: nn.Module, large: nn.Module, dtype: torch.dtype | None) -> di
     if stored == own:
         return content
     large.to(stored)
-    if overflown := not_finite(dict(large.named_parameters())):
-        raise ConfigError(
-            f"{content['dtype']} cannot hold the values of {len(overflown)} tensors: "
-            f"{some(overflown)}.",
-            do="Write another number format: --dtype bfloat16 or float32.",
-        )
+    if names := not_finite(dict(large.named_parameters())):
+        raise overflown(content["dtype"], names)
     if stored.itemsize < own.itemsize:
         content["rounding_error"] = output_error(small, deepcopy(large).to(own))
     return content
@@ -149,6 +191,54 @@ def check_output(out: Path) -> None:
             where=str(out),
             do="Choose another with -o.",
         )
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[Path]:
+    """Yield a folder whose content is in ``out`` once all of it is written.
+
+    Whatever ends the work before, ``out`` is not there, or empty as it was.
+
+    Raises:
+        WorkDirError: the disk is full, or the folder cannot be written.
+    """
+    # Beside a new folder, which one rename then makes whole. One that is there may be a place
+    # where something is mounted, of which nothing beside it knows.
+    parent = out if out.exists() else out.absolute().parent
+    folder = parent / f".{out.name}.{uuid.uuid4().hex[:12]}.tmp"
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        share(folder)
+        if parent == out:
+            for path in sorted(folder.iterdir(), key=lambda path: path.suffix == ".json"):
+                path.rename(out / path.name)
+        else:
+            folder.rename(out)
+    except (OSError, safetensors.SafetensorError) as error:
+        free = shutil.disk_usage(parent).free / 2**20 if parent.is_dir() else 0
+        raise WorkDirError(
+            f"The grown model could not be written: {error}.",
+            where=f"{parent} ({free:.0f} MiB free)",
+            do="Make room, or choose another place with -o.",
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def num_bytes(model: nn.Module) -> int:
+    """Return the bytes of all parameters and buffers."""
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes that this process has held, None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 @contextmanager

@@ -193,14 +193,46 @@ class AxisGrower(Grower):
         objective: Objective | None = None,
     ) -> Growth:
         """Grow each target parameter from the source's of the same axes and the matching block."""
-        small, large = tensors_of(source), tensors_of(target)
-        maps = self.prepare(small, {"source": source_arch, "target": target_arch}, generator)
+        tensors: dict[str, Tensor] = {}
+        growth = self.grow_tensors(
+            tensors_of(source),
+            tensors_of(target),
+            source_arch=source_arch,
+            target_arch=target_arch,
+            generator=generator,
+            take=tensors.__setitem__,
+        )
+        return replace(growth, tensors=tensors)
+
+    def grow_tensors(
+        self,
+        source: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        *,
+        source_arch: Architecture,
+        target_arch: Architecture,
+        generator: torch.Generator,
+        take: Callable[[str, Tensor], None],
+    ) -> Growth:
+        """Grow one tensor after the other, each handed on before the next is looked up.
+
+        Args:
+            source: the smaller model's tensors, by name; may read each as it is asked for.
+            target: likewise the larger model's, freshly initialised.
+            source_arch: of the smaller model.
+            target_arch: of the larger one.
+            generator: of all that is random.
+            take: is called with the name and the value of every tensor that is grown.
+
+        Returns:
+            The report, without tensors.
+        """
+        maps = self.prepare(source, {"source": source_arch, "target": target_arch}, generator)
         equal_sizes = (source_arch.sizes, source_arch.depths) == (
             target_arch.sizes,
             target_arch.depths,
         )
         statuses: dict[str, Status] = {}
-        tensors: dict[str, Tensor] = {}
         used: set[str] = set()
         for name, param in target_arch.params.items():
             match = matching(param, source_arch, target_arch, self.source_block_index)
@@ -213,23 +245,37 @@ class AxisGrower(Grower):
                 continue
             if match is None:
                 alone = ParamPair(param, param, target_arch, target_arch, generator, True, maps)
-                tensors[name] = self._new_value(large[name], alone)
+                take(name, self._new_value(target[name], alone))
                 statuses[name] = "initialised"
                 continue
             repeat = match.name in used
             pair = ParamPair(param, match, source_arch, target_arch, generator, repeat, maps)
-            tensors[name] = self._value(small[match.name], large[name], pair, as_is=equal_sizes)
-            statuses[name] = _status(tensors[name], small[match.name], large[name])
+            statuses[name] = self._grow_one(source, target, pair, take, as_is=equal_sizes)
             used.add(match.name)
         reasons = [] if equal_sizes else self.why_not_preserving(source_arch, target_arch)
         reasons = reasons or new_block_reasons(source_arch, target_arch)
         return Growth(
             params=statuses,
-            tensors=tensors,
             dropped=tuple(name for name in source_arch.params if name not in used),
             function_preserving=not reasons,
             reason="; ".join(reasons),
         )
+
+    def _grow_one(
+        self,
+        source: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        pair: ParamPair,
+        take: Callable[[str, Tensor], None],
+        *,
+        as_is: bool,
+    ) -> Status:
+        """Grow one tensor from its match, hand it on, and keep nothing but its status."""
+        name, small = pair.param.name, source[pair.source_param.name]
+        fresh = target[name]
+        value = self._value(small, fresh, pair, as_is=as_is)
+        take(name, value)
+        return _status(value, small, fresh)
 
     def _value(self, source: Tensor, target: Tensor, pair: ParamPair, *, as_is: bool) -> Tensor:
         """Grow one tensor, [memory order] -> the target's shape and number format.
@@ -247,9 +293,10 @@ class AxisGrower(Grower):
 
     def _expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Return the grown value, unfolded, finished where its block is a new one."""
+        if not pair.repeat:
+            return self.expand(source, target, pair)
         # A copy, as growers may write into it and init_new_block needs the fresh target.
-        value = self.expand(source, target.clone(), pair)
-        return self.init_new_block(value, target, pair) if pair.repeat else value
+        return self.init_new_block(self.expand(source, target.clone(), pair), target, pair)
 
     def _new_value(self, target: Tensor, pair: ParamPair) -> Tensor:
         """Return the fresh value of a parameter that nothing can grow into, in a new block."""

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -71,7 +72,7 @@ def grow(
     source, target = unwrap(source), unwrap(target)
     archs = describe(source), describe(target)
     growth = load_grown(source, target, archs, grower, seed=seed, objective=objective)
-    return _judged(growth, source, target, archs)
+    return judged(growth, source, target, archs)
 
 
 def load_grown(
@@ -90,13 +91,7 @@ def load_grown(
     source_arch, target_arch = archs
     operator = build_grower(grower)
     operator.check(source_arch, target_arch)
-    generator = torch.Generator().manual_seed(seed)
-    # An objective runs the target where it is trained, and draws there, as dropout does:
-    # then CUDA's random states are forked too. Else they are not: that would start CUDA.
-    draws_on_cuda = objective is not None and torch.cuda.is_initialized()
-    devices = range(torch.cuda.device_count()) if draws_on_cuda else ()
-    with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(objective is not None):
-        torch.manual_seed(seed)
+    with seeded(seed, learns=objective is not None) as generator:
         growth = operator.grow(
             source,
             target,
@@ -105,12 +100,29 @@ def load_grown(
             generator=generator,
             objective=objective,
         )
-    _validate(growth, target, target_arch, type(operator).__name__)
+    check_growth(growth, target, target_arch, type(operator).__name__)
     _load(growth.tensors, target)
     return replace(growth, tensors={})
 
 
-def _validate(growth: Growth, target: nn.Module, arch: Architecture, name: str) -> None:
+@contextmanager
+def seeded(seed: int, *, learns: bool = False) -> Iterator[torch.Generator]:
+    """Yield a grower's generator, with the global random state forked and seeded.
+
+    Args:
+        seed: of both.
+        learns: whether the grower runs the target, with gradients.
+    """
+    # An objective runs the target where it is trained, and draws there, as dropout does:
+    # then CUDA's random states are forked too. Else they are not: that would start CUDA.
+    draws_on_cuda = learns and torch.cuda.is_initialized()
+    devices = range(torch.cuda.device_count()) if draws_on_cuda else ()
+    with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(learns):
+        torch.manual_seed(seed)
+        yield torch.Generator().manual_seed(seed)
+
+
+def check_growth(growth: Growth, target: nn.Module, arch: Architecture, name: str) -> None:
     """Raise GrowthError unless the growth names every tensor once and fits the target."""
     missing, unknown = set(arch.params) - set(growth.params), set(growth.params) - set(arch.params)
     if missing or unknown:
@@ -126,8 +138,13 @@ def _validate(growth: Growth, target: nn.Module, arch: Architecture, name: str) 
             raise GrowthError(
                 f"The grower {name} made '{key}' {list(value.shape)}; the target has {expected}."
             )
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise GrowthError(f"The grower {name} made values in '{key}' that are not finite.")
+        check_value(key, value, name)
+
+
+def check_value(key: str, value: Tensor, name: str) -> None:
+    """Raise GrowthError where a grower has made values that are not finite."""
+    if value.is_floating_point() and not torch.isfinite(value).all():
+        raise GrowthError(f"The grower {name} made values in '{key}' that are not finite.")
 
 
 @torch.no_grad()
@@ -138,14 +155,26 @@ def _load(values: Mapping[str, Tensor], target: nn.Module) -> None:
             tensor.copy_(values[name])
 
 
-def _judged(
-    growth: Growth, source: nn.Module, target: nn.Module, archs: tuple[Architecture, Architecture]
+def judged(
+    growth: Growth,
+    source: nn.Module,
+    target: nn.Module,
+    archs: tuple[Architecture, Architecture],
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Growth:
     """Return the report with a claim that is measured or, where nothing can be, proven from rules.
 
     The grower's own claim is of the weights alone. Rules add what weights do not carry,
     and a measurement has the last word, both ways: a model may differ in what no rule
     knows, and a tensor that was dropped may not matter.
+
+    Args:
+        growth: the report of the grower.
+        source: the smaller model.
+        target: the larger one, grown.
+        archs: of both.
+        dtype: number format that the target's weights are rounded to; by default its own.
     """
     claimed = growth.function_preserving
     reasons = obstacles(growth, source, target, archs) if claimed else [growth.reason]
@@ -153,7 +182,8 @@ def _judged(
     if error is None:
         reason = "; ".join([*reasons, "not measured, as no outputs of the two can be compared"])
         return replace(growth, function_preserving=not reasons, reason=reason)
-    if _is_rounding(error, source, target, doubtful=not claimed or bool(growth.dropped)):
+    doubtful = not claimed or bool(growth.dropped)
+    if _is_rounding(error, source, target, dtype, doubtful=doubtful):
         return replace(growth, function_preserving=True, reason="", error=error)
     reason = "; ".join(reasons)
     if claimed:
@@ -161,20 +191,28 @@ def _judged(
     return replace(growth, function_preserving=False, reason=reason, error=error)
 
 
-def _is_rounding(error: float, source: nn.Module, target: nn.Module, *, doubtful: bool) -> bool:
+def _is_rounding(
+    error: float,
+    source: nn.Module,
+    target: nn.Module,
+    dtype: torch.dtype | None = None,
+    *,
+    doubtful: bool,
+) -> bool:
     """Return whether a measured error is no more than the rounding of the target's weights.
 
     Args:
         error: of the outputs, relative, computed in full precision.
         source: the smaller model.
         target: the larger one, grown.
+        dtype: as for :func:`judged`.
         doubtful: whether there is reason to believe that the function is not kept. Then
             the error must not even reach that of rounding, and the outputs have to
             depend on the weights.
     """
     exact = TOLERANCE[torch.float64]
     formats = {param.dtype for param in target.parameters() if param.is_floating_point()}
-    dtype = max(formats or {torch.float32}, key=lambda kind: torch.finfo(kind).eps)
+    dtype = dtype or max(formats or {torch.float32}, key=lambda kind: torch.finfo(kind).eps)
     # "not <=" and not ">": an error that is not a number is no rounding either.
     if not error <= max(exact, TOLERANCE.get(dtype, exact)):
         return False

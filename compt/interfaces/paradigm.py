@@ -104,6 +104,12 @@ class Paradigm(Plugin, ABC):
     They stay in the batch whatever ``prepare`` makes of the rest. An ``example_batch`` of one's own
     has to hold them too.
     """
+    streams_weights: ClassVar[bool] = False
+    """Whether large models may be grown without building them, from files to files.
+
+    A paradigm that says so builds the model of a folder from ``Member(name, folder)``, and both
+    ``load`` and ``export`` keep the model's own names and values in files of safetensors.
+    """
 
     starter: ClassVar[Starter | None] = None
     """What ``compt init`` writes of this paradigm; without one it writes a frame to fill in.

@@ -65,6 +65,7 @@ class TextParadigm(Sourced, ABC):
     """Keys of a member's dict that it may leave out."""
     special_tokens: ClassVar[Mapping[str, str]] = {}
     """Special tokens that a tokenizer gets where it has none, such as ``mask_token='[MASK]'``."""
+    streams_weights = True
     needs = NEEDS
     example = "data=dict(type='stdlib')"
 

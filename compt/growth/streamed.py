@@ -1,0 +1,354 @@
+"""Grow a checkpoint that is larger than memory, from files to files, one tensor at a time.
+
+How a tensor goes: its source is read from a memory-mapped file (:mod:`compt.growth.stored`), the
+fresh values that it grows into are drawn (:mod:`compt.growth.deferred`), the grower makes it, and
+it is written to its place in a file that the library itself has laid out. The bits are those of
+:func:`compt.growth.run.grow` on whole models.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from compt.errors import WorkDirError
+from compt.growth.axes import describe
+from compt.growth.deferred import LARGE, Deferral, settle_buffers
+from compt.growth.models import build_member
+from compt.growth.operators import AxisGrower, tensors_of
+from compt.growth.run import build_grower, check_growth, check_value, judged, seeded
+from compt.growth.stored import FilledFiles, NotStreamed, StoredWeights, overflown
+from compt.interfaces import Architecture, Growth, Member, Paradigm, accepted
+from compt.interfaces.paradigm import MAX_SHARD
+from compt.weights import not_finite, not_finite_error
+
+STREAM_FROM = 10**9
+"""Bytes of a target in float32 from which on it is streamed.
+
+Smaller ones are grown whole, which is quicker, and measured before they are rounded.
+"""
+
+Read = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a checkpoint is grown."""
+
+    grower: str
+    seed: int = 0
+    dtype: torch.dtype | None = None
+    """Number format to write, None for that of the constructor."""
+    max_shard_size: int = MAX_SHARD
+    stream_from: int = STREAM_FROM
+    """Bytes of the target in float32 from which on it is streamed."""
+
+
+def grow_streamed(
+    reader: Paradigm,
+    path: Path,
+    build: Callable[[], nn.Module],
+    folder: Path,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Grow a checkpoint into an empty folder, tensor by tensor, and return the report.
+
+    Args:
+        reader: the paradigm, which follows the checkpoint.
+        path: folder of the checkpoint.
+        build: builds the target with fresh weights.
+        folder: to write into.
+        settings: how it is grown.
+
+    Raises:
+        NotStreamed: it can be grown as a whole only; the folder may then hold anything.
+        GrowthError: the pair cannot be grown.
+        ConfigError: weights are not finite, or the number format cannot hold them.
+        WorkDirError: there is no room for the weights.
+    """
+    grower = _axis_grower(reader, settings.grower)
+    stored = StoredWeights(path)
+    member = Member(path.name, str(path))
+    source = Outline.of(lambda: build_member(reader, member, seed=0), draws=False)
+    read_source = source.readers(stored)
+    _check_size(build, settings)
+    target = Outline.of(build, draws=True)
+    archs = describe(source.model), describe(target.model)
+    grower.check(*archs)
+    _check_finite(source, read_source, path)
+    files = _laid_out(reader, target, folder, settings)
+    growth = _fill(grower, source, target, archs, read_source, files, settings)
+    with torch.no_grad(), _Filling(read_source | target.readers(StoredWeights.of(files))):
+        dtype = settings.dtype
+        growth = judged(growth, source.model, target.model, archs, dtype=dtype)
+    return _report(growth, target, dtype)
+
+
+def _axis_grower(reader: Paradigm, name: str) -> AxisGrower:
+    """Return the grower, if it and the paradigm can do with a tensor at a time."""
+    grower = build_grower(name)
+    if not isinstance(grower, AxisGrower) or type(grower).grow is not AxisGrower.grow:
+        raise NotStreamed(f"the grower {type(grower).__name__} works on whole models")
+    if not reader.streams_weights:
+        raise NotStreamed(f"{type(reader).__name__} does not say that it can do with files alone")
+    if type(reader).after_growth is not Paradigm.after_growth:
+        raise NotStreamed(f"{type(reader).__name__} sets what must not be inherited")
+    return grower
+
+
+def _check_size(build: Callable[[], nn.Module], settings: Settings) -> None:
+    """Raise NotStreamed for a model that is small enough to be grown as a whole."""
+    try:
+        with torch.device("meta"):
+            tensors = tensors_of(build())
+    except Exception as error:  # to build it whole says what is wrong
+        raise NotStreamed(f"it cannot be built on the meta device: {error}") from error
+    if sum(tensor.nbytes for tensor in tensors.values()) < settings.stream_from:
+        raise NotStreamed("")
+
+
+def _check_finite(source: Outline, read: Mapping[int, Read], path: Path) -> None:
+    """Raise ConfigError where a parameter of the source is not finite."""
+    params = dict(source.model.named_parameters())
+    names = [name for name, param in params.items() if not_finite({name: read[id(param)]()})]
+    if names:
+        raise not_finite_error(path, names)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model without its large tensors, and what makes those."""
+
+    model: nn.Module
+    deferral: Deferral
+
+    @classmethod
+    def of(cls, build: Callable[[], nn.Module], *, draws: bool) -> Outline:
+        """Build the outline of a model.
+
+        Raises:
+            NotStreamed: its constructor cannot do without the large tensors.
+        """
+        deferral = Deferral(LARGE, draws=draws)
+        try:
+            with deferral:
+                model = build()
+            settle_buffers(model, deferral)
+        except Exception as error:  # to build it whole says what is wrong
+            reason = f"it cannot be built without its tensors: {type(error).__name__}: {error}"
+            raise NotStreamed(reason) from error
+        return cls(model, deferral)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All parameters and buffers themselves, tied ones under each of their names."""
+        params = dict(self.model.named_parameters(remove_duplicate=False))
+        return params | dict(self.model.named_buffers(remove_duplicate=False))
+
+    def names_in(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[int, str]:
+        """Return the name that each tensor of the state dict has in files, by its id.
+
+        Args:
+            shapes: of the tensors in the files.
+
+        Raises:
+            NotStreamed: the files hold other tensors, or one of them twice.
+        """
+        own = self.model.state_dict(keep_vars=True)
+        for name, shape in shapes.items():
+            if name not in own:
+                raise NotStreamed(f"'{name}' of the files is no name of the model's")
+            if tuple(own[name].shape) != shape:
+                raise NotStreamed(f"'{name}' is {list(shape)} in the files")
+        names = {id(own[name]): name for name in shapes}
+        if lacking := [name for name, tensor in own.items() if id(tensor) not in names]:
+            raise NotStreamed(f"the files lack '{lacking[0]}'")
+        if len(names) != len(shapes):
+            raise NotStreamed("the files hold one tensor under several names")
+        return names
+
+    def readers(self, stored: StoredWeights) -> dict[int, Read]:
+        """Return what reads each tensor of the state dict from files, by its id."""
+        names = self.names_in(stored.shapes)
+        dtypes = {id(tensor): tensor.dtype for tensor in self.tensors.values()}
+
+        def reader(name: str, dtype: torch.dtype) -> Read:
+            return lambda: stored[name].to(dtype)
+
+        return {key: reader(name, dtypes[key]) for key, name in names.items()}
+
+
+class _Tensors(Mapping[str, Tensor]):
+    """Tensors by name, each made as it is looked up."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], make: Callable[[Tensor], Tensor]) -> None:
+        self._tensors, self._make = tensors, make
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._make(self._tensors[name]).detach()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _fill(
+    grower: AxisGrower,
+    source: Outline,
+    target: Outline,
+    archs: tuple[Architecture, Architecture],
+    read_source: Mapping[int, Read],
+    files: FilledFiles,
+    settings: Settings,
+) -> Growth:
+    """Grow every tensor into its place in the files, and return the report."""
+    names, tensors, label = target.names_in(files.shapes), target.tensors, type(grower).__name__
+
+    def put(tensor: Tensor, name: str, value: Tensor) -> None:
+        if id(tensor) not in names:  # no checkpoint holds it
+            tensor.copy_(value)
+            return
+        key = names[id(tensor)]
+        rounded = value.to(files.entries[key].dtype)
+        if not_finite({name: rounded}):
+            raise overflown(str(rounded.dtype).removeprefix("torch."), [name])
+        files.fill(key, rounded)
+
+    def take(name: str, value: Tensor) -> None:
+        check_value(name, value, label)
+        put(tensors[name], name, value)
+
+    def read(tensor: Tensor) -> Tensor:
+        return read_source[id(tensor)]() if id(tensor) in read_source else tensor
+
+    with seeded(settings.seed) as generator:
+        growth = grower.grow_tensors(
+            _Tensors(source.tensors, read),
+            _Tensors(tensors, target.deferral.value),
+            source_arch=archs[0],
+            target_arch=archs[1],
+            generator=generator,
+            take=take,
+        )
+        for name, tensor in tensors.items():
+            if names.get(id(tensor)) in files.missing:  # nothing grows into it
+                put(tensor, name, target.deferral.value(tensor).detach())
+    files.finish()
+    check_growth(growth, target.model, archs[1], label)
+    return growth
+
+
+def _report(growth: Growth, target: Outline, dtype: torch.dtype | None) -> dict[str, Any]:
+    """Return the report as JSON types, with the number format that was written."""
+    own = next((param.dtype for param in target.model.parameters()), torch.float32)
+    stored = dtype or own
+    report = growth.to_dict() | {"dtype": str(stored).removeprefix("torch.")}
+    # What was measured is what was written.
+    return report | ({"rounding_error": growth.error} if stored.itemsize < own.itemsize else {})
+
+
+# The files
+
+
+def _laid_out(reader: Paradigm, target: Outline, folder: Path, settings: Settings) -> FilledFiles:
+    """Let the library write all of an export but the values of its tensors.
+
+    It writes memory that was never touched, which takes none: the system reads it as zeros. So all
+    room on the disk is taken before the first tensor is grown.
+    """
+    sharding = accepted(reader.export, max_shard_size=settings.max_shard_size)
+    with _placeholders(target.model, settings.dtype) as num_bytes:
+        free = shutil.disk_usage(folder).free
+        if num_bytes > free:
+            raise WorkDirError(
+                f"The grown weights take {num_bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free.",
+                where=str(folder.parent),
+                do="Make room, or choose another place with -o.",
+            )
+        reader.export(target.model, folder, **sharding)
+    files = FilledFiles(folder)
+    target.names_in(files.shapes)
+    return files
+
+
+@contextmanager
+def _placeholders(model: nn.Module, dtype: torch.dtype | None) -> Iterator[int]:
+    """Give a model untouched memory in place of what is on the meta device, and all a format.
+
+    Yields the bytes of its tensors.
+    """
+    made: dict[int, Tensor] = {}
+    before = [
+        (holder, dict(holder))
+        for module in model.modules()
+        for holder in (module._parameters, module._buffers)
+    ]
+    for holder, tensors in before:
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                made.setdefault(id(tensor), _placeholder(tensor, dtype))
+                holder[name] = made[id(tensor)]
+    try:
+        yield sum(tensor.nbytes for tensor in made.values())
+    finally:
+        for holder, tensors in before:
+            holder.update(tensors)
+
+
+def _placeholder(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    value = torch.empty(tensor.shape, dtype=kind) if tensor.is_meta else tensor.detach().to(kind)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(value, requires_grad=tensor.requires_grad)
+    return value
+
+
+# The measurement
+
+
+class _Filling(TorchFunctionMode):
+    """Read tensors from files wherever a function of torch gets them.
+
+    So a model runs whose weights are nowhere in memory, but for those of the layer that runs.
+
+    Args:
+        readers: of the tensors, by their ids.
+    """
+
+    def __init__(self, readers: Mapping[int, Read]) -> None:
+        super().__init__()
+        self.readers = readers
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch with the tensors that its arguments stand for."""
+        options = kwargs or {}
+        if func == DEVICE_OF and id(args[0]) in self.readers:
+            return torch.device("cpu")
+        name = getattr(func, "__name__", "")
+        if name in SHAPES or (name == "__get__" and func not in VIEWS):
+            return func(*args, **options)
+        return func(*tree_map(self._filled, args), **tree_map(self._filled, options))
+
+    def _filled(self, value: Any) -> Any:
+        return self.readers[id(value)]() if id(value) in self.readers else value
+
+
+DEVICE_OF = Tensor.device.__get__  # type: ignore[attr-defined]
+"""Reads ``tensor.device``."""
+VIEWS = tuple(getattr(Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "data", "real"))
+"""Attributes that are tensors of the same values."""
+SHAPES = frozenset({"size", "dim", "numel", "stride", "is_floating_point", "is_complex", "type"})
+"""Methods whose results do not depend on values."""

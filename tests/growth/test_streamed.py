@@ -1,0 +1,235 @@
+"""Growth from files to files: the bytes of growth in memory, in the memory of one tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+from compt.errors import ConfigError, GrowthError, WorkDirError
+from compt.growth import streamed
+from compt.growth.convert import grow_checkpoint
+
+VOCABULARY = 301
+KINDS: dict[str, Any] = dict(
+    llama=lambda width, layers: dict(
+        model_type="llama",
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 16,
+        num_key_value_heads=width // 32,
+        head_dim=16,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=32,
+    ),
+    qwen3=lambda width, layers: dict(
+        model_type="qwen3",
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 16,
+        num_key_value_heads=1,
+        head_dim=16,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=32,
+        tie_word_embeddings=True,
+    ),
+    gpt2=lambda width, layers: dict(
+        model_type="gpt2",
+        n_embd=width,
+        n_layer=layers,
+        n_head=width // 16,
+        n_positions=32,
+        vocab_size=VOCABULARY,
+        bos_token_id=0,
+        eos_token_id=0,
+    ),
+)
+
+
+def saved(folder: Path, kind: str, dtype: torch.dtype, width: int = 32, **options: Any) -> Path:
+    """A folder of transformers with a small model."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(**KINDS[kind](width, 2))
+    model = transformers.AutoModelForCausalLM.from_config(config).to(dtype)
+    for name, param in model.named_parameters():
+        if "norm" in name or "ln_" in name or "bias" in name:
+            param.data += 0.1 * torch.randn_like(param)
+    model.save_pretrained(folder, **options)
+    return folder
+
+
+def larger(folder: Path, kind: str, width: int = 64, layers: int = 3) -> str:
+    """The config of a larger model of a kind."""
+    path = folder / f"{kind}-{width}-{layers}.json"
+    path.write_text(json.dumps(KINDS[kind](width, layers)))
+    return str(path)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def small_tensors(monkeypatch):
+    """Tensors of a few hundred bytes count as large."""
+    monkeypatch.setattr(streamed, "LARGE", 256)
+
+
+def both(tmp_path: Path, source: Path, to: str, **options: Any) -> list[dict[str, Any]]:
+    """The reports of growth from files to files and in memory, which wrote the same bytes."""
+    before = hashes(source)
+    reports = [
+        grow_checkpoint(source, to, tmp_path / name, stream_from=stream_from, **options)
+        for name, stream_from in (("streamed", 0), ("whole", 10**12))
+    ]
+    assert [report["streamed"] for report in reports] == [True, False], reports[0]["whole"]
+    assert hashes(tmp_path / "streamed") == hashes(tmp_path / "whole")
+    assert hashes(source) == before
+    return reports
+
+
+def same(reports: list[dict[str, Any]], *keys: str) -> bool:
+    return all(reports[0][key] == reports[1][key] for key in keys)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("small_tensors")
+def test_the_bytes_and_the_report_are_those_of_growth_in_memory(tmp_path, kind):
+    source = saved(tmp_path / "source", kind, torch.float32)
+    reports = both(tmp_path, source, larger(tmp_path, kind), seed=3)
+    assert same(reports, "params", "dropped", "function_preserving", "reason", "error", "dtype")
+    assert reports[0]["function_preserving"] and reports[0]["error"] < 1e-5
+
+
+@pytest.mark.parametrize("width", [64, 96])
+@pytest.mark.usefixtures("small_tensors")
+def test_half_precision_and_shards_are_kept(tmp_path, width):
+    source = saved(tmp_path / "source", "llama", torch.bfloat16, max_shard_size="40KB")
+    assert (source / "model.safetensors.index.json").is_file()
+    reports = both(tmp_path, source, larger(tmp_path, "llama", width), max_shard_size=100_000)
+    assert len(list((tmp_path / "streamed").glob("*.safetensors"))) > 2
+    assert same(reports, "params", "dropped", "function_preserving", "dtype")
+    # What it measures is what it wrote. The other rounds the rotary frequencies too.
+    rounding = [report["rounding_error"] for report in reports]
+    assert reports[0]["error"] == rounding[0] == pytest.approx(rounding[1], rel=0.01)
+    assert reports[1]["error"] < 1e-5
+
+
+GROWERS = ["leading_block", "clone", "stack"]
+
+
+@pytest.mark.parametrize("grower", GROWERS)
+@pytest.mark.usefixtures("small_tensors")
+def test_every_grower_of_axes_streams(tmp_path, grower):
+    source = saved(tmp_path / "source", "gpt2", torch.float32)
+    width = 32 if grower == "stack" else 64
+    reports = both(tmp_path, source, larger(tmp_path, "gpt2", width), grower=grower)
+    assert same(reports, "params", "function_preserving", "reason", "error")
+
+
+def test_what_works_on_whole_models_is_grown_whole_and_says_why(tmp_path):
+    source, to = saved(tmp_path / "source", "llama", torch.float32), larger(tmp_path, "llama")
+    report = grow_checkpoint(source, to, tmp_path / "out", grower="scratch", stream_from=0)
+    assert not report["streamed"] and "Scratch works on whole models" in report["whole"]
+    report = grow_checkpoint(source, to, tmp_path / "small")
+    assert (report["streamed"], report["whole"]) == (False, "")
+
+
+def test_weights_of_another_format_are_grown_whole(tmp_path):
+    source, to = saved(tmp_path / "source", "llama", torch.float32), larger(tmp_path, "llama")
+    from safetensors.torch import load_file
+
+    torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    report = grow_checkpoint(source, to, tmp_path / "out", stream_from=0)
+    assert not report["streamed"] and "no single set of safetensors" in report["whole"]
+
+
+def poison(path: Path) -> None:
+    """Make the last number in a file of safetensors a NaN."""
+    with open(path, "r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(struct.pack("<f", float("nan")))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 100)
+
+
+@pytest.mark.parametrize(("damage", "words"), [(poison, "not finite"), (cut, "cannot be loaded")])
+def test_damaged_sources_are_refused_before_anything_is_written(tmp_path, damage, words):
+    source = saved(tmp_path / "source", "llama", torch.float32, max_shard_size="40KB")
+    damage(sorted(source.glob("*.safetensors"))[0])
+    with pytest.raises(ConfigError, match=words):
+        grow_checkpoint(source, larger(tmp_path, "llama"), tmp_path / "out", stream_from=0)
+    assert left(tmp_path) == []
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    source = saved(tmp_path / "source", "llama", torch.float32, max_shard_size="40KB")
+    lost = sorted(source.glob("*.safetensors"))[1]
+    lost.unlink()
+    with pytest.raises(ConfigError, match=lost.name):
+        grow_checkpoint(source, larger(tmp_path, "llama"), tmp_path / "out", stream_from=0)
+    assert left(tmp_path) == []
+
+
+def left(tmp_path: Path) -> list[str]:
+    return [path.name for path in tmp_path.iterdir() if "out" in path.name]
+
+
+def test_a_pair_that_cannot_grow_is_refused(tmp_path):
+    source = saved(tmp_path / "source", "llama", torch.float32, width=64)
+    with pytest.raises(GrowthError, match="would shrink"):
+        grow_checkpoint(source, larger(tmp_path, "llama", 32), tmp_path / "out", stream_from=0)
+    assert left(tmp_path) == []
+
+
+def test_values_that_the_format_cannot_hold_are_refused(tmp_path):
+    source = saved(tmp_path / "source", "llama", torch.float32)
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(source / "model.safetensors")
+    state["model.norm.weight"][0] = 1e6
+    save_file(state, source / "model.safetensors", metadata={"format": "pt"})
+    to = larger(tmp_path, "llama")
+    with pytest.raises(ConfigError, match=r"float16 cannot hold .*model\.norm\.weight"):
+        grow_checkpoint(source, to, tmp_path / "out", dtype="float16", stream_from=0)
+    assert left(tmp_path) == []
+
+
+def test_a_disk_without_room_is_seen_before_anything_is_grown(tmp_path, monkeypatch):
+    source = saved(tmp_path / "source", "llama", torch.float32)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(WorkDirError, match="are free"):
+        grow_checkpoint(source, larger(tmp_path, "llama"), tmp_path / "out", stream_from=0)
+    assert left(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
+    source = saved(tmp_path / "source", "llama", torch.float32)
+
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(streamed.FilledFiles, "fill", full)
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(WorkDirError, match="No space left"):
+        grow_checkpoint(source, larger(tmp_path, "llama"), out, stream_from=0)
+    assert out.is_dir() and not any(out.iterdir())
+    monkeypatch.undo()
+    assert grow_checkpoint(source, larger(tmp_path, "llama"), out, stream_from=0)["streamed"]
+    assert not any(path.name.endswith(".tmp") for path in (*out.iterdir(), *tmp_path.iterdir()))
