@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
+from torch import nn
 
 import compt
+from compt import describe
 from compt.config import load_config
 from compt.errors import ConfigError, WorkDirError
+from compt.growth.width_rates import width_rates
 from compt.testing.toy import TiedNet
 from compt.training import loops
 from compt.training.preflight import preflight
@@ -197,3 +202,42 @@ def test_the_base_is_trained_as_without_the_option_and_others_are_not(run, tmp_p
     plain = train(tmp_path / "plain", dict(CHAIN, rates_by_width=None))
     assert weights(plain, "01_a") == weights(run, "01_a")
     assert weights(plain, "02_b") != weights(run, "02_b")
+
+
+RATES = [4.0**-power for power in (5, 4, 3, 2)]
+
+
+def final_loss(width: int, rate: float, *, by_width: bool) -> float:
+    """Train a network to tell 200 random centres apart, and return the loss of its last steps."""
+    torch.manual_seed(0)
+    net = TiedNet(width, 2, dropout=0.0)
+    base = describe(TiedNet(32, 2))
+    factors = width_rates(describe(net), base, "base").factors if by_width else {}
+    stage = nn.ModuleDict({"student": net})
+    named = {f"student.{name}": factor for name, factor in factors.items()}
+    wrapper = optimizer(stage, rate_factors=named)
+    peaks = [rate / 1e-2 * group["lr"] for group in wrapper.optimizer.param_groups]
+    generator = torch.Generator().manual_seed(0)
+    centres, losses = torch.randn(200, 8, generator=generator), []
+    for step in range(200):
+        share = min(1, step / 20) * (1 + math.cos(math.pi * step / 200)) / 2
+        for group, peak in zip(wrapper.optimizer.param_groups, peaks, strict=True):
+            group["lr"] = share * peak
+        label = torch.randint(200, (128,), generator=generator)
+        points = centres[label] + 0.25 * torch.randn(128, 8, generator=generator)
+        loss = F.cross_entropy(net(points), label % 8)
+        wrapper.update_params(loss)
+        losses.append(loss.item())
+    return sum(losses[-30:]) / 30
+
+
+@pytest.mark.slow
+def test_one_rate_is_the_best_at_every_width():
+    """As rates are written, the best falls with the width, by far more than a step of the grid."""
+
+    def best(width: int, *, by_width: bool) -> float:
+        return min(RATES, key=lambda rate: final_loss(width, rate, by_width=by_width))
+
+    of_base = best(32, by_width=False)
+    assert best(256, by_width=True) == of_base
+    assert best(256, by_width=False) < of_base / 4
