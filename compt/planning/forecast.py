@@ -89,6 +89,8 @@ class Forecast:
     law_errors: dict[str, float]
     """Relative standard deviation of each member's pilots about its law."""
     alpha: float
+    foretold_error: float | None
+    """By how much a law of the shorter pilots misses the longest ones, None where unknown."""
 
     @property
     def charged_ratio(self) -> float:
@@ -159,6 +161,7 @@ def forecast(
         smallest_longer=family.candidates[0].lengths.loss(LONGER),
         law_errors=dict(laws.errors),
         alpha=float(laws.alphas[0]),
+        foretold_error=laws.foretold_error,
     )
 
 

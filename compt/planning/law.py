@@ -77,6 +77,9 @@ class Laws:
     """``L0``, ``A`` and ``C`` by member, [S, 3]."""
     errors: Mapping[str, float]
     """Relative standard deviation of each member's points about its law."""
+    foretold_error: float | None = None
+    """Relative error at the ends of the longest runs of a law of the shorter ones alone, None where
+    there are too few of these: the root of the mean square over members."""
 
     def finals(self, member: str, schedule: Schedule, lengths: Sequence[int]) -> Floats:
         """Return the losses at the end of stages of these lengths, [S, len(lengths)]."""
@@ -91,7 +94,9 @@ class Laws:
 def fit(curves: Mapping[str, Sequence[Curve]], *, samples: int = SAMPLES, seed: int = 0) -> Laws:
     """Fit the laws of a family.
 
-    The bootstrap draws anew by how much each run is off as a whole, and each point beside that.
+    The bootstrap draws anew by how much each run is off as a whole, and each point beside that. Runs
+    are also off as the longest ones are from a law of the shorter ones alone: those of a length all
+    together by what members have in common there, and each by what they have not.
 
     Args:
         curves: runs by member, with at least :data:`FEWEST_POINTS` points each.
@@ -99,20 +104,52 @@ def fit(curves: Mapping[str, Sequence[Curve]], *, samples: int = SAMPLES, seed: 
         seed: of the draws.
     """
     random = np.random.default_rng(seed)
+    misses = _misses(curves)
     members = {name: _Points(runs) for name, runs in curves.items()}
+    choice, own = _fit_robustly(members)
+    fitted = {name: points.predicted(choice, own[name]) for name, points in members.items()}
     usual = np.full(1 + samples, np.log(USUAL_ALPHA))
     usual[1:] += ALPHA_DEVIATION * random.standard_normal(samples)
-    measured = {name: points.losses[None] for name, points in members.items()}
-    for _ in range(3):
-        chosen, parameters = _solve_all(members, measured, usual[:1])
-        for name, points in members.items():
-            points.reweigh(chosen[0], parameters[name][0])
-    chosen, parameters = _solve_all(members, measured, usual[:1])
-    fitted = {n: points.predicted(chosen[0], parameters[n][0]) for n, points in members.items()}
-    chosen, parameters = _solve_all(members, _draws(members, fitted, samples, random), usual)
+    drawn = _draws(members, fitted, misses, samples, random)
+    chosen, parameters = _solve_all(members, drawn, usual)
     alphas, kappas = _GRID[chosen].T
     errors = {n: float(np.std(points.losses / fitted[n] - 1)) for n, points in members.items()}
-    return Laws(alphas, kappas, parameters, errors)
+    foretold_error = float(np.sqrt(np.mean(misses**2))) if len(misses) else None
+    return Laws(alphas, kappas, parameters, errors, foretold_error)
+
+
+def _fit_robustly(members: Mapping[str, _Points]) -> tuple[int, dict[str, Floats]]:
+    """Return the index of the best pair of the grid, and the parameters by member, [3].
+
+    Outliers are given less weight in the members.
+    """
+    measured = {name: points.losses[None] for name, points in members.items()}
+    usual = np.array([np.log(USUAL_ALPHA)])
+    for _ in range(3):
+        chosen, parameters = _solve_all(members, measured, usual)
+        for name, points in members.items():
+            points.reweigh(chosen[0], parameters[name][0])
+    chosen, parameters = _solve_all(members, measured, usual)
+    return int(chosen[0]), {name: each[0] for name, each in parameters.items()}
+
+
+def _misses(curves: Mapping[str, Sequence[Curve]]) -> Floats:
+    """Return by how much a law of the shorter runs misses the ends of the longest, by member.
+
+    Empty where the shorter ones are too few for a law.
+    """
+    longest = {name: max(run.length for run in runs) for name, runs in curves.items()}
+    shorter = {n: [run for run in runs if run.length < longest[n]] for n, runs in curves.items()}
+    if any(sum(len(run.losses) for run in runs) < FEWEST_POINTS for runs in shorter.values()):
+        return np.empty(0)
+    choice, parameters = _fit_robustly({name: _Points(runs) for name, runs in shorter.items()})
+    misses = []
+    for name, runs in curves.items():
+        points = _Points([run for run in runs if run.length == longest[name]])
+        ends = np.flatnonzero(np.diff(points.run_of, append=-1))
+        errors = points.predicted(choice, parameters[name]) / points.losses - 1
+        misses.append(errors[ends].mean())
+    return np.array(misses)
 
 
 _GRID: Floats = np.array(list(product(ALPHAS, KAPPAS)))
@@ -129,6 +166,7 @@ class _Points:
     def __init__(self, runs: Sequence[Curve]) -> None:
         self.losses = np.concatenate([run.losses for run in runs])
         self.num_runs = len(runs)
+        self.lengths = np.array([run.length for run in runs])
         self.run_of = np.repeat(np.arange(len(runs)), [len(run.losses) for run in runs])
         progress = [_progress(run.length, run.rates, run.iterations) for run in runs]
         s1, rates = (np.concatenate(parts) for parts in zip(*progress, strict=True))
@@ -205,6 +243,7 @@ def _solve_all(
 def _draws(
     members: Mapping[str, _Points],
     fitted: Mapping[str, Floats],
+    misses: Floats,
     samples: int,
     random: np.random.Generator,
 ) -> dict[str, Floats]:
@@ -212,6 +251,13 @@ def _draws(
 
     Errors are drawn from those of all members, which are relative, and widened by what the fit has
     taken of them.
+
+    Args:
+        members: with the points.
+        fitted: losses by the laws, [P] by member.
+        misses: see :func:`_misses`.
+        samples: draws.
+        random: what draws.
     """
     of_runs, of_points = [], []
     for name, points in members.items():
@@ -221,10 +267,14 @@ def _draws(
         of_points.append(errors - means[points.run_of])
     runs, rest = np.concatenate(of_runs), np.concatenate(of_points)
     wider = np.sqrt(len(rest) / max(1, len(rest) - 3 * len(members)))
+    together, apart = (abs(misses.mean()), misses.std()) if len(misses) else (0.0, 0.0)
+    lengths = np.unique(np.concatenate([points.lengths for points in members.values()]))
+    common = together * random.standard_normal((samples, len(lengths)))
     drawn = {}
     for name, points in members.items():
         whole = wider * random.choice(runs, (samples, points.num_runs))
-        whole += LEAST_ERROR * random.standard_normal(whole.shape)
+        whole += max(LEAST_ERROR, apart) * random.standard_normal(whole.shape)
+        whole += common[:, np.searchsorted(lengths, points.lengths)]
         single = wider * random.choice(rest, (samples, len(points.losses)))
         others = fitted[name] * np.maximum(1 + whole[:, points.run_of] + single, 0.01)
         drawn[name] = np.concatenate([points.losses[None], others])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compt.report.pilots import Pilots
 
 BAD_FIT = 0.03
-"""Relative error of a law from which on its pilots are called too short, or too noisy."""
+"""Relative error of what is foretold from which on pilots are called too short, or too noisy."""
 
 
 def design_table(auto: AutoPlan, pilots: Pilots) -> Table:
@@ -100,13 +100,14 @@ def _of_whom(forecast: Forecast) -> str:
 
 
 def _doubts(forecast: Forecast) -> Iterator[str]:
-    """Say where the laws do not describe their pilots."""
-    for name, error in forecast.law_errors.items():
-        if error > BAD_FIT:
-            yield (
-                f"warning: the law is off by {error:.1%} at the pilots of '{name}'; they are too "
-                "short for it, or too noisy. Longer ones say more."
-            )
+    """Say how far the laws can be believed."""
+    error = forecast.foretold_error
+    if error is None:
+        yield "warning: there are too few shorter pilots to try the law on the longest ones"
+    else:
+        yield f"fitted to the shorter pilots alone, the law misses the longest by {error:.1%}"
+    if error is not None and error > BAD_FIT:
+        yield "warning: so pilots are too short for it, or too noisy; longer ones say more"
 
 
 def verdict_text(auto: AutoPlan) -> str:
