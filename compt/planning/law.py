@@ -94,7 +94,7 @@ class Laws:
 def fit(curves: Mapping[str, Sequence[Curve]], *, samples: int = SAMPLES, seed: int = 0) -> Laws:
     """Fit the laws of a family.
 
-    The bootstrap draws anew by how much each run is off as a whole, and each point beside that. Runs
+    The bootstrap draws anew by how much each run is off as a whole, and each point beside. Runs
     are also off as the longest ones are from a law of the shorter ones alone: those of a length all
     together by what members have in common there, and each by what they have not.
 
