@@ -20,8 +20,8 @@ from compt.registry import TRACKERS
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
 from compt.training import tracking_guard, tracking_tools
-from compt.training.tracking import RUNS
 from compt.training.runner import StageRunner
+from compt.training.tracking import RUNS
 from compt.training.tracking_guard import GuardedBackend
 
 
