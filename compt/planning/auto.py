@@ -78,6 +78,12 @@ def design(
         if name not in names:
             near = did_you_mean(name, names)
             raise ConfigError(f"There is no member '{name}'.{near}", where=config.where)
+    if len(chosen) < len(names) and config.rates_by_width is not None:
+        raise ConfigError(
+            "Members that are not wanted may be left out, and rates_by_width counts from one.",
+            where=config.where,
+            do="Write the learning rates out, or want all members.",
+        )
     alone = plan(config, individual=True)
     laws = fit({name: curves[name] for name in names})
     family = _family(config, alone, laws, chosen)

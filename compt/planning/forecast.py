@@ -25,7 +25,7 @@ LONGER = 8
 
 Range = tuple[float, float]
 """Both ends of an interval."""
-Verdict = Literal["pays", "does not pay", "not apart", "no family"]
+Verdict = Literal["pays", "does not pay", "alone", "not apart", "no family"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ class Forecast:
         """Whether there is a family, and whether its chain pays, pilots charged."""
         if self.smallest_longer <= self.members[-1].loss:
             return "no family"
+        if sum(member.share is not None for member in self.members) == 1:
+            return "alone"
         if self.too_close:
             return "not apart"
         return "pays" if self.charged_ratio > 1 else "does not pay"

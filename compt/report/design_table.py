@@ -21,44 +21,53 @@ BAD_FIT = 0.03
 
 
 def design_table(auto: AutoPlan, pilots: Pilots) -> Table:
-    """Return one row a member of the family, those that are left out among them."""
+    """Return one row a member of the family, in brackets if it is not wanted."""
     from rich import box
     from rich.table import Table
 
     table = Table(
-        title=f"design ({pilots.metric}; intervals of {LEVEL:.0%})",
+        title=f"design ({pilots.metric}; ± half of {LEVEL:.0%} intervals)",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    columns = ("member", "alone", "gap", "tau", "iterations", "of alone", "rate", "share")
-    for column in columns:
+    members = auto.forecast.members
+    columns = ["member", "alone", "gap", "tau", "iters", "of alone", "share"]
+    with_rates = any(member.lr_mult != 1 for member in members)
+    for column in [*columns, *(["rate"] if with_rates else [])]:
         table.add_column(column, justify="left" if column == "member" else "right", no_wrap=True)
     stages = {stage.name: stage for stage in auto.plan.stages}
-    for member in auto.forecast.members:
+    for member in members:
         stage = stages.get(member.name)
-        share = "" if stage is None else f"{stage.flops / auto.plan.flops:.0%}"
-        iters = "" if stage is None else f"{stage.iters:,}"
-        table.add_row(*_cells(member, pilots, iters, share))
+        cells = [member.name if member.wanted else f"({member.name})", *_alone(member, pilots)]
+        if stage is None:
+            cells.append("left out")
+        else:
+            tau = "" if member.tau is None else f"{member.tau:.0%}"
+            share = f"{stage.flops / auto.plan.flops:.0%}"
+            cells += [tau, f"{stage.iters:,}", _length(member), share]
+            cells += [f"x{member.lr_mult:g}"] if with_rates else []
+        table.add_row(*cells)
     return table
 
 
-def _cells(member: MemberForecast, pilots: Pilots, iters: str, share: str) -> tuple[str, ...]:
-    low, high = member.loss_range
-    name = member.name if member.wanted else f"{member.name} (not wanted)"
-    cells = (
-        name,
-        f"{pilots.value(member.loss):.4g} ± {(high - low) / 2:.2g}",
-        "" if member.gap is None else f"{member.gap:.3g} ± {member.gap_error:.2g}",
-    )
-    if member.share is None or member.share_range is None:
-        return (*cells, "", "left out", "", "", "")
-    low, high = member.share_range
-    length = f"{member.share:.0%}" + (
-        f" ({100 * low:.0f}-{100 * high:.0f})" if member.source else ""
-    )
-    tau = "" if member.tau is None else f"{member.tau:.0%}"
-    return (*cells, tau, iters, length, f"x{member.lr_mult:g}", share)
+def _alone(member: MemberForecast, pilots: Pilots) -> tuple[str, str]:
+    """Return what a member comes to alone, and by how much it beats the one before."""
+    gap = "" if member.gap is None else f"{member.gap:.3g} ± {member.gap_error:.2g}"
+    return f"{pilots.value(member.loss):.4g} ± {_half(member.loss_range):.2g}", gap
+
+
+def _length(member: MemberForecast) -> str:
+    """Return how long a member is trained, relative to alone."""
+    text = f"{member.share:.0%}"
+    if member.source is not None and member.share_range is not None:
+        text += f" ± {100 * _half(member.share_range):.0f}"
+    return text
+
+
+def _half(ends: tuple[float, float]) -> float:
+    """Return half of an interval."""
+    return (ends[1] - ends[0]) / 2
 
 
 def design_text(auto: AutoPlan, pilots: Pilots) -> str:
@@ -69,10 +78,10 @@ def design_text(auto: AutoPlan, pilots: Pilots) -> str:
 
 def _numbers(forecast: Forecast) -> Iterator[str]:
     low, high = forecast.ratio_range
+    alone, chain = quantity(forecast.alone_flops, "FLOP"), quantity(forecast.flops, "FLOP")
     yield (
-        f"predicted: {times(forecast.ratio)} less compute than "
-        f"{_of_whom(forecast)} alone ({LEVEL:.0%} interval {times(low)} to {times(high)}): "
-        f"{quantity(forecast.flops, 'FLOP')} against {quantity(forecast.alone_flops, 'FLOP')}"
+        f"predicted saving: {times(forecast.ratio)} ({LEVEL:.0%} interval {times(low)} to "
+        f"{times(high)}): {_of_whom(forecast)} alone take {alone}, the chain {chain}"
     )
     yield (
         f"with the pilots charged ({quantity(forecast.pilot_flops, 'FLOP')}): "
@@ -118,6 +127,10 @@ def verdict_text(auto: AutoPlan) -> str:
             f"No family here: '{smallest.name}' trained {LONGER} times as long is as good as "
             f"'{forecast.members[-1].name}'.{_instead(forecast)} A chain does not pay here."
         )
+    if forecast.verdict == "alone":
+        return (
+            f"A chain does not pay here: none is cheaper than '{auto.plan.stages[-1].name}' alone."
+        )
     if forecast.verdict == "not apart":
         names = ", ".join(f"'{member.name}'" for member in forecast.too_close)
         return (
@@ -141,5 +154,5 @@ def _instead(forecast: Forecast) -> str:
         return ""
     return (
         f" Train '{smallest.name}' for {padding.longer:.2g} times its length instead; stopping "
-        f"there and padding would take {times(padding.ratio)} less compute than all alone."
+        f"there and padding it to the others would save {times(padding.ratio)}."
     )

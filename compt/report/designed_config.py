@@ -55,7 +55,7 @@ def designed_text(auto: AutoPlan, pilots: Pilots, family: str) -> str:
     low, high = forecast.ratio_range
     paragraphs = (
         f"A chain of the family in {family}, designed by compt plan --auto.",
-        f"Predicted: {times(forecast.ratio)} less compute than its wanted members alone "
+        f"Predicted saving over its wanted members alone: {times(forecast.ratio)} "
         f"({times(low)} to {times(high)}), at most {times(forecast.skip_bound)}; the pilots took "
         f"{quantity(forecast.pilot_flops, 'FLOP')}.",
         verdict_text(auto),

@@ -26,6 +26,10 @@ from compt.report.state import ChainState
 
 ADVICE = "Give work folders of compt train CONFIG --individual, of this CONFIG's members."
 
+BY_WIDTH = "rates_by_width"
+NOT_COMPARED = ("type", "constructor", "rate_factors")
+"""Entries of an optimizer's wrapper that say nothing beside the others, or follow from a key."""
+
 
 @dataclass
 class Pilots:
@@ -140,6 +144,8 @@ def _same_member(folder: Path, state: ChainState, index: int, config: ChainConfi
     if stage is not None and state.config:
         if state.config["paradigm"] != plain(config.file.content["paradigm"]):
             fault = "was trained with another paradigm, or other data"
+        elif state.config.get(BY_WIDTH) != plain(config.file.content.get(BY_WIDTH)):
+            fault = f"was trained with other {BY_WIDTH}"
         elif state.config["chain"][index]["model"] != plain(stage.model):
             fault = f"has another model under the name '{name}'"
     if stage is None or fault:
@@ -159,7 +165,7 @@ def _read_saved(path: Path) -> Mapping[str, Any] | None:
 
 def _optimizer(wrapper: Mapping[str, Any]) -> Any:
     """Return what of an optimizer's wrapper decides how a member learns."""
-    return plain({k: v for k, v in wrapper.items() if k not in ("type", "constructor")})
+    return plain({k: v for k, v in wrapper.items() if k not in NOT_COMPARED})
 
 
 def _of_metric(records: Sequence[StageRecord], name: str | None) -> Pilots:

@@ -130,6 +130,7 @@ def test_verdicts():
     assert said.verdict == "not apart" and [one.name for one in said.too_close] == ["b", "c"]
     assert told(family(), pilot_flops=100.0).verdict == "does not pay"
     assert told(family(tax=1.0)).verdict == "does not pay"
+    assert told(family("c", tax=0.5)).verdict == "alone", "no chain is cheaper than c"
 
 
 def test_a_family_in_disorder_is_still_designed():
