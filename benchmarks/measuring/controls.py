@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from measuring.curves import length_to
 from measuring.family import published_fractions
+from measuring.job import Job
 from measuring.rule import LONGER, margins
-from measuring.runs import Bench, Job
+from measuring.runs import Bench
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from measuring.curves import length_to
 from measuring.family import CHOOSING, Recipe
+from measuring.job import Job
 from measuring.rates import STEP, Sweep
 from measuring.rule import margins, required_step
-from measuring.runs import Bench, Job
+from measuring.runs import Bench
 
 SHARES = 16
 """Budgets are tried in steps of one in so many."""

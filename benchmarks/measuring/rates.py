@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from compt.errors import DivergedError
 from measuring.family import CHOOSING
-from measuring.runs import Bench, Job
+from measuring.job import Job
+from measuring.runs import Bench
 
 STEP = 2**0.5
 """Between two learning rates of a sweep."""

@@ -14,9 +14,10 @@ from measuring.controls import largest_for, padded, published, smallest_longer
 from measuring.curves import skip_bound, worth
 from measuring.family import CHOOSING, Recipe
 from measuring.hops import Search, search
+from measuring.job import Job
 from measuring.rates import Sweep, sweep
 from measuring.rule import LONGER, MORE_SEEDS, SEEDS, gate, judge
-from measuring.runs import Bench, Job
+from measuring.runs import Bench
 
 SHORTER = 2
 """Halvings of the shortest row that curves begin at."""

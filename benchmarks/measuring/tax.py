@@ -19,10 +19,11 @@ from compt.report.record import environment
 from measuring.command import repeating
 from measuring.curves import length_to
 from measuring.family import CHOOSING, WAYS
+from measuring.job import Job
 from measuring.rates import Sweep
 from measuring.row import Rows
 from measuring.rule import standard_error
-from measuring.runs import Bench, Job
+from measuring.runs import Bench
 
 FRACTIONS = (0.125, 0.25, 0.5)
 """Of its budget alone, for which the member is grown, where a way does not say."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from measuring.runs import Bench, Job, OutOfTime
+from measuring.job import Job
+from measuring.runs import Bench, OutOfTime
 
 from compt.errors import ConfigError, DivergedError, WorkDirError
 from compt.files import LOCK
