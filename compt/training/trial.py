@@ -194,13 +194,18 @@ def check_rates_by_width(config: Mapping[str, Any]) -> None:
     gradient = torch.linspace(1.0, 2.0, 16).view(4, 4)
     step, same = (_change(config, weight, factor * gradient) for factor in (1.0, 1024.0))
     name = config["optimizer"]["type"]
-    is_free_of_scale = torch.allclose(step, same, rtol=0.01, atol=1e-7)
-    if not (is_free_of_scale and _steps_by_entry(config)):
-        wrong = "does not step entry by entry" if is_free_of_scale else "takes longer steps then"
+    do = "Leave out rates_by_width, or take AdamW."
+    if not torch.allclose(step, same, rtol=0.01, atol=1e-7):
         raise ConfigError(
-            "rates_by_width follows the rule for optimizers that step entry by entry, as far where "
-            f"gradients are larger, and {name} {wrong}.",
-            do="Leave out rates_by_width, or take AdamW.",
+            "rates_by_width needs an optimizer whose steps do not grow with the gradient, as "
+            f"AdamW's; those of {name} do.",
+            do=do,
+        )
+    if not _steps_by_entry(config):
+        raise ConfigError(
+            "rates_by_width needs an optimizer that steps entry by entry, as AdamW does; "
+            f"{name} does not.",
+            do=do,
         )
     decay, twice = (_change(config, factor * weight, 0 * gradient) for factor in (1.0, 2.0))
     if not torch.allclose(2 * decay, twice, rtol=0.01, atol=1e-7):
