@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compt.planning.plans import ChainPlan
     from compt.report.prediction import Prediction
 
-HELP = "show sizes and compute of a chain; trains nothing"
+HELP = "show sizes and compute of a chain, or design it from short runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

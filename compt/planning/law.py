@@ -31,7 +31,7 @@ from compt.planning.rates import Floats, Schedule
 ALPHAS = np.geomspace(0.1, 1.2, 26)
 """Exponents that are tried."""
 USUAL_ALPHA, ALPHA_DEVIATION = 0.28, 0.25
-"""Exponent over training tokens of Hoffmann et al. 2022, arXiv 2203.15556, equation 10, and the
+"""Exponent over training tokens of Hoffmann et al. 2022, arXiv 2203.15556, third approach, and the
 standard deviation of the logarithm that is granted to it. Short runs fall more steeply than the
 long ones that they are to foretell, and alone they would take ``L0`` for 0."""
 KAPPAS = (0.0, 0.5, 1.0)
