@@ -57,10 +57,11 @@ def pilot_plans(config: ChainConfig, fraction: float) -> list[PilotPlan]:
         shortest = min(stage.iters for stage in alone.stages) * length / number
         if shortest < SHORTEST:
             least = fraction * SHORTEST / shortest * part / HALVINGS[-1]
+            enough = f"Give {least:.2g} or more, or train" if least < 1 else "Train"
             raise ConfigError(
                 f"--pilot-budget {fraction:g} leaves a pilot of {shortest:.0f} iterations, and "
                 f"fewer than {SHORTEST} say nothing.",
-                do=f"Give {least:.2g} or more, or members that are trained longer.",
+                do=f"{enough} members alone for longer.",
             )
         budget = {unit: int(length) if unit == "iters" else length}
         pilot = load_config({**config.raw, "individual": budget, "evaluations": EVALUATIONS})

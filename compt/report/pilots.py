@@ -106,8 +106,13 @@ class _Run:
             return f"run(s) without {CONFIG}"
         if self.record.batch_size != self.stage.batch_size:
             return "run(s) with other batches than in the config"
-        if _optimizer(self.saved["optim_wrapper"]) != _optimizer(self.stage.optim_wrapper):
-            return "run(s) with another optimizer or learning rate than in the config"
+        own, wanted = self.saved["optim_wrapper"], self.stage.optim_wrapper
+        rate, wanted_rate = (wrapper["optimizer"].get("lr") for wrapper in (own, wanted))
+        if rate != wanted_rate:
+            name = self.stage.name
+            return f"run(s) of '{name}' with the learning rate {rate}, not {wanted_rate}"
+        if _optimizer(own) != _optimizer(wanted):
+            return "run(s) with another optimizer than in the config"
         return ""
 
 
