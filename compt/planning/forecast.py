@@ -86,6 +86,8 @@ class Forecast:
     """The best of its kind, None where no smaller member gets as good as the largest."""
     smallest_longer: float
     """Loss of the smallest member, trained :data:`LONGER` times as long."""
+    catches_up: float
+    """Share of the draws in which that is as good as the largest alone."""
     law_errors: dict[str, float]
     """Relative standard deviation of each member's pilots about its law."""
     alpha: float
@@ -105,11 +107,11 @@ class Forecast:
     @property
     def verdict(self) -> Verdict:
         """Whether there is a family, and whether its chain pays, pilots charged."""
-        if self.smallest_longer <= self.members[-1].loss:
+        if self.catches_up >= LEVEL:
             return "no family"
         if sum(member.share is not None for member in self.members) == 1:
             return "alone"
-        if self.too_close:
+        if self.too_close or self.catches_up > 1 - LEVEL:
             return "not apart"
         return "pays" if self.charged_ratio > 1 else "does not pay"
 
@@ -161,6 +163,7 @@ def forecast(
         downward_bound=family.wanted_flops / max(wanted),
         padding=_padding(family, path),
         smallest_longer=family.candidates[0].lengths.loss(LONGER),
+        catches_up=_catches_up(family),
         law_errors=dict(laws.errors),
         alpha=float(laws.alphas[0]),
         foretold_error=laws.foretold_error,
@@ -205,6 +208,13 @@ def _alone(family: Family) -> list[MemberForecast]:
         MemberForecast(one.name, one.wanted, own[0], _range(own[1:]), *gap)
         for one, own, gap in zip(family.candidates, losses, gaps, strict=True)
     ]
+
+
+def _catches_up(family: Family) -> float:
+    """Return how surely the smallest member, trained longer, is as good as the largest."""
+    smallest, largest = family.candidates[0].lengths, family.candidates[-1].lengths
+    draws = range(1, smallest.num_draws)
+    return float(np.mean([smallest.loss(LONGER, d) <= largest.loss(1.0, d) for d in draws]))
 
 
 def _padding(family: Family, path: Path) -> Padding | None:

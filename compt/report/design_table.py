@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from compt.planning.forecast import Forecast, MemberForecast
     from compt.report.pilots import Pilots
 
+MORE_PILOTS = "Longer pilots, or more seeds, decide it."
 BAD_FIT = 0.03
 """Relative error of what is foretold from which on pilots are called too short, or too noisy."""
 
@@ -132,11 +133,7 @@ def verdict_text(auto: AutoPlan) -> str:
             f"A chain does not pay here: none is cheaper than '{auto.plan.stages[-1].name}' alone."
         )
     if forecast.verdict == "not apart":
-        names = ", ".join(f"'{member.name}'" for member in forecast.too_close)
-        return (
-            f"It cannot be told whether a chain pays: {names} not better than the member before by "
-            f"{APART:g} standard errors. Longer pilots, or more seeds, decide it."
-        )
+        return f"It cannot be told whether a chain pays: {_unsure(forecast)}. {MORE_PILOTS}"
     low = forecast.ratio_range[0]
     if forecast.verdict == "does not pay":
         return f"A chain does not pay here: {times(forecast.charged_ratio)}, pilots charged."
@@ -146,6 +143,17 @@ def verdict_text(auto: AutoPlan) -> str:
             f"interval begins at {times(low)}."
         )
     return f"A chain pays here: {times(forecast.charged_ratio)}, pilots charged."
+
+
+def _unsure(forecast: Forecast) -> str:
+    """Say why it is not known whether there is a family."""
+    if forecast.too_close:
+        names = ", ".join(f"'{member.name}'" for member in forecast.too_close)
+        return f"{names} not better than the member before by {APART:g} standard errors"
+    return (
+        f"with {forecast.catches_up:.0%} probability '{forecast.members[0].name}' trained {LONGER} "
+        f"times as long is as good as '{forecast.members[-1].name}'"
+    )
 
 
 def _instead(forecast: Forecast) -> str:

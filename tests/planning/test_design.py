@@ -28,7 +28,7 @@ def laws(bottoms: Sequence[float] = BOTTOMS, falls: Sequence[float] = FALLS, spr
     """loss = bottom + fall * n^-0.5, the last draws with other bottoms."""
     draws = np.array([0.0, *np.linspace(-spread, spread, 20)])
     parameters = {
-        name: np.stack([bottom + draws * (-1) ** i, np.full(21, fall), np.zeros(21)], axis=1)
+        name: np.stack([bottom + draws * (1, -1, -2)[i], np.full(21, fall), np.zeros(21)], axis=1)
         for i, (name, bottom, fall) in enumerate(zip("abc", bottoms, falls, strict=True))
     }
     return Laws(np.full(21, 0.5), np.ones(21), parameters, dict.fromkeys("abc", 0.001))
@@ -128,6 +128,8 @@ def test_verdicts():
     of = laws(spread=0.5)
     said = told(family(of=of), of)
     assert said.verdict == "not apart" and [one.name for one in said.too_close] == ["b", "c"]
+    of = laws((1.0, 1.0, 1.0), (20.0, 14.0, 9.0), spread=0.2)
+    assert 0.2 < told(family(of=of), of).catches_up < 0.8, "as they may have other bottoms"
     assert told(family(), pilot_flops=100.0).verdict == "does not pay"
     assert told(family(tax=1.0)).verdict == "does not pay"
     assert told(family("c", tax=0.5)).verdict == "alone", "no chain is cheaper than c"

@@ -32,6 +32,7 @@ FORECAST = Forecast(
     downward_bound=1.3,
     padding=None,
     smallest_longer=1.5,
+    catches_up=0.1,
     law_errors={"a": 0.01, "c": 0.01},
     alpha=0.3,
     foretold_error=0.01,
@@ -81,12 +82,13 @@ def test_the_numbers():
         (dict(pilot_flops=60e9), "does not pay here: 0.91x, pilots charged"),
         (dict(members=(*MEMBERS[:2], replace(MEMBERS[2], gap_error=0.2))), "told whether.*'c' not"),
         (dict(members=(MEMBERS[1], MEMBERS[2])), "none is cheaper than 'c' alone"),
+        (dict(catches_up=0.5), "told whether.* with 50% probability 'a' trained 8 times as long"),
         (
-            dict(smallest_longer=1.2),
+            dict(catches_up=0.9),
             "No family here: 'a' trained 8 times as long is as good",
         ),
         (
-            dict(smallest_longer=1.0, padding=Padding("a", 3.0, 2.8)),
+            dict(catches_up=1.0, padding=Padding("a", 3.0, 2.8)),
             r"Train 'a' for 3 times its length instead; stopping there and padding .* save 2.80x",
         ),
     ],
