@@ -60,7 +60,7 @@ def test_tau_by_hand():
 
 
 @pytest.mark.parametrize("wanted", ["abc", "c", "ac", "bc", "b"])
-@pytest.mark.parametrize("tax", [0.0, 0.05, 0.17, 0.5])
+@pytest.mark.parametrize("tax", [0.05, 0.5])
 def test_nothing_is_cheaper(wanted, tax):
     """Every subset of members with every end, in order, costs as much or more."""
     chosen = family(wanted, tax)
