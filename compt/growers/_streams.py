@@ -41,7 +41,7 @@ class StreamMap:
         """
         value = value.movedim(dim, 0)
         pads = torch.tensordot(self.pads, value, dims=1)
-        return (torch.cat([*[value] * self.copies, pads]) * self.scale).movedim(0, dim)
+        return torch.cat([*[value] * self.copies, pads]).mul_(self.scale).movedim(0, dim)
 
     def read(
         self, value: Tensor, fill: Tensor, dim: int, noise: float, generator: torch.Generator
@@ -60,8 +60,11 @@ class StreamMap:
             draw = torch.randn(shares.shape, generator=generator, dtype=shares.dtype)
             draw -= draw.mean(0)
             # Less its mean over k copies, a draw has the variance 1 - 1 / k.
-            shares += draw * (noise * share.square().mean().sqrt() / sqrt(1 - 1 / self.copies))
-        return torch.cat([shares.flatten(0, 1), fill[self.copies * len(value) :]]).movedim(0, dim)
+            draw *= noise * share.square().mean().sqrt() / sqrt(1 - 1 / self.copies)
+            shares += draw
+            del draw  # as large as the tensor itself
+        rows, free = shares.flatten(0, 1), fill[self.copies * len(value) :]
+        return (torch.cat([rows, free]) if len(free) else rows).movedim(0, dim)
 
     def repeat(self, value: Tensor, pads: Tensor) -> Tensor:
         """Return a value once for each copy, and then the pads.

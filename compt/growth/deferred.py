@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -36,6 +37,8 @@ FACTORIES = frozenset(
     }
 )
 """Operators that make a tensor from sizes alone."""
+EMPTY = frozenset({aten.empty.memory_format, aten.empty_strided.default})
+"""Those of them that leave in it whatever the memory held."""
 OVERWRITING = frozenset(
     {
         aten.normal_.default,
@@ -132,6 +135,8 @@ class _Recipe:
 class Deferral(TorchDispatchMode):
     """Note what is done with large tensors, which are on the meta device, and make them later.
 
+    Within it they seem to be on the CPU: functions that initialise pass meta tensors over.
+
     Args:
         large: bytes from which on a tensor is deferred.
         draws: whether random values are to be asked for later; without, none are drawn at all.
@@ -143,6 +148,18 @@ class Deferral(TorchDispatchMode):
         self._recipes: dict[int, _Recipe] = {}
         # Kept, as the address of one that is gone may be given to another.
         self._storages: dict[int, torch.UntypedStorage] = {}
+        self._disguise = _Disguise(self)
+
+    def __enter__(self) -> Deferral:
+        """Begin to note."""
+        self._disguise.__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End to note; values can be asked for from now on."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._disguise.__exit__(*error)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -160,7 +177,14 @@ class Deferral(TorchDispatchMode):
 
     def is_deferred(self, value: Any) -> bool:
         """Return whether a value is a tensor that is made later."""
-        return isinstance(value, Tensor) and value.is_meta and _address(value) in self._recipes
+        return isinstance(value, Tensor) and _address(value) in self._recipes
+
+    def is_empty(self, tensor: Tensor) -> bool:
+        """Return whether a deferred tensor was never written, so that it holds anything."""
+        if not self.is_deferred(tensor):
+            return False
+        recipe = self._recipes[_address(tensor)]
+        return recipe.first.run in EMPTY and not recipe.others
 
     def value(self, tensor: Tensor) -> Tensor:
         """Return what a tensor holds once the model is built, as it is unless it is deferred."""
@@ -231,6 +255,30 @@ class Deferral(TorchDispatchMode):
         stand_ins = tree_map(_stand_in, (args, options))
         func(*stand_ins[0], **stand_ins[1])
         return _Step(func, args, options, state)
+
+
+class _Disguise(TorchFunctionMode):
+    """Say of deferred tensors that they are on the CPU."""
+
+    def __init__(self, deferral: Deferral) -> None:
+        super().__init__()
+        self.deferral = deferral
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Answer where a tensor is, and call every other function."""
+        if func == IS_META and self.deferral.is_deferred(args[0]):
+            return False
+        if func == DEVICE_OF and self.deferral.is_deferred(args[0]):
+            return torch.device("cpu")
+        return func(*args, **(kwargs or {}))
+
+
+DEVICE_OF = Tensor.device.__get__  # type: ignore[attr-defined]
+"""Reads ``tensor.device``."""
+IS_META = Tensor.is_meta.__get__  # type: ignore[attr-defined]
+"""Reads ``tensor.is_meta``."""
 
 
 def settle_buffers(model: nn.Module, deferral: Deferral) -> None:

@@ -285,11 +285,10 @@ class AxisGrower(Grower):
         """
         if as_is and pair.multiplier == 1:  # not even float64 and back may touch a bit
             return source.to(target.dtype, copy=True)
-        small = source.double()
         if pair.multiplier != 1:
             offset = pair.param.gain_offset
-            small = (small + offset) * pair.multiplier - offset
-        return by_section(self._expand, small, target.double(), pair).to(target.dtype)
+            source = (source.double() + offset) * pair.multiplier - offset
+        return by_section(self._expand, source, target, pair).to(target.dtype)
 
     def _expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Return the grown value, unfolded, finished where its block is a new one."""
@@ -304,8 +303,7 @@ class AxisGrower(Grower):
         def finish(value: Tensor, fresh: Tensor, section: ParamPair) -> Tensor:
             return self.init_new_block(value, fresh, section)
 
-        fresh = target.double()
-        return by_section(finish, fresh, fresh, pair).to(target.dtype)
+        return by_section(finish, target, target, pair).to(target.dtype)
 
 
 def by_section(
@@ -319,16 +317,16 @@ def by_section(
     Axes that are folded must not run into one another when they grow, and neither must sections.
 
     Args:
-        grow: makes a grown value of an unfolded source and target and their pair.
+        grow: makes a grown value of an unfolded source and target, float64 copies, and their pair.
         source: the tensor, in the shape that it has in memory.
         target: likewise the one whose shape the result has.
         pair: of the whole tensors.
     """
     param, source_param = pair.param, pair.source_param
     if not param.sections:
-        # Clones, as growers may write into them.
-        small = source.reshape(pair.source.shape(source_param)).clone()
-        fresh = target.reshape(pair.target.shape(param)).clone()
+        # Copies, as growers may write into them, and no more of them than that: they may be large.
+        small = source.reshape(pair.source.shape(source_param)).to(torch.float64, copy=True)
+        fresh = target.reshape(pair.target.shape(param)).to(torch.float64, copy=True)
         return grow(small, fresh, pair).reshape(target.shape)
     pieces = zip(
         source.split(pair.source.section_lengths(source_param), dim=param.joined),

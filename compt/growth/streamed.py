@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 
 from compt.errors import WorkDirError
 from compt.growth.axes import describe
-from compt.growth.deferred import LARGE, Deferral, settle_buffers
+from compt.growth.deferred import DEVICE_OF, LARGE, Deferral, settle_buffers
 from compt.growth.models import build_member
 from compt.growth.operators import AxisGrower, tensors_of
 from compt.growth.run import build_grower, check_growth, check_value, judged, seeded
@@ -146,6 +146,8 @@ class Outline:
         except Exception as error:  # to build it whole says what is wrong
             reason = f"it cannot be built without its tensors: {type(error).__name__}: {error}"
             raise NotStreamed(reason) from error
+        if draws and any(deferral.is_empty(tensor) for tensor in tensors_of(model).values()):
+            raise NotStreamed("its constructor leaves tensors that it does not initialise")
         return cls(model, deferral)
 
     @property
@@ -346,8 +348,6 @@ class _Filling(TorchFunctionMode):
         return self.readers[id(value)]() if id(value) in self.readers else value
 
 
-DEVICE_OF = Tensor.device.__get__  # type: ignore[attr-defined]
-"""Reads ``tensor.device``."""
 VIEWS = tuple(getattr(Tensor, name).__get__ for name in ("T", "mT", "H", "mH", "data", "real"))
 """Attributes that are tensors of the same values."""
 SHAPES = frozenset({"size", "dim", "numel", "stride", "is_floating_point", "is_complex", "type"})
