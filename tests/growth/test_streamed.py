@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,22 @@ def test_every_grower_of_axes_streams(tmp_path, grower):
     assert same(reports, "params", "function_preserving", "reason", "error")
 
 
+@pytest.mark.usefixtures("small_tensors")
+def test_open_clip_folders_stream(tmp_path):
+    pytest.importorskip("open_clip")
+    from compt.interfaces import Member
+    from compt.paradigms.clip import Clip
+    from tests.cli.test_grow_formats import clip_model, written
+
+    paradigm, source = Clip(), tmp_path / "source"
+    source.mkdir()
+    torch.manual_seed(0)
+    paradigm.export(paradigm.build_model(Member("s", clip_model(32, 2))), source)
+    reports = both(tmp_path, source, str(written(tmp_path / "to.json", clip_model(64, 3))))
+    assert same(reports, "params", "function_preserving", "reason", "error", "notes")
+    assert reports[0]["function_preserving"] and reports[0]["error"] < 1e-5
+
+
 def test_what_works_on_whole_models_is_grown_whole_and_says_why(tmp_path):
     source, to = saved(tmp_path / "source", "llama", torch.float32), larger(tmp_path, "llama")
     report = grow_checkpoint(source, to, tmp_path / "out", grower="scratch", stream_from=0)
@@ -183,6 +201,28 @@ def test_a_missing_shard_is_named(tmp_path):
     with pytest.raises(ConfigError, match=lost.name):
         grow_checkpoint(source, larger(tmp_path, "llama"), tmp_path / "out", stream_from=0)
     assert left(tmp_path) == []
+
+
+def test_a_killed_growth_leaves_no_output(tmp_path, monkeypatch):
+    source, to = saved(tmp_path / "source", "llama", torch.float32), larger(tmp_path, "llama")
+    processes = multiprocessing.get_context("fork")
+    begun = processes.Event()
+
+    def hang(*args: Any) -> None:
+        begun.set()
+        time.sleep(60)
+
+    monkeypatch.setattr(streamed.FilledFiles, "fill", hang)
+    child = processes.Process(
+        target=grow_checkpoint, args=(source, to, tmp_path / "out"), kwargs={"stream_from": 0}
+    )
+    child.start()
+    assert begun.wait(60)
+    child.kill()
+    child.join()
+    assert [name for name in left(tmp_path) if not name.endswith(".tmp")] == []
+    monkeypatch.undo()
+    assert grow_checkpoint(source, to, tmp_path / "out", stream_from=0)["streamed"]
 
 
 def left(tmp_path: Path) -> list[str]:

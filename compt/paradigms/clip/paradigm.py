@@ -98,6 +98,7 @@ class Clip(Sourced):
 
     outputs = frozenset({"image_features", "text_features", "logit_scale"})
     features = ("image_features", "text_features")
+    streams_weights = True
     needs = ClipStarter.needs
     starter = ClipStarter()
     example = "data=dict(type='icons')"
