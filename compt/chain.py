@@ -280,6 +280,7 @@ class _Stage:
 
     def _hand_over(self, result: StageResult, growth: GrowthRecord) -> None:
         """Write weights and export, then the manifest, and only then drop the checkpoints."""
+        assert result.student is not None  # in the first process it is whole
         digest = save_weights(result.student, self.folder.weights)
         with self.folder.exporting() as export:
             # An export may need what the paradigm learns as it builds the model: what that

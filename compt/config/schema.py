@@ -28,6 +28,7 @@ from compt.config.options import (
     Published,
     sub_chain_names,
 )
+from compt.config.parallel import PARALLELS, Parallel, Replicated, Sharded
 from compt.config.rates import decay_begin, plateau_fault
 from compt.config.rates_by_width import RatesByWidth, check_rates_by_width
 from compt.config.stopping import RULES, StoppingRule
@@ -201,6 +202,15 @@ class ChainConfig(StageDefaults, RunnerKeys):
         "`dict(samples=)`, or `dict(budget='chain')` for the member's own in the chain",
         shown_default="the first member's budget",
     )
+    parallel: Parallel = key(
+        Replicated(),
+        help="how several processes share a model: `dict(type='ddp')` replicates it, "
+        "`dict(type='fsdp')` shards weights, gradients and optimizer state; see "
+        "[below](#sharding)",
+        shown_default="`dict(type='ddp')`",
+        variants=PARALLELS,
+        resumable=True,
+    )
     compare: bool = key(
         False,
         help="`True`: after the chain, also train every member alone, with the `individual` "
@@ -323,7 +333,16 @@ class ChainConfig(StageDefaults, RunnerKeys):
                 has_alone = self.individual is not None
                 check_hop(index, self.stages[index - 1], stage, faults, has_alone=has_alone)
         check_rates_by_width(self.stages, faults)
+        self._check_parallel(faults)
         self._check_sub_chains(faults)
+
+    def _check_parallel(self, faults: Faults) -> None:
+        """Note another wrapper of a model that is sharded."""
+        if isinstance(self.parallel, Sharded) and self.model_wrapper_cfg is not None:
+            faults.add(
+                "parallel, model_wrapper_cfg: type='fsdp' wraps the model itself: leave out "
+                "model_wrapper_cfg."
+            )
 
     def _check_sub_chains(self, faults: Faults) -> None:
         known = sub_chain_names([stage.name or "?" for stage in self.stages])

@@ -16,6 +16,7 @@ from pathlib import Path
 from compt.config.keys import Key
 from compt.config.mmengine_keys import REFUSED, RunnerKeys
 from compt.config.options import Budget, GrownOptions, GuardOptions, PerformanceOptions
+from compt.config.parallel import Sharded
 from compt.config.schema import ChainConfig, StageConfig, StageDefaults
 
 PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -57,6 +58,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "stage": _stage,
     "performance": lambda: _key_table(PerformanceOptions.all_keys().values()),
     "guard": lambda: _key_table(GuardOptions.all_keys().values()),
+    "parallel": lambda: _key_table(Sharded.all_keys().values()),
     "grown": lambda: _key_table(GrownOptions.all_keys().values()),
     "mmengine": lambda: _key_table(RunnerKeys.all_keys().values()),
     "refused": _refused,

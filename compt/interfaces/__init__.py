@@ -19,6 +19,7 @@ from compt.interfaces.data import (
     TokenSource,
     TokenSpan,
 )
+from compt.interfaces.draws import Draws
 from compt.interfaces.fingerprint import fingerprint
 from compt.interfaces.grower import Grower, Growth, Objective, Status
 from compt.interfaces.layout import Layout
@@ -45,6 +46,7 @@ __all__ = [
     "BufferRule",
     "ConfigDraft",
     "DataSource",
+    "Draws",
     "ExportFormat",
     "Group",
     "Grower",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from compt.interfaces.buffers import BufferRule
+from compt.interfaces.draws import Draws
 from compt.interfaces.nested import map_tensors
 from compt.interfaces.plugin import Plugin, accepted, may_omit, renamed_method
 from compt.interfaces.starter import Starter
@@ -145,8 +146,15 @@ class Paradigm(Plugin, ABC):
         batch: Batch = default_collate(list(samples))
         return batch
 
-    @may_omit("training")
-    def prepare(self, batch: Batch, *, generator: torch.Generator, training: bool = True) -> Batch:
+    @may_omit("training", "draws")
+    def prepare(
+        self,
+        batch: Batch,
+        *,
+        generator: torch.Generator,
+        training: bool = True,
+        draws: Draws | None = None,
+    ) -> Batch:
         """Finish a batch on the training device.
 
         What is random here is drawn once, for teacher and student.
@@ -156,6 +164,8 @@ class Paradigm(Plugin, ABC):
             generator: to draw from. In training it is another one at each iteration and in each
                 process; at each evaluation it begins anew.
             training: whether the batch is trained on, and not measured on.
+            draws: to draw from what belongs to a sample, such as its mask: a run then does not
+                depend on the number of processes. None stands for ``Draws(generator)``.
         """
         return batch
 

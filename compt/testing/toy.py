@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from compt.interfaces import Batch, Layout, Member, Metric, Outputs, Paradigm
+from compt.interfaces import Batch, Draws, Layout, Member, Metric, Outputs, Paradigm
 from compt.registry import LAYOUTS, PARADIGMS, Range
 
 INPUTS, CLASSES = 8, 10
@@ -190,10 +190,12 @@ class Toy(Paradigm):
         points, labels = zip(*samples, strict=True)
         return {"x": torch.stack(points), "label": torch.stack(labels)}
 
-    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+    def prepare(
+        self, batch: Batch, *, generator: torch.Generator, draws: Draws | None = None
+    ) -> Batch:
         """Add a little noise, the same for teacher and student."""
         x = batch["x"]
-        noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        noise = (draws or Draws(generator)).randn(*x.shape).to(x)
         return {**batch, "x": x + 0.05 * noise}
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:

@@ -8,6 +8,7 @@ from operator import attrgetter
 import torch
 from mmengine.dist import all_reduce, broadcast, get_world_size
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from compt.interfaces import BufferRule
 
@@ -41,13 +42,14 @@ def unite(module: nn.Module, rules: Mapping[str, BufferRule]) -> None:
 def differing(module: nn.Module, rules: Mapping[str, BufferRule]) -> list[str]:
     """Return the names of the buffers without a rule that are not the same in every process.
 
-    Every process has to call it. Parameters that are not trained are looked at too.
+    Every process has to call it. Parameters that are not trained are looked at too, where they are
+    not sharded.
     """
     untrained = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
     state = {
         name: tensor.detach()
         for name, tensor in (*module.named_buffers(), *untrained)
-        if name not in rules and not tensor.is_complex()
+        if name not in rules and not tensor.is_complex() and not isinstance(tensor, DTensor)
     }
     if get_world_size() == 1 or not state:
         return []

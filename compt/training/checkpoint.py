@@ -14,6 +14,12 @@ from torch import Tensor
 from compt.errors import TrainingError, some
 from compt.random_state import random_state
 from compt.training.hook_state import hook_states, restore_hook_states
+from compt.training.sharding import (
+    gathered_nested,
+    is_sharded,
+    load_shared,
+    share_entries,
+)
 from compt.training.stage import stage_model
 from compt.weights import saving
 
@@ -82,6 +88,8 @@ def runner_state(runner: Runner) -> dict[str, Any]:
     # mmengine's names, as here hooks put what they have to remember. EMAHook puts its average in
     # the place of the weights, and takes it out again.
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+    if is_sharded(stage_model(runner)):
+        checkpoint = gathered_nested(checkpoint)
     return {**checkpoint, "random": random_state()}
 
 
@@ -95,8 +103,11 @@ def restore_runner(runner: Runner, state: Mapping[str, Any]) -> None:
     runner._resume = True  # hooks look there
     runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)
     restore_hook_states(runner, checkpoint.get("hooks", {}))
-    stage_model(runner).load_state_dict(checkpoint["state_dict"])
-    runner.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+    load_shared(stage_model(runner), checkpoint["state_dict"])
+    optimizer = checkpoint["optimizer"]
+    params = [p for group in runner.optim_wrapper.param_groups for p in group["params"]]
+    memory = {index: share_entries(own, params[index]) for index, own in optimizer["state"].items()}
+    runner.optim_wrapper.load_state_dict({**optimizer, "state": memory})
     schedulers = runner.param_schedulers or []
     for scheduler, saved in zip(schedulers, checkpoint["param_schedulers"], strict=True):
         scheduler.load_state_dict(saved)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, init_dist
+from mmengine.dist import all_reduce, get_world_size, init_dist
+from torch import Tensor
 
 from compt.errors import ConfigError, some
 from compt.registry.loading import first_line
@@ -104,6 +105,18 @@ def wrapper() -> dict[str, Any]:
         return {}
     config = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
     return {"model_wrapper_cfg": config}
+
+
+def mean_over_processes(losses: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the mean of every loss over all processes, which have to have the same ones.
+
+    It is one message, and no process waits for its device.
+    """
+    if get_world_size() == 1:
+        return losses
+    means = torch.stack([loss.detach().float() for loss in losses.values()])
+    all_reduce(means, op="mean")
+    return dict(zip(losses, means, strict=True))
 
 
 def largest_of_all(*values: int) -> list[int]:

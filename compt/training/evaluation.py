@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -100,7 +101,8 @@ class EvalLoop(BaseLoop):
         self.runner.model.eval()
         splits = validation_splits(self.stage.paradigm, self.options)
         for index, split in enumerate(splits):
-            measured = self._measure(split, self.evaluators if index == 0 else [])
+            evaluators = self.evaluators if index == 0 else []
+            measured = self.stage.within(partial(self._measure, split, evaluators))
             metrics |= {f"{split}/{name}": metric for name, metric in measured.items()}
         self.runner.model.train(was_training)
         restore_random_state(state)

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
 from compt.errors import some
+from compt.training.sharding import any_sharded, local
 from compt.weights import not_finite
 
 LEAST_SEEN = 20
@@ -150,5 +151,10 @@ class LossMonitor:
 
 def unfit_weights(model: nn.Module) -> Fault | None:
     """Return a fault that names the parameters with values that are not finite, None for none."""
-    names = not_finite(dict(model.named_parameters()))
+    params = dict(model.named_parameters())
+    names = not_finite({name: local(param) for name, param in params.items()})
+    if any_sharded(params.values()):
+        of_all: list[list[str]] = [[]] * get_world_size()
+        torch.distributed.all_gather_object(of_all, names)
+        names = [name for name in params if any(name in own for own in of_all)]
     return Fault(f"Weights are not finite ({some(names)})", is_spike=False) if names else None

@@ -12,6 +12,7 @@ from math import inf
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import (
     CheckpointHook,
     DistSamplerSeedHook,
@@ -29,6 +30,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from compt.errors import ConfigError
+from compt.training.sharding import any_sharded, local
 from compt.training.stage import stage_model
 
 NO_TESTS = "it acts in tests, which a stage has none of; compt measures on validation splits"
@@ -94,11 +96,16 @@ def averages(hooks: Iterable[Hook]) -> bool:
     return any(isinstance(hook, EMAHook) for hook in hooks)
 
 
+def averaging(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Name the classes of the hooks that deliver an average of the weights."""
+    return [cls.__name__ for cls in map(_class_of, configs) if issubclass(cls, EMAHook)]
+
+
 def check_averages(configs: Iterable[Mapping[str, Any]]) -> None:
     """Raise ConfigError for two averages, which would put each other's weights back."""
-    averages = [cls.__name__ for cls in map(_class_of, configs) if issubclass(cls, EMAHook)]
-    if len(averages) > 1:
-        raise ConfigError(f"{' and '.join(averages)}: a stage delivers one average of its weights.")
+    names = averaging(configs)
+    if len(names) > 1:
+        raise ConfigError(f"{' and '.join(names)}: a stage delivers one average of its weights.")
 
 
 def _class_of(config: Mapping[str, Any]) -> type:
@@ -225,9 +232,17 @@ def deliver(runner: Runner) -> list[str]:
 
 @torch.no_grad()
 def checksums(tensors: Iterable[Tensor]) -> list[float]:
-    """Return a number for each tensor, another one where its values are others."""
-    sums = [_checksum(tensor) for tensor in tensors if isinstance(tensor, Tensor)]
-    return torch.stack(sums).tolist() if sums else []
+    """Return a number for each tensor, another one where its values are others.
+
+    Where some are sharded, every process has to call it.
+    """
+    every = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+    if not every:
+        return []
+    sums = torch.stack([_checksum(local(tensor)) for tensor in every])
+    if any_sharded(every):
+        all_reduce(sums)
+    return sums.tolist()
 
 
 def _checksum(tensor: Tensor) -> Tensor:

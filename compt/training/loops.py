@@ -28,13 +28,14 @@ from compt.training.checkpoint import (
     runner_state,
     save_checkpoint,
 )
-from compt.training.distributed import largest_of_all
+from compt.training.distributed import largest_of_all, mean_over_processes
 from compt.training.evaluation import EvalLoop
 from compt.training.guard import LossMonitor, Rollback, unfit_weights
 from compt.training.hook_effects import averages, checksums, replay, stop_reason
 from compt.training.known_samples import known_samples, remember_samples
 from compt.training.loader import loader_options, open_dataset, train_loader
 from compt.training.optim import named_state
+from compt.training.sharding import is_sharded
 from compt.training.signals import StopSignals, exit_code
 from compt.training.stage import stage_model
 from compt.weights import save_tensors, save_weights
@@ -178,6 +179,7 @@ class TrainLoop(BaseLoop):
         # the last is one however few gradients were summed up.
         if self.runner.optim_wrapper.should_update():
             self.stage.after_step()
+        outputs = mean_over_processes(outputs)
         self.losses.add(outputs["loss"])
         self.runner.call_hook(
             "after_train_iter", batch_idx=self._iter, data_batch=batch, outputs=outputs
@@ -235,10 +237,12 @@ class TrainLoop(BaseLoop):
 
     def _keep_plateau(self) -> None:
         """Write the weights that the next member grows from, and the optimizer's state."""
-        if self.runner.rank != 0:
+        optimizer = self.runner.optim_wrapper.optimizer
+        memory = self.stage.whole(named_state(self.stage.student, optimizer))
+        student = self.stage.whole_student()
+        if self.runner.rank != 0 or student is None:
             return
-        folder, student = Path(self.runner.work_dir), self.stage.student
-        memory = named_state(student, self.runner.optim_wrapper.optimizer)
+        folder = Path(self.runner.work_dir)
         save_tensors(memory, folder / PLATEAU_OPTIMIZER)
         save_weights(student, folder / PLATEAU)
 
@@ -355,7 +359,7 @@ class TrainLoop(BaseLoop):
 
     def _save(self) -> None:
         self.stage.warn_of_differences()
-        if self.runner.rank != 0:
+        if self.runner.rank != 0 and not is_sharded(self.stage):
             return
         progress = {
             "iter": self._iter,
@@ -366,7 +370,8 @@ class TrainLoop(BaseLoop):
             "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
         }
         state = {**progress, **runner_state(self.runner)}
-        save_checkpoint(state, self.folder, self._iter, keep=self.keep)
+        if self.runner.rank == 0:
+            save_checkpoint(state, self.folder, self._iter, keep=self.keep)
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         self._iter, self.seconds, self.curve = state["iter"], state["seconds"], state["curve"]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compt.growth.names import matcher
+from compt.training.sharding import is_sharded, share_entries, shared_like
 from compt.training.stage import stage_model
 from compt.weights import read_state
 
@@ -59,7 +60,7 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ]
         groups = [part for group in groups for part in _by_factor(group, factors)]
         optimizer = OPTIMIZERS.build(
-            {**_fused(self.optimizer_cfg), **self.optimizer_cfg, "params": groups}
+            {**_fused(self.optimizer_cfg, model), **self.optimizer_cfg, "params": groups}
         )
         _scale_rates(optimizer.param_groups, factors)
         config = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
@@ -99,14 +100,17 @@ def _scale_rates(groups: list[dict[str, Any]], factors: Mapping[nn.Parameter, fl
                 group["weight_decay"] /= factor
 
 
-def _fused(config: Mapping[str, Any]) -> dict[str, bool]:
+def _fused(config: Mapping[str, Any], model: nn.Module) -> dict[str, bool]:
     """Return ``fused=True`` for an optimizer that has it, unless the config chooses for itself.
 
-    torch's own default is a loop over the parameters on CPU, several times slower.
+    torch's own default is a loop over the parameters on CPU, several times slower. Sharded
+    parameters it fuses for Adam alone.
     """
-    options = inspect.signature(OPTIMIZERS.get(config["type"])).parameters
+    optimizer = OPTIMIZERS.get(config["type"])
+    options = inspect.signature(optimizer).parameters
     is_default = "fused" in options and not IMPLEMENTATIONS & {*config}
-    return {"fused": True} if is_default else {}
+    can_fuse = not is_sharded(model) or issubclass(optimizer, torch.optim.Adam)
+    return {"fused": True} if is_default and can_fuse else {}
 
 
 def named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -140,7 +144,7 @@ def load_named_state(model: nn.Module, optimizer: Optimizer, state: Mapping[str,
     names = {param: name for name, param in model.named_parameters()}
     params = [param for group in optimizer.param_groups for param in group["params"]]
     by_index = {
-        index: by_name[names[param]]
+        index: share_entries(by_name[names[param]], param)
         for index, param in enumerate(params)
         if names.get(param) in by_name
     }
@@ -189,7 +193,7 @@ class GrownHook(Hook):
         if self.new is not None:
             params = dict(student.named_parameters())
             masks = {
-                params[name]: mask.to(params[name].device)
+                params[name]: shared_like(mask.to(params[name].device), params[name])
                 for name, mask in read_state(Path(self.new)).items()
                 if mask.any()
             }

@@ -68,16 +68,25 @@ class Performance(PerformanceOptions):
     def prepare(self, model: nn.Module) -> None:
         """Let a model's blocks recompute their activations, and the compiler begin anew."""
         if self.grad_checkpointing:
-            for scope in describe(model).depths:
-                for block in model.get_submodule(scope).children():
-                    forward = _recomputed(type(block).forward, ATTENTIONS[self.attention])
-                    # A method, not a closure over the block: a deep copy of the model, as an
-                    # average of weights keeps one, then runs its own blocks.
-                    block.forward = MethodType(forward, block)
+            for block in blocks(model).values():
+                forward = _recomputed(type(block).forward, ATTENTIONS[self.attention])
+                # A method, not a closure over the block: a deep copy of the model, as an average
+                # of weights keeps one, then runs its own blocks.
+                block.forward = MethodType(forward, block)
         if self.compile is not False:
             # torch compiles a function for eight models, then no more: the ninth member of a
             # chain would run uncompiled.
             torch.compiler.reset()
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the blocks of a model by name, as its layout knows its stacks of them."""
+    stacks = {scope: model.get_submodule(scope) for scope in describe(model).depths}
+    return {
+        f"{scope}.{name}": block
+        for scope, stack in stacks.items()
+        for name, block in stack.named_children()
+    }
 
 
 def _autocast(device: str, dtype: torch.dtype | None) -> AbstractContextManager[None]:

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank, get_world_size, is_distributed
 from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import (
     DATA_SAMPLERS,
     DATASETS,
     LOG_PROCESSORS,
     METRICS,
     MODEL_WRAPPERS,
+    OPTIM_WRAPPERS,
     PARAM_SCHEDULERS,
     VISBACKENDS,
     VISUALIZERS,
@@ -28,6 +30,7 @@ from torch.utils.data import TensorDataset
 from compt.config import ChainConfig, StageConfig
 from compt.config.faults import Faults
 from compt.config.keys import listed
+from compt.config.parallel import Sharded
 from compt.config.taken_over import DEFAULT_HOOKS
 from compt.errors import ComptError, ConfigError, DataError, located
 from compt.growth.models import build_paradigm
@@ -36,7 +39,12 @@ from compt.planning.plans import ChainPlan
 from compt.registry.loading import first_line, raised_at
 from compt.training.evaluation import validation_splits
 from compt.training.evaluators import build_evaluator
-from compt.training.hook_effects import check_averages, check_effects, check_monitored
+from compt.training.hook_effects import (
+    averaging,
+    check_averages,
+    check_effects,
+    check_monitored,
+)
 from compt.training.loader import (
     EndlessBatches,
     eval_loader,
@@ -47,6 +55,7 @@ from compt.training.loader import (
 from compt.training.performance import Performance
 from compt.training.rehearsal import check_watchers
 from compt.training.schedules import check_schedule, watches_metric
+from compt.training.sharding import check_processes, try_step
 from compt.training.stage_config import stage_config
 from compt.training.trial import (
     check_entrywise,
@@ -188,6 +197,9 @@ def _check_runner(config: Config, splits: Sequence[str], faults: Faults) -> None
                 check_part(METRICS, metric)
             build_evaluator(evaluator)
     _check_hooks(config, splits, faults)
+    if config.get("parallel") is not None and is_distributed() and not faults.sentences:
+        with noting(faults, "parallel"):
+            _check_sharding(config)
     with noting(faults, "log_processor"):
         log_processor = {"type": "LogProcessor", **config.log_processor}
         check_part(LOG_PROCESSORS, log_processor)
@@ -210,6 +222,23 @@ def _check_wrapper(kind: Any) -> None:
             f"{wrapper.__name__} does not keep the whole model in each process.",
             do="Give MMDistributedDataParallel, or a class of your own that is one.",
         )
+
+
+def _check_sharding(config: Config) -> None:
+    """Raise ConfigError for what a stage cannot do with weights of which it has a share."""
+    check_processes(Sharded(**config.parallel))
+    if names := averaging([*filter(None, config.default_hooks.values()), *config.custom_hooks]):
+        raise ConfigError(
+            f"{names[0]} averages weights, and needs the whole model in each process.",
+            do="Give parallel=dict(type='ddp'), or leave out the average.",
+        )
+    kind = config.optim_wrapper["type"]
+    if issubclass(OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind, AmpOptimWrapper):
+        raise ConfigError(
+            "AmpOptimWrapper scales the loss, which sharded gradients do not follow.",
+            do="Give precision='bf16' in its place.",
+        )
+    try_step(Sharded(**config.parallel), config.optim_wrapper)
 
 
 def _check_hooks(config: Config, splits: Sequence[str], faults: Faults) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmengine.utils import import_modules_from_strings
 from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
+from compt.config.parallel import Sharded
 from compt.errors import TrainingError
 from compt.files import not_written
 from compt.interfaces import left_out
@@ -27,7 +29,8 @@ from compt.training.hooks import ProgressHook
 from compt.training.known_samples import bring_together
 from compt.training.loops import TrainLoop
 from compt.training.optim import named_state
-from compt.training.stage import stage_model
+from compt.training.sharding import adapt, is_sharded, shard_stage
+from compt.training.stage import StageModel, stage_model
 from compt.training.stage_config import LOG_INTERVAL
 from compt.training.tracking import Tracking
 from compt.training.tracking_guard import guarded
@@ -38,7 +41,8 @@ from compt.training.usage import UsageHook
 class StageResult:
     """A trained student, and how its training went."""
 
-    student: nn.Module
+    student: nn.Module | None
+    """None in all processes but the first, where it is sharded."""
     outcome: StageOutcome
     optimizer: Mapping[str, Tensor]
     """What its optimizer remembers; see :func:`compt.training.optim.named_state`."""
@@ -60,6 +64,27 @@ class StageRunner(Runner):
     def build_visualizer(self, *args: Any, **kwargs: Any) -> Visualizer:
         """Build the visualizer with back ends whose failures do not end the training."""
         return guarded(super().build_visualizer(*args, **kwargs))
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Shard the model where the config says so, else wrap it as mmengine does."""
+        options = self.cfg.get("parallel")
+        if options is None or not self.distributed:
+            wrapped: nn.Module = super().wrap_model(model_wrapper_cfg, model)
+            return wrapped
+        assert isinstance(model, StageModel)
+        return shard_stage(model, Sharded(**options))
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
+        """Build the optimizer, which may have to step sharded parameters."""
+        wrapper = super().build_optim_wrapper(optim_wrapper)
+        if is_sharded(self.model):
+            adapt(wrapper, self.model.parameters())
+        return wrapper
+
+    def _init_model_weights(self) -> None:
+        """Leave sharded weights as they are, which mmengine would overwrite by the first's."""
+        if not is_sharded(self.model):
+            super()._init_model_weights()
 
     def train(self) -> nn.Module:
         """Train, then close the log, as a chain has many stages."""
@@ -125,8 +150,8 @@ def _result(runner: Runner, usage: Usage) -> StageResult:
         bring_together(dataset)
     broken = getattr(loop.dataset, "broken_count", 0)
     hooks = deliver(runner)
-    student = stage_model(runner).student
-    memory = named_state(student, runner.optim_wrapper.optimizer)
+    stage = stage_model(runner)
+    memory = stage.whole(named_state(stage.student, runner.optim_wrapper.optimizer))
     outcome = StageOutcome(
         iters=loop.iter,
         seconds=loop.seconds,
@@ -142,4 +167,4 @@ def _result(runner: Runner, usage: Usage) -> StageResult:
         rollbacks=tuple(asdict(rollback) for rollback in loop.rollbacks),
         **usage.usage,
     )
-    return StageResult(student, outcome, memory)
+    return StageResult(stage.whole_student(), outcome, memory)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset
 
 from compt.errors import some
@@ -24,6 +25,7 @@ from compt.growth.models import architecture, build_member, build_paradigm
 from compt.interfaces import (
     Architecture,
     Batch,
+    Draws,
     Member,
     Outputs,
     Transferer,
@@ -33,11 +35,14 @@ from compt.interfaces import (
 )
 from compt.registry import LAYOUTS, TRANSFERERS
 from compt.training.buffers import differing, unite
+from compt.training.distributed import mean_over_processes
 from compt.training.loader import Collate, step_seed
 from compt.training.numbered import INDEX, NumberedCollate, NumberedDataset
 from compt.training.performance import Performance
+from compt.training.sharding import Held, forget_order, gathered
 from compt.weights import load_weights
 
+T = TypeVar("T")
 SMALLEST_TOTAL = 1e-12
 """Below it the sum of transfer terms counts as this much, and is not divided by."""
 
@@ -78,8 +83,9 @@ class StageModel(BaseModel):
         super().__init__(data_preprocessor=data_preprocessor)
         self.paradigm = build_paradigm(paradigm)
         self.seed, self.iteration, self.max_iters = seed, 0, 1
-        student = Member(member["name"], member["model"])
-        self.student = build_member(self.paradigm, student, seed=seed)
+        self._layouts = dict(layouts or {})
+        self._member = Member(member["name"], member["model"])
+        self.student = build_member(self.paradigm, self._member, seed=seed)
         if init is not None:
             load_weights(self.student, Path(init))
         self._student_rules = ruled_buffers(
@@ -88,7 +94,7 @@ class StageModel(BaseModel):
         self._last: tuple[Outputs, Batch] = {}, {}
         self._warned = False
         self.performance = Performance(**(performance or {}))
-        with LAYOUTS.choosing(layouts or {}):
+        with self.layouts():
             self.performance.prepare(self.student)
         self._student_forward = self.performance.compiled(self.paradigm.forward)
         self._teacher_forward = self.performance.compiled(self.paradigm.teacher_forward)
@@ -97,7 +103,7 @@ class StageModel(BaseModel):
         self._teacher: list[nn.Module] = []
         self.transfer: Transferer | None = None
         if teacher is not None and transfer is not None:
-            with LAYOUTS.choosing(layouts or {}):
+            with self.layouts():
                 self._add_teacher(teacher, transfer)
 
     def _add_teacher(self, teacher: Mapping[str, Any], transfer: Mapping[str, Any]) -> None:
@@ -118,6 +124,74 @@ class StageModel(BaseModel):
         with torch.no_grad(), evaluating(model):
             batch = self.paradigm.example_batch(model, 2)
             return architecture(self.paradigm, model, self.paradigm.forward(model, batch))
+
+    def layouts(self) -> AbstractContextManager[None]:
+        """Return what chooses the layouts of the stage's models."""
+        return LAYOUTS.choosing(self._layouts)
+
+    def teachers(self) -> list[nn.Module]:
+        """Return the frozen teacher, nothing where there is none."""
+        return list(self._teacher)
+
+    def hold(self, teacher: Held) -> None:
+        """Run the teacher through what holds it, as it is sharded."""
+        self._teacher = [teacher]
+
+    def ruled_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that the processes bring together by a rule."""
+        owners: list[tuple[nn.Module, Mapping[str, Any]]] = [(self.student, self._student_rules)]
+        if self.transfer is not None:
+            owners.append((self.transfer, self._transfer_rules))
+        for module, rules in owners:
+            yield from (param for name, param in module.named_parameters() if name in rules)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Sum up sharded gradients in each process, as while they are accumulated."""
+        if not isinstance(self, FSDPModule):
+            yield
+            return
+        self.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.set_requires_gradient_sync(True)
+
+    def within(self, function: Callable[[], T]) -> T:
+        """Return what a function returns, which runs the student and does not train it.
+
+        It may call any method of the student, whose weights are gathered meanwhile.
+        """
+        if not isinstance(self, FSDPModule):
+            return function()
+        try:
+            result: T = self(mode="within", function=function)
+            return result
+        finally:
+            for module in self.modules():  # blocks too, which may stay gathered
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return tensors as they are, or gathered in the first process where they are sharded.
+
+        Every process has to call it.
+        """
+        return gathered(tensors) if isinstance(self, FSDPModule) else tensors
+
+    def whole_student(self) -> nn.Module | None:
+        """Return the student, or where it is sharded a whole copy of it in the first process.
+
+        Every process has to call it; the others return None.
+        """
+        if not isinstance(self, FSDPModule):
+            return self.student
+        state = gathered(self.student.state_dict(keep_vars=True))
+        if not is_main_process():
+            return None
+        copied = build_member(self.paradigm, self._member, seed=self.seed)
+        copied.load_state_dict(state)
+        return copied
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> StageModel:
         """Move the teacher along with the student.
@@ -153,9 +227,20 @@ class StageModel(BaseModel):
 
         They are the same after a resume, and other ones in each process.
         """
-        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        # A paradigm that takes draws too gets other numbers from here than from those.
+        return self._seeded(get_rank() + self._takes_draws)
+
+    def draws(self) -> Draws:
+        """Return the random numbers of this iteration's samples, alike in every process."""
+        return Draws(self._seeded(0), get_rank(), get_world_size())
+
+    @property
+    def _takes_draws(self) -> bool:
+        return "draws" in accepted(self.paradigm.prepare, draws=None)
+
+    def _seeded(self, number: int) -> torch.Generator:
         device = next(self.student.parameters()).device
-        return torch.Generator(device).manual_seed(step_seed(self.seed, self.iteration, rank))
+        return torch.Generator(device).manual_seed(step_seed(self.seed, self.iteration, number))
 
     def context(self) -> AbstractContextManager[None]:
         """Return what precision and attention kernel put around the models' calls."""
@@ -164,15 +249,26 @@ class StageModel(BaseModel):
     def forward(self, mode: str = "tensor", **batch: Any) -> Any:
         """Return the paradigm's outputs, or in mode 'loss' the losses.
 
-        Of the losses ``loss`` is what to minimise; the rest is for logs.
+        Of the losses ``loss`` is what to minimise; the rest is for logs. In mode 'within' it
+        returns what ``function`` returns, see :meth:`within`.
         """
-        prepared = self.prepare(batch, self.generator(), training=self.training)
+        if mode == "within":
+            return batch["function"]()
+        generator, draws = self.generator(), self.draws()
+        prepared = self.prepare(batch, generator, training=self.training, draws=draws)
         with self.context():
             outputs = self._student_forward(self.student, prepared)
             self._remember(outputs, prepared)
             return self._losses(outputs, prepared) if mode == "loss" else outputs
 
-    def prepare(self, batch: Batch, generator: torch.Generator, *, training: bool) -> Batch:
+    def prepare(
+        self,
+        batch: Batch,
+        generator: torch.Generator,
+        *,
+        training: bool,
+        draws: Draws | None = None,
+    ) -> Batch:
         """Return the batch as the paradigm prepares it, with the samples' numbers if it has them.
 
         A paradigm that did not ask for the numbers does not see them.
@@ -181,7 +277,8 @@ class StageModel(BaseModel):
         numbers = {INDEX: batch[INDEX]} if self.has_numbers else {}
         if numbers and not self.paradigm.sample_index:
             del batch[INDEX]
-        arguments = accepted(self.paradigm.prepare, training=training)
+        draws = draws or Draws(generator)
+        arguments = accepted(self.paradigm.prepare, training=training, draws=draws)
         prepared = self.paradigm.prepare(batch, generator=generator, **arguments)
         return {**prepared, **numbers} if numbers else prepared
 
@@ -237,13 +334,20 @@ class StageModel(BaseModel):
         """Run the teacher, weigh its terms, and hold their sum below the transferer's limit."""
         assert self.transfer is not None
         with torch.no_grad():
-            targets = self._teacher_forward(self._teacher[0], batch, self.transfer.needs)
+            teacher, needs = self._teacher[0], self.transfer.needs
+            if isinstance(teacher, Held):
+                targets = teacher(self._teacher_forward, batch, needs)
+                forget_order(teacher)
+            else:
+                targets = self._teacher_forward(teacher, batch, needs)
         arguments = accepted(self.transfer.forward, batch=batch)
         terms = self.transfer(outputs, targets, progress=self.progress, **arguments)
         terms = {name: strength * term for name, term in terms.items()}
         if self.transfer.limit is not None and terms:
-            total = sum(terms.values(), start=torch.zeros_like(task)).detach().abs()
-            limit = self.transfer.limit * task.abs()
+            total = sum(terms.values(), start=torch.zeros_like(task)).detach()
+            # Of the global batch: what each process alone would allow depends on their number.
+            total, whole_task = mean_over_processes({"total": total, "task": task}).values()
+            total, limit = total.abs(), self.transfer.limit * whole_task.abs()
             factor = (limit / total.clamp_min(SMALLEST_TOTAL)).clamp(max=1.0)
             terms = {name: factor * term for name, term in terms.items()}
         return terms

@@ -14,6 +14,7 @@ from rich.pretty import pretty_repr
 
 from compt.config import ChainConfig, StageConfig
 from compt.config.keys import listed
+from compt.config.parallel import Sharded
 from compt.config.rates import with_warmup
 from compt.config.stopping import stopping_config
 from compt.config.taken_over import short
@@ -251,7 +252,9 @@ def _filled(config: Mapping[str, Any], kind: str, defaults: Mapping[str, Any]) -
 
 
 def _wrapper(config: ChainConfig, launcher: str) -> dict[str, Any]:
-    """Return how the model is wrapped where there are several processes."""
+    """Return how the model is wrapped or sharded where there are several processes."""
+    if isinstance(config.parallel, Sharded):
+        return {"parallel": config.parallel.to_dict()}
     if launcher == "none":
         wrapping = config.model_wrapper_cfg
         return {} if wrapping is None else {"model_wrapper_cfg": wrapping}

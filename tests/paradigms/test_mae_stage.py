@@ -86,7 +86,7 @@ def test_feature_mse_compares_tokens_and_pooled_through_projections(tmp_path, na
     )  # both are the paradigm's own
     stage = with_feature(transfer, tmp_path=tmp_path).eval()
     losses = at(stage, 2)(mode="loss", **raw())
-    batch = stage.paradigm.prepare(raw(), generator=stage.generator())
+    batch = stage.paradigm.prepare(raw(), generator=stage.generator(), draws=stage.draws())
     own, goal = (
         stage.paradigm.forward(model, batch) for model in (stage.student, stage._teacher[0])
     )
@@ -114,7 +114,7 @@ def test_a_lossless_student_starts_with_a_transfer_loss_of_zero(tmp_path):
     )
     losses = stage.train()(mode="loss", **raw())
     assert losses["transfer/feature_mse"].item() < 1e-10
-    batch = stage.paradigm.prepare(raw(), generator=stage.generator())
+    batch = stage.paradigm.prepare(raw(), generator=stage.generator(), draws=stage.draws())
     assert losses["task/loss"].item() == pytest.approx(
         paradigm.forward(small, batch)["loss"].item(), rel=1e-4
     )

@@ -17,7 +17,7 @@ def test_the_loss_is_the_tasks_plus_the_weighted_transfer(make, batch):
     """Each term worked out again from the two models, in eval mode and on one prepared batch."""
     stage = make((16, 1), (8, 1), dict(MSE, weight=0.3)).eval()
     losses = stage(mode="loss", **batch)
-    prepared = stage.paradigm.prepare(batch, generator=stage.generator())
+    prepared = stage.paradigm.prepare(batch, generator=stage.generator(), draws=stage.draws())
     features, goal = (m.features(prepared["x"]) for m in (stage.student, teacher_of(stage)))
     task = nn.functional.cross_entropy(stage.student.head(features), batch["label"])
     unit = [
@@ -151,7 +151,7 @@ def test_features_named_in_the_config_are_compared(make, batch):
     """Any output that the paradigm names may be compared, not only those it compares by default."""
     stage = make(transfer=dict(MSE, features=["logits"])).eval()
     losses = stage(mode="loss", **batch)
-    prepared = stage.paradigm.prepare(batch, generator=stage.generator())
+    prepared = stage.paradigm.prepare(batch, generator=stage.generator(), draws=stage.draws())
     logits = [
         nn.functional.normalize(m(prepared["x"]), dim=1) for m in (stage.student, teacher_of(stage))
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compt.interfaces import Draws
 from compt.paradigms.mae.mmpretrain import MAEViT
 
 
@@ -46,7 +47,6 @@ def _masked(self: Any, x: Tensor, mask_ratio: float = 0.75) -> tuple[Tensor, Ten
     return visible, mask, restore
 
 
-def draw_noise(images: Tensor, patches: int, generator: torch.Generator) -> Tensor:
+def draw_noise(images: Tensor, patches: int, draws: Draws) -> Tensor:
     """Draw uniform noise [B, N] on the images' device, from a generator of any device."""
-    shape = (len(images), patches)
-    return torch.rand(shape, generator=generator, device=generator.device).to(images.device)
+    return draws.rand(len(images), patches).to(images.device)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from compt.data import renumber
 from compt.errors import ConfigError
-from compt.interfaces import Batch, ExportFormat, Images, Member, Metric, Outputs
+from compt.interfaces import Batch, Draws, ExportFormat, Images, Member, Metric, Outputs
 from compt.paradigms._checkpoints import (
     dtype_in_files,
     left_behind,
@@ -242,7 +242,9 @@ class Mae(Sourced):
         weight = next(model.parameters())
         return {key: moved(value, weight) for key, value in batch.items()}
 
-    def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+    def prepare(
+        self, batch: Batch, *, generator: torch.Generator, draws: Draws | None = None
+    ) -> Batch:
         """Normalise the images, and draw the noise that decides which patches are masked.
 
         It happens once, here and not in the model, so that teacher and student see the same masks
@@ -258,7 +260,7 @@ class Mae(Sourced):
         raw = {key: batch[key] for key in ("inputs", "data_samples")}
         ready: dict[str, Any] = self._preprocessor.to(first_view(batch).device)(raw, learning)
         if patches := self._input["number of patches"]:
-            ready["noise"] = draw_noise(ready["inputs"], patches, generator)
+            ready["noise"] = draw_noise(ready["inputs"], patches, draws or Draws(generator))
         return ready
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:

@@ -1,0 +1,207 @@
+"""A stage over several processes, sharded or not, is the stage of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+import compt
+from compt.config import load_config
+from compt.config.parallel import Sharded
+from compt.errors import ConfigError
+from compt.interfaces import Draws
+from compt.testing.toy import TiedNet, ToyNet
+from compt.training import preflight, sharding
+from compt.training.loader import SeededFetch, sample_seed
+from compt.training.sharding import check_processes, clip_norm, separate_blocks
+from compt.training.stage import StageModel
+from tests.training.spread import CHAINS, Spread
+
+FSDP = dict(type="fsdp")
+ADAM = dict(type="AdamW", lr=1e-3, eps=1e-5)
+CASES = {
+    "accumulated": dict(
+        optim_wrapper=dict(optimizer=ADAM, accumulative_counts=2, clip_grad=dict(max_norm=0.5))
+    ),
+    "recomputed": dict(grad_checkpointing=True),
+    "compiled": dict(grad_checkpointing=True, compile=dict(backend="aot_eager")),
+    "clipped by value": dict(
+        optim_wrapper=dict(
+            optimizer=dict(type="SGD", lr=1e-2, momentum=0.9),
+            clip_grad=dict(type="value", clip_value=0.01),
+        )
+    ),
+    "inherited optimizer": dict(
+        grown=dict(optimizer_state=True, new_lr_mult=2.0, new_warmup=0.3),
+        checkpoint=dict(interval=4, optimizer=True),
+    ),
+    "grown from the plateau": dict(
+        trunk=True,
+        param_scheduler=[
+            dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.1),
+            dict(type="CosineAnnealingLR", eta_min=0.0, begin=0.6, end=1.0),
+        ],
+    ),
+}
+
+
+def same(chain: Spread, name: str, noted: dict, expected: dict, *, tolerance: float = 1e-5) -> None:
+    """Compare each step's loss and the delivered weights with those of the run ``one``."""
+    for stage, losses in expected["losses"].items():
+        assert noted["losses"][stage] == pytest.approx(losses, abs=tolerance), stage
+    for stage in ("01_a", "02_b"):
+        weights = chain.weights(name, stage)
+        for key, value in chain.weights("one", stage).items():
+            torch.testing.assert_close(weights[key], value, rtol=0, atol=tolerance, msg=key)
+
+
+def test_a_sharded_chain_with_a_transfer_is_that_of_one_process(tmp_path):
+    """Losses, weights and metrics are the same, and a process has half of all that is trained."""
+    chain = CHAINS["toy"](tmp_path)
+    expected = chain.run("one")
+    noted = chain.run("two", 2, parallel=dict(FSDP, teacher="sharded"))
+    same(chain, "two", noted, expected)
+    assert chain.metrics("two") == pytest.approx(chain.metrics("one"), abs=1e-5)
+    (whole,) = expected["memory"]
+    for stage, bytes_of in whole.items():
+        for half in noted["memory"]:
+            for key in ("params", "optimizer"):  # tensors of an odd length are cut unevenly
+                assert half[stage][key] < 0.55 * bytes_of[key], (stage, key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_options_do_the_same_where_a_chain_is_sharded(case, tmp_path):
+    chain = CHAINS["toy"](tmp_path, **CASES[case])
+    expected = chain.run("one")
+    same(chain, "two", chain.run("two", 2, parallel=FSDP), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["clip", "mae", "lm"])
+def test_a_run_does_not_depend_on_how_it_is_spread(kind, tmp_path):
+    """Crops, captions and masks are the samples'; the loss is that of the global batch."""
+    chain = CHAINS[kind](tmp_path)
+    expected = chain.run("one")
+    hybrid = dict(FSDP, processes=2, teacher="sharded", reshard=False)
+    for world_size, parallel in ((2, dict(type="ddp")), (2, FSDP), (4, FSDP), (4, hybrid)):
+        name = f"{parallel['type']}_{world_size}_{len(parallel)}"
+        same(chain, name, chain.run(name, world_size, parallel=parallel), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [2, 1])
+def test_what_four_processes_saved_fewer_go_on_with(world_size, tmp_path):
+    chain = CHAINS["toy"](tmp_path)
+    expected = chain.run("one")
+    stopped = chain.run("run", 4, "stop", parallel=FSDP)
+    assert stopped["losses"]["02_b"] == pytest.approx(expected["losses"]["02_b"][:5], abs=1e-5)
+    resumed = chain.run("run", world_size, "resume", parallel=FSDP)
+    assert resumed["losses"] == {"02_b": pytest.approx(expected["losses"]["02_b"][4:], abs=1e-5)}
+    for key, value in chain.weights("one").items():
+        torch.testing.assert_close(chain.weights("run")[key], value, rtol=0, atol=1e-5, msg=key)
+
+
+# Parts, in this process
+
+
+@pytest.fixture
+def alone(tmp_path) -> Iterator[None]:
+    """A process group of this process."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def stage(model: str = "toy", **options) -> StageModel:
+    member = dict(name="a", model=dict(width=8, depth=2))
+    return StageModel(dict(type=model), member, **options)
+
+
+def test_only_blocks_with_parameters_of_their_own_are_sharded_alone():
+    model = ToyNet(8, 3)
+    assert separate_blocks(model) == list(model.blocks)
+    model.blocks[1].fc1.bias = model.blocks[2].fc1.bias
+    assert separate_blocks(model) == [model.blocks[0]]
+    assert separate_blocks(TiedNet(8, 2))  # what is tied is in no block
+
+
+def test_tied_tensors_and_scalars_stay_what_they_are(alone):
+    """A tie is one tensor, sharded once; every process keeps a scalar."""
+    model = stage()
+    model.student = TiedNet(8, 2)
+    model.scale = nn.Parameter(torch.tensor(2.0))
+    sharding.shard_stage(model, Sharded())
+    assert isinstance(model.student.blocks[0], FSDPModule)
+    assert model.student.head.weight is model.student.embed.weight
+    assert isinstance(model.student.embed.weight, DTensor)
+    assert not isinstance(model.scale, DTensor)
+    assert model.scale.item() == 2
+
+
+def test_gradients_are_clipped_by_the_norm_of_sharded_and_whole_ones(alone):
+    model = sharding.shard_stage(stage(), Sharded())
+    sharded = next(model.student.parameters())
+    sharded.grad = torch.full_like(sharded, 3.0)
+    scalar = nn.Parameter(torch.tensor(1.0))
+    scalar.grad = torch.tensor(4.0)
+    plain = [nn.Parameter(torch.zeros(sharded.shape)), nn.Parameter(torch.tensor(1.0))]
+    plain[0].grad, plain[1].grad = torch.full(sharded.shape, 3.0), torch.tensor(4.0)
+    norm = clip_norm([sharded, scalar], max_norm=2.0)
+    assert norm == nn.utils.clip_grad_norm_(plain, 2.0)
+    assert torch.equal(sharded.grad.full_tensor(), plain[0].grad)
+    assert torch.equal(scalar.grad, plain[1].grad)
+
+
+def test_samples_draw_the_same_however_they_are_spread():
+    class Data(torch.utils.data.Dataset):
+        def __getitem__(self, index):
+            return index, torch.rand(()).item()
+
+    def generator():
+        return torch.Generator().manual_seed(5)
+
+    whole = SeededFetch(Data()).__getitems__([7, *range(8)])
+    halves = [SeededFetch(Data(), r, 2).__getitems__([7, *range(r, 8, 2)]) for r in (0, 1)]
+    assert sorted(halves[0] + halves[1]) == whole
+    assert len({value for _, value in whole}) == 8
+    every = Draws(generator()).randn(6, 3)
+    assert torch.equal(Draws(generator(), 1, 2).randn(3, 3), every[1::2])
+    seeds = {sample_seed(seed, position) for seed in range(50) for position in range(50)}
+    assert len(seeds) == 2500
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(parallel=dict(FSDP, processes=3)), "4 processes cannot be divided"),
+        (dict(average=dict(type="ema", half_life=0.1)), "needs the whole model"),
+        (dict(custom_hooks=[dict(type="EMAHook")]), "needs the whole model"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused_before_training(
+    changes, message, toy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sharding, "get_world_size", lambda: 4)
+    monkeypatch.setattr(preflight, "is_distributed", lambda: True)
+    with pytest.raises(ConfigError, match=message):
+        compt.train({**toy, "parallel": FSDP, **changes}, work_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_copies_have_to_divide_all_processes(monkeypatch):
+    monkeypatch.setattr(sharding, "get_world_size", lambda: 4)
+    for processes in (1, 2, 4, None):
+        check_processes(Sharded(processes=processes))
+
+
+def test_a_sharded_model_has_no_other_wrapper(toy):
+    wrapper = dict(type="MMDistributedDataParallel")
+    with pytest.raises(ConfigError, match="wraps the model itself"):
+        load_config({**toy, "parallel": FSDP, "model_wrapper_cfg": wrapper})
