@@ -152,14 +152,14 @@ class Deferral(TorchDispatchMode):
 
     def __enter__(self) -> Deferral:
         """Begin to note."""
-        self._disguise.__enter__()
+        self._disguise.__enter__()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         """End to note; values can be asked for from now on."""
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._disguise.__exit__(*error)
+        self._disguise.__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None

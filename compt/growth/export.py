@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from compt.files import WEIGHT_SUFFIXES, share
-from compt.growth.convert import check_output, named_dtype, rounded
+from compt.growth.convert import named_dtype, rounded
+from compt.growth.output import check_output
 from compt.interfaces import Paradigm, accepted
 from compt.interfaces.paradigm import MAX_SHARD
 

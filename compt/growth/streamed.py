@@ -9,8 +9,7 @@ it is written to its place in a file that the library itself has laid out. The b
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from torch.utils._pytree import tree_map
 
 from compt.errors import WorkDirError
 from compt.growth.axes import describe
-from compt.growth.deferred import DEVICE_OF, LARGE, Deferral, settle_buffers
+from compt.growth.deferred import DEVICE_OF
 from compt.growth.models import build_member
 from compt.growth.operators import AxisGrower, tensors_of
+from compt.growth.outlines import Looked, Outline, Read, placeholders
 from compt.growth.run import build_grower, check_growth, check_value, judged, seeded
 from compt.growth.stored import FilledFiles, NotStreamed, StoredWeights, overflown
 from compt.interfaces import Architecture, Growth, Member, Paradigm, accepted
@@ -36,8 +36,6 @@ STREAM_FROM = 10**9
 
 Smaller ones are grown whole, which is quicker, and measured before they are rounded.
 """
-
-Read = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -124,87 +122,6 @@ def _check_finite(source: Outline, read: Mapping[int, Read], path: Path) -> None
         raise not_finite_error(path, names)
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A model without its large tensors, and what makes those."""
-
-    model: nn.Module
-    deferral: Deferral
-
-    @classmethod
-    def of(cls, build: Callable[[], nn.Module], *, draws: bool) -> Outline:
-        """Build the outline of a model.
-
-        Raises:
-            NotStreamed: its constructor cannot do without the large tensors.
-        """
-        deferral = Deferral(LARGE, draws=draws)
-        try:
-            with deferral:
-                model = build()
-            settle_buffers(model, deferral)
-        except Exception as error:  # to build it whole says what is wrong
-            reason = f"it cannot be built without its tensors: {type(error).__name__}: {error}"
-            raise NotStreamed(reason) from error
-        if draws and any(deferral.is_empty(tensor) for tensor in tensors_of(model).values()):
-            raise NotStreamed("its constructor leaves tensors that it does not initialise")
-        return cls(model, deferral)
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """All parameters and buffers themselves, tied ones under each of their names."""
-        params = dict(self.model.named_parameters(remove_duplicate=False))
-        return params | dict(self.model.named_buffers(remove_duplicate=False))
-
-    def names_in(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[int, str]:
-        """Return the name that each tensor of the state dict has in files, by its id.
-
-        Args:
-            shapes: of the tensors in the files.
-
-        Raises:
-            NotStreamed: the files hold other tensors, or one of them twice.
-        """
-        own = self.model.state_dict(keep_vars=True)
-        for name, shape in shapes.items():
-            if name not in own:
-                raise NotStreamed(f"'{name}' of the files is no name of the model's")
-            if tuple(own[name].shape) != shape:
-                raise NotStreamed(f"'{name}' is {list(shape)} in the files")
-        names = {id(own[name]): name for name in shapes}
-        if lacking := [name for name, tensor in own.items() if id(tensor) not in names]:
-            raise NotStreamed(f"the files lack '{lacking[0]}'")
-        if len(names) != len(shapes):
-            raise NotStreamed("the files hold one tensor under several names")
-        return names
-
-    def readers(self, stored: StoredWeights) -> dict[int, Read]:
-        """Return what reads each tensor of the state dict from files, by its id."""
-        names = self.names_in(stored.shapes)
-        dtypes = {id(tensor): tensor.dtype for tensor in self.tensors.values()}
-
-        def reader(name: str, dtype: torch.dtype) -> Read:
-            return lambda: stored[name].to(dtype)
-
-        return {key: reader(name, dtypes[key]) for key, name in names.items()}
-
-
-class _Tensors(Mapping[str, Tensor]):
-    """Tensors by name, each made as it is looked up."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], make: Callable[[Tensor], Tensor]) -> None:
-        self._tensors, self._make = tensors, make
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._make(self._tensors[name]).detach()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
 def _fill(
     grower: AxisGrower,
     source: Outline,
@@ -236,8 +153,8 @@ def _fill(
 
     with seeded(settings.seed) as generator:
         growth = grower.grow_tensors(
-            _Tensors(source.tensors, read),
-            _Tensors(tensors, target.deferral.value),
+            Looked(source.tensors, read),
+            Looked(tensors, target.deferral.value),
             source_arch=archs[0],
             target_arch=archs[1],
             generator=generator,
@@ -270,7 +187,7 @@ def _laid_out(reader: Paradigm, target: Outline, folder: Path, settings: Setting
     room on the disk is taken before the first tensor is grown.
     """
     sharding = accepted(reader.export, max_shard_size=settings.max_shard_size)
-    with _placeholders(target.model, settings.dtype) as num_bytes:
+    with placeholders(target.model, settings.dtype) as num_bytes:
         free = shutil.disk_usage(folder).free
         if num_bytes > free:
             raise WorkDirError(
@@ -282,38 +199,6 @@ def _laid_out(reader: Paradigm, target: Outline, folder: Path, settings: Setting
     files = FilledFiles(folder)
     target.names_in(files.shapes)
     return files
-
-
-@contextmanager
-def _placeholders(model: nn.Module, dtype: torch.dtype | None) -> Iterator[int]:
-    """Give a model untouched memory in place of what is on the meta device, and all a format.
-
-    Yields the bytes of its tensors.
-    """
-    made: dict[int, Tensor] = {}
-    before = [
-        (holder, dict(holder))
-        for module in model.modules()
-        for holder in (module._parameters, module._buffers)
-    ]
-    for holder, tensors in before:
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                made.setdefault(id(tensor), _placeholder(tensor, dtype))
-                holder[name] = made[id(tensor)]
-    try:
-        yield sum(tensor.nbytes for tensor in made.values())
-    finally:
-        for holder, tensors in before:
-            holder.update(tensors)
-
-
-def _placeholder(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-    value = torch.empty(tensor.shape, dtype=kind) if tensor.is_meta else tensor.detach().to(kind)
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(value, requires_grad=tensor.requires_grad)
-    return value
 
 
 # The measurement

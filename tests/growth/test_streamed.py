@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 from compt.errors import ConfigError, GrowthError, WorkDirError
-from compt.growth import streamed
+from compt.growth import outlines, streamed
 from compt.growth.convert import grow_checkpoint
 
 VOCABULARY = 301
@@ -85,7 +87,7 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def small_tensors(monkeypatch):
     """Tensors of a few hundred bytes count as large."""
-    monkeypatch.setattr(streamed, "LARGE", 256)
+    monkeypatch.setattr(outlines, "LARGE", 256)
 
 
 def both(tmp_path: Path, source: Path, to: str, **options: Any) -> list[dict[str, Any]]:
@@ -273,3 +275,51 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert grow_checkpoint(source, larger(tmp_path, "llama"), out, stream_from=0)["streamed"]
     assert not any(path.name.endswith(".tmp") for path in (*out.iterdir(), *tmp_path.iterdir()))
+
+
+PEAK = """
+import re, sys, threading, time
+from pathlib import Path
+
+import transformers  # noqa: F401
+from compt.growth import convert
+from compt.paradigms.causal_lm import CausalLm
+
+def held():
+    return 1024 * int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+most = before = held()
+def watch():
+    global most
+    while True:
+        most = max(most, held())
+        time.sleep(0.005)
+
+threading.Thread(target=watch, daemon=True).start()
+source, to, out, stream_from = sys.argv[1:]
+report = convert.grow_checkpoint(Path(source), to, Path(out), stream_from=int(stream_from))
+print(report["streamed"], most - before)
+"""
+
+
+def memory_taken(source: Path, to: str, out: Path, stream_from: int) -> tuple[str, int]:
+    arguments = [str(source), to, str(out), str(stream_from)]
+    output = subprocess.run(
+        [sys.executable, "-c", PEAK, *arguments], check=True, capture_output=True, text=True
+    ).stdout
+    streamed_it, num_bytes = output.split()[-2:]
+    return streamed_it, int(num_bytes)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="it reads Linux's numbers")
+def test_the_memory_is_that_of_the_largest_tensor(tmp_path):
+    source, width, layers = saved(tmp_path / "source", "llama", torch.bfloat16, 256), 1024, 12
+    to = larger(tmp_path, "llama", width, layers)
+    streamed_it, num_bytes = memory_taken(source, to, tmp_path / "streamed", 0)
+    # In float64 fresh and grown values, the noise and the source; and what torch itself takes.
+    largest = 2 * width * width
+    assert streamed_it == "True" and num_bytes < 1.2 * 48 * largest + 60e6
+    streamed_it, in_memory = memory_taken(source, to, tmp_path / "whole", 10**12)
+    assert streamed_it == "False" and in_memory > 3 * num_bytes
+    assert hashes(tmp_path / "streamed") == hashes(tmp_path / "whole")
