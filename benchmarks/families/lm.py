@@ -28,7 +28,12 @@ _seven = [
     dict(name="llama-96x4", model=llama(96, 4), lr=5.6e-3),
     dict(name="llama-128x4", model=llama(128, 4), lr=4e-3),
 ]
-family = [_seven[0], _seven[2], _seven[4]]
+family = [
+    dict(name="llama-16x2", model=llama(16, 2), lr=2.2e-2),
+    _seven[0],
+    _seven[2],
+    _seven[4],
+]
 
 
 def tokens(params, batch_size=16):
@@ -63,10 +68,10 @@ evaluations = 4
 
 presets = dict(
     smoke=dict(lengths=(16,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
-    cpu=dict(lengths=(128, 256), seeds=5),
+    cpu=dict(lengths=(256, 512), seeds=5),
     long=dict(
-        lengths=(128, 256, 512, 1024, 2048),
-        seeds={128: 5, 256: 5, 512: 5, 1024: 5, 2048: 5},
+        lengths=(256, 512, 1024, 2048),
+        seeds=5,
         study_lengths=(512, 1024, 2048),
     ),
     seven=dict(family=_seven, unit=tokens(812_288), lengths=(256, 512), seeds=5),

@@ -19,6 +19,7 @@ SMOKE = FAMILY["presets"]["smoke"]
 @pytest.mark.parametrize(
     ("name", "preset", "members", "most"),
     [
+        ("lm", "long", 4, 3.6),
         ("lm", "seven", 7, 3.1),
         ("clip", "seven", 7, 3),
         ("mae", "seven", 7, 3),
@@ -41,7 +42,8 @@ def test_the_members_of_the_families_can_be_planned(
 @pytest.mark.parametrize("preset", ["smoke", "cpu", "long", "gpu"])
 def test_the_presets_of_the_families_can_be_read(name: str, preset: str) -> None:
     family = read_family(name, preset, {})
-    assert len(family.members) == 3 and family.name == f"{name}-{preset}"
+    assert len(family.members) == (4 if name == "lm" else 3)
+    assert family.name == f"{name}-{preset}"
     judging = {length: len(family.judging(length)) for length in family.lengths}
     assert all(count == 2 if preset == "smoke" else count >= 5 for count in judging.values())
     assert not [key for key in family.base if key.startswith("_")], "the file's own"
