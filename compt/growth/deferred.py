@@ -71,9 +71,17 @@ class _Strided:
     def view(self, base: Tensor) -> Tensor:
         return base.as_strided(self.size, self.stride, self.offset)
 
-    def empty(self) -> Tensor:
-        """Return a tensor of its own that lies in memory like this one, whatever it holds."""
-        return torch.empty_strided(self.size, self.stride, dtype=self.dtype)
+    @property
+    def num_bytes(self) -> int:
+        """How much memory a tensor that lies like this one spans."""
+        steps = zip(self.size, self.stride, strict=True)
+        last = sum((length - 1) * stride for length, stride in steps)
+        return (1 + last) * self.dtype.itemsize if 0 not in self.size else 0
+
+    def within(self, memory: Tensor) -> Tensor:
+        """Return a tensor that lies like this one in the first bytes of other memory."""
+        values = memory[: self.num_bytes].view(self.dtype)
+        return values.as_strided(self.size, self.stride)
 
 
 @dataclass(frozen=True)
@@ -94,13 +102,19 @@ class _Step:
     options: Any
     random_state: Tensor | None
 
-    def on(self, base: Tensor | None = None) -> Any:
-        """Run the operation, with ``base`` for the tensor whose recipe this is part of."""
+    def on(self, base: Tensor | None = None, made: dict[int, Tensor] | None = None) -> Any:
+        """Run the operation.
+
+        Args:
+            base: the tensor whose recipe this is part of.
+            made: what recipes have made, by their ids, which is added to.
+        """
+        known = {} if made is None else made
 
         def actual(value: Any) -> Any:
             if not isinstance(value, _Operand):
                 return value
-            source = base if value.recipe is None else value.recipe.made()
+            source = base if value.recipe is None else value.recipe.made(known)
             assert source is not None
             return value.place.view(source)
 
@@ -123,13 +137,18 @@ class _Recipe:
     others: tuple[_Step, ...] = ()
     """Write into it, in order."""
 
-    def made(self) -> Tensor:
-        """Return a tensor on a new storage with that content."""
-        result = self.first.on()
-        base: Tensor = result if self.output is None else result[self.output]
-        for step in self.others:
-            step.on(base)
-        return base
+    def made(self, made: dict[int, Tensor]) -> Tensor:
+        """Return a tensor on a new storage with that content, made once.
+
+        Draws that are repeated where they are out of bounds refer to each other many times.
+        """
+        if id(self) not in made:
+            result = self.first.on(made=made)
+            base: Tensor = result if self.output is None else result[self.output]
+            for step in self.others:
+                step.on(base, made)
+            made[id(self)] = base
+        return made[id(self)]
 
 
 class Deferral(TorchDispatchMode):
@@ -148,6 +167,8 @@ class Deferral(TorchDispatchMode):
         self._recipes: dict[int, _Recipe] = {}
         # Kept, as the address of one that is gone may be given to another.
         self._storages: dict[int, torch.UntypedStorage] = {}
+        # What draws that are thrown away are written to: new memory each time costs a third.
+        self._scratch = torch.empty(0, dtype=torch.uint8)
         self._disguise = _Disguise(self)
 
     def __enter__(self) -> Deferral:
@@ -158,6 +179,7 @@ class Deferral(TorchDispatchMode):
 
     def __exit__(self, *error: Any) -> None:
         """End to note; values can be asked for from now on."""
+        self._scratch = torch.empty(0, dtype=torch.uint8)
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._disguise.__exit__(*error)  # type: ignore[no-untyped-call]
 
@@ -190,7 +212,7 @@ class Deferral(TorchDispatchMode):
         """Return what a tensor holds once the model is built, as it is unless it is deferred."""
         if not self.is_deferred(tensor):
             return tensor
-        base = self._recipes[_address(tensor)].made()
+        base = self._recipes[_address(tensor)].made({})
         return _Strided.of(tensor).view(base)
 
     def _begin(self, outline: Tensor, recipe: _Recipe) -> None:
@@ -252,9 +274,17 @@ class Deferral(TorchDispatchMode):
         if not self.draws:
             return _Step(_not_drawn, args, options, None)
         state = torch.get_rng_state()
-        stand_ins = tree_map(_stand_in, (args, options))
+        stand_ins = tree_map(self._stand_in, (args, options))
         func(*stand_ins[0], **stand_ins[1])
         return _Step(func, args, options, state)
+
+    def _stand_in(self, value: Any) -> Any:
+        """Return a tensor that lies in memory as a deferred one would, whatever it holds."""
+        if not isinstance(value, _Operand):
+            return value
+        if self._scratch.nbytes < value.place.num_bytes:
+            self._scratch = torch.empty(value.place.num_bytes, dtype=torch.uint8)
+        return value.place.within(self._scratch)
 
 
 class _Disguise(TorchFunctionMode):
@@ -316,7 +346,3 @@ def _on_meta(value: Any) -> Any:
 def _options_on_meta(options: Mapping[str, Any]) -> dict[str, Any]:
     device = {"device": torch.device("meta")} if options.get("device") is not None else {}
     return {**{key: tree_map(_on_meta, value) for key, value in options.items()}, **device}
-
-
-def _stand_in(value: Any) -> Any:
-    return value.place.empty() if isinstance(value, _Operand) else value

@@ -85,10 +85,14 @@ def grow_streamed(
     _check_finite(source, read_source, path)
     files = _laid_out(reader, target, folder, settings)
     growth = _fill(grower, source, target, archs, read_source, files, settings)
+    own = next((param.dtype for param in target.model.parameters()), torch.float32)
+    stored = settings.dtype or own
+    rounded = stored if stored.itemsize < own.itemsize else None
     with torch.no_grad(), _Filling(read_source | target.readers(StoredWeights.of(files))):
-        dtype = settings.dtype
-        growth = judged(growth, source.model, target.model, archs, dtype=dtype)
-    return _report(growth, target, dtype)
+        growth = judged(growth, source.model, target.model, archs, dtype=rounded)
+    report = growth.to_dict() | {"dtype": str(stored).removeprefix("torch.")}
+    # What was measured is what was written.
+    return report | ({"rounding_error": growth.error} if rounded else {})
 
 
 def _axis_grower(reader: Paradigm, name: str) -> AxisGrower:
@@ -166,15 +170,6 @@ def _fill(
     files.finish()
     check_growth(growth, target.model, archs[1], label)
     return growth
-
-
-def _report(growth: Growth, target: Outline, dtype: torch.dtype | None) -> dict[str, Any]:
-    """Return the report as JSON types, with the number format that was written."""
-    own = next((param.dtype for param in target.model.parameters()), torch.float32)
-    stored = dtype or own
-    report = growth.to_dict() | {"dtype": str(stored).removeprefix("torch.")}
-    # What was measured is what was written.
-    return report | ({"rounding_error": growth.error} if stored.itemsize < own.itemsize else {})
 
 
 # The files

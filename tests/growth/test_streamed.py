@@ -130,6 +130,14 @@ def test_half_precision_and_shards_are_kept(tmp_path, width):
     assert reports[1]["error"] < 1e-5
 
 
+@pytest.mark.usefixtures("small_tensors")
+def test_a_wider_format_rounds_nothing(tmp_path):
+    source = saved(tmp_path / "source", "llama", torch.bfloat16)
+    reports = both(tmp_path, source, larger(tmp_path, "llama"), dtype="float64")
+    assert same(reports, "function_preserving", "reason", "error", "dtype")
+    assert reports[0]["function_preserving"] and "rounding_error" not in reports[0]
+
+
 GROWERS = ["leading_block", "clone", "stack"]
 
 
