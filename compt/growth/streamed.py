@@ -86,11 +86,11 @@ def grow_streamed(
     files = _laid_out(reader, target, folder, settings)
     growth = _fill(grower, source, target, archs, read_source, files, settings)
     own = next((param.dtype for param in target.model.parameters()), torch.float32)
-    stored = settings.dtype or own
-    rounded = stored if stored.itemsize < own.itemsize else None
+    written = settings.dtype or own
+    rounded = written if written.itemsize < own.itemsize else None
     with torch.no_grad(), _Filling(read_source | target.readers(StoredWeights.of(files))):
         growth = judged(growth, source.model, target.model, archs, dtype=rounded)
-    report = growth.to_dict() | {"dtype": str(stored).removeprefix("torch.")}
+    report = growth.to_dict() | {"dtype": str(written).removeprefix("torch.")}
     # What was measured is what was written.
     return report | ({"rounding_error": growth.error} if rounded else {})
 
