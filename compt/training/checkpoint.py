@@ -14,11 +14,15 @@ from torch import Tensor
 from compt.errors import TrainingError, some
 from compt.random_state import random_state
 from compt.training.hook_state import hook_states, restore_hook_states
-from compt.training.sharding import (
-    gathered_nested,
-    is_sharded,
-    load_shared,
-    share_entries,
+from compt.training.sharding import load_shared, share_entries
+from compt.training.shards import (
+    KEY,
+    SUFFIX,
+    check_shards,
+    read_shards,
+    remove_stale,
+    take_out,
+    write_shards,
 )
 from compt.training.stage import stage_model
 from compt.weights import saving
@@ -35,8 +39,24 @@ def save_checkpoint(state: Mapping[str, Any], folder: Path, iteration: int, *, k
     with saving(folder / f"{PREFIX}{iteration:08d}.pt") as file:
         torch.save({**state, DIGEST: _digest(state)}, file)
         _check_readable(file)
-    for old in _checkpoints(folder)[keep:]:
+    newest = _checkpoints(folder)
+    for old in newest[keep:]:
         old.unlink()
+    current = state.get(KEY, {}).get("folder", "")
+    remove_stale(folder, [path.stem for path in newest[:keep]], current)
+
+
+def write_apart(state: Mapping[str, Any], folder: Path, iteration: int) -> dict[str, Any]:
+    """Write what is sharded of a checkpoint, and return it without that.
+
+    Every process has to call it. The folder is another one after each rollback: until the new
+    checkpoint is complete, the one before needs its own.
+    """
+    rest = dict(state)
+    tensors = take_out(rest)
+    name = f"{PREFIX}{iteration:08d}.r{len(state['rollbacks'])}{SUFFIX}"
+    hashes = write_shards(tensors, folder / name)
+    return {**rest, KEY: {**rest[KEY], "folder": name, "files": hashes}}
 
 
 def _check_readable(file: Path) -> None:
@@ -58,6 +78,9 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]
             digest = state.pop(DIGEST, None)
             if digest is not None and digest != _digest(state):
                 raise ValueError("its content is not what was written")
+            if KEY in state:
+                check_shards(state[KEY]["files"], folder / state[KEY]["folder"])
+                state[KEY]["path"] = str(folder / state[KEY]["folder"])
             return state
         except Exception as error:  # torch raises many types for a damaged file
             warn(f"The checkpoint '{path}' cannot be read ({error}); trying the one before it.")
@@ -88,8 +111,6 @@ def runner_state(runner: Runner) -> dict[str, Any]:
     # mmengine's names, as here hooks put what they have to remember. EMAHook puts its average in
     # the place of the weights, and takes it out again.
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-    if is_sharded(stage_model(runner)):
-        checkpoint = gathered_nested(checkpoint)
     return {**checkpoint, "random": random_state()}
 
 
@@ -103,9 +124,11 @@ def restore_runner(runner: Runner, state: Mapping[str, Any]) -> None:
     runner._resume = True  # hooks look there
     runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)
     restore_hook_states(runner, checkpoint.get("hooks", {}))
+    params = [p for group in runner.optim_wrapper.param_groups for p in group["params"]]
+    if KEY in checkpoint:
+        read_shards(checkpoint, Path(checkpoint[KEY]["path"]), stage_model(runner), params)
     load_shared(stage_model(runner), checkpoint["state_dict"])
     optimizer = checkpoint["optimizer"]
-    params = [p for group in runner.optim_wrapper.param_groups for p in group["params"]]
     memory = {index: share_entries(own, params[index]) for index, own in optimizer["state"].items()}
     runner.optim_wrapper.load_state_dict({**optimizer, "state": memory})
     schedulers = runner.param_schedulers or []

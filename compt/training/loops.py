@@ -27,6 +27,7 @@ from compt.training.checkpoint import (
     restore_runner,
     runner_state,
     save_checkpoint,
+    write_apart,
 )
 from compt.training.distributed import largest_of_all, mean_over_processes
 from compt.training.evaluation import EvalLoop
@@ -370,6 +371,8 @@ class TrainLoop(BaseLoop):
             "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
         }
         state = {**progress, **runner_state(self.runner)}
+        if is_sharded(self.stage):
+            state = write_apart(state, self.folder, self._iter)
         if self.runner.rank == 0:
             save_checkpoint(state, self.folder, self._iter, keep=self.keep)
 

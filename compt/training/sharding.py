@@ -193,15 +193,6 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: whole[id(t)] for name, t in tensors.items()} if is_main_process() else {}
 
 
-def gathered_nested(value: Any) -> Any:
-    """Return a nested value with whole tensors on the CPU in the first process."""
-    if isinstance(value, DTensor):
-        return gathered({"": value}).get("")
-    if isinstance(value, Mapping):
-        return {key: gathered_nested(inner) for key, inner in value.items()}
-    return value
-
-
 def adapt(wrapper: OptimWrapper, params: Iterable[nn.Parameter]) -> None:
     """Let an optimizer step, and clip, sharded and whole parameters side by side.
 

@@ -16,9 +16,9 @@ from compt.config.parallel import Sharded
 from compt.errors import ConfigError
 from compt.interfaces import Draws
 from compt.testing.toy import TiedNet, ToyNet
-from compt.training import preflight, sharding
+from compt.training import preflight, sharding, shards
 from compt.training.loader import SeededFetch, sample_seed
-from compt.training.sharding import check_processes, clip_norm, separate_blocks
+from compt.training.sharding import any_sharded, check_processes, clip_norm, separate_blocks
 from compt.training.stage import StageModel
 from tests.training.spread import CHAINS, Spread
 
@@ -143,6 +143,42 @@ def test_tied_tensors_and_scalars_stay_what_they_are(alone):
     assert isinstance(model.student.embed.weight, DTensor)
     assert not isinstance(model.scale, DTensor)
     assert model.scale.item() == 2
+
+
+def test_shards_are_read_into_whole_and_sharded_models_unless_they_are_damaged(alone, tmp_path):
+    """Weights and moments come back, and every damaged or missing file is noticed."""
+    model = sharding.shard_stage(stage(), Sharded())
+    params = list(model.parameters())
+    moments = {i: {"exp_avg": 2 * p.detach(), "step": torch.ones(())} for i, p in enumerate(params)}
+    checkpoint = {"state_dict": dict(model.state_dict()), "optimizer": {"state": moments}}
+    expected = sharding.gathered(checkpoint["state_dict"])
+    hashes = shards.write_shards(shards.take_out(checkpoint), tmp_path / "iter_4.r0.shards")
+    assert not any_sharded(checkpoint["state_dict"].values())
+    assert {tuple(own) for own in checkpoint["optimizer"]["state"].values()} == {("step",)}
+    whole = stage(seed=5)
+    shards.read_shards(checkpoint, tmp_path / "iter_4.r0.shards", whole, list(whole.parameters()))
+    for name, tensor in expected.items():
+        assert torch.equal(whole.state_dict()[name], tensor), name
+    for param, own in zip(whole.parameters(), checkpoint["optimizer"]["state"].values()):
+        assert torch.equal(own["exp_avg"], 2 * param)
+    shards.check_shards(hashes, tmp_path / "iter_4.r0.shards")
+    (file,) = (tmp_path / "iter_4.r0.shards").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="not what was written"):
+        shards.check_shards(hashes, tmp_path / "iter_4.r0.shards")
+    file.unlink()
+    with pytest.raises(ValueError, match="missing"):
+        shards.check_shards(hashes, tmp_path / "iter_4.r0.shards")
+
+
+def test_shards_go_with_their_checkpoints(tmp_path):
+    for name in ("iter_2.r0", "iter_4.r0", "iter_4.r1", "iter_8.r0", "iter_6.r1"):
+        (tmp_path / f"{name}.shards").mkdir()
+    shards.remove_stale(tmp_path, ["iter_4", "iter_6"], "iter_4.r1.shards")
+    kept = sorted(path.name for path in tmp_path.iterdir() if path.name.endswith(".shards"))
+    assert kept == ["iter_4.r1.shards", "iter_6.r1.shards"]
 
 
 def test_gradients_are_clipped_by_the_norm_of_sharded_and_whole_ones(alone):

@@ -1,0 +1,124 @@
+"""Keep the sharded tensors of a checkpoint in a folder beside it, a file of safetensors a process.
+
+torch's distributed checkpoints write and read them: any number of processes reads what any other
+number has written, and none of them holds a whole tensor.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
+
+from compt.files import not_written, sha256
+from compt.training.sharding import agreed
+
+SUFFIX = ".shards"
+KEY = "shards"
+"""Where a checkpoint says what of it is in the folder."""
+
+
+def take_out(checkpoint: dict[str, Any]) -> dict[str, DTensor]:
+    """Take the sharded tensors of model and optimizer out of a checkpoint, by a name each."""
+    model, memory = checkpoint["state_dict"], checkpoint["optimizer"]["state"]
+    taken = {f"model.{name}": t for name, t in model.items() if isinstance(t, DTensor)}
+    whole = {name: t for name, t in model.items() if not isinstance(t, DTensor)}
+    entries, rest = [], {}
+    for index, own in memory.items():
+        rest[index] = {key: value for key, value in own.items() if not isinstance(value, DTensor)}
+        for key, value in own.items():
+            if isinstance(value, DTensor):
+                taken[f"optimizer.{index}.{key}"] = value
+                entries.append([index, key, str(value.dtype).removeprefix("torch.")])
+    names = [name for name in model if name not in whole]
+    checkpoint["state_dict"] = whole
+    checkpoint["optimizer"] = {**checkpoint["optimizer"], "state": rest}
+    checkpoint[KEY] = {"model": names, "optimizer": entries}
+    return taken
+
+
+def write_shards(tensors: Mapping[str, DTensor], folder: Path) -> dict[str, str]:
+    """Write a file for each process, and return the hashes of all files by name.
+
+    Every process has to call it.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written.
+    """
+    if is_main_process():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed as it wrote
+    barrier()
+    try:
+        save(
+            dict(tensors),
+            storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True),
+        )
+    except CheckpointException as error:
+        raise not_written(folder, OSError(str(error))) from error
+    barrier()
+    own = {path.name: sha256(path) for path in _own_share(sorted(folder.iterdir()))}
+    of_all: list[dict[str, str]] = [{}] * get_world_size()
+    torch.distributed.all_gather_object(of_all, own)
+    return {name: digest for hashes in of_all for name, digest in sorted(hashes.items())}
+
+
+def check_shards(hashes: Mapping[str, str], folder: Path) -> None:
+    """Raise ValueError unless all files are there as they were written; every process asks."""
+    damaged = any(
+        not (folder / name).is_file() or sha256(folder / name) != hashes[name]
+        for name in _own_share(sorted(hashes))
+    )
+    if agreed(damaged):
+        raise ValueError(f"a file in '{folder.name}' is missing or not what was written")
+
+
+def _own_share(every: list[Any]) -> Iterable[Any]:
+    return every[get_rank() :: get_world_size()]
+
+
+def read_shards(
+    checkpoint: dict[str, Any], folder: Path, model: nn.Module, params: list[nn.Parameter]
+) -> None:
+    """Fill a model from a folder of shards, and put its optimizer's state into the checkpoint.
+
+    Every process has to call it, sharded or alone.
+    """
+    own, memory, kept = model.state_dict(), checkpoint["optimizer"]["state"], checkpoint[KEY]
+    targets: dict[str, Tensor] = {f"model.{name}": own[name] for name in kept["model"]}
+    for index, key, dtype in kept["optimizer"]:
+        target = torch.zeros_like(params[index], dtype=getattr(torch, dtype)).detach()
+        memory[index][key] = targets[f"optimizer.{index}.{key}"] = target
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*assuming the intent is to load.*")
+        load(dict(targets), storage_reader=HuggingFaceStorageReader(str(folder)))
+    checkpoint["state_dict"] |= {name: own[name] for name in kept["model"]}
+
+
+def remove_stale(folder: Path, kept: Iterable[str], current: str) -> None:
+    """Remove folders of shards that no checkpoint of these stems has.
+
+    Args:
+        folder: of the checkpoints.
+        kept: stems of the checkpoints that stay.
+        current: name of the newest one's folder, or an empty one.
+    """
+    stems = {*kept}
+    for path in folder.glob(f"*{SUFFIX}"):
+        stem = path.name.partition(".")[0]
+        is_old = stem == current.partition(".")[0] and path.name != current
+        if stem not in stems or is_old:
+            shutil.rmtree(path, ignore_errors=True)
