@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from compt.errors import TrainingError, some
 from compt.random_state import random_state
@@ -46,14 +46,16 @@ def save_checkpoint(state: Mapping[str, Any], folder: Path, iteration: int, *, k
     remove_stale(folder, [path.stem for path in newest[:keep]], current)
 
 
-def write_apart(state: Mapping[str, Any], folder: Path, iteration: int) -> dict[str, Any]:
+def write_apart(
+    state: Mapping[str, Any], stage: nn.Module, folder: Path, iteration: int
+) -> dict[str, Any]:
     """Write what is sharded of a checkpoint, and return it without that.
 
     Every process has to call it. The folder is another one after each rollback: until the new
     checkpoint is complete, the one before needs its own.
     """
     rest = dict(state)
-    tensors = take_out(rest)
+    tensors = take_out(rest, stage)
     name = f"{PREFIX}{iteration:08d}.r{len(state['rollbacks'])}{SUFFIX}"
     hashes = write_shards(tensors, folder / name)
     return {**rest, KEY: {**rest[KEY], "folder": name, "files": hashes}}

@@ -372,7 +372,7 @@ class TrainLoop(BaseLoop):
         }
         state = {**progress, **runner_state(self.runner)}
         if is_sharded(self.stage):
-            state = write_apart(state, self.folder, self._iter)
+            state = write_apart(state, self.stage, self.folder, self._iter)
         if self.runner.rank == 0:
             save_checkpoint(state, self.folder, self._iter, keep=self.keep)
 

@@ -32,8 +32,11 @@ KEY = "shards"
 """Where a checkpoint says what of it is in the folder."""
 
 
-def take_out(checkpoint: dict[str, Any]) -> dict[str, DTensor]:
-    """Take the sharded tensors of model and optimizer out of a checkpoint, by a name each."""
+def take_out(checkpoint: dict[str, Any], stage: nn.Module) -> dict[str, DTensor]:
+    """Take the sharded tensors of model and optimizer out of a checkpoint, by a name each.
+
+    Of tied tensors it is the first name.
+    """
     model, memory = checkpoint["state_dict"], checkpoint["optimizer"]["state"]
     taken = {f"model.{name}": t for name, t in model.items() if isinstance(t, DTensor)}
     whole = {name: t for name, t in model.items() if not isinstance(t, DTensor)}
@@ -44,10 +47,18 @@ def take_out(checkpoint: dict[str, Any]) -> dict[str, DTensor]:
             if isinstance(value, DTensor):
                 taken[f"optimizer.{index}.{key}"] = value
                 entries.append([index, key, str(value.dtype).removeprefix("torch.")])
-    names = [name for name in model if name not in whole]
+    names, first_names = [name for name in model if name not in whole], set()
+    seen: set[int] = set()
+    for name, tensor in stage.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            first_names.add(name)
+        seen.add(id(tensor))
+    tied = [name for name in names if name not in first_names]
+    for name in tied:
+        del taken[f"model.{name}"]
     checkpoint["state_dict"] = whole
     checkpoint["optimizer"] = {**checkpoint["optimizer"], "state": rest}
-    checkpoint[KEY] = {"model": names, "optimizer": entries}
+    checkpoint[KEY] = {"model": names, "tied": tied, "optimizer": entries}
     return taken
 
 
@@ -98,7 +109,8 @@ def read_shards(
     Every process has to call it, sharded or alone.
     """
     own, memory, kept = model.state_dict(), checkpoint["optimizer"]["state"], checkpoint[KEY]
-    targets: dict[str, Tensor] = {f"model.{name}": own[name] for name in kept["model"]}
+    names = [name for name in kept["model"] if name not in kept["tied"]]
+    targets: dict[str, Tensor] = {f"model.{name}": own[name] for name in names}
     for index, key, dtype in kept["optimizer"]:
         target = torch.zeros_like(params[index], dtype=getattr(torch, dtype)).detach()
         memory[index][key] = targets[f"optimizer.{index}.{key}"] = target

@@ -44,13 +44,18 @@ def noting(self, batch):
     losses.setdefault(stage, []).append(loss.item())
 
 def measuring(self):
-    result = run(self)
     own = lambda tensors: sum(getattr(t, "_local_tensor", t).nbytes for t in tensors)
     optimizer = self.runner.optim_wrapper.optimizer
-    params = list(self.stage.parameters())
+    params, gradients = list(self.stage.parameters()), []
+
+    def before_step(*_):  # afterwards they are freed
+        gradients.append(own(p.grad for p in params if p.grad is not None))
+
+    optimizer.register_step_pre_hook(before_step)
+    result = run(self)
     memory[os.path.basename(self.runner.work_dir)] = {
         "params": own(params),
-        "gradients": own(p.grad for p in params if p.grad is not None),
+        "gradients": max(gradients, default=0),
         "optimizer": own(v for s in optimizer.state.values() for v in s.values()),
     }
     return result
