@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # "as": strict checkers let users import only what is exporte
         Batch as Batch,
         ConfigDraft as ConfigDraft,
         DataSource as DataSource,
+        Draws as Draws,
         ExportFormat as ExportFormat,
         Grower as Grower,
         Growth as Growth,

@@ -37,6 +37,7 @@ TOP: Mapping[str, tuple[str, ...]] = {
         "Batch",
         "ConfigDraft",
         "DataSource",
+        "Draws",
         "ExportFormat",
         "Grower",
         "Growth",

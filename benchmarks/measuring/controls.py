@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compt.planning.rule import LONGER
 from measuring.curves import length_to
 from measuring.family import published_fractions
 from measuring.job import Job
-from measuring.rule import LONGER, margins
+from measuring.rule import margins
 from measuring.runs import Bench
 
 

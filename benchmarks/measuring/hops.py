@@ -7,17 +7,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compt.planning.rule import required_step
+from compt.planning.tax import RESTART
 from measuring.curves import length_to
 from measuring.family import CHOOSING, Recipe
 from measuring.job import Job
 from measuring.rates import STEP, Sweep
-from measuring.rule import margins, required_step
+from measuring.rule import margins
 from measuring.runs import Bench
 
 SHARES = 16
 """Budgets are tried in steps of one in so many."""
-RESTART = 0.17
-"""Share of a member's budget that a hop is expected to cost, where the search begins."""
 HIGHEST, LOWEST = 2, -10
 """Steps of the grid from its own learning rate that a grown member is tried at, at most."""
 

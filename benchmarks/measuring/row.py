@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from compt.planning.rule import LONGER
 from compt.report.record import environment
 from measuring.command import repeating
 from measuring.controls import largest_for, padded, published, smallest_longer
@@ -16,7 +17,7 @@ from measuring.family import CHOOSING, Recipe
 from measuring.hops import Search, search
 from measuring.job import Job
 from measuring.rates import Sweep, sweep
-from measuring.rule import LONGER, MORE_SEEDS, SEEDS, gate, judge
+from measuring.rule import MORE_SEEDS, SEEDS, gate, judge
 from measuring.runs import Bench
 
 SHORTER = 2

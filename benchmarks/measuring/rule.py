@@ -14,19 +14,15 @@ from typing import Any
 
 from scipy.stats import t
 
+from compt.planning.rule import APART, required_step
+
 Qualities = Sequence[float]
 """Of one member, by seed."""
 
-ERRORS_APART = 3.0
-"""Standard errors by which neighbours alone have to differ."""
-LONGER = 8
-"""How many times as long the smallest member must not reach the largest."""
 MARGIN = 0.1
 """What a member may be worse than alone, as a share of its gap to the nearer neighbour."""
 CONFIDENCE = 0.95
 """One-sided, that it is not worse than that."""
-STEP_KEPT = 0.8
-"""Share of what parts two members alone by which one must beat the one that it grew from."""
 SEEDS, MORE_SEEDS = 5, 8
 """Seeds that judge, and that do where the interval is wider than the margin."""
 
@@ -51,7 +47,7 @@ class Gate:
         One seed has no standard error, and tells nothing apart.
         """
         pairs = zip(self.gaps, self.errors, strict=True)
-        return tuple(gap > 0 and gap >= ERRORS_APART * error for gap, error in pairs)
+        return tuple(gap > 0 and gap >= APART * error for gap, error in pairs)
 
     @property
     def catches_up(self) -> bool:
@@ -88,7 +84,10 @@ class Verdict:
     step_lower: float
     """One-sided lower bound of the step."""
     required_step: float
-    """See :func:`required_step`; 0 for the first member, and above 0 for all others."""
+    """See :func:`compt.planning.rule.required_step`.
+
+    0 for the first member, and above 0 for all others.
+    """
 
     @property
     def as_good(self) -> bool:
@@ -132,20 +131,6 @@ def margins(alone: Sequence[Qualities]) -> list[float]:
     gaps = [abs(larger - smaller) for smaller, larger in pairwise(means)]
     nearer = [gaps[0], *(min(pair) for pair in pairwise(gaps)), gaps[-1]]
     return [MARGIN * gap for gap in nearer]
-
-
-def required_step(alone: float, alone_source: float, source: float) -> float:
-    """Return by how much a member has to beat the one that it grows from.
-
-    That is most of what parts the two alone; what is left of it where the source, in the chain, is
-    better than alone; and no less than nothing where it has overtaken the member.
-
-    Args:
-        alone: quality of the member alone.
-        alone_source: of the member before, alone.
-        source: of the member before, in the chain.
-    """
-    return max(0.0, min(STEP_KEPT * (alone - alone_source), alone - source))
 
 
 def judge(alone: Sequence[Qualities], chain: Sequence[Qualities]) -> list[Verdict]:

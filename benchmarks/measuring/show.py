@@ -12,8 +12,9 @@ from rich import box
 from rich.table import Table
 
 from compt.files import atomic
+from compt.planning.rule import LONGER
 from compt.report.format import plain_console, quantity
-from measuring.rule import LONGER, SEEDS
+from measuring.rule import SEEDS
 
 Row = Mapping[str, Any]
 """As :meth:`measuring.row.Rows.measure` gives it, or as its JSON has it."""

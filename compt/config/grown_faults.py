@@ -68,8 +68,8 @@ def _check_warmup(index: int, target: StageConfig, faults: Faults) -> None:
 
 def _check_state(index: int, source: StageConfig, target: StageConfig, faults: Faults) -> None:
     pair = _optimizer(source), _optimizer(target)
-    kinds = [one.get("type") for one in pair]
-    amsgrad = [one.get("amsgrad", False) for one in pair]
+    kinds = [optimizer.get("type") for optimizer in pair]
+    amsgrad = [optimizer.get("amsgrad", False) for optimizer in pair]
     if kinds[0] != kinds[1] or kinds[0] not in CARRIED or amsgrad[0] != amsgrad[1]:
         difference = ", with and without amsgrad" if amsgrad[0] != amsgrad[1] else ""
         faults.add(

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,30 +84,35 @@ def grow_checkpoint(
     check_recorded(checkpoint)
     number_format = number_format or reading_paradigm(checkpoint, paradigm).weight_dtype(checkpoint)
     settings = Settings(grower, seed, number_format, max_shard_size, stream_from)
-    streamed, whole = True, ""
+    report = _grow(checkpoint, target, out, paradigm, source_model, settings)
+    return {"grower": short_name(grower), **report, "out": str(out), "peak_memory": peak_memory()}
+
+
+def _grow(
+    checkpoint: Path,
+    target: str,
+    out: Path,
+    paradigm: str | None,
+    source_model: str | None,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Grow from file to file where that can be, else in memory, and return the report."""
+    whole = ""
     try:
         if source_model is not None:
             raise NotStreamed("the source is weights alone")
         reader = _following(checkpoint, paradigm)
+        build = partial(_build, reader, target, "--to", settings.seed)
         with writing(out) as folder:
-            report = grow_streamed(
-                reader, checkpoint, lambda: _build(reader, target, "--to", seed), folder, settings
-            )
+            report = grow_streamed(reader, checkpoint, build, folder, settings)
+        streamed = True
     except NotStreamed as error:
         streamed, reader = False, _following(checkpoint, paradigm)
-        small = _source(reader, checkpoint, source_model, seed)
-        large = _build(reader, target, "--to", seed)
-        whole = str(error) if num_bytes(large) >= stream_from else ""
+        small = _source(reader, checkpoint, source_model, settings.seed)
+        large = _build(reader, target, "--to", settings.seed)
+        whole = str(error) if num_bytes(large) >= settings.stream_from else ""
         report = _grow_whole(reader, small, large, out, settings)
-    return {
-        "grower": short_name(grower),
-        **report,
-        "out": str(out),
-        "notes": list(reader.notes),
-        "streamed": streamed,
-        "whole": whole,
-        "peak_memory": peak_memory(),
-    }
+    return {**report, "notes": list(reader.notes), "streamed": streamed, "whole": whole}
 
 
 def _grow_whole(

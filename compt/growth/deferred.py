@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -229,7 +230,7 @@ class Deferral(TorchDispatchMode):
         for target in written:
             if not self.is_deferred(target):
                 raise DeferralError(f"{func} writes a small tensor from a large one")
-            own = tree_map(lambda value: self._operand(value, of=target), (args, options))  # noqa: B023
+            own = tree_map(partial(self._operand, of=target), (args, options))
             self._write(target, func, self._step(func, *own))
         outline = func(*tree_map(_on_meta, args), **_options_on_meta(options))
         if not written:

@@ -105,12 +105,12 @@ def placeholders(model: nn.Module, dtype: torch.dtype | None) -> Iterator[int]:
     Yields the bytes of its tensors.
     """
     made: dict[int, Tensor] = {}
-    before: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    originals: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (holder, dict(holder))
         for module in model.modules()
         for holder in (module._parameters, module._buffers)
     ]
-    for holder, tensors in before:
+    for holder, tensors in originals:
         for name, tensor in tensors.items():
             if tensor is not None:
                 made.setdefault(id(tensor), _placeholder(tensor, dtype))
@@ -118,7 +118,7 @@ def placeholders(model: nn.Module, dtype: torch.dtype | None) -> Iterator[int]:
     try:
         yield sum(tensor.nbytes for tensor in made.values())
     finally:
-        for holder, tensors in before:
+        for holder, tensors in originals:
             holder.update(tensors)
 
 

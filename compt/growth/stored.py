@@ -48,7 +48,18 @@ class Entry:
     """In bytes from the beginning of the file."""
 
 
-class StoredWeights(Mapping[str, Tensor]):
+class Entries:
+    """Where files hold tensors, by name."""
+
+    entries: dict[str, Entry]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor."""
+        return {name: entry.shape for name, entry in self.entries.items()}
+
+
+class StoredWeights(Entries, Mapping[str, Tensor]):
     """The tensors of a folder by name, each read from its memory-mapped file as it is asked for.
 
     Nothing of them stays in memory but what the caller keeps.
@@ -67,11 +78,6 @@ class StoredWeights(Mapping[str, Tensor]):
         stored.entries = files.entries
         return stored
 
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor."""
-        return {name: entry.shape for name, entry in self.entries.items()}
-
     def __getitem__(self, name: str) -> Tensor:
         path = self.entries[name].path
         try:
@@ -89,7 +95,7 @@ class StoredWeights(Mapping[str, Tensor]):
         return len(self.entries)
 
 
-class FilledFiles:
+class FilledFiles(Entries):
     """The files of safetensors that a library has laid out, whose tensors are filled in place.
 
     Args:
@@ -107,11 +113,6 @@ class FilledFiles:
         self.entries = _all_entries(paths)
         self.missing = set(self.entries)
         """The names of tensors that are not filled yet."""
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each tensor."""
-        return {name: entry.shape for name, entry in self.entries.items()}
 
     def fill(self, name: str, value: Tensor) -> None:
         """Write one tensor to its place."""

@@ -74,11 +74,11 @@ def grow_streamed(
         WorkDirError: there is no room for the weights.
     """
     grower = _axis_grower(reader, settings.grower)
+    _check_size(build, settings)
     stored = StoredWeights(path)
     member = Member(path.name, str(path))
     source = Outline.of(lambda: build_member(reader, member, seed=0), draws=False)
     read_source = source.readers(stored)
-    _check_size(build, settings)
     target = Outline.of(build, draws=True)
     archs = describe(source.model), describe(target.model)
     grower.check(*archs)

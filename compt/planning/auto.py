@@ -134,5 +134,5 @@ def _content(config: ChainConfig, alone: ChainPlan, shares: Mapping[str, float])
 
 def _stage(own: Mapping[str, Any], iters: int) -> dict[str, Any]:
     """Return a stage with another budget."""
-    kept = {key: value for key, value in own.items() if key not in BUDGET_UNITS}
-    return {"name": kept.pop("name"), "iters": iters, **kept}
+    others = {key: value for key, value in own.items() if key not in BUDGET_UNITS}
+    return {"name": others.pop("name"), "iters": iters, **others}

@@ -52,11 +52,11 @@ def pilot_plans(config: ChainConfig, fraction: float) -> list[PilotPlan]:
     alone = plan(config, individual=True)
     unit, number = alone_amount(config)
     plans = []
-    for part in HALVINGS:
-        length = number * part * fraction / sum(HALVINGS)
+    for relative in HALVINGS:
+        length = number * relative * fraction / sum(HALVINGS)
         shortest = min(stage.iters for stage in alone.stages) * length / number
         if shortest < SHORTEST:
-            least = fraction * SHORTEST / shortest * part / HALVINGS[-1]
+            least = fraction * SHORTEST / shortest * relative / HALVINGS[-1]
             enough = f"Give {least:.2g} or more, or train" if least < 1 else "Train"
             raise ConfigError(
                 f"--pilot-budget {fraction:g} leaves a pilot of {shortest:.0f} iterations, and "

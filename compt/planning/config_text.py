@@ -29,8 +29,8 @@ def config_text(
         members: comments that stand above the members of the chain.
     """
     known = [key for key in FIRST if key in content]
-    told = "\n\n".join("\n".join(wrap(paragraph, WIDTH)) for paragraph in paragraphs)
-    blocks = [f'"""{told}\n"""']
+    docstring = "\n\n".join("\n".join(wrap(paragraph, WIDTH)) for paragraph in paragraphs)
+    blocks = [f'"""{docstring}\n"""']
     for key in [*known, *sorted(content.keys() - FIRST)]:
         lines = _comment(comments.get(key, ""), "")
         if key == "chain":

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from compt.planning.lengths import Lengths
+from compt.planning.rule import required_step
 from compt.planning.tax import RESTART
 
-STEP_KEPT = 0.8
-"""Share of what parts two members alone by which one must beat the one that it grows from."""
 LONGEST = 2.0
 """Times its own length that a member may be worth, so that the next has less left to learn."""
 SHORT, SHORT_RATE = 0.25, 0.5
 """Share of its length below which a grown member learns better at another rate, and that rate.
 
-At 1/8 of the length half the rate was better by 0.014 nats, at 1/2 no better: docs/study.md."""
+For language models at 1/8 of the length half the rate was better by 0.016 nats, at 1/2 worse by as
+much: docs/study_short.md."""
 WORTHS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5, 1.75, LONGEST)
 """Shares of its own length, in worth, after which a member's training may end."""
 
@@ -64,7 +64,7 @@ class Family:
     @property
     def wanted_flops(self) -> float:
         """FLOPs of all wanted members alone."""
-        return sum(one.flops for one in self.candidates if one.wanted)
+        return sum(member.flops for member in self.candidates if member.wanted)
 
     def loss(self, stop: Stop, draw: int = 0) -> float:
         """Return the loss of a member at its end."""
@@ -102,7 +102,7 @@ class Family:
 
     def _cheapest(self, longest: float, in_order: bool) -> Path:
         """Return the cheapest path, found from small to large, () where there is none."""
-        last = max(index for index, one in enumerate(self.candidates) if one.wanted)
+        last = max(i for i, member in enumerate(self.candidates) if member.wanted)
         best: dict[Stop, tuple[float, Path]] = {}
         for stop in self._stops(last, longest):
             own = self.candidates[stop.index].flops
@@ -119,13 +119,13 @@ class Family:
         return min(ends, key=lambda way: way[0])[1] if ends else ()
 
     def _stops(self, last: int, longest: float) -> Iterator[Stop]:
-        for index, one in enumerate(self.candidates[: last + 1]):
+        for index, member in enumerate(self.candidates[: last + 1]):
             for worth in WORTHS:
-                if worth <= longest and (worth >= 1 or not one.wanted):
+                if worth <= longest and (worth >= 1 or not member.wanted):
                     yield Stop(index, worth)
 
     def _wanted_between(self, source: int, target: int) -> bool:
-        return any(one.wanted for one in self.candidates[source + 1 : target])
+        return any(member.wanted for member in self.candidates[source + 1 : target])
 
     def _may_follow(self, source: Stop, target: Stop, in_order: bool) -> bool:
         if source.index >= target.index or self._wanted_between(source.index, target.index):
@@ -133,11 +133,8 @@ class Family:
         return not in_order or self.loss(target) <= self.loss(source) - self._step(source, target)
 
     def _step(self, source: Stop, target: Stop) -> float:
-        """Return by how much a member has to beat the one that it grows from.
-
-        Of a source that is better than alone what is left; nothing once it has overtaken.
-        """
+        """Return by how much a member has to beat the one that it grows from, 0 if not wanted."""
         if not self.candidates[target.index].wanted:
             return 0.0
-        alone, before = (self.loss(Stop(stop.index, 1.0)) for stop in (target, source))
-        return max(0.0, min(STEP_KEPT * (before - alone), self.loss(source) - alone))
+        alone, alone_source = (self.loss(Stop(stop.index, 1.0)) for stop in (target, source))
+        return required_step(-alone, -alone_source, -self.loss(source))

@@ -14,14 +14,11 @@ from compt.planning.design import Family, Path, Stop
 from compt.planning.law import Laws
 from compt.planning.plans import ChainPlan
 from compt.planning.rates import Floats
+from compt.planning.rule import APART, LONGER
 from compt.planning.tax import RESTART_DEVIATION
 
 LEVEL = 0.8
 """Of all intervals."""
-APART = 3.0
-"""Standard errors by which neighbours have to differ to be a family."""
-LONGER = 8
-"""How many times as long the smallest member must not reach the largest."""
 
 Range = tuple[float, float]
 """Both ends of an interval."""
@@ -85,7 +82,7 @@ class Forecast:
     padding: Padding | None
     """The best of its kind, None where no smaller member gets as good as the largest."""
     smallest_longer: float
-    """Loss of the smallest member, trained :data:`LONGER` times as long."""
+    """Loss of the smallest member, trained :data:`compt.planning.rule.LONGER` times as long."""
     catches_up: float
     """Share of the draws in which that is as good as the largest alone."""
     law_errors: dict[str, float]
@@ -102,7 +99,7 @@ class Forecast:
     @property
     def too_close(self) -> tuple[MemberForecast, ...]:
         """Members that are not surely better than the one before them."""
-        return tuple(one for one in self.members if not _is_apart(one))
+        return tuple(member for member in self.members if not _is_apart(member))
 
     @property
     def verdict(self) -> Verdict:
@@ -151,7 +148,7 @@ def forecast(
     own = np.array([family.candidates[stop.index].flops for stop in path])
     # What a chain costs beside training members, such as teachers, goes with the training.
     charged = chain.flops / family.flops(path)
-    wanted = [one.flops for one in family.candidates if one.wanted]
+    wanted = [member.flops for member in family.candidates if member.wanted]
     return Forecast(
         members=_members(family, path, shares, [stage.lr_mult for stage in chain.stages]),
         flops=chain.flops,
@@ -199,14 +196,15 @@ def _members(
 
 def _alone(family: Family) -> list[MemberForecast]:
     draws = range(family.candidates[0].lengths.num_draws)
-    losses = [[one.lengths.loss(1.0, draw) for draw in draws] for one in family.candidates]
+    candidates = family.candidates
+    losses = [[member.lengths.loss(1.0, draw) for draw in draws] for member in candidates]
     gaps: list[tuple[float | None, float | None]] = [(None, None)]
     for smaller, larger in pairwise(np.array(losses)):
         gap = smaller - larger
         gaps.append((float(gap[0]), float(gap[1:].std())))
     return [
-        MemberForecast(one.name, one.wanted, own[0], _range(own[1:]), *gap)
-        for one, own, gap in zip(family.candidates, losses, gaps, strict=True)
+        MemberForecast(member.name, member.wanted, own[0], _range(own[1:]), *gap)
+        for member, own, gap in zip(candidates, losses, gaps, strict=True)
     ]
 
 

@@ -19,8 +19,6 @@ STEPS = 500
 """Steps that stand for a stage, however long it is."""
 
 Floats = NDArray[np.float64]
-_KNOWN: dict[str, Floats] = {}
-"""Rates that have been worked out, by schedules in steps."""
 
 
 class Schedule:
@@ -33,6 +31,7 @@ class Schedule:
 
     def __init__(self, configs: Any) -> None:
         self.configs = listed(configs)
+        self._known: dict[str, Floats] = {}
 
     def rates(self, iters: int) -> Floats:
         """Return one rate for each of :data:`STEPS` equal parts of a stage.
@@ -42,9 +41,9 @@ class Schedule:
         """
         scaled = [_in_steps(config, iters) for config in self.configs]
         key = repr(scaled)
-        if key not in _KNOWN:  # schedules in fractions are the same at every length
-            _KNOWN[key] = _simulated([config for config in scaled if config is not None])
-        return _KNOWN[key]
+        if key not in self._known:  # schedules in fractions are the same at every length
+            self._known[key] = _simulated([config for config in scaled if config is not None])
+        return self._known[key]
 
     def warmup_end(self, iters: int) -> float:
         """Return the iteration at which the rate is first at its highest."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from compt.planning.forecast import APART, LEVEL, LONGER
+from compt.planning.forecast import LEVEL
+from compt.planning.rule import APART, LONGER
 from compt.planning.tax import RESTART, RESTART_DEVIATION
 from compt.report.format import quantity, times
 

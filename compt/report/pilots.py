@@ -144,7 +144,7 @@ def _same_member(folder: Path, state: ChainState, index: int, config: ChainConfi
         ConfigError: there is none, or it is another model, or is taught something else.
     """
     name = state.members[index]
-    stage = next((one for one in config.stages if one.name == name), None)
+    stage = next((known for known in config.stages if known.name == name), None)
     fault = "" if stage else f"has a member '{name}', which the config has not"
     if stage is not None and state.config:
         if state.config["paradigm"] != plain(config.file.content["paradigm"]):
@@ -154,8 +154,8 @@ def _same_member(folder: Path, state: ChainState, index: int, config: ChainConfi
         elif state.config["chain"][index]["model"] != plain(stage.model):
             fault = f"has another model under the name '{name}'"
     if stage is None or fault:
-        what = f"The pilot is not of this family: it {fault}."
-        raise ConfigError(what, where=str(folder), do=ADVICE)
+        sentence = f"The pilot is not of this family: it {fault}."
+        raise ConfigError(sentence, where=str(folder), do=ADVICE)
     return stage
 
 

@@ -159,11 +159,11 @@ def _trunks(plan: ChainPlan) -> Iterator[str]:
         if stage.plateau_iter is None:
             continue
         at = f"as it is after iteration {stage.plateau_iter:,} of {stage.iters:,}"
-        before = "before its decay" if stage.plateau_iter < stage.iters else "before averaging"
+        stop = "before its decay" if stage.plateau_iter < stage.iters else "before averaging"
         if following is None:
             yield f"trunk: '{stage.name}' is kept {at}, for a member that is appended later"
         else:
-            yield f"trunk: '{following.name}' grows from '{stage.name}' {at}, {before}"
+            yield f"trunk: '{following.name}' grows from '{stage.name}' {at}, {stop}"
 
 
 def _totals(plan: ChainPlan) -> str:

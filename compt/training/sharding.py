@@ -55,15 +55,15 @@ def shard_stage(stage: StageModel, options: Sharded) -> StageModel:
         ConfigError: the processes cannot be divided as the options say.
     """
     mesh, device = process_mesh(options), get_device()
-    kept = kept_whole(stage)
-    for param in kept:
+    whole = kept_whole(stage)
+    for param in whole:
         param.data = param.data.to(device)
         if param.requires_grad:
             param.register_post_accumulate_grad_hook(_average_gradient)
     policy = MixedPrecisionPolicy()
     if options.gather == "bf16":
         policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-    shared: dict[str, Any] = {"mesh": mesh, "ignored_params": kept}
+    shared: dict[str, Any] = {"mesh": mesh, "ignored_params": whole}
     with stage.layouts():
         for block in separate_blocks(stage.student):
             fully_shard(block, mp_policy=policy, reshard_after_forward=options.reshard, **shared)

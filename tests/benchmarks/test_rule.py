@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from measuring.rule import Gate, gate, judge, lower_bound, margins, required_step, standard_error
+from measuring.rule import Gate, gate, judge, lower_bound, margins, standard_error
+
+from compt.planning.rule import required_step
 
 SPREAD = (0.05, -0.15, 0.15, -0.05, 0.0)
 """Mean 0, deviation 0.1118, and so a standard error of 0.05 and a one-sided bound of 0.1066."""

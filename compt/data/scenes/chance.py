@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-_GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_MASK = 2**64 - 1
+from compt.random_state import FIRST, GAMMA, SECOND, splitmix64
+
 Bits = NDArray[np.uint64]
 T = TypeVar("T")
 
@@ -25,9 +25,9 @@ def key_for(*names: Any) -> int:
 
 
 def mixed(values: Bits) -> Bits:
-    """Spread the bits of uint64 values over all their places."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(_FIRST)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(_SECOND)
+    """Return :func:`compt.random_state.splitmix64` of uint64 values."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(FIRST)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(SECOND)
     values ^= values >> np.uint64(31)
     return values
 
@@ -36,19 +36,19 @@ def table(key: int, rows: np.ndarray, columns: int) -> Bits:
     """Draw uint64 [len(rows), columns], where a row depends on its own number alone."""
     firsts = rows.astype(np.uint64) * np.uint64(columns)
     numbers: Bits = np.add.outer(firsts, np.arange(1, columns + 1, dtype=np.uint64))
-    return mixed(numbers * np.uint64(_GAMMA) + np.uint64(key))
+    return mixed(numbers * np.uint64(GAMMA) + np.uint64(key))
 
 
 class Dice:
     """Numbers drawn one after the other, for one row."""
 
     def __init__(self, key: int, row: int) -> None:
-        self._state = _mixed((key + row * _GAMMA) & _MASK)
+        self._state = splitmix64(key + row * GAMMA)
 
     def below(self, bound: int) -> int:
         """Draw a whole number from 0 to below a bound."""
-        self._state = (self._state + _GAMMA) & _MASK
-        return _mixed(self._state) % bound
+        self._state = (self._state + GAMMA) % 2**64
+        return splitmix64(self._state) % bound
 
     def one_in(self, bound: int) -> bool:
         """Return True once in so many draws."""
@@ -62,10 +62,3 @@ class Dice:
         """Draw some of several values, in a random order."""
         left = list(values)
         return [left.pop(self.below(len(left))) for _ in range(count)]
-
-
-def _mixed(value: int) -> int:
-    """Spread the bits of one number as :func:`mixed` does."""
-    value = ((value ^ (value >> 30)) * _FIRST) & _MASK
-    value = ((value ^ (value >> 27)) * _SECOND) & _MASK
-    return value ^ (value >> 31)
