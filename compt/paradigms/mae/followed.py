@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Any
 
 from compt.paradigms.mae import mmpretrain, timm_vit
 from compt.paradigms.mae.data import Resize
+from compt.paradigms.mae.types import check_types
 
 PIXELS = ("mean", "std", "to_rgb")
 """Keys of mmpretrain's data_preprocessor that say how pixels become a model's input."""
@@ -85,7 +85,7 @@ def _read(path: Path, changed: tuple[int, ...]) -> Followed | None:
     if mmpretrain.recognises(path):
         return _of_mmpretrain(path)
     if timm_vit.recognises(path):
-        return _of_timm(json.loads((path / timm_vit.CONFIG_FILE).read_text(encoding="utf-8")))
+        return _of_timm(timm_vit.read_folder(path))
     return None
 
 
@@ -95,6 +95,7 @@ def _of_mmpretrain(path: Path) -> Followed:
     pixels = dict(model.get("data_preprocessor") or {})
     loader = content.get("test_dataloader") or content.get("val_dataloader") or {}
     pipeline = (loader.get("dataset") or {}).get("pipeline") or content.get("test_pipeline") or ()
+    check_types(pipeline, path)
     names = [step["interpolation"] for step in pipeline if step.get("interpolation")]
     classes = meta.get("CLASSES")
     return Followed(

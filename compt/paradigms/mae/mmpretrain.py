@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from torch.utils.data import Dataset
 
 from compt.errors import ConfigError
 from compt.interfaces import ExportFormat, Member
+from compt.interfaces.foreign import assignments, literal, read_literals
+from compt.paradigms.mae.types import check_types
 from compt.weights import plain_state, read_checkpoint, read_state, saving
 
 # mmpretrain warns while it is imported of compiled operators that mmcv-lite does not have. Nothing
@@ -49,6 +50,9 @@ FORMAT = ExportFormat(
 )
 AVERAGES = ("state_dict_ema", "ema_state_dict", "model_ema")
 """Keys under which timm's, mmengine's and DeiT's trainers keep averages beside the weights."""
+OF_MODEL = ("model", "data_preprocessor")
+OF_IMAGES = frozenset({"test_pipeline", "test_dataloader", "val_dataloader"})
+"""Names in a checkpoint's config that say how held-out images are prepared."""
 
 
 @contextmanager
@@ -78,11 +82,11 @@ def model_config(member: Member) -> dict[str, Any]:
             do="Give dict(type='mmpretrain.MAE', backbone=..., ...), "
             "the path of a config file, or an exported folder.",
         )
-    return config_of(_file(file), file)
+    return config_of(_stored(path) if path.is_dir() else _program(file), file)
 
 
-def _file(path: Path) -> dict[str, Any]:
-    """Return the content of a config file.
+def _program(path: Path) -> dict[str, Any]:
+    """Return the content of a config file that a config or a command names, which is run.
 
     Raises:
         ConfigError: it cannot be read.
@@ -93,6 +97,17 @@ def _file(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"The config cannot be read: {type(error).__name__}: {error}", where=str(path)
         ) from error
+    return content
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """Return the config in a folder of :func:`save`, of which nothing is run.
+
+    Raises:
+        ConfigError: it cannot be read, or is more than literals of known types.
+    """
+    content = read_literals(folder / CONFIG_FILE)
+    check_types([content.get(name) for name in OF_MODEL], folder / CONFIG_FILE)
     return content
 
 
@@ -241,17 +256,16 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return config and state dict of a path that :func:`recognises` accepts."""
     if path.is_dir():
-        file = path / CONFIG_FILE
-        return config_of(_file(file), file), read_weights(path)
+        return config_of(_stored(path), path / CONFIG_FILE), read_weights(path)
     content = _checkpoint(path)
-    return config_of(_config_inside(content), path), plain_state(content, path)
+    return config_of(_inside(content, path), path), plain_state(content, path)
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the config and the checkpoint's ``meta`` of a path that :func:`recognises` accepts."""
     content = _checkpoint(path / WEIGHTS_FILE if path.is_dir() else path)
     meta = content.get("meta") if isinstance(content, Mapping) else None
-    config = _file(path / CONFIG_FILE) if path.is_dir() else _config_inside(content)
+    config = _stored(path) if path.is_dir() else _inside(content, path)
     return config, dict(meta) if isinstance(meta, Mapping) else {}
 
 
@@ -301,6 +315,17 @@ def _checkpoint(path: Path) -> Any:
         return read_checkpoint(path)
 
 
+def _inside(content: Any, path: Path) -> dict[str, Any]:
+    """Return the config that a checkpoint holds as text.
+
+    Raises:
+        ConfigError: its model is of a type that is not known.
+    """
+    config = _config_inside(content)
+    check_types([config.get(name) for name in OF_MODEL], path)
+    return config
+
+
 def _config_inside(content: Any) -> dict[str, Any]:
     """Return what the config that a checkpoint holds as text says of its model.
 
@@ -309,38 +334,13 @@ def _config_inside(content: Any) -> dict[str, Any]:
     meta = content.get("meta") if isinstance(content, Mapping) else None
     text = meta.get("cfg") if isinstance(meta, Mapping) else None
     try:
-        steps = ast.parse(text).body if isinstance(text, str) else []
-        values: dict[str, Any] = {}
-        for step in steps:
-            if not isinstance(step, ast.Assign) or not isinstance(step.targets[0], ast.Name):
-                continue
-            name = step.targets[0].id
-            if name in ("model", "data_preprocessor"):
-                values[name] = _plain(step.value)
-            elif name in ("test_pipeline", "test_dataloader", "val_dataloader"):
-                with suppress(TypeError, ValueError):  # more than literals, and not of the model
-                    values[name] = _plain(step.value)
-        return values
-    except (SyntaxError, TypeError, ValueError):
+        steps = assignments(text) if isinstance(text, str) else {}
+        values = {name: literal(steps[name]) for name in OF_MODEL if name in steps}
+    except (RecursionError, TypeError, ValueError):
         return {}
-
-
-def _plain(node: ast.expr) -> Any:
-    """Return the value of an expression of literals and ``dict(...)``.
-
-    Raises:
-        ValueError: there is more to it.
-    """
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-        merged: dict[str, Any] = {}
-        for argument in node.args:
-            merged.update(_plain(argument))
-        merged.update({str(keyword.arg): _plain(keyword.value) for keyword in node.keywords})
-        return merged
-    if isinstance(node, ast.Dict):
-        items = zip(node.keys, node.values, strict=True)
-        return {_plain(key): _plain(value) for key, value in items if key is not None}
-    if isinstance(node, (ast.List, ast.Tuple)):
-        values = [_plain(value) for value in node.elts]
-        return values if isinstance(node, ast.List) else tuple(values)
-    return ast.literal_eval(node)
+    for name in OF_IMAGES & steps.keys():
+        with suppress(
+            RecursionError, TypeError, ValueError
+        ):  # more than literals: not of the model
+            values[name] = literal(steps[name])
+    return values

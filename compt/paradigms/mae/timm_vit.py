@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import warnings
@@ -13,12 +14,13 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import PretrainedCfg
+from timm.models import PretrainedCfg, build_model_with_cfg
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import ExportFormat, Member
+from compt.interfaces.foreign import read_json, refuse_code
 from compt.weights import load_state, read_state, save_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -241,10 +243,41 @@ def weights_file(folder: Path) -> Path:
     return (files or [folder / WEIGHTS_FILE])[0]
 
 
+def read_folder(path: Path) -> dict[str, Any]:
+    """Return the config of a folder that :func:`recognises` accepts.
+
+    Raises:
+        ConfigError: its arguments of the model are some of timm's own, which name other files of
+            weights, or places to fetch them from.
+    """
+    content: dict[str, Any] = read_json(path / CONFIG_FILE)
+    refuse_code(content, path / CONFIG_FILE)
+    arguments = content.get("model_args") or {}
+    if not isinstance(arguments, Mapping):
+        raise ConfigError(
+            f"model_args is {arguments!r}, no object of JSON.", where=str(path / CONFIG_FILE)
+        )
+    if foreign := sorted(_of_timm_itself() & arguments.keys()):
+        raise ConfigError(
+            f"model_args.{foreign[0]} is no argument of a model: by it, timm would read other "
+            "weights than the folder's.",
+            where=str(path / CONFIG_FILE),
+            do="Take it out, if you know what it is for.",
+        )
+    return content
+
+
+@cache
+def _of_timm_itself() -> frozenset[str]:
+    """Return the arguments by which timm finds weights, beside those of models."""
+    functions = (timm.create_model, build_model_with_cfg)
+    return frozenset().union(*(inspect.signature(each).parameters for each in functions))
+
+
 def recognises(path: Path) -> bool:
     """Say whether the path is a timm folder of a ViT."""
     try:
-        name = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))["architecture"]
+        name = read_json(path / CONFIG_FILE)["architecture"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return isinstance(name, str) and timm.is_model(name) and _is_vit(name)
@@ -347,8 +380,7 @@ def load(path: Path) -> VisionTransformer:
             f"'{path}' is neither a model of mmpretrain with its config nor a timm ViT's folder.",
             do="Check the path.",
         )
-    content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
-    model = build(Member(path.name, content))
+    model = build(Member(path.name, read_folder(path)))
     file = weights_file(path)
     load_state(model, as_today(read_state(file), model), path)
     return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -80,8 +79,7 @@ def _check_heads(backbone: nn.Module, path: Path) -> None:
         if mmpretrain.recognises(path):
             source: Any = mmpretrain.build(mmpretrain.read(path)[0], path.stem).backbone
         elif timm_vit.recognises(path):
-            config = json.loads((path / timm_vit.CONFIG_FILE).read_text())
-            source = timm_vit.build(Member(path.name, config))
+            source = timm_vit.build(Member(path.name, timm_vit.read_folder(path)))
         else:
             return
     own_heads, source_heads = _heads(backbone), _heads(source)

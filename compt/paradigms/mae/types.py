@@ -1,0 +1,60 @@
+"""Hold the configs of checkpoints to types that a library has registered.
+
+mmengine imports whatever dotted path stands as a ``type``, ``os.system`` among them, and calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mmengine.registry
+from mmengine.registry import Registry
+
+from compt.errors import ConfigError, did_you_mean
+from compt.interfaces.foreign import mappings, refuse_code
+
+
+def check_types(content: Any, where: Path | str) -> None:
+    """Raise ConfigError where a checkpoint's config names a type that nothing has registered.
+
+    Also where it asks for code of its own to be run.
+    """
+    refuse_code(content, where)
+    for mapping in mappings(content):
+        name = mapping.get("type")
+        if isinstance(name, str) and not _is_registered(name):
+            raise ConfigError(
+                f"The checkpoint's config names the type '{name}', which no library here has "
+                f"registered.{did_you_mean(name, _all_names())}",
+                where=str(where),
+                do="Install the library that has it, and import it with custom_imports. Paths to "
+                "objects are not followed: they could lead to any program.",
+            )
+
+
+def _is_registered(name: str) -> bool:
+    scope, dot, own = name.partition(".")
+    if not dot:
+        return any(name in registry.module_dict for registry in _registries())
+    return any(own in registry.module_dict for registry in _registries() if registry.scope == scope)
+
+
+def _all_names() -> set[str]:
+    return {name for registry in _registries() for name in registry.module_dict}
+
+
+def _registries() -> Iterator[Registry]:
+    """Yield mmengine's registries and those of the libraries that build on them."""
+    waiting = list(_roots())
+    while waiting:
+        registry = waiting.pop()
+        yield registry
+        waiting += registry.children.values()
+
+
+@cache
+def _roots() -> tuple[Registry, ...]:
+    return tuple(v for v in vars(mmengine.registry).values() if isinstance(v, Registry))
