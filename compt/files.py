@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of the files of an export that hold weights; the others are text, which people may edit."""
 
 Record = TypeVar("Record")
+_UMASK = threading.Lock()
 
 
 def stage_name(index: int, member: str) -> str:
@@ -92,8 +94,9 @@ def share(path: Path) -> None:
     """Give a file, or all files in a folder, the permissions of any new one."""
     # safetensors writes files that their owner alone may read, whatever the umask is. To
     # read the umask is to set it.
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:  # a thread may write a checkpoint meanwhile
+        mask = os.umask(0)
+        os.umask(mask)
     for file in path.rglob("*") if path.is_dir() else (path,):
         if file.is_file():
             file.chmod(0o666 & ~mask)

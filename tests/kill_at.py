@@ -112,6 +112,7 @@ OPTIMISED = dict(
     grad_checkpointing=True,
     compile=dict(backend="aot_eager"),
     optim_wrapper=dict(accumulative_counts=2),
+    checkpoint=dict(interval=3, keep=2, asynchronous=True),
 )
 
 if __name__ == "__main__":

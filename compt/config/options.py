@@ -71,6 +71,11 @@ class CheckpointOptions(Section):
 
     interval: int = key(500, help="iterations between two checkpoints", minimum=1)
     keep: int = key(2, help="checkpoints to keep", minimum=1)
+    asynchronous: bool = key(
+        False,
+        help="`True`: training waits until a checkpoint is copied to memory of the CPU, which a "
+        "second copy of weights and optimizer has to fit into, and a thread writes it",
+    )
     optimizer: bool = key(
         False,
         help="`True`: keep what the last member's optimizer remembers, so that a member appended "

@@ -243,7 +243,8 @@ class ChainConfig(StageDefaults, RunnerKeys):
     )
     checkpoint: CheckpointOptions = key(
         CheckpointOptions(),
-        help="`dict(interval=iterations, keep=number)`",
+        help="`dict(interval=iterations, keep=number)`; with `asynchronous=True` they are written "
+        "[beside training](resuming.md#checkpoints-beside-training)",
         shown_default="500, 2",
         resumable=True,
     )

@@ -9,21 +9,13 @@ from typing import Any
 
 import torch
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from compt.errors import TrainingError, some
 from compt.random_state import random_state
 from compt.training.hook_state import hook_states, restore_hook_states
 from compt.training.sharding import load_shared, share_entries
-from compt.training.shards import (
-    KEY,
-    SUFFIX,
-    check_shards,
-    read_shards,
-    remove_stale,
-    take_out,
-    write_shards,
-)
+from compt.training.shards import KEY, check_shards, read_shards, remove_stale
 from compt.training.stage import stage_model
 from compt.weights import saving
 
@@ -44,21 +36,6 @@ def save_checkpoint(state: Mapping[str, Any], folder: Path, iteration: int, *, k
         old.unlink()
     current = state.get(KEY, {}).get("folder", "")
     remove_stale(folder, [path.stem for path in newest[:keep]], current)
-
-
-def write_apart(
-    state: Mapping[str, Any], stage: nn.Module, folder: Path, iteration: int
-) -> dict[str, Any]:
-    """Write what is sharded of a checkpoint, and return it without that.
-
-    Every process has to call it. The folder is another one after each rollback: until the new
-    checkpoint is complete, the one before needs its own.
-    """
-    rest = dict(state)
-    tensors = take_out(rest, stage)
-    name = f"{PREFIX}{iteration:08d}.r{len(state['rollbacks'])}{SUFFIX}"
-    hashes = write_shards(tensors, folder / name)
-    return {**rest, KEY: {**rest[KEY], "folder": name, "files": hashes}}
 
 
 def _check_readable(file: Path) -> None:
@@ -123,12 +100,12 @@ def restore_runner(runner: Runner, state: Mapping[str, Any]) -> None:
     after it might draw from it.
     """
     checkpoint = {OLD_NAMES.get(name, name): value for name, value in state.items()}
-    runner._resume = True  # hooks look there
-    runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-    restore_hook_states(runner, checkpoint.get("hooks", {}))
     params = [p for group in runner.optim_wrapper.param_groups for p in group["params"]]
     if KEY in checkpoint:
         read_shards(checkpoint, Path(checkpoint[KEY]["path"]), stage_model(runner), params)
+    runner._resume = True  # hooks look there
+    runner.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+    restore_hook_states(runner, checkpoint.get("hooks", {}))
     load_shared(stage_model(runner), checkpoint["state_dict"])
     optimizer = checkpoint["optimizer"]
     memory = {index: share_entries(own, params[index]) for index, own in optimizer["state"].items()}

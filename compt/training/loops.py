@@ -26,9 +26,8 @@ from compt.training.checkpoint import (
     load_checkpoint,
     restore_runner,
     runner_state,
-    save_checkpoint,
-    write_apart,
 )
+from compt.training.checkpoint_writer import CheckpointWriter
 from compt.training.distributed import largest_of_all, mean_over_processes
 from compt.training.evaluation import EvalLoop
 from compt.training.guard import LossMonitor, Rollback, unfit_weights
@@ -57,6 +56,7 @@ class TrainLoop(BaseLoop):
         eval_iters: iterations after which to evaluate; the last one always is.
         save_interval: iterations between two checkpoints.
         keep: checkpoints to keep.
+        asynchronous: whether checkpoints are written beside training.
         check_interval: iterations between two looks at the losses.
         stop: config of the rule that may end the stage after an evaluation; see
             :mod:`compt.config.stopping`.
@@ -75,6 +75,7 @@ class TrainLoop(BaseLoop):
         eval_iters: Iterable[int] = (),
         save_interval: int = 500,
         keep: int = 2,
+        asynchronous: bool = False,
         check_interval: int = 1,
         stop: Mapping[str, Any] | None = None,
         guard: Mapping[str, Any] | None = None,
@@ -83,7 +84,7 @@ class TrainLoop(BaseLoop):
         self._runner = runner
         self._max_iters, self._iter = max_iters, 0
         self.eval_iters = {*eval_iters, max_iters}
-        self.save_interval, self.keep, self.check_interval = save_interval, keep, check_interval
+        self.save_interval, self.check_interval = save_interval, check_interval
         self.options = dict(dataloader)
         self.stage = stage_model(runner)
         self.dataset = open_dataset(self.stage.paradigm, self.options, "train")
@@ -98,6 +99,9 @@ class TrainLoop(BaseLoop):
         """Of the trained weights at the end, where an average of them is delivered."""
         self.stop_training = False
         """Whether a hook asks for the end of the stage, as EarlyStoppingHook does."""
+        self.writer = CheckpointWriter(
+            self.folder, keep=keep, asynchronous=asynchronous, warn=runner.logger.warning
+        )
         self._measured: list[float] = []
         self._save_pending = False
         self.dataloader = self._loader()  # hooks look at its data set before the loop runs
@@ -131,7 +135,7 @@ class TrainLoop(BaseLoop):
         # would give a resumed stage the batches that it has been trained on.
         self.dataloader = self._loader()
         self.runner.model.train()
-        with StopSignals() as signals:
+        with StopSignals() as signals, self.writer:
             if self._iter < self._max_iters:
                 self._batches = iter(self.dataloader)
             if state is not None:
@@ -189,6 +193,7 @@ class TrainLoop(BaseLoop):
 
     def _after_step(self, signals: StopSignals) -> None:
         """Check the loss, evaluate, save and stop, whatever is due."""
+        self.writer.check()
         if self.stop_training:
             self._end(stop_reason(self.runner))
         is_evaluated = self._iter in self.eval_iters or self._iter == self._max_iters
@@ -209,6 +214,7 @@ class TrainLoop(BaseLoop):
         if self._save_due(stop_requested=stop_signal != 0):
             self._save()
             if stop_signal:
+                self.writer.wait()
                 raise self._stopped_by(stop_signal)
 
     def _check_due(self, signals: StopSignals) -> bool:
@@ -261,6 +267,7 @@ class TrainLoop(BaseLoop):
             fault = unfit_weights(self.stage) or fault
         if fault is None:
             return False
+        self.writer.wait()
         retry = len(self.rollbacks) < self.guard.retries
         state = load_checkpoint(self.folder, self.runner.logger.warning) if retry else None
         if state is not None:
@@ -371,10 +378,7 @@ class TrainLoop(BaseLoop):
             "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
         }
         state = {**progress, **runner_state(self.runner)}
-        if is_sharded(self.stage):
-            state = write_apart(state, self.stage, self.folder, self._iter)
-        if self.runner.rank == 0:
-            save_checkpoint(state, self.folder, self._iter, keep=self.keep)
+        self.writer.save(state, self.stage, self._iter)
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         self._iter, self.seconds, self.curve = state["iter"], state["seconds"], state["curve"]

@@ -149,6 +149,7 @@ def _train_loop(
         "eval_iters": evaluation_iters(plan.iters, config.evaluations),
         "save_interval": config.checkpoint.interval,
         "keep": config.checkpoint.keep,
+        "asynchronous": config.checkpoint.asynchronous,
         # Reading the loss waits for a GPU, so it is not looked at in every iteration there.
         "check_interval": LOG_INTERVAL if torch.cuda.is_available() else 1,
         "stop": None if individual else stopping_config(stage.stopping),
