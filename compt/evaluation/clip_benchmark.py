@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,17 @@ from compt.errors import ConfigError, DataError
 from compt.evaluation.images import device, is_open_clip
 from compt.evaluation.options import folder, lines, require
 from compt.interfaces import Suite
+from compt.interfaces.foreign import read_text, refuse_code, tar_members
 from compt.interfaces.paradigm import Metric
 from compt.registry import Range
 
 RETRIEVAL = "retrieval"
 Rank = Annotated[int, Range(minimum=1)]
 SHARDS = "nshards.txt"
+PROGRAMS = frozenset({"pkl", "pickle", "pyd", "pth"})
+"""Endings of members of shards that webdataset unpickles, which runs what they say."""
+POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+"""What the programs begin with for which Pillow runs Ghostscript."""
 CLASSNAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.txt"
 
 
@@ -74,6 +80,8 @@ class ClipBenchmark(Suite):
                 do="Write it with clip_benchmark_export_wds, name another split, or prompts with "
                 "templates=FILE.",
             )
+        for number in range(_num_shards(path / self.split / SHARDS)):
+            check_members(path / self.split / f"{number}.tar")
 
     @classmethod
     def recognises(cls, export: Path) -> bool:
@@ -84,6 +92,9 @@ class ClipBenchmark(Suite):
         """Return what clip_benchmark measures, by data set, with what guessing would reach."""
         from clip_benchmark.models import load_clip
 
+        from compt.paradigms.clip.folder import read_folder
+
+        refuse_code(read_folder(export), export)
         model, transform, tokenizer = load_clip(
             "open_clip", f"local-dir:{export}", "", None, device=device()
         )
@@ -101,7 +112,7 @@ class ClipBenchmark(Suite):
 
         data = build_wds_dataset(path.name, transform, self.split, data_dir=str(path))
         # A worker without a shard would fail.
-        num_workers = min(self.num_workers, int((path / self.split / SHARDS).read_text()))
+        num_workers = min(self.num_workers, _num_shards(path / self.split / SHARDS))
         loader: DataLoader[Any] = DataLoader(
             data.batched(self.batch_size), batch_size=None, num_workers=num_workers
         )
@@ -159,10 +170,47 @@ class _CountedCaptions:
             yield images, texts
 
 
+def check_members(shard: Path) -> None:
+    """Raise DataError where a member of a shard is a program that webdataset or Pillow would run.
+
+    Raises:
+        DataError: also where the shard cannot be read.
+    """
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar_members(tar):
+                ending = member.name.rpartition(".")[2].lower()
+                file = tar.extractfile(member) if member.isreg() else None
+                if ending in PROGRAMS or (file and file.read(4) in POSTSCRIPT):
+                    raise DataError(
+                        f"The member '{member.name}' is a program, which measuring would run.",
+                        where=str(shard),
+                        do="Write the shards anew without it: images and texts are all they need.",
+                    )
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(
+            f"The shard cannot be read: {error}.", where=str(shard), do="Write it anew."
+        ) from error
+
+
+def _num_shards(file: Path) -> int:
+    """Return the number in a file of one number.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        return int(read_text(file))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"The number of shards cannot be read: {error}.", where=str(file), do="Write it anew."
+        ) from error
+
+
 def _type(path: Path) -> str:
     """Return what a WebDataset says of itself, as clip_benchmark reads it."""
     file = path / "dataset_type.txt"
-    return file.read_text().strip().lower() if file.is_file() else ""
+    return read_text(file).strip().lower() if file.is_file() else ""
 
 
 def _accuracies(score_NC: Tensor, label_N: Tensor) -> dict[str, Metric]:

@@ -5,7 +5,6 @@ A folder of images is as ImageNet's: ``DATA/SPLIT/CLASS/image``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from compt.errors import DataError
 from compt.evaluation.mmpretrain import is_mmpretrain, open_mmpretrain
 from compt.evaluation.options import folder as existing_folder
+from compt.files import WEIGHT_SUFFIXES
+from compt.interfaces.foreign import read_json
+from compt.weights import read_checkpoint
 
 OPEN_CLIP = "open_clip_config.json"
 TIMM = "config.json"
@@ -48,7 +50,7 @@ def timm_folder(export: Path) -> Path | None:
     """Return timm's folder, which an export is or holds, None where there is none."""
     for folder in (export, export / "timm"):
         try:
-            content = json.loads((folder / TIMM).read_text(encoding="utf-8"))
+            content = read_json(folder / TIMM)
         except (OSError, ValueError):
             continue
         if isinstance(content, dict) and "architecture" in content:
@@ -89,11 +91,17 @@ def open_timm(export: Path, **options: Any) -> tuple[Any, Callable[[Any], Tensor
     Args:
         export: that :func:`timm_folder` accepts.
         options: of the model, beside those of the folder.
+
+    Raises:
+        ConfigError: its weights hold objects that are no tensors.
     """
     import timm
 
     folder = timm_folder(export)
     assert folder is not None
+    for file in folder.iterdir():  # timm's older versions make what objects are in them
+        if file.suffix in WEIGHT_SUFFIXES and file.suffix != ".safetensors":
+            read_checkpoint(file)
     model = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0, **options)
     data: Any = timm.data
     return model, data.create_transform(**data.resolve_model_data_config(model))
@@ -117,7 +125,7 @@ def open_images(folder: Path, transform: Callable[[Any], Any] | None = None) -> 
     from torchvision.datasets import ImageFolder
 
     try:
-        return ImageFolder(str(folder), transform)
+        return ImageFolder(str(folder), transform, loader=_loaded)
     except (FileNotFoundError, NotADirectoryError) as error:
         why = error.strerror or str(error).splitlines()[0].rstrip(".")
         raise DataError(
@@ -125,6 +133,14 @@ def open_images(folder: Path, transform: Callable[[Any], Any] | None = None) -> 
             where=str(folder),
             do="Images belong into a folder for each class: DATA/SPLIT/CLASS/image.",
         ) from error
+
+
+def _loaded(path: str) -> Any:
+    """Return an image as torchvision does, but for formats that another program would decode."""
+    from compt.data.images.decode import open_image
+
+    with open(path, "rb") as file:
+        return open_image(file).convert("RGB")
 
 
 def open_train_and_test(data: Path, train: str, test: str) -> tuple[Any, Any]:

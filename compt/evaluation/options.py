@@ -13,6 +13,7 @@ from typing import Any
 
 from compt.errors import ConfigError, PluginError
 from compt.interfaces import Suite
+from compt.interfaces.foreign import read_text
 from compt.registry.values import alternatives, without_metadata
 
 
@@ -108,8 +109,8 @@ def lines(path: Path, option: str) -> list[str]:
         ConfigError: it cannot be read, or is empty.
     """
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path.expanduser())
+    except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"'{path}' cannot be read: {why}.", where=option) from error
     content = [line.strip() for line in text.splitlines() if line.strip()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from compt.errors import ConfigError, some
 from compt.files import WEIGHT_SUFFIXES
+from compt.interfaces.foreign import parse_json, shard_files
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 DTYPES = {
@@ -145,7 +145,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
             pass
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header: dict[str, Any] = json.loads(file.read(length))
+            header: dict[str, Any] = parse_json(file.read(length))
     except (OSError, ValueError, struct.error, safetensors.SafetensorError) as error:
         raise NotStreamed(f"'{path.name}' cannot be read: {error}") from error
     header.pop("__metadata__", None)
@@ -185,10 +185,9 @@ def _weight_files(folder: Path) -> list[Path]:
     paths = sorted(folder.glob(f"*{SUFFIX}"))
     if len(indices) == 1:
         try:
-            names = set(json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+            paths = shard_files(indices[0])
+        except (OSError, ValueError) as error:
             raise NotStreamed(f"'{indices[0].name}' cannot be read: {error}") from error
-        paths = sorted(folder / Path(name).name for name in names)
     if len(paths) != 1 and len(indices) != 1:
         raise NotStreamed(f"'{folder.name}' has no single set of safetensors")
     return paths

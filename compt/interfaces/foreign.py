@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import stat
+import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -151,6 +152,22 @@ def refuse_code(content: Any, where: Path | str) -> None:
             )
 
 
+def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an archive, of which nothing is kept.
+
+    Raises:
+        OSError, tarfile.TarError: it cannot be read. Also where a member lies before the one before
+            it: with a size below 0, Python's reader would go round for ever.
+    """
+    before = -1
+    while (member := tar.next()) is not None:
+        tar.members = []  # type: ignore[attr-defined]  # or it keeps them all in memory
+        if member.offset <= before or member.size < 0:
+            raise tarfile.ReadError(f"the size of '{member.name}' is damaged")
+        before = member.offset
+        yield member
+
+
 def mappings(content: Any) -> Iterator[Mapping[str, Any]]:
     """Yield all mappings in nested mappings and lists, the outer ones first."""
     waiting = [content]
@@ -179,3 +196,17 @@ def file_in(folder: Path, name: Any, where: Path | str) -> Path:
             do="Put all files into the folder, and name them by their names alone.",
         )
     return folder / text
+
+
+def shard_files(index: Path) -> list[Path]:
+    """Return the files of weights that an index of transformers names, each once.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is no such index.
+        ConfigError: it names a file outside of its folder.
+    """
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, Mapping) else None
+    if not isinstance(names, Mapping):
+        raise ValueError("it has no weight_map")
+    return [file_in(index.parent, name, index) for name in sorted(set(map(str, names.values())))]

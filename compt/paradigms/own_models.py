@@ -12,6 +12,7 @@ from torch import nn
 
 from compt.errors import ComptError, ConfigError
 from compt.interfaces import Member, Paradigm
+from compt.interfaces.foreign import read_json
 from compt.weights import load_weights, save_weights
 
 
@@ -110,7 +111,7 @@ class OwnModels(Paradigm, ABC):
         file = path / f"{self.file_name}.json"
         needed = {"model", *self.settings}
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             if not isinstance(content, dict) or not needed <= content.keys():
                 raise ValueError(f"it has no {', '.join(sorted(needed))}")
         except (OSError, ValueError) as error:

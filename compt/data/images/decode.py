@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
+from compt.interfaces.foreign import check_regular
 from compt.interfaces.left_out import UNREADABLE
 
 NO_FILE = "whose image file cannot be read"
@@ -31,6 +33,10 @@ UPRIGHT = {
 }
 """EXIF orientation -> how the image is turned to stand upright."""
 TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
+PROGRAMS = frozenset({"EPS"})
+"""Formats of which Pillow has another program make an image: PostScript is one itself."""
+MOST_BYTES = 2**31
+"""Of an image file, above what any takes whose pixels Pillow allows."""
 WHITE_IS_ZERO = 0
 SIGNED = 2
 
@@ -59,7 +65,7 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise BrokenSample("the file is empty", EMPTY)
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             image.load()
             return _upright(to_rgb(image), _orientation(image))
     except BrokenSample:
@@ -70,6 +76,21 @@ def decode(data: bytes) -> Image.Image:
         raise BrokenSample(f"{type(error).__name__}: {error}", DAMAGED) from error
 
 
+def open_image(file: BinaryIO) -> Image.Image:
+    """Open an image file of whatever format Pillow itself decodes.
+
+    The format is told by the content, whatever the file is called: an image in PostScript, for
+    which Pillow would run Ghostscript, is none here.
+    """
+    return Image.open(file, formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in PROGRAMS)
+
+
 def decode_file(path: str) -> Image.Image:
     """Read and decode an image file as :func:`decode` does.
 
@@ -77,6 +98,7 @@ def decode_file(path: str) -> Image.Image:
         BrokenSample: it cannot be read, is no image, damaged, cut short or too large.
     """
     try:
+        check_regular(Path(path), MOST_BYTES)
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise BrokenSample(getattr(error, "strerror", None) or str(error), NO_FILE) from error

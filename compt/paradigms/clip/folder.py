@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +11,7 @@ from typing import Any
 from open_clip.transform import PreprocessCfg
 
 from compt.errors import ConfigError
+from compt.interfaces.foreign import read_json
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 TOKENIZER_FILES = (
@@ -128,7 +128,7 @@ def read_folder(path: Path) -> dict[str, Any]:
     Loading the folder says what is wrong with one.
     """
     try:
-        content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+        content = read_json(path / CONFIG_FILE)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Member
+from compt.interfaces.foreign import TRUST, refuse_code
 from compt.paradigms._checkpoints import dtype_in_files
 
 OF_OPENAI = ("input_resolution", "context_length", "vocab_size")
@@ -78,7 +79,7 @@ def named_config(member: Member) -> dict[str, Any]:
         config = open_clip.get_model_config(name)
         if not isinstance(config, dict | None):
             raise ValueError("its model_cfg is no dict")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         # open_clip raises AttributeError where the file's JSON is no dict.
         raise ConfigError(
             f"Cannot read the model '{member.model}' of member '{member.name}': {error}."
@@ -89,6 +90,7 @@ def named_config(member: Member) -> dict[str, Any]:
             f"open_clip has no model '{member.model}' (member '{member.name}').{near}",
             do="See open_clip.list_models().",
         )
+    refuse_code(config, f"model '{member.model}'")
     return config
 
 
@@ -108,6 +110,9 @@ def open_tokenizer(
     arguments = options.get("tokenizer_kwargs") or {}
     if name:
         mode = options.get("tokenizer_mode")
+        refuse_code(arguments, "text_cfg.tokenizer_kwargs")
+        # Else transformers would ask on the terminal whether a tokenizer's code is to be run.
+        arguments = {**arguments, TRUST: False}
         return HFTokenizer(name, context_length, tokenizer_mode=mode, **arguments)
     return _simple_tokenizer(context_length, json.dumps(arguments, sort_keys=True))
 

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from compt.errors import ConfigError
 from compt.interfaces import Batch, ExportFormat, Images, Member, Metric, Outputs
+from compt.interfaces.foreign import refuse_code
 from compt.paradigms._checkpoints import (
     copy_files,
     left_behind,
@@ -170,6 +171,7 @@ class Clip(Sourced):
         """
         super().follow(path)
         folder = read_folder(path)
+        refuse_code(folder, path / CONFIG_FILE)
         theirs = folder.get("preprocess_cfg") or {}
         self._followed = folder.get("model_cfg") or {}
         self.pixels = Pixels.of(theirs, self._own_pixels, where=f"{path / CONFIG_FILE}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from compt.errors import ConfigError
+from compt.interfaces import foreign
 from compt.paradigms._checkpoints import dtype_in_files
 from compt.paradigms.text.family import Family
 
@@ -53,7 +53,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a file of JSON, ``{}`` where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = foreign.read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -104,12 +104,28 @@ def reason_against(path: Path, family: Family) -> tuple[str, str] | None:
             f"needs code of its own ({code}), which is not run",
             "Convert it to a type of transformers, or write a paradigm: docs/plugins.md.",
         )
+    if kind in family.types and (fault := _index_fault(path)):
+        return fault
     others = sorted(file.name for pattern in OTHER_WEIGHTS for file in path.glob(pattern))
     if kind in family.types and others and not any((path / f).is_file() for f in WEIGHT_FILES):
         return (
             f"has weights of another library alone ({others[0]})",
             "Convert them: from_pretrained(FOLDER, ...).save_pretrained(FOLDER) of transformers.",
         )
+    return None
+
+
+def _index_fault(path: Path) -> tuple[str, str] | None:
+    """Return what is wrong with the files that an index names, and what to do."""
+    for name in WEIGHT_FILES:
+        if name.endswith(".json") and (path / name).is_file():
+            try:
+                foreign.shard_files(path / name)
+            except (OSError, ValueError) as error:
+                return f"has an index that cannot be read ({name}: {error})", "Fetch it again."
+            except ConfigError as error:
+                said = f"{error.what[0].lower()}{error.what[1:].rstrip('.')}"
+                return f"has an index, {name}: {said}", error.do
     return None
 
 
@@ -123,10 +139,9 @@ def weight_dtype(path: Path) -> torch.dtype | None:
         if not name.endswith(".json"):
             return dtype_in_files([path / name])
         try:
-            shards = json.loads((path / name).read_text(encoding="utf-8"))["weight_map"].values()
-        except (OSError, ValueError, KeyError, AttributeError):
+            return dtype_in_files(foreign.shard_files(path / name))
+        except (OSError, ValueError):
             return None
-        return dtype_in_files(path / shard for shard in sorted(set(shards)))
     return None
 
 
