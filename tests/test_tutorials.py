@@ -18,6 +18,8 @@ PAGES = [page for page in sorted(TUTORIALS.glob("*.md")) if page.stem != "plugin
 """tests/plugins/test_guide.py follows the other, as it installs a package."""
 
 
+# On a machine that does other work, too, a chain of five minutes takes ten and more.
+@pytest.mark.timeout(3600)
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_tutorial_can_be_followed(page, tmp_path):
