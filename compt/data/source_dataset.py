@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -36,6 +37,17 @@ class SourceDataset(Dataset[Any]):
     def fingerprint(self) -> dict[str, Any]:
         """That of the source."""
         return fingerprint(self.source)
+
+    def fetch_ahead(self, indices: Sequence[int], **wishes: Any) -> None:
+        """Read what these samples are made of at a time, where the source can."""
+        ahead = getattr(self.source, "fetch_ahead", None)
+        if ahead is not None:
+            ahead(indices, **wishes)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Return a batch, as loaders ask for it."""
+        self.fetch_ahead(indices)
+        return [self[index] for index in indices]
 
     def __len__(self) -> int:
         return len(self.source)

@@ -219,9 +219,12 @@ class TextSource(DataSource):
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """``count`` tokens of a NumPy integer type in a local file, from a byte on."""
+    """``count`` tokens of a NumPy integer type in a file, from a byte on.
 
-    file: Path
+    The file is a local path, or the URL of one on a server, as fsspec reads it.
+    """
+
+    file: Path | str
     dtype: str
     offset: int
     count: int

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from compt.data.images import _open_files as open_files_module, _tar_index as tar_index_module
+from compt.data import _ranges as ranges_module
+from compt.data.images import _tar_index as tar_index_module
 from compt.data.images.broken import decode
 from compt.data.images.shards import ShardPairs
 from compt.errors import ConfigError, DataError
@@ -63,7 +64,7 @@ def test_patterns_and_lists(make_tar: Make, cache: Path, tmp_path: Path) -> None
 def test_few_files_stay_open(
     make_tar: Make, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_files_module, "MAX_OPEN", 2)
+    monkeypatch.setattr(ranges_module, "MAX_OPEN", 2)
     paths = [make_tar(f"s{shard}.tar", members(range(shard, shard + 1))) for shard in range(5)]
     data = ShardPairs(paths, cache_dir=cache)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else None
@@ -78,9 +79,9 @@ def test_files_close_when_the_interpreter_ends(
 ) -> None:
     data = ShardPairs(make_tar("a.tar", members(range(1))), cache_dir=cache)
     assert data[0]["captions"] == ("picture 0",)
-    (file,) = data._files._open.values()
-    monkeypatch.setattr(open_files_module, "os", None)  # modules are emptied first
-    data._files.__del__()
+    (file,) = data._reader._open.values()
+    monkeypatch.setattr(ranges_module, "os", None)  # modules are emptied first
+    data._reader.__del__()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(file)
 
@@ -230,7 +231,9 @@ def test_wrong_keys_name_the_members_there_are(make_tar: Make, cache: Path) -> N
         data.check()
 
 
-@pytest.mark.parametrize("urls", ["s3://bucket/a.tar", "pipe:cat a.tar", [], "a-{000..002.tar"])
+@pytest.mark.parametrize(
+    "urls", ["filecache::s3://bucket/a.tar", "pipe:cat a.tar", [], "a-{000..002.tar"]
+)
 def test_wrong_urls(urls: object) -> None:
     with pytest.raises(ConfigError):
         ShardPairs(urls)  # type: ignore[arg-type]

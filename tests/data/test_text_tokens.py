@@ -109,9 +109,3 @@ def test_files_that_hold_no_tokens(cfg: dict, tmp_path: Path) -> None:
     (tmp_path / "d.bin").write_bytes(b"")
     with pytest.raises(DataError, match="has 0 tokens"):
         opened(cfg, val=tmp_path / "d.bin")
-
-
-def test_remote_files_cannot_be_mapped(cfg: dict) -> None:
-    pytest.importorskip("fsspec").filesystem("memory").pipe("/tokens/a.bin", b"12")
-    with pytest.raises(DataError, match=r"(?s)must be local.*memory://"):
-        opened(cfg, val="memory://tokens/a.bin")

@@ -6,15 +6,21 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import tarfile
 import zipfile
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
+from compt.data._cache import progress
+from compt.data._storage import File, reading, tried
 from compt.data.images._strings import PackedStrings, Packer
 from compt.errors import DataError
 from compt.files import atomic, cache_folder
@@ -22,6 +28,11 @@ from compt.files import atomic, cache_folder
 FORMAT = 2
 SLACK = 1 << 20
 """Bytes behind the end-of-archive mark that are looked through at a time."""
+BLOCK = 1 << 22
+"""Bytes of an archive on a server that are read at a time, or passed over where a member is larger.
+"""
+AT_A_TIME = 8
+"""Archives on servers that are read at a time."""
 NO_SAMPLE = "archive members that belong to no sample"
 NO_END = "archives without an end mark, which may be cut short"
 
@@ -69,27 +80,64 @@ class TarIndex:
         return places
 
 
-def tar_index(path: Path, cache_dir: str | Path | None = None) -> TarIndex:
+def tar_indexes(files: Sequence[File], cache_dir: str | Path | None = None) -> Iterator[TarIndex]:
+    """Yield the index of each archive, in order.
+
+    Those on servers are read through once, several at a time, and shared between the processes of
+    a machine: each begins with other ones, and finds in the cache what another has done.
+
+    Raises:
+        DataError: an archive cannot be read, is compressed, cut short or empty.
+    """
+    remote = [file for file in files if not file.local]
+    if remote:
+        order = random.Random(os.getpid()).sample(remote, len(remote))
+        with ThreadPoolExecutor(AT_A_TIME) as pool, progress("indexing", len(order)) as advance:
+            indexed = pool.map(lambda file: _remembered(file, cache_dir), order)
+            for done, _ in enumerate(indexed, 1):
+                advance(done)
+    for file in files:
+        yield tar_index(file, cache_dir)
+
+
+def _remembered(file: File, cache_dir: str | Path | None) -> None:
+    """Index an archive on a server unless the cache has it, and keep that there."""
+    path = _cache_file(file, cache_dir)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # a cache that cannot be written
+            held.enter_context(FileLock(path.with_suffix(".lock")))
+        tar_index(file, cache_dir)
+
+
+def tar_index(file: File, cache_dir: str | Path | None = None) -> TarIndex:
     """Index an archive, or read its index from the cache if the file is still the same.
 
     Raises:
-        DataError: it is missing, compressed, cut short or empty.
+        DataError: it cannot be read, is compressed, cut short or empty.
     """
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise DataError(
-            f"The shard cannot be read: {error.strerror}.", where=str(path), do="Check the path."
-        ) from error
-    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:24]
-    file = cache_folder(cache_dir) / "shards" / f"{name}-v{FORMAT}.npz"
-    same = np.array([stat.st_size, stat.st_mtime_ns], np.int64)
-    if index := _cached(file, same):
+    path = _cache_file(file, cache_dir)
+    same = np.array([file.size, _number(file.stamp)], np.int64)
+    if index := _cached(path, same):
         return index
-    index = _scan(path, stat.st_size)
+    index = _scan(file)
     with contextlib.suppress(OSError):  # without a cache the archive is scanned again next time
-        _store(file, same, index)
+        _store(path, same, index)
     return index
+
+
+def _cache_file(file: File, cache_dir: str | Path | None) -> Path:
+    name = os.fsencode(Path(file.name).absolute()) if file.local else file.name.encode()
+    digest = hashlib.sha256(name).hexdigest()[:24]
+    return cache_folder(cache_dir) / "shards" / f"{digest}-v{FORMAT}.npz"
+
+
+def _number(stamp: str) -> int:
+    """Return the time of a local file's last change, or another number for another stamp."""
+    if stamp.isdecimal():
+        return int(stamp)
+    return int.from_bytes(hashlib.sha256(stamp.encode()).digest()[:7], "big")
 
 
 def _cached(file: Path, same: np.ndarray) -> TarIndex | None:
@@ -118,14 +166,27 @@ def _store(file: Path, same: np.ndarray, index: TarIndex) -> None:
         np.savez(out, **arrays)  # type: ignore[arg-type]
 
 
-def _scan(path: Path, size: int) -> TarIndex:
+def _scan(file: File) -> TarIndex:
     """Read all headers of an archive."""
+    if file.local:
+        with reading(file.name), open(file.place, "rb") as opened:
+            return _scan_opened(file, opened)
+    return tried(lambda: _scan_remote(file), file.name)
+
+
+def _scan_remote(file: File) -> TarIndex:
+    opened = file.system.open(file.path, "rb", block_size=BLOCK, cache_type="readahead")
+    with opened:
+        return _scan_opened(file, opened)
+
+
+def _scan_opened(file: File, opened: Any) -> TarIndex:
     samples: dict[str, int] = {}
     extensions: dict[str, int] = {}
     members = array("q")
     passed_over: dict[str, int] = {}
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(fileobj=opened, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # or it keeps them all in memory
                 folder, slash, base = member.name.rpartition("/")
@@ -137,27 +198,27 @@ def _scan(path: Path, size: int) -> TarIndex:
                 number = extensions.setdefault(extension.lower(), len(extensions))
                 members.extend((sample, number, member.offset_data, member.size))
             end = tar.offset
-    except (OSError, tarfile.TarError) as error:
+    except tarfile.TarError as error:
         raise DataError(
             f"The shard is no readable, uncompressed tar archive: {error}.",
-            where=str(path),
+            where=file.name,
             do="Fetch it again if it is cut short; unpack .tar.gz to .tar, as samples are read at "
             "random.",
         ) from error
-    if end >= size:
+    if end >= file.size:
         passed_over[NO_END] = 1
-    elif not _is_padding(path, end):
+    elif not _is_padding(opened, end):
         # tarfile ends without a word at a header that it cannot read.
         raise DataError(
-            f"The shard ends after {end} of {size} bytes: there begins a damaged header, or "
+            f"The shard ends after {end} of {file.size} bytes: there begins a damaged header, or "
             "another archive.",
-            where=str(path),
+            where=file.name,
             do="Fetch it again if it is cut short; of archives that cat has joined, pack one.",
         )
     if not samples:
         raise DataError(
             "The shard holds no samples.",
-            where=str(path),
+            where=file.name,
             do="Members are named like '000017.jpg'.",
         )
     table = np.array(members, np.int64).reshape(-1, 4)
@@ -165,8 +226,7 @@ def _scan(path: Path, size: int) -> TarIndex:
     return TarIndex(Packer(samples).packed(), tuple(extensions), table, passed_over)
 
 
-def _is_padding(path: Path, start: int) -> bool:
-    """Whether a file holds nothing but zeros from a byte on."""
-    with path.open("rb") as file:
-        file.seek(start)
-        return not any(any(chunk) for chunk in iter(lambda: file.read(SLACK), b""))
+def _is_padding(opened: Any, start: int) -> bool:
+    """Whether an open file holds nothing but zeros from a byte on."""
+    opened.seek(start)
+    return not any(any(chunk) for chunk in iter(lambda: opened.read(SLACK), b""))

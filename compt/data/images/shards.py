@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
+from compt.data._ranges import ByteRange, RangeReader
 from compt.data.file_source import FileSource
-from compt.data.images._open_files import OpenFiles
 from compt.data.images._strings import Packer
-from compt.data.images._tar_index import TarIndex, tar_index
+from compt.data.images._tar_index import TarIndex, tar_indexes
 from compt.data.images._urls import expand
 from compt.data.images.broken import (
     BAD_JSON,
@@ -29,7 +29,7 @@ from compt.data.images.decode import NO_FILE
 from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError, did_you_mean
 from compt.interfaces import ImageSource
-from compt.interfaces.fingerprint import hash_of, sizes_of
+from compt.interfaces.fingerprint import hash_of
 from compt.interfaces.left_out import MAX_BROKEN, LeftOut
 from compt.registry import Range
 
@@ -41,15 +41,18 @@ REPEATED = "with the name of a later one in its archive"
 FURTHER = "further images of a sample"
 TWICE = "archives that are named, and read, more than once"
 NO_LABEL = "samples without a class name"
+LABELS_AT_A_TIME = 1024
+"""Samples of which the class names are read at a time, where they lie on servers."""
 
 
 class ShardSource(FileSource, ImageSource):
-    """Image-text pairs from local tar archives as img2dataset and WebDataset write them.
+    """Image-text pairs from tar archives as img2dataset and WebDataset write them.
 
-    ``dict(type='webdataset', train='cc3m-{000..331}.tar', val='val.tar')``: a split is a path, a
-    pattern, or a list of these. The members ``000017.jpg``, ``000017.txt`` and ``000017.json`` are
-    one sample: as in WebDataset, its name ends at the first dot behind the last slash. Each
-    archive's headers are read once (10,000 samples in 0.4 s); where its members lie is then
+    ``dict(type='webdataset', train='cc3m-{000..331}.tar', val='s3://bucket/val/*.tar')``: a split
+    is a path, a URL of fsspec, a pattern with braces or wildcards, or a list of these. The members
+    ``000017.jpg``, ``000017.txt`` and ``000017.json`` are one sample: as in WebDataset, its name
+    ends at the first dot behind the last slash. Each archive's headers are read once (10,000
+    samples in 0.4 s; on a server the archive is read through); where its members lie is then
     remembered in the cache folder until the file changes.
 
     Args:
@@ -127,22 +130,21 @@ class ShardPairs(SkipBroken):
                 raise ConfigError(
                     f"{option}={value!r} is not a list of member extensions.", where="webdataset"
                 )
-        self.paths = expand(urls)
+        opened = LeftOut()
+        self._archives = expand(urls, opened)
+        self.paths = tuple(file.place for file in self._archives)
         self.caption_keys = tuple(caption_keys or ())
         texts = dict.fromkeys(key.partition(":")[0] for key in self.caption_keys)
         self._columns = {
             "image": 0,
             **{key: i + 1 for i, key in enumerate(dict.fromkeys([*texts, "json"]))},
         }
-        opened = LeftOut()
         self._load(image_keys, tuple(texts), cache_dir, opened)
         super().__init__(len(self._shard), max_broken=max_broken, opened=opened)
         self.labels = np.full(len(self), -1, np.int64)
-        self._files = OpenFiles()
+        self._reader = RangeReader()
         if label_key is not None:
-            self.classes, self.labels = number(
-                [self._class_name(i, label_key) for i in range(len(self))]
-            )
+            self.classes, self.labels = number(list(self._class_names(label_key)))
             if not self.classes:
                 raise self._no_label(label_key)
             self._opened.part(NO_LABEL, int((self.labels < 0).sum()))
@@ -158,7 +160,7 @@ class ShardPairs(SkipBroken):
         place = (self._spans, self._shard, self._keys.data, self._keys.ends)
         return {
             "files": len(self.paths),
-            "bytes": sum(sizes_of(self.paths)),
+            "bytes": sum(file.size for file in self._archives),
             "samples": len(self),
             "content": hash_of(*place, self.labels, self.classes),
         }
@@ -178,8 +180,8 @@ class ShardPairs(SkipBroken):
         opened.part(TWICE, len(self.paths) - len(set(self.paths)))
         spans, shards, keys = [], [], Packer()
         seen: set[str] = set()
-        for shard, path in enumerate(self.paths):
-            index = tar_index(path, cache_dir)
+        for shard, index in enumerate(tar_indexes(self._archives, cache_dir)):
+            path = self._archives[shard].name
             seen |= set(index.extensions)
             others = [index.find([column]) for column in list(self._columns)[1:]]
             table = np.stack([index.find(image_keys), *others], axis=1)
@@ -244,11 +246,43 @@ class ShardPairs(SkipBroken):
                 return captions
         raise BrokenSample(f"it has no caption in {', '.join(self.caption_keys)}", NO_CAPTION)
 
+    def fetch_ahead(self, indices: Sequence[int], *, images: bool = True) -> None:
+        """Read all of these samples at a time where they lie on servers.
+
+        Args:
+            indices: of the samples.
+            images: whether their images are read, and not their captions alone.
+
+        Raises:
+            DataError: a server cannot be reached, or a file is gone.
+        """
+        texts = dict.fromkeys(key.partition(":")[0] for key in self.caption_keys)
+        self._fetch_ahead(indices, [*texts, "image"] if images else [*texts])
+
+    def _fetch_ahead(self, indices: Sequence[int], columns: Sequence[str]) -> None:
+        if all(file.local for file in self._archives):
+            return
+        numbers = [self._columns[column] for column in columns]
+        self._reader.fetch_ahead(
+            ByteRange(self.paths[self._shard[index]], *self._spans[index, number].tolist())
+            for index in indices
+            for number in numbers
+            if self._spans[index, number, 0] >= 0
+        )
+
     def _text(self, index: int, column: str) -> str:
         try:
             return self._member(index, column).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise BrokenSample(f"its {column} is not UTF-8: {error.reason}", NOT_UTF8) from error
+
+    def _class_names(self, key: str) -> Iterator[str]:
+        """Yield the class name of each sample, '' where it has none."""
+        for start in range(0, len(self), LABELS_AT_A_TIME):
+            chosen = range(start, min(start + LABELS_AT_A_TIME, len(self)))
+            self._fetch_ahead(chosen, ("json",))
+            for index in chosen:
+                yield self._class_name(index, key)
 
     def _class_name(self, index: int, key: str) -> str:
         if self._spans[index, self._columns["json"], 0] < 0:
@@ -281,7 +315,7 @@ class ShardPairs(SkipBroken):
     def _member(self, index: int, column: str) -> bytes:
         offset, size = self._spans[index, self._columns[column]].tolist()
         try:
-            data = self._files.read(self.paths[self._shard[index]], offset, size)
+            data = self._reader.read(self.paths[self._shard[index]], offset, size)
         except OSError as error:
             raise BrokenSample(str(error.strerror), NO_FILE) from error
         if len(data) != size:
@@ -291,7 +325,7 @@ class ShardPairs(SkipBroken):
 
 def _count(
     opened: LeftOut,
-    path: Path,
+    path: str,
     index: TarIndex,
     image_keys: Sequence[str],
     has_image: np.ndarray,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compt.data._cache import key_of, once, progress
-from compt.data.text.tokens import mapped
+from compt.data._storage import is_remote
+from compt.data.text.tokens import mapped, wrong_id
 from compt.errors import DataError
 from compt.files import atomic
 from compt.interfaces import Tokens, TokenSpan
@@ -19,12 +20,14 @@ SCAN = 1 << 22
 def check_ids(tokens: Tokens, size: int, cache_dir: str | Path | None = None) -> None:
     """Raise DataError unless each token is from 0 to ``size - 1``.
 
-    What was seen of a file is remembered until it changes.
+    What was seen of a file is remembered until it changes. Files on servers are not looked through.
 
     Raises:
         DataError: also where a file is gone, or what was seen cannot be remembered.
     """
-    spans = tokens.spans
+    spans = [span for span in tokens.spans if not is_remote(span.file)]
+    if not spans:
+        return
     key = key_of([(span.dtype, span.offset) for span in spans], [_stamp(span) for span in spans])
     ranges = once(
         f"tokens/ids-{key}.json",
@@ -35,17 +38,12 @@ def check_ids(tokens: Tokens, size: int, cache_dir: str | Path | None = None) ->
     )
     for span, (low, high) in zip(spans, ranges, strict=True):
         if low < 0 or high >= size:
-            wrong = low if low < 0 else high
-            raise DataError(
-                f"The file has the token {wrong}; the tokenizer has 0 to {size - 1}.",
-                where=str(span.file),
-                do=f"Name the tokenizer that made it, and check dtype='{span.dtype}' and header.",
-            )
+            raise wrong_id(span, low if low < 0 else high, size)
 
 
 def _stamp(span: TokenSpan) -> tuple[str, int, str]:
     try:
-        stat = span.file.stat()
+        stat = Path(span.file).stat()
     except OSError as error:
         raise DataError(
             f"The file of tokens cannot be read: {error.strerror}.", where=str(span.file)

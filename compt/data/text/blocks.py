@@ -63,4 +63,6 @@ def open_blocks(source: DataSource, split: str, tokenizer: Tokenizer, context: i
             where=where,
             do="Give it more text, or the models a shorter context.",
         )
-    return TokenBlocks(tokens, context, max_broken=source.max_broken)
+    blocks = TokenBlocks(tokens, context, max_broken=source.max_broken, num_ids=tokenizer.size)
+    blocks.check()
+    return blocks

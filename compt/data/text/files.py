@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from compt.data._cache import key_of
+from compt.data._storage import File, find, name_of, opened
 from compt.data.file_source import FileSource
-from compt.data.text._find import File, find, name_of, opened
 from compt.data.text._pieces import Piece, pieces
 from compt.errors import ConfigError
 from compt.interfaces import Text, TextSource

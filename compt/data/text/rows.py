@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compt.data._storage import File, described, find, locate, opened, package, reading
 from compt.data.file_source import FileSource
-from compt.data.text._find import File, described, find, locate, opened, package, reading
 from compt.data.text._pieces import pieces
 from compt.data.text.files import Read, Skipped, TextReader, text_option
 from compt.errors import DataError, did_you_mean

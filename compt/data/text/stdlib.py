@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compt.data.text._find import File, reading
+from compt.data._storage import File, reading
 from compt.data.text._pieces import pieces
 from compt.data.text.files import Read, Skipped, TextReader
 from compt.errors import ConfigError, DataError

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from compt.data._ranges import RangeReader
+from compt.data._storage import FETCH_AGAIN, File, find, reading
 from compt.data.file_source import FileSource
-from compt.data.text._find import File, find, reading
 from compt.data.text.files import text_option
-from compt.data.text.tokens import mapped
+from compt.data.text.tokens import range_of, read_span
 from compt.errors import ConfigError, DataError
 from compt.interfaces import Tokens, TokenSource, TokenSpan
 from compt.interfaces.fingerprint import hash_of
@@ -18,6 +19,12 @@ from compt.interfaces.left_out import LeftOut
 
 PROBE = 1 << 12
 """Tokens that are looked at in three places of a file, to tell it from a changed one."""
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""What reads the header of a .npy file, by version."""
 
 
 class TokenFiles(FileSource, TokenSource):
@@ -33,7 +40,7 @@ class TokenFiles(FileSource, TokenSource):
         bytes_per_token: mean UTF-8 bytes of a token's text, for bits per byte.
         num_samples: size of the training split in blocks, for plans.
         cache_dir: where it is kept which ids were seen.
-        files: split -> local file, folder, pattern or list of these.
+        files: split -> file, folder, pattern or list of these; fsspec URLs too.
 
     Raises:
         ConfigError: an option that cannot be.
@@ -86,34 +93,22 @@ def _check_options(dtype: Any, header: Any, bytes_per_token: Any) -> None:
 
 def _probes(span: TokenSpan) -> list[Any]:
     """Return the size of a file of tokens, and what stands at its beginning, middle and end."""
-    tokens = mapped(span) if span.count else np.zeros(0, span.dtype)
     starts = (0, max(0, span.count // 2), max(0, span.count - PROBE))
-    return [span.count, *(tokens[start : start + PROBE].tobytes() for start in starts)]
+    places = [(start, min(start + PROBE, span.count)) for start in starts]
+    reader = RangeReader()
+    reader.fetch_ahead(range_of(span, *place) for place in places)
+    read = [read_span(span, *place, reader) if span.count else np.zeros(0) for place in places]
+    return [span.count, *(tokens.tobytes() for tokens in read)]
 
 
 def _span(file: File, dtype: str, header: int) -> TokenSpan:
     """Return where the tokens of a file lie.
 
     Raises:
-        DataError: it is not local, or holds no whole number of them.
+        DataError: it cannot be read, or holds no whole number of them.
     """
-    if not file.local:
-        raise DataError(
-            "Files of tokens are mapped into memory and must be local.",
-            where=file.name,
-            do="Fetch them.",
-        )
-    path = Path(file.path)
-    if path.suffix == ".npy":
-        with reading(file.name):
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise DataError(
-                f"The array is {array.dtype} {list(array.shape)}.",
-                where=file.name,
-                do="Save integers in one row.",
-            )
-        return TokenSpan(path, array.dtype.str, array.offset, len(array))
+    if file.path.endswith(".npy"):
+        return _array_span(file)
     item = np.dtype(dtype).itemsize
     if file.size < header or (file.size - header) % item:
         raise DataError(
@@ -121,4 +116,21 @@ def _span(file: File, dtype: str, header: int) -> TokenSpan:
             where=file.name,
             do="Check dtype and header; if it was cut short, make it anew.",
         )
-    return TokenSpan(path, np.dtype(dtype).str, header, (file.size - header) // item)
+    return TokenSpan(file.place, np.dtype(dtype).str, header, (file.size - header) // item)
+
+
+def _array_span(file: File) -> TokenSpan:
+    """Return where the tokens of a .npy file lie."""
+    with reading(file.name), file.system.open(file.path, "rb") as opened:
+        version = np.lib.format.read_magic(opened)
+        shape, _, dtype = HEADERS[version](opened)
+        offset = opened.tell()
+    if len(shape) != 1 or dtype.kind not in "iu":
+        raise DataError(
+            f"The array is {dtype} {list(shape)}.",
+            where=file.name,
+            do="Save integers in one row.",
+        )
+    if file.size < offset + shape[0] * dtype.itemsize:
+        raise DataError("The file is cut short.", where=file.name, do=FETCH_AGAIN)
+    return TokenSpan(file.place, dtype.str, offset, shape[0])

@@ -1,18 +1,21 @@
-"""Maps tokens in files into memory, and cuts them into blocks."""
+"""Reads tokens in files, local ones mapped into memory, and cuts them into blocks."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from compt.data._ranges import ByteRange, RangeReader
+from compt.data._storage import is_remote
 from compt.errors import DataError
 from compt.interfaces import Tokens, TokenSpan
 from compt.interfaces.data import NO_TEXT
-from compt.interfaces.fingerprint import DIGITS, hash_of
+from compt.interfaces.fingerprint import DIGITS, hash_of, probed
 from compt.interfaces.left_out import MAX_BROKEN, LeftOut
 
 NO_BLOCK = "tokens at the end, which fill no block"
@@ -36,6 +39,32 @@ def mapped(span: TokenSpan) -> np.ndarray:
         ) from error
 
 
+def read_span(span: TokenSpan, start: int, stop: int, reader: RangeReader) -> np.ndarray:
+    """Read tokens of a span from one position to another.
+
+    Raises:
+        DataError: the file is gone or shorter than it was, or its server cannot be reached.
+    """
+    if not is_remote(span.file):
+        return mapped(span)[start:stop]
+    return np.frombuffer(reader.read(*range_of(span, start, stop)), span.dtype)
+
+
+def range_of(span: TokenSpan, start: int, stop: int) -> ByteRange:
+    """Return where the tokens of a span lie, from one position to another."""
+    item = np.dtype(span.dtype).itemsize
+    return ByteRange(span.file, span.offset + start * item, (stop - start) * item)
+
+
+def wrong_id(span: TokenSpan, token: int, num_ids: int) -> DataError:
+    """Make the error for a token that the tokenizer does not have."""
+    return DataError(
+        f"The file has the token {token}; the tokenizer has 0 to {num_ids - 1}.",
+        where=str(span.file),
+        do=f"Name the tokenizer that made it, and check dtype='{span.dtype}' and header.",
+    )
+
+
 def _left_out(tokens: Tokens, max_broken: float) -> LeftOut:
     """Return what was left out of some tokens, by the number alone where no more is known."""
     result = LeftOut() if tokens.left_out is None else tokens.left_out.copy()
@@ -56,6 +85,8 @@ class TokenBlocks(Dataset[Any]):
         tokens: more than ``context`` of them.
         context: tokens predicted in a block.
         max_broken: share of the documents that may be left out.
+        num_ids: how many ids the tokenizer has; the tokens of files on servers, which are not read
+            through before, are held against it as they are read.
 
     Items: ``tokens`` int64 [context + 1].
 
@@ -64,8 +95,15 @@ class TokenBlocks(Dataset[Any]):
     why, and what else is.
     """
 
-    def __init__(self, tokens: Tokens, context: int, *, max_broken: float = MAX_BROKEN) -> None:
-        self.context = context
+    def __init__(
+        self,
+        tokens: Tokens,
+        context: int,
+        *,
+        max_broken: float = MAX_BROKEN,
+        num_ids: int | None = None,
+    ) -> None:
+        self.context, self._num_ids = context, num_ids
         self._digest = tokens.digest
         self.num_tokens, self.num_bytes, self.skipped = (
             tokens.num_tokens,
@@ -75,6 +113,7 @@ class TokenBlocks(Dataset[Any]):
         self._spans = tuple(span for span in tokens.spans if span.count)
         self._ends = np.cumsum([span.count for span in self._spans])
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._reader = RangeReader()
 
         self.left_out = _left_out(tokens, max_broken)
         self.left_out.part(NO_BLOCK, self.num_tokens - 1 - len(self) * context)
@@ -100,19 +139,59 @@ class TokenBlocks(Dataset[Any]):
         """Return one block."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        start = index % len(self) * self.context
-        return {"tokens": torch.from_numpy(self._read(start, start + self.context + 1))}
+        pieces = [self._read(*piece) for piece in self._pieces(index)]
+        tokens = np.concatenate(pieces, dtype=np.int64, casting="same_kind")
+        return {"tokens": torch.from_numpy(tokens)}
 
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        """Read tokens from one position to another, int64."""
-        pieces = []
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Return several blocks, as loaders ask for a batch."""
+        self.fetch_ahead(indices)
+        return [self[index] for index in indices]
+
+    def fetch_ahead(self, indices: Sequence[int]) -> None:
+        """Read all of these blocks at a time where they lie on servers.
+
+        Raises:
+            DataError: a server cannot be reached, or a file is gone.
+        """
+        if all(not is_remote(span.file) for span in self._spans):
+            return
+        self._reader.fetch_ahead(
+            range_of(self._spans[number], start, stop)
+            for index in indices
+            for number, start, stop in self._pieces(index)
+        )
+
+    def check(self, blocks: int = 64) -> None:
+        """Read some blocks, evenly spaced, where they lie on servers.
+
+        Raises:
+            DataError: a file cannot be read, or has tokens that the tokenizer lacks.
+        """
+        if any(is_remote(span.file) for span in self._spans):
+            self.__getitems__(probed(len(self), blocks))
+
+    def _pieces(self, index: int) -> Iterator[tuple[int, int, int]]:
+        """Yield where a block lies, by number of the file, first token and the one behind it."""
+        start = index % len(self) * self.context
+        stop = start + self.context + 1
         number = int(np.searchsorted(self._ends, start, "right"))
         while start < stop:
             end = int(self._ends[number])
             first = end - self._spans[number].count
-            pieces.append(self._map(number)[start - first : min(stop, end) - first])
+            yield number, start - first, min(stop, end) - first
             start, number = min(stop, end), number + 1
-        return np.concatenate(pieces, dtype=np.int64, casting="same_kind")
+
+    def _read(self, number: int, start: int, stop: int) -> np.ndarray:
+        """Read tokens of a file from one position to another."""
+        span = self._spans[number]
+        if not is_remote(span.file):
+            return self._map(number)[start:stop]
+        tokens = read_span(span, start, stop, self._reader)
+        low, high = int(tokens.min()), int(tokens.max())
+        if self._num_ids is not None and (low < 0 or high >= self._num_ids):
+            raise wrong_id(span, low if low < 0 else high, self._num_ids)
+        return tokens
 
     def _map(self, number: int) -> np.ndarray:
         if number not in self._maps:

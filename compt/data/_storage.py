@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from compt.errors import DataError, did_you_mean
 from compt.interfaces.left_out import LeftOut
 
+T = TypeVar("T")
+
 TWICE = "files that are named, and read, more than once"
 INSTALL = 'pip install "compt[lm]"'
+PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+"""Protocol of a URL -> the extra of compt with the package that reads it."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-CHANGES = ("mtime", "LastModified", "last_modified", "updated", "ETag", "created")
+CHANGES = (
+    *("mtime", "LastModified", "last_modified", "updated", "ETag", "created"),
+    *("Last-Modified", "Content-MD5", "etag", "md5Hash", "generation"),
+)
 """Where file systems tell that a file has changed."""
+WAITS = (1, 5, 30, 60)
+"""Seconds before each new try to read from a server that failed."""
+FETCH_AGAIN = "If it was cut short, fetch it again."
+CHECK_PATH = "Check the path."
+CREDENTIALS = "Check the credentials, which may have expired; --resume goes on afterwards."
+SERVER = (
+    "Check that it is there, that its server can be reached (AWS_ENDPOINT_URL, for example) and "
+    "the credentials; --resume goes on afterwards."
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,16 @@ class File:
     def local(self) -> bool:
         """Whether it is a file of this machine."""
         return self.system is None or "file" in _protocols(self.system)
+
+    @property
+    def place(self) -> Path | str:
+        """Its path, or the URL of one that is not local."""
+        return Path(self.path or self.name) if self.local else self.name
+
+
+def is_remote(url: str | Path) -> bool:
+    """Tell whether something is the URL of a file system, and no local path."""
+    return "://" in str(url) and not isinstance(url, Path)
 
 
 def name_of(files: Sequence[File]) -> str:
@@ -66,8 +95,15 @@ def locate(url: str | Path) -> tuple[Any, str]:
         DataError: no such file system, or the package for it is missing.
     """
     core = package("fsspec.core")
-    with reading(str(url), "Check the URL."):
-        located: tuple[Any, str] = core.url_to_fs(str(url))
+    try:
+        with reading(str(url), "Check the URL."):
+            located: tuple[Any, str] = core.url_to_fs(str(url))
+    except DataError as error:
+        extra = PACKAGES.get(str(url).partition("://")[0])
+        if extra is None or not isinstance(error.__cause__, ImportError):
+            raise
+        do = f'pip install "compt[{extra}]"'
+        raise DataError(error.what, where=str(url), do=do) from error.__cause__
     return located
 
 
@@ -89,7 +125,7 @@ def find(
     files: list[File] = []
     for url in (paths,) if isinstance(paths, str | Path) else paths:
         system, path = locate(url)
-        with reading(str(url), "Check the path."):
+        with reading(str(url), SERVER if is_remote(url) else CHECK_PATH):
             matches = _files(system, path, pattern, left_out)
         if not matches:
             raise _nothing(system, path, str(url), pattern)
@@ -135,8 +171,11 @@ def described(system: Any, listed: Mapping[str, dict[str, Any]]) -> list[File]:
 
 def _describe(system: Any, path: str, info: dict[str, Any]) -> File:
     """Describe a file by what its file system says of it."""
-    stamp = next((str(info[key]) for key in CHANGES if info.get(key)), "")
-    name = path if "file" in _protocols(system) else system.unstrip_protocol(path)
+    is_local = "file" in _protocols(system)
+    stamps = [str(info[key]) for key in CHANGES if info.get(key)]
+    # On servers times are whole seconds: one alone would not tell two uploads apart.
+    stamp = " ".join(stamps[:1] if is_local else stamps)
+    name = path if is_local else system.unstrip_protocol(path)
     return File(name, int(info.get("size") or 0), stamp, system, path)
 
 
@@ -166,7 +205,7 @@ def _nothing(system: Any, path: str, url: str, pattern: str) -> DataError:
         else []
     )
     return DataError(
-        f"There is no file '{name}'.{did_you_mean(name, beside)}", where=url, do="Check the path."
+        f"There is no file '{name}'.{did_you_mean(name, beside)}", where=url, do=CHECK_PATH
     )
 
 
@@ -190,8 +229,32 @@ def opened(file: File) -> Iterator[tuple[Any, Any]]:
             yield text, handle.fobjects[0]
 
 
+def tried(read: Callable[[], T], where: str) -> T:
+    """Return what reading from a server returns, which is tried again where it fails for a while.
+
+    A missing file and refused access are no failures for a while.
+
+    Raises:
+        DataError: it fails at every try.
+    """
+    for wait in WAITS:
+        try:
+            return read()
+        except (DataError, FileNotFoundError, PermissionError):
+            break
+        except Exception as error:  # file systems raise what they like
+            if getattr(error, "errno", None) == errno.EINVAL:  # such as a range behind the end
+                break
+            warnings.warn(
+                f"{where}: {type(error).__name__}: {error}. Trying again in {wait} s.", stacklevel=2
+            )
+            time.sleep(wait)
+    with reading(where, SERVER):
+        return read()
+
+
 @contextmanager
-def reading(where: str, do: str = "If it was cut short, fetch it again.") -> Iterator[None]:
+def reading(where: str, do: str = FETCH_AGAIN) -> Iterator[None]:
     """Turn whatever goes wrong within into a DataError that names the file."""
     try:
         yield
@@ -205,5 +268,7 @@ def reading(where: str, do: str = "If it was cut short, fetch it again.") -> Ite
         ) from error
     except Exception as error:  # file systems and decompressors raise what they like
         raise DataError(
-            f"It cannot be read: {type(error).__name__}: {error}.", where=where, do=do
+            f"It cannot be read: {type(error).__name__}: {error}.",
+            where=where,
+            do=CREDENTIALS if isinstance(error, PermissionError) and is_remote(where) else do,
         ) from error
