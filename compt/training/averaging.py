@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import EMAHook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import Runner
 
 from compt.config.averages import Average
 from compt.report.outcome import AVERAGE
+from compt.training.sharding import is_sharded, shared_like, tensors_alone
+from compt.training.stage import stage_model
 
 
 @HOOKS.register_module(name="ComptAverageHook")
@@ -30,6 +33,24 @@ class AverageHook(EMAHook):
             super().__init__("StochasticWeightAverage", begin_iter=begin_iter)
         else:
             super().__init__(momentum=momentum, begin_iter=begin_iter)
+
+    def before_run(self, runner: Runner) -> None:
+        """Copy the model, or where it is sharded the tensors of which each process has a share."""
+        stage = stage_model(runner)
+        if not is_sharded(stage):
+            super().before_run(runner)
+            return
+        self.src_model = stage
+        self.ema_model = MODELS.build(self.ema_cfg, default_args={"model": tensors_alone(stage)})
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on from an average that may have been saved unsharded, and be sharded here."""
+        own = self.src_model.state_dict()
+        checkpoint["state_dict"] = {
+            name: shared_like(tensor, own.get(name))
+            for name, tensor in checkpoint["state_dict"].items()
+        }
+        super().after_load_checkpoint(runner, checkpoint)
 
 
 def average_hook(average: Average | None, iters: int) -> list[dict[str, Any]]:

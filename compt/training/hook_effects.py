@@ -96,14 +96,14 @@ def averages(hooks: Iterable[Hook]) -> bool:
     return any(isinstance(hook, EMAHook) for hook in hooks)
 
 
-def averaging(configs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Name the classes of the hooks that deliver an average of the weights."""
-    return [cls.__name__ for cls in map(_class_of, configs) if issubclass(cls, EMAHook)]
+def averaging(configs: Iterable[Mapping[str, Any]]) -> list[type]:
+    """Return the classes of the hooks that deliver an average of the weights."""
+    return [cls for cls in map(_class_of, configs) if issubclass(cls, EMAHook)]
 
 
 def check_averages(configs: Iterable[Mapping[str, Any]]) -> None:
     """Raise ConfigError for two averages, which would put each other's weights back."""
-    names = averaging(configs)
+    names = [cls.__name__ for cls in averaging(configs)]
     if len(names) > 1:
         raise ConfigError(f"{' and '.join(names)}: a stage delivers one average of its weights.")
 

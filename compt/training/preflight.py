@@ -37,6 +37,7 @@ from compt.growth.models import build_paradigm
 from compt.interfaces import Paradigm, fingerprint, left_out
 from compt.planning.plans import ChainPlan
 from compt.registry.loading import first_line, raised_at
+from compt.training.averaging import AverageHook
 from compt.training.evaluation import validation_splits
 from compt.training.evaluators import build_evaluator
 from compt.training.hook_effects import (
@@ -227,10 +228,12 @@ def _check_wrapper(kind: Any) -> None:
 def _check_sharding(config: Config) -> None:
     """Raise ConfigError for what a stage cannot do with weights of which it has a share."""
     check_processes(Sharded(**config.parallel))
-    if names := averaging([*filter(None, config.default_hooks.values()), *config.custom_hooks]):
+    hooks = averaging([*filter(None, config.default_hooks.values()), *config.custom_hooks])
+    for hook in (hook for hook in hooks if not issubclass(hook, AverageHook)):
         raise ConfigError(
-            f"{names[0]} averages weights, and needs the whole model in each process.",
-            do="Give parallel=dict(type='ddp'), or leave out the average.",
+            f"{hook.__name__} copies the model, and needs all of it in each process.",
+            do="Give average=dict(type='ema', half_life=...) in its place, or "
+            "parallel=dict(type='ddp').",
         )
     kind = config.optim_wrapper["type"]
     if issubclass(OPTIM_WRAPPERS.get(kind) if isinstance(kind, str) else kind, AmpOptimWrapper):

@@ -173,6 +173,25 @@ def share_entries(tensors: Mapping[str, Any], like: Any) -> dict[str, Any]:
     }
 
 
+def tensors_alone(module: nn.Module, seen: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+    """Return a module that has the tensors of another one by the same names, and no methods.
+
+    It can be copied where torch refuses to copy what is sharded.
+    """
+    seen = {} if seen is None else seen
+    if module in seen:
+        return seen[module]
+    alone = seen[module] = nn.Module()
+    for name, param in module._parameters.items():
+        alone.register_parameter(name, param)
+    for name, buffer in module._buffers.items():
+        is_kept = name not in module._non_persistent_buffers_set
+        alone.register_buffer(name, buffer, persistent=is_kept)
+    for name, child in module._modules.items():
+        alone.add_module(name, None if child is None else tensors_alone(child, seen))
+    return alone
+
+
 def load_shared(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load whole tensors into a module, sharded as it is."""
     own = module.state_dict()
@@ -191,6 +210,23 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             whole[id(tensor)] = full.detach().cpu() if is_main_process() else full.new_empty(0)
     return {name: whole[id(t)] for name, t in tensors.items()} if is_main_process() else {}
+
+
+@torch.no_grad()
+def gather_into(target: nn.Module | None, module: nn.Module) -> None:
+    """Fill a whole model in the first process from a sharded one, one tensor after the other.
+
+    Every process has to call it; the others give no target, and hold one whole tensor at a time.
+    """
+    own = {} if target is None else target.state_dict(keep_vars=True)
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if target is not None:
+            own[name].copy_(full)
 
 
 def adapt(wrapper: OptimWrapper, params: Iterable[nn.Parameter]) -> None:
