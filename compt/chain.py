@@ -217,7 +217,7 @@ class _Stage:
         if is_main_process():
             write_config(config, self.folder.config)
         with Tracking.of_stage(self.work, self.plan, growth, self.progress.note) as tracking:
-            result = run_stage(config, self.progress, tracking)
+            result = run_stage(config, self.progress, tracking, self._hands_on_optimizer)
             if is_main_process():
                 self._hand_over(result, growth)
                 tracking.attach(self.folder.texts, self.reported)
@@ -303,13 +303,20 @@ class _Stage:
         record.write(self.folder.manifest)
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
 
+    @property
+    def _is_inherited(self) -> bool:
+        is_chain = self.work.mode == "chain"
+        return is_chain and self.work.config.hands_on_optimizer(self.plan.index)
+
+    @property
+    def _hands_on_optimizer(self) -> bool:
+        return self._is_inherited and not self.config.trunk
+
     def _hand_over_optimizer(self, result: StageResult) -> None:
         """Write what the next member's optimizer begins with, and nothing beside it."""
-        is_chain = self.work.mode == "chain"
-        is_inherited = is_chain and self.work.config.hands_on_optimizer(self.plan.index)
-        if is_inherited and not self.config.trunk:
+        if self._hands_on_optimizer:
             save_tensors(result.optimizer, self.folder.optimizer)
-        elif not is_inherited and self.plan.plateau_iter is not None:
+        elif not self._is_inherited and self.plan.plateau_iter is not None:
             self.folder.plateau_optimizer.unlink(missing_ok=True)
 
     def _record(

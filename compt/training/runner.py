@@ -101,7 +101,10 @@ class StageRunner(Runner):
 
 
 def run_stage(
-    config: Config, progress: StageProgress, tracking: Tracking | None = None
+    config: Config,
+    progress: StageProgress,
+    tracking: Tracking | None = None,
+    hands_on_optimizer: bool = True,
 ) -> StageResult:
     """Train one stage, or what is left of it.
 
@@ -109,6 +112,8 @@ def run_stage(
         config: of :func:`compt.training.stage_config.stage_config`.
         progress: told how it gets on.
         tracking: begins the stage's runs in trackers, and ends them.
+        hands_on_optimizer: whether the result needs what the optimizer remembers, which may have
+            to be gathered.
 
     Raises:
         TrainingError: it cannot go on; what it saved is kept.
@@ -138,10 +143,10 @@ def run_stage(
             where=config.work_dir,
             do="Lower train_dataloader.batch_size or use gradient accumulation.",
         ) from error
-    return _result(runner, usage.result())
+    return _result(runner, usage.result(), hands_on_optimizer=hands_on_optimizer)
 
 
-def _result(runner: Runner, usage: Usage) -> StageResult:
+def _result(runner: Runner, usage: Usage, *, hands_on_optimizer: bool) -> StageResult:
     """Return what a stage has trained, with the weights that its hooks deliver."""
     loop = runner.train_loop
     assert isinstance(loop, TrainLoop)
@@ -151,7 +156,9 @@ def _result(runner: Runner, usage: Usage) -> StageResult:
     broken = getattr(loop.dataset, "broken_count", 0)
     hooks = deliver(runner)
     stage = stage_model(runner)
-    memory = stage.whole(named_state(stage.student, runner.optim_wrapper.optimizer))
+    memory: Mapping[str, Tensor] = {}
+    if hands_on_optimizer:
+        memory = stage.whole(named_state(stage.student, runner.optim_wrapper.optimizer))
     outcome = StageOutcome(
         iters=loop.iter,
         seconds=loop.seconds,

@@ -36,10 +36,11 @@ from compt.interfaces import (
 from compt.registry import LAYOUTS, TRANSFERERS
 from compt.training.buffers import differing, unite
 from compt.training.distributed import mean_over_processes
+from compt.training.drawn import noted_draws
 from compt.training.loader import Collate, step_seed
 from compt.training.numbered import INDEX, NumberedCollate, NumberedDataset
 from compt.training.performance import Performance
-from compt.training.sharding import Held, forget_order, gathered
+from compt.training.sharding import Held, forget_order, gather_into, gathered
 from compt.weights import load_weights
 
 T = TypeVar("T")
@@ -92,12 +93,13 @@ class StageModel(BaseModel):
             self.paradigm.buffer_rules, self.student, type(self.paradigm).__name__
         )
         self._last: tuple[Outputs, Batch] = {}, {}
-        self._warned = False
+        self._warned = self._has_run = False
         self.performance = Performance(**(performance or {}))
         with self.layouts():
             self.performance.prepare(self.student)
-        self._student_forward = self.performance.compiled(self.paradigm.forward)
-        self._teacher_forward = self.performance.compiled(self.paradigm.teacher_forward)
+        compiled, divided = self.performance.compiled, self.performance.divided
+        self._student_forward = divided(compiled(self.paradigm.forward))
+        self._teacher_forward = divided(compiled(self.paradigm.teacher_forward))
         # In a list torch does not see it: as a submodule the teacher would be in the state
         # dict, among the optimizer's parameters, and back in training mode.
         self._teacher: list[nn.Module] = []
@@ -186,11 +188,10 @@ class StageModel(BaseModel):
         """
         if not isinstance(self, FSDPModule):
             return self.student
-        state = gathered(self.student.state_dict(keep_vars=True))
-        if not is_main_process():
-            return None
-        copied = build_member(self.paradigm, self._member, seed=self.seed)
-        copied.load_state_dict(state)
+        copied = None
+        if is_main_process():
+            copied = build_member(self.paradigm, self._member, seed=self.seed)
+        gather_into(copied, self.student)
         return copied
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> StageModel:
@@ -257,9 +258,26 @@ class StageModel(BaseModel):
         generator, draws = self.generator(), self.draws()
         prepared = self.prepare(batch, generator, training=self.training, draws=draws)
         with self.context():
-            outputs = self._student_forward(self.student, prepared)
+            outputs = self._outputs(prepared)
             self._remember(outputs, prepared)
             return self._losses(outputs, prepared) if mode == "loss" else outputs
+
+    def _outputs(self, prepared: Batch) -> Outputs:
+        """Run the student, and in the first step of several processes say what in it draws."""
+        if self._has_run or not self.training or get_world_size() == 1:
+            return self._student_forward(self.student, prepared)
+        self._has_run = True
+        with noted_draws(self.student, inside=self.performance.compile is False) as names:
+            outputs = self._student_forward(self.student, prepared)
+        if names and is_main_process():
+            modules = some([name or "anywhere" for name in names])
+            warnings.warn(
+                f"The model draws random numbers (in {modules}), as dropout does: alike in every "
+                "process and not by sample, so that what is trained depends on how a batch is "
+                f"spread over {get_world_size()} processes. Without dropout it does not.",
+                stacklevel=2,
+            )
+        return outputs
 
     def prepare(
         self,

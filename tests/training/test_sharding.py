@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -16,10 +17,12 @@ from compt.config.parallel import Sharded
 from compt.errors import ConfigError
 from compt.interfaces import Draws
 from compt.testing.toy import TiedNet, ToyNet
-from compt.training import preflight, sharding, shards
+from compt.training import preflight, sharding, shards, stage as stage_module
+from compt.training.drawn import noted_draws
 from compt.training.loader import SeededFetch, sample_seed
 from compt.training.sharding import any_sharded, check_processes, clip_norm, separate_blocks
 from compt.training.stage import StageModel
+from tests.environments import ROOT
 from tests.training.spread import CHAINS, Spread
 
 FSDP = dict(type="fsdp")
@@ -36,18 +39,31 @@ CASES = {
             clip_grad=dict(type="value", clip_value=0.01),
         )
     ),
+    "averaged": dict(average=dict(type="ema", half_life=4)),
     "inherited optimizer": dict(
         grown=dict(optimizer_state=True, new_lr_mult=2.0, new_warmup=0.3),
         checkpoint=dict(interval=4, optimizer=True),
     ),
-    "grown from the plateau": dict(
+    "averaged, grown from the plateau": dict(
         trunk=True,
+        average=dict(type="mean", begin=0.7),
         param_scheduler=[
             dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.1),
             dict(type="CosineAnnealingLR", eta_min=0.0, begin=0.6, end=1.0),
         ],
     ),
 }
+
+
+OUTSIDE = f"""
+import sys
+sys.path += [r"{ROOT}/plugins/compt-ligo", r"{ROOT}/plugins/compt-siglip"]
+from compt import GROWERS, PARADIGMS
+from compt_ligo import Ligo
+from compt_siglip import SigLip
+GROWERS.register_module(name="ligo", module=Ligo)
+PARADIGMS.register_module(name="siglip", module=SigLip)
+"""
 
 
 def same(chain: Spread, name: str, noted: dict, expected: dict, *, tolerance: float = 1e-5) -> None:
@@ -87,6 +103,37 @@ def test_options_do_the_same_where_a_chain_is_sharded(case, tmp_path):
 
 
 @pytest.mark.slow
+def test_bfloat16_is_nearly_the_same_where_a_chain_is_sharded(tmp_path):
+    """Gradients of each process are rounded before they are summed."""
+    chain = CHAINS["toy"](tmp_path, precision="bf16")
+    parallel = dict(FSDP, gather="bf16", teacher="sharded")
+    same(chain, "two", chain.run("two", 2, parallel=parallel), chain.run("one"), tolerance=1e-2)
+
+
+@pytest.mark.slow
+def test_growth_is_learned_and_a_rule_ends_a_stage_where_a_chain_is_sharded(tmp_path):
+    (tmp_path / "outside.py").write_text(OUTSIDE)
+    chain = CHAINS["toy"](
+        tmp_path,
+        custom_imports=dict(imports=["compt.testing.toy", "outside"]),
+        grower=dict(type="ligo", steps=3),
+        evaluations=3,
+    )
+    chain.config["chain"][0]["stopping"] = dict(type="until", metric="val/loss", target=10.0)
+    expected = chain.run("one")
+    assert len(expected["losses"]["01_a"]) == 5
+    same(chain, "two", chain.run("two", 2, parallel=FSDP), expected)
+
+
+@pytest.mark.slow
+def test_a_paradigm_of_another_package_is_sharded(tmp_path):
+    (tmp_path / "outside.py").write_text(OUTSIDE)
+    chain = CHAINS["clip"](tmp_path, custom_imports=dict(imports=["outside"]))
+    chain.config["paradigm"]["type"] = "siglip"
+    same(chain, "two", chain.run("two", 2, parallel=FSDP), chain.run("one"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["clip", "mae", "lm"])
 def test_a_run_does_not_depend_on_how_it_is_spread(kind, tmp_path):
     """Crops, captions and masks are the samples'; the loss is that of the global batch."""
@@ -99,13 +146,19 @@ def test_a_run_does_not_depend_on_how_it_is_spread(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world_size", [2, 1])
-def test_what_four_processes_saved_fewer_go_on_with(world_size, tmp_path):
-    chain = CHAINS["toy"](tmp_path)
+@pytest.mark.parametrize(
+    ("num_before", "num_after", "asynchronous"), [(4, 2, True), (4, 1, False), (1, 2, True)]
+)
+def test_what_some_processes_saved_others_go_on_with(num_before, num_after, asynchronous, tmp_path):
+    chain = CHAINS["toy"](
+        tmp_path,
+        checkpoint=dict(interval=4, keep=2, asynchronous=asynchronous),
+        average=dict(type="ema", half_life=4),
+    )
     expected = chain.run("one")
-    stopped = chain.run("run", 4, "stop", parallel=FSDP)
+    stopped = chain.run("run", num_before, "stop", parallel=FSDP)
     assert stopped["losses"]["02_b"] == pytest.approx(expected["losses"]["02_b"][:5], abs=1e-5)
-    resumed = chain.run("run", world_size, "resume", parallel=FSDP)
+    resumed = chain.run("run", num_after, "resume", parallel=FSDP)
     assert resumed["losses"] == {"02_b": pytest.approx(expected["losses"]["02_b"][4:], abs=1e-5)}
     for key, value in chain.weights("one").items():
         torch.testing.assert_close(chain.weights("run")[key], value, rtol=0, atol=1e-5, msg=key)
@@ -156,16 +209,23 @@ def test_shards_are_read_into_whole_and_sharded_models_unless_they_are_damaged(a
     sharding.shard_stage(model, Sharded())
     params = list(model.parameters())
     moments = {i: {"exp_avg": 2 * p.detach(), "step": torch.ones(())} for i, p in enumerate(params)}
-    checkpoint = {"state_dict": dict(model.state_dict()), "optimizer": {"state": moments}}
+    averages = {f"module.{name}": 3 * t for name, t in model.state_dict().items()}
+    checkpoint = {
+        "state_dict": dict(model.state_dict()),
+        "ema_state_dict": {**averages, "steps": torch.tensor(7)},
+        "optimizer": {"state": moments},
+    }
     expected = sharding.gathered(checkpoint["state_dict"])
     hashes = shards.write_shards(shards.take_out(checkpoint, model), tmp_path / "iter_4.r0.shards")
     assert not any_sharded(checkpoint["state_dict"].values())
+    assert {*checkpoint["ema_state_dict"]} == {"steps"}
     assert {tuple(own) for own in checkpoint["optimizer"]["state"].values()} == {("step",)}
     whole = stage()
     whole.student = TiedNet(8, 2)
     shards.read_shards(checkpoint, tmp_path / "iter_4.r0.shards", whole, list(whole.parameters()))
     for name, tensor in expected.items():
         assert torch.equal(whole.state_dict()[name], tensor), name
+        assert torch.equal(checkpoint["ema_state_dict"][f"module.{name}"], 3 * tensor), name
     for param, own in zip(whole.parameters(), checkpoint["optimizer"]["state"].values()):
         assert torch.equal(own["exp_avg"], 2 * param)
     shards.check_shards(hashes, tmp_path / "iter_4.r0.shards")
@@ -186,6 +246,34 @@ def test_shards_go_with_their_checkpoints(tmp_path):
     shards.remove_stale(tmp_path, ["iter_4", "iter_6"], "iter_4.r1.shards")
     kept = sorted(path.name for path in tmp_path.iterdir() if path.name.endswith(".shards"))
     assert kept == ["iter_4.r1.shards", "iter_6.r1.shards"]
+
+
+def test_modules_that_draw_random_numbers_are_named(monkeypatch):
+    """One process, a model without dropout, and later steps warn of nothing."""
+
+    def step(world_size: int, dropout: float, num_steps: int = 1) -> None:
+        monkeypatch.setattr(stage_module, "get_world_size", lambda: world_size)
+        member = dict(name="a", model=dict(width=8, depth=2, dropout=dropout))
+        model = StageModel(dict(type="toy"), member).train()
+        batch = model.paradigm.example_batch(model.student, 4)
+        for _ in range(num_steps):
+            model(mode="loss", **batch)
+
+    with pytest.warns(UserWarning, match=r"in blocks\.0\.dropout; blocks\.1\.dropout\)") as noted:
+        step(2, 0.1, num_steps=2)
+    assert len(noted) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(1, 0.1)
+        step(2, 0.0)
+
+
+def test_a_compiled_model_is_not_looked_into(monkeypatch):
+    model = ToyNet(8, 1)
+    with noted_draws(model, inside=False) as names:
+        model(torch.zeros(2, 8))
+    assert names == [""]
+    assert not model.blocks[0]._forward_hooks
 
 
 def test_gradients_are_clipped_by_the_norm_of_sharded_and_whole_ones(alone):
@@ -224,8 +312,7 @@ def test_samples_draw_the_same_however_they_are_spread():
     ("changes", "message"),
     [
         (dict(parallel=dict(FSDP, processes=3)), "4 processes cannot be divided"),
-        (dict(average=dict(type="ema", half_life=0.1)), "needs the whole model"),
-        (dict(custom_hooks=[dict(type="EMAHook")]), "needs the whole model"),
+        (dict(custom_hooks=[dict(type="EMAHook")]), "EMAHook copies the model"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused_before_training(
