@@ -1,0 +1,1 @@
+"""What benchmarks/crash_campaign.py is made of."""
