@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from compt.interfaces import LeftOut, fingerprint, left_out
+from compt.interfaces.mixture import Mixture
 
 
 class SourceDataset(Dataset[Any]):
@@ -38,11 +39,16 @@ class SourceDataset(Dataset[Any]):
         """That of the source."""
         return fingerprint(self.source)
 
-    def fetch_ahead(self, indices: Sequence[int], **wishes: Any) -> None:
+    @property
+    def mixture(self) -> Mixture | None:
+        """What the source is mixed from, None where it is no mixture."""
+        return getattr(self.source, "mixture", None)
+
+    def fetch_ahead(self, indices: Sequence[int], *, images: bool = True) -> None:
         """Read what these samples are made of at a time, where the source can."""
-        ahead = getattr(self.source, "fetch_ahead", None)
-        if ahead is not None:
-            ahead(indices, **wishes)
+        fetch_ahead = getattr(self.source, "fetch_ahead", None)
+        if fetch_ahead is not None:
+            fetch_ahead(indices, images=images)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return a batch, as loaders ask for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,16 @@ class Images(Dataset[Any], ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Any: ...
+
+    def fetch_ahead(self, indices: Sequence[int], *, images: bool = True) -> None:
+        """Read what these samples are made of at a time, where that is faster than one by one.
+
+        Loaders call it before they read a batch. Override it where samples lie on servers.
+
+        Args:
+            indices: of the samples.
+            images: whether their images are read, and not their captions alone.
+        """
 
     def check(self) -> int:
         """Read some samples before anything is trained on them.

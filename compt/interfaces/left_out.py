@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from compt.errors import ConfigError, DataError
+from compt.errors import ConfigError, DataError, visible
 from compt.interfaces.fingerprint import beneath
 
 MAX_BROKEN = 0.01
@@ -49,7 +49,7 @@ class LeftOut:
         if count:
             self.samples[reason] = self.samples.get(reason, 0) + count
             if where and len(self.examples) < MOST_EXAMPLES:
-                self.examples.append(f"{where} ({reason})")
+                self.examples.append(visible(f"{where} ({reason})"))
 
     def part(self, reason: str, count: int = 1) -> None:
         """Count what else is cut off, passed over or changed."""
@@ -120,14 +120,14 @@ def left_out(dataset: Any) -> LeftOut:
         return own
     inner = [] if hasattr(dataset, "broken_count") else beneath(dataset)
     if inner:
-        return _together([left_out(source) for source in inner])
+        return together([left_out(source) for source in inner])
     result = LeftOut(len(dataset) if hasattr(dataset, "__len__") else 0)
     result.max_broken = getattr(dataset, "max_broken", MAX_BROKEN)
     result.sample(UNREADABLE, count=int(getattr(dataset, "broken_count", 0)))
     return result
 
 
-def _together(counts: Sequence[LeftOut]) -> LeftOut:
+def together(counts: Sequence[LeftOut]) -> LeftOut:
     """Return the sums of several."""
     first, *others = counts
     result = first.copy()

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.registry import DATA_SAMPLERS, DATASETS
-from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from compt.errors import ConfigError
 from compt.interfaces import Batch, Paradigm
 from compt.random_state import GAMMA, splitmix64
+from compt.training.order import MixtureSampler, Order, Permutations
 
 Collate = Callable[[Sequence[Any]], Batch]
 OWN_KEYS = ("dataset", "collate_fn")
@@ -53,8 +54,8 @@ class EndlessBatches(Sampler[list[Any]]):
         rank: the process, of ``world_size``; each gets batches of its own.
         world_size: number of processes.
         shuffle: whether an epoch is permuted.
-        sampler: what yields this process's samples of an epoch, in the place of a permutation.
-            It may draw from the global generators, and need not end.
+        sampler: another order, or what yields this process's samples of an epoch. That may draw
+            from the global generators, and need not end.
 
     Raises:
         ConfigError: an epoch has not one batch.
@@ -72,18 +73,12 @@ class EndlessBatches(Sampler[list[Any]]):
         shuffle: bool = True,
         sampler: Any = None,
     ) -> None:
-        self.is_own_order = sampler is None
-        self.order = sampler or DistributedSampler(
-            range(length),  # type: ignore[arg-type]
-            num_replicas=world_size,
-            rank=rank,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=True,
-        )
-        self.batches = BatchSampler(self.order, batch_size, drop_last=True)
+        self.order: Any = sampler
+        if sampler is None:
+            self.order = Permutations(length, seed, shuffle=shuffle)
+        self.batch_size, self.world_size = batch_size, world_size
         self.seed, self.start, self.rank = seed, start, rank
-        if len(self.batches) == 0:
+        if len(self) == 0:
             raise ConfigError(
                 f"A batch of {batch_size} x {world_size} process(es) does not fit the {length} "
                 "training samples.",
@@ -93,24 +88,22 @@ class EndlessBatches(Sampler[list[Any]]):
 
     def __len__(self) -> int:
         """Return the number of batches in one epoch."""
-        return len(self.batches)
+        if isinstance(self.order, Order):
+            return self.order.num_batches(self.batch_size * self.world_size)
+        return len(BatchSampler(self.order, self.batch_size, drop_last=True))
 
     def __iter__(self) -> Iterator[list[Any]]:
         """Yield batches for ever."""
+        if isinstance(self.order, Order):
+            for iteration in count(self.start):
+                samples = self.order.batch(iteration, self.batch_size * self.world_size)
+                own = samples[self.rank :: self.world_size].tolist()
+                yield [step_seed(self.seed, iteration), *own]
         # What another sampler yields depends on all that it has yielded before: its epochs have
         # no known length, and it may draw random numbers.
-        first_epoch = self.start // len(self.batches) if self.is_own_order else 0
-        iteration = first_epoch * len(self.batches)
-        for batch in self._own(first_epoch) if self.is_own_order else self._sampled():
+        for iteration, batch in enumerate(self._sampled()):
             if iteration >= self.start:
                 yield [step_seed(self.seed, iteration), *batch]
-            iteration += 1
-
-    def _own(self, first_epoch: int) -> Iterator[list[int]]:
-        """Yield the samples of each batch of a permutation an epoch."""
-        for epoch in count(first_epoch):
-            self.order.set_epoch(epoch)
-            yield from self.batches
 
     def _sampled(self) -> Iterator[list[int]]:
         """Yield the samples of each batch of another sampler, with random numbers of its own.
@@ -121,10 +114,11 @@ class EndlessBatches(Sampler[list[Any]]):
         with _generators_put_back():
             _seed_generators(step_seed(self.seed, 0, self.rank))
             own_state = _generator_states()
+        in_batches = BatchSampler(self.order, self.batch_size, drop_last=True)
         for epoch in count():
             if hasattr(self.order, "set_epoch"):
                 self.order.set_epoch(epoch)
-            batches, num_batches = iter(self.batches), 0
+            batches, num_batches = iter(in_batches), 0
             while True:
                 with _generators_put_back():
                     _set_generators(own_state)
@@ -162,6 +156,9 @@ class SeededFetch(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Fetch the samples of a batch, whose first index is the seed."""
         seed, *sample_indices = indices
+        fetch_ahead = getattr(self.dataset, "fetch_ahead", None)
+        if fetch_ahead is not None:
+            fetch_ahead(sample_indices)
         samples = []
         with _generators_put_back():
             for number, index in enumerate(sample_indices):
@@ -243,6 +240,8 @@ def train_loader(
     order = None
     if sampler is not None:
         order = DATA_SAMPLERS.build(dict(sampler), default_args={"dataset": dataset, "seed": seed})
+    elif getattr(getattr(dataset, "mixture", None), "weights", None) is not None:
+        order = MixtureSampler(dataset, seed, shuffle=shuffle)
     batches = EndlessBatches(
         len(dataset),  # type: ignore[arg-type]
         batch_size,

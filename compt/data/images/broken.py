@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -102,12 +101,6 @@ class SkipBroken(Images):
     @abstractmethod
     def where(self, index: int) -> str:
         """The path of a sample, for messages."""
-
-    def fetch_ahead(self, indices: Sequence[int]) -> None:
-        """Read what these samples are made of, all at a time, where that is faster than one by one.
-
-        Batches are read after a call of it. A subclass that reads from servers overrides it.
-        """
 
     @property
     def broken_count(self) -> int:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from compt.data.mixture import MixtureSource
 from compt.data.opening import build_source
 from compt.data.text._ids import check_ids
 from compt.data.text._tokenise import Tokenizer, tokenised
-from compt.data.text.tokens import TokenBlocks
+from compt.data.text.tokens import MixedBlocks, TokenBlocks
 from compt.errors import ConfigError, DataError, located
 from compt.interfaces import DataSource, Text, Tokens
+
+Blocks = TokenBlocks | MixedBlocks
 
 NEEDS = (("text",), ("tokens",))
 """What a source must provide to be read in blocks, one of them."""
 
 
-def open_tokens(
-    cfg: Mapping[str, Any], split: str, tokenizer: Tokenizer, context: int
-) -> TokenBlocks:
+def open_tokens(cfg: Mapping[str, Any], split: str, tokenizer: Tokenizer, context: int) -> Blocks:
     """Open one split of a data config as blocks of tokens.
 
     Args:
@@ -38,7 +39,7 @@ def open_tokens(
         return open_blocks(source, split, tokenizer, context)
 
 
-def open_blocks(source: DataSource, split: str, tokenizer: Tokenizer, context: int) -> TokenBlocks:
+def open_blocks(source: DataSource, split: str, tokenizer: Tokenizer, context: int) -> Blocks:
     """Open one split of a source, tokenised now if the cache does not hold it undamaged.
 
     Several processes may call this at once: one tokenises, the others wait.
@@ -49,6 +50,13 @@ def open_blocks(source: DataSource, split: str, tokenizer: Tokenizer, context: i
     """
     if isinstance(context, bool) or not isinstance(context, int) or context < 1:
         raise ConfigError(f"context={context!r} is not a number of tokens from 1 on.", where="data")
+    if isinstance(source, MixtureSource):
+        parts = [_blocks(own, split, tokenizer, context) for own in source.of_split(split)]
+        return MixedBlocks(parts, source.weights if split == "train" else None)
+    return _blocks(source, split, tokenizer, context)
+
+
+def _blocks(source: DataSource, split: str, tokenizer: Tokenizer, context: int) -> TokenBlocks:
     opened = source.open(split)
     if "tokens" in source.provides:
         tokens: Tokens = opened

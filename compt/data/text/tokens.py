@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from compt.data._mixed import Mixed
 from compt.data._ranges import ByteRange, RangeReader
 from compt.data._storage import is_remote
 from compt.errors import DataError
@@ -200,3 +201,33 @@ class TokenBlocks(Dataset[Any]):
         if len(self._maps) > MAX_OPEN:
             self._maps.popitem(last=False)
         return self._maps[number]
+
+
+class MixedBlocks(Mixed):
+    """Blocks of several sources, one after the other.
+
+    Args:
+        datasets: of one context.
+        weights: share of the draws that each has in training; None draws all blocks alike.
+
+    Items, ``num_tokens``, ``num_bytes`` and ``skipped`` are those of :class:`TokenBlocks`.
+    """
+
+    def __init__(self, datasets: Sequence[TokenBlocks], weights: Sequence[float] | None) -> None:
+        super().__init__(datasets, weights)
+        sizes = [blocks.num_bytes for blocks in datasets]
+        known = [size for size in sizes if size is not None]
+        self.num_bytes = sum(known) if len(known) == len(sizes) else None
+        self.num_tokens = sum(blocks.num_tokens for blocks in datasets)
+        self.skipped = sum(blocks.skipped for blocks in datasets)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Return one block."""
+        number, own = self.place(index)
+        block: dict[str, torch.Tensor] = self.datasets[number][own]
+        return block
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Return several blocks, as loaders ask for a batch."""
+        self.fetch_ahead(indices)
+        return [self[index] for index in indices]

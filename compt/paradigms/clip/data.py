@@ -113,7 +113,9 @@ class PairDataset(SourceDataset):
         captions_of = getattr(self.source, "captions", None)
         if captions_of is None:
             return
-        for index in probed(len(self), LOOKED_AT):
+        chosen = probed(len(self), LOOKED_AT)
+        self.fetch_ahead(chosen, images=False)
+        for index in chosen:
             with contextlib.suppress(BrokenSample):
                 for caption in captions_of(index):
                     self._text(index, caption)
