@@ -115,6 +115,10 @@ class _Session:
 
     def train(self, mode: Mode, path: Path, beside: Path | None = None) -> Path:
         """Train all members in one mode, and return the work folder."""
+        with explained(str(path)):  # outside of stages too, processes wait for each other
+            return self._train(mode, path, beside)
+
+    def _train(self, mode: Mode, path: Path, beside: Path | None) -> Path:
         folder = WorkDir(path, self.config, mode)
         chain_plan = plan(self.config, individual=mode == "individual", world_size=get_world_size())
         self.progress.plan(chain_plan)
@@ -135,10 +139,10 @@ class _Session:
             barrier()
             reported = [path for path in (beside, folder.path) if path is not None]
             for index, stage_plan in enumerate(chain_plan.stages):
-                if not folder.stages[index].done:
-                    with explained(str(folder.stages[index].path)):
+                with explained(str(folder.stages[index].path)):
+                    if not folder.stages[index].done:
                         _Stage(folder, stage_plan, self.launcher, progress, reported).run()
-                barrier()
+                    barrier()
                 progress.stage_done(StageRecord.read(folder.stages[index].manifest))
         return folder.path
 

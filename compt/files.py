@@ -22,6 +22,8 @@ FORMAT = 1
 """Of every JSON file of a run; it rises when an older compt can no longer read one."""
 
 STATE = "chain.json"
+STATE_COPY = f".{STATE}"
+"""What a resumed run reads where the other is damaged or gone."""
 STATUS = "status.json"
 LOCK = ".chain.lock"
 MANIFEST = "manifest.json"

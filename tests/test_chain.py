@@ -65,6 +65,7 @@ def test_kill_and_resume_gives_the_same_bytes(point, reference, tmp_path):
     assert not list(folder.rglob("*.tmp")), "an interrupted write was left behind"
     before, after = (read_json(f / "03_c" / "manifest.json") for f in (reference, folder))
     assert before["metrics"] == after["metrics"]
+    assert before["left_out"] == after["left_out"]
     assert [p["iter"] for p in before["curve"]] == [p["iter"] for p in after["curve"]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -368,6 +369,73 @@ def test_a_damaged_stage_starts_no_other_chain(two_members, tmp_path, init):
     chain = [dict(TOY["chain"][1], init=str(folder / init), iters=0)]
     with pytest.raises(WorkDirError, match=r"is damaged: its SHA-256"):
         train(tmp_path / "other", {**TOY, "chain": chain})
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["cut", "deleted"])
+def test_chain_json_has_a_copy(stopped, whole, cut):
+    folder, config = stopped
+    state = folder / "chain.json"
+    was = state.read_bytes()
+    if cut:
+        state.write_bytes(was[:40])
+    else:
+        state.unlink()
+    with pytest.raises(WorkDirError, match="--resume"):
+        train(folder, config)
+    notes = train(folder, config, resume=True)
+    assert any("chain.json" in note and "from its copy" in note for note in notes)
+    assert read_json(state)["config"] == json.loads(was)["config"]
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+
+
+def test_a_chain_json_without_a_copy_is_refused_by_name(stopped):
+    """As of an older version."""
+    folder, config = stopped
+    (folder / ".chain.json").unlink()
+    (folder / "chain.json").write_text("{")
+    with pytest.raises(WorkDirError, match=r"chain\.json.*(\n.*)*Restore"):
+        train(folder, config, resume=True)
+
+
+def test_what_is_damaged_and_no_longer_read_is_said(stopped, whole):
+    folder, config = stopped
+    shutil.copytree(whole / "02_b", folder / "02_b", dirs_exist_ok=True)
+    shutil.rmtree(folder / "02_b" / "checkpoints")
+    flip(folder / "01_a" / "weights.safetensors")
+    flip(folder / "02_b" / "grown.safetensors")
+    notes = train(folder, config, resume=True)
+    assert files(folder, "02_b", "03_c") == files(whole, "02_b", "03_c")
+    for stage, file in (("a", "01_a/weights"), ("b", "02_b/grown")):
+        assert any(f"{file}.safetensors" in n and f"--from-stage {stage}" in n for n in notes)
+
+
+def test_a_stage_without_a_manifest_is_trained_again_and_said(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    (folder / "01_a" / "manifest.json").unlink()
+    (note,) = train(folder, TOY, resume=True)
+    assert "01_a/manifest.json is missing, though 02_b is finished" in note
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+
+
+def test_a_cut_record_says_how_it_is_made_again(stopped, whole):
+    folder, config = stopped
+    for record in ("01_a/manifest.json", "02_b/growth.json"):
+        path = folder / record
+        path.write_bytes(path.read_bytes()[:30])
+        with pytest.raises(WorkDirError, match=rf"(?s){path.name}.*remove it") as caught:
+            train(folder, config, resume=True)
+        Path(caught.value.where).unlink()
+    train(folder, config, resume=True)
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+
+
+def test_a_process_that_waits_between_stages_says_that_another_has_ended(tmp_path, monkeypatch):
+    def closed():
+        raise RuntimeError("Connection closed by peer [127.0.0.1]:4711")
+
+    monkeypatch.setattr("compt.chain.barrier", closed)
+    with pytest.raises(TrainingError, match="Another process of the run has ended"):
+        train(tmp_path / "run", TOY)
 
 
 def only(stage: str, run: Any) -> Any:

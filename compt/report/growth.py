@@ -9,7 +9,7 @@ from typing import Any
 
 from compt.files import FORMAT, read_record, write_json
 
-ADVICE = "Restore the file from a copy, or use another --work-dir."
+ADVICE = "Restore the file from a copy, or remove it: --resume then makes it again."
 
 
 @dataclass(frozen=True)

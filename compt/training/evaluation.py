@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, LOOPS
 from mmengine.runner import BaseLoop, Runner, set_random_seed
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from compt.config.keys import listed
@@ -20,6 +21,7 @@ from compt.random_state import random_state, restore_random_state
 from compt.training.evaluators import DirectedEvaluator, build_evaluator
 from compt.training.hook_effects import check_watched, checksums, watchers
 from compt.training.hook_state import is_followed
+from compt.training.known_samples import remember_samples
 from compt.training.loader import eval_loader, loader_options, open_dataset
 from compt.training.stage import stage_model
 
@@ -92,6 +94,12 @@ class EvalLoop(BaseLoop):
     def measure(self) -> dict[str, dict[str, Any]]:
         """Evaluate every split with the trained weights, which no hook replaces."""
         return {name: metric.to_json() for name, metric in self._metrics().items()}
+
+    def remember(self, known: Mapping[str, Iterable[Tensor]]) -> None:
+        """Open every split, and add what an interrupted run knew of its samples."""
+        for split in validation_splits(self.stage.paradigm, self.options):
+            self._split_loader(split)
+            remember_samples(self.datasets[split], known.get(split, ()))
 
     @torch.no_grad()
     def _metrics(self) -> dict[str, Metric]:

@@ -375,10 +375,16 @@ class TrainLoop(BaseLoop):
             "curve": self.curve,
             "losses": self.losses.state_dict(),
             "known_samples": [known.clone() for known in known_samples(self.dataset)],
+            "known_held_out": self._known_held_out(),
             "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
         }
         state = {**progress, **runner_state(self.runner)}
         self.writer.save(state, self.stage, self._iter)
+
+    def _known_held_out(self) -> dict[str, list[torch.Tensor]]:
+        """Return what is known of the samples of each validation split that was opened."""
+        splits = getattr(self.runner.val_loop, "datasets", {}).items()
+        return {split: [known.clone() for known in known_samples(data)] for split, data in splits}
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         self._iter, self.seconds, self.curve = state["iter"], state["seconds"], state["curve"]
@@ -386,6 +392,9 @@ class TrainLoop(BaseLoop):
             self.losses.load_state_dict(state["losses"])
             self.rollbacks = [Rollback(**rollback) for rollback in state["rollbacks"]]
         remember_samples(self.dataset, state.get("known_samples", ()))
+        if self.runner.val_loop is not None:
+            # Resumed at its end, a stage does not evaluate again, and has them in its record.
+            self.runner.val_loop.remember(state.get("known_held_out", {}))
         restore_runner(self.runner, state)
         replay(self.runner, self.curve)
         self.runner.optim_wrapper.initialize_count_status(

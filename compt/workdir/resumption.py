@@ -11,7 +11,9 @@ from pathlib import Path
 from compt.config import ChainConfig
 from compt.config.resuming import changes, may_change
 from compt.errors import WorkDirError, did_you_mean
-from compt.files import REPLACED, stage_name
+from compt.files import MANIFEST, REPLACED, check_digests, check_recorded, stage_name
+from compt.report.growth import GrowthRecord
+from compt.report.record import StageRecord
 from compt.report.state import ChainState
 from compt.workdir.folder import StageFolder
 
@@ -61,6 +63,7 @@ class Resumption:
         self.notes += [f"appended: '{name}'" for name in new.members[num_old:]]
         self.notes += [str(c) for c in changed if c.member is None or c.member < num_old]
         self.notes += self._put_aside(first_anew)
+        self.notes += self._damage(going_on)
         if old.world_size not in (None, new.world_size):
             self.notes.append(f"processes: {old.world_size} -> {new.world_size}")
         entry = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "changes": self.notes}
@@ -107,6 +110,22 @@ class Resumption:
                     "last member's.",
                 )
 
+    def _damage(self, going_on: range) -> list[str]:
+        """Return what is wrong with finished stages, which nothing else may look at any more."""
+        notes = []
+        for index in going_on:
+            stage, name = self.stages[index], self.config.stages[index].member.name
+            later = [after.path.name for after in self.stages[index + 1 :] if after.done]
+            if stage.done:
+                StageRecord.read(stage.manifest)  # says itself what to do where it is damaged
+                notes += _damaged_files(stage, name)
+            elif later:
+                notes.append(
+                    f"{stage.path.name}/{MANIFEST} is missing, though {later[0]} is finished: "
+                    f"'{name}' is trained again"
+                )
+        return notes
+
     def _first_anew(self, name: str) -> int:
         """Return the index of the stage that is to be trained anew.
 
@@ -150,3 +169,21 @@ class Resumption:
         while (place := self.path / REPLACED / f"{name}.{count}").exists():
             count += 1
         return place
+
+
+def _damaged_files(stage: StageFolder, name: str) -> list[str]:
+    """Return what is wrong with the recorded files of a finished stage."""
+    notes = []
+    for check in (lambda: check_recorded(stage.path), lambda: _check_grown(stage, name)):
+        try:
+            check()
+        except WorkDirError as error:
+            notes.append(error.one_line)
+    return notes
+
+
+def _check_grown(stage: StageFolder, name: str) -> None:
+    if stage.growth.is_file():
+        recorded = GrowthRecord.read(stage.growth).files
+        again = f"train the stage again with --from-stage {name}"
+        check_digests(stage.path, recorded, again)

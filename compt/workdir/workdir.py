@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from compt.config import ChainConfig
 from compt.config.resuming import changes, may_change, plain
 from compt.errors import ComptError, WorkDirError, some
-from compt.files import LOCK, MANIFEST, STATE, STATUS, check_recorded, stage_name, sweep
+from compt.files import (
+    LOCK,
+    MANIFEST,
+    STATE,
+    STATE_COPY,
+    STATUS,
+    check_recorded,
+    stage_name,
+    sweep,
+)
 from compt.report.build import REPORT
 from compt.report.drawings import DRAWN
 from compt.report.growth import GrowthRecord
 from compt.report.record import StageRecord
 from compt.report.state import ChainState, Mode
 from compt.workdir.folder import StageFolder, is_begun
+from compt.workdir.lock import FolderLock
 from compt.workdir.resumption import Resumption
 
 RESULTS = frozenset({REPORT, *DRAWN, STATUS})
@@ -73,26 +81,21 @@ class WorkDir:
             if is_new and not is_begun(self.path):
                 _remove_if_unused(self.path)
 
-    def _lock(self) -> tuple[FileLock, list[Path], bool]:
+    def _lock(self) -> tuple[FolderLock, list[Path], bool]:
         """Make and lock the folder, and return the lock, what was there, and if it is new."""
         try:
             is_new = not self.path.is_dir()
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / LOCK, timeout=0)
+            lock = FolderLock(self.path)
             existing = [p for p in self.path.iterdir() if p.name != LOCK]
             lock.acquire()
-        except Timeout as error:
-            raise WorkDirError(
-                "Another process is training in this folder.",
-                where=str(self.path),
-                do="Wait for it, or stop it.",
-            ) from error
         except (OSError, ValueError) as error:
             raise WorkDirError(
                 f"The work folder cannot be used: {getattr(error, 'strerror', None) or error}.",
                 where=str(self.path),
                 do="Choose another with --work-dir.",
             ) from error
+        self.notes += lock.notes
         return lock, existing, is_new
 
     def take_over(self, chain: Path, iters: int) -> None:
@@ -124,13 +127,13 @@ class WorkDir:
         self, state: ChainState, existing: list[Path], resume: bool, from_stage: str | None
     ) -> None:
         path = self.path / STATE
-        if from_stage is not None and not path.is_file():
+        old = self._read_state()
+        if from_stage is not None and old is None:
             raise WorkDirError(
                 "--from-stage repeats a stage of a chain, and the work folder holds none.",
                 where=str(self.path),
                 do="Name the chain's folder with --work-dir, or leave --from-stage out.",
             )
-        old = ChainState.read(path) if path.is_file() else None
         if old is not None and (is_begun(self.path) or from_stage is not None):
             self._check_mode(old, resume)
             sweep(self.path)
@@ -148,11 +151,40 @@ class WorkDir:
             is_first_run = True
         try:
             state.write(path)
+            state.write(self.path / STATE_COPY)
         except ComptError as error:
             raise WorkDirError(
                 error.what, where=error.where, do="Choose another with --work-dir."
             ) from error
         self._is_first_run = is_first_run
+
+    def _read_state(self) -> ChainState | None:
+        """Read chain.json, or where it is damaged or gone its copy; None where there is neither.
+
+        Raises:
+            WorkDirError: what there is of them is damaged.
+        """
+        path, copy = self.path / STATE, self.path / STATE_COPY
+        fault = f"'{STATE}' is missing"
+        try:
+            if path.is_file():
+                return ChainState.read(path)
+            if not copy.is_file():
+                return None
+            state = ChainState.read(copy)
+        except WorkDirError as error:
+            fault, state = error.what.rstrip("."), self._read_copy(error)
+        self.notes.append(f"{fault}: it is written again from its copy, '{STATE_COPY}'")
+        return state
+
+    def _read_copy(self, fault: WorkDirError) -> ChainState:
+        """Read the copy of a damaged chain.json."""
+        with suppress(WorkDirError):
+            return ChainState.read(self.path / STATE_COPY)
+        if is_begun(self.path):
+            raise fault
+        do = "Remove the folder: nothing in it is trained yet."
+        raise WorkDirError(fault.what, where=fault.where, do=do) from fault
 
     def _check_foreign(self, existing: Iterable[Path]) -> None:
         """Raise WorkDirError for what the run would overwrite, or what belongs to another one.
@@ -192,6 +224,7 @@ class WorkDir:
         for stage in self.stages:
             shutil.rmtree(stage.path, ignore_errors=True)
         (self.path / STATUS).unlink(missing_ok=True)
+        (self.path / STATE_COPY).unlink(missing_ok=True)
         (self.path / STATE).unlink(missing_ok=True)
 
 
