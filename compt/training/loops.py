@@ -268,6 +268,7 @@ class TrainLoop(BaseLoop):
         if fault is None:
             return False
         self.writer.wait()
+        barrier()  # one process may have written what all of them read
         retry = len(self.rollbacks) < self.guard.retries
         state = load_checkpoint(self.folder, self.runner.logger.warning) if retry else None
         if state is not None:

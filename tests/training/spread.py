@@ -37,6 +37,7 @@ step, run = loops.TrainLoop._step, loops.TrainLoop.run
 
 def noting(self, batch):
     if "stop" in options and self.runner.work_dir.endswith("02_b") and self._iter == 5:
+        self.writer.wait()  # else the checkpoint of iteration 4 may be lost
         raise KeyboardInterrupt
     step(self, batch)
     stage = os.path.basename(self.runner.work_dir)
