@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class ComptError(Exception):
@@ -24,6 +27,7 @@ class ComptError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
+        what, where, do = map(visible, (what, where, do))  # names in them are of strangers' files
         self.what, self.where, self.do = what, where, do
         lines = [what, where and f"  where: {where}", do and f"  do: {do}"]
         super().__init__("\n".join(filter(None, lines)))
@@ -41,10 +45,18 @@ class ComptError(Exception):
         return " ".join(f"{self.what} {where} {self.do}".split())
 
 
+def visible(text: str) -> str:
+    """Return a text with control characters as their escapes, but for tabs and ends of lines.
+
+    A terminal obeys them: a name with some in it could hide or rewrite what stands above it.
+    """
+    return CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
 def some(faults: Sequence[str], most: int = 4) -> str:
     """Return the first few of many faults, in one clause."""
     more = f", and {len(faults) - most} more" if len(faults) > most else ""
-    return f"{'; '.join(faults[:most])}{more}"
+    return visible(f"{'; '.join(faults[:most])}{more}")
 
 
 @contextmanager

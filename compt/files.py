@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
-from compt.errors import TrainingError, WorkDirError
+from compt.errors import TrainingError, WorkDirError, visible
 
 FORMAT = 1
 """Of every JSON file of a run; it rises when an older compt can no longer read one."""
@@ -48,6 +49,11 @@ CACHE_ENVIRONMENT = "COMPT_CACHE_DIR"
 """The variable that moves the folder of what is made once."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 """Of the files of an export that hold weights; the others are text, which people may edit."""
+
+MAX_NAME = 100
+"""Longest name of a member: file systems take names of 255 bytes, and files are named after it."""
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
+"""Of a member, which is a part of the name of its stage's folder."""
 
 Record = TypeVar("Record")
 _UMASK = threading.Lock()
@@ -153,7 +159,7 @@ def read_json(
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkDirError(
             f"Cannot read '{path.name}': {error}.", where=str(path), do=do
         ) from error
@@ -167,19 +173,43 @@ def read_json(
     return content
 
 
-def read_record(path: Path, parse: Callable[[dict[str, Any]], Record], do: str) -> Record:
+def read_record(
+    path: Path,
+    parse: Callable[[dict[str, Any]], Record],
+    do: str,
+    *,
+    exact: Collection[str] = (),
+) -> Record:
     """Read a JSON file that compt wrote as what ``parse`` makes of its content.
 
+    Args:
+        path: of the file.
+        parse: makes a record of its content, whose texts can be shown on a terminal.
+        do: the advice that errors give.
+        exact: keys whose values are compared, and so stay as they are.
+
     Raises:
-        WorkDirError: the file is damaged or of another format; ``do`` is the advice it gives.
+        WorkDirError: the file is damaged or of another format.
     """
     content = read_json(path, do)
     try:
-        return parse(content)
+        shown = {
+            key: value if key in exact else _visible_texts(value) for key, value in content.items()
+        }
+        return parse(shown)
     except KeyError as error:
         raise damaged(path, f"{error} is missing", do) from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise damaged(path, str(error), do) from error
+
+
+def _visible_texts(value: Any) -> Any:
+    """Return nested JSON types whose texts hold no control characters."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {visible(key): _visible_texts(inner) for key, inner in value.items()}
+    return list(map(_visible_texts, value)) if isinstance(value, list) else value
 
 
 def sha256(path: Path) -> str:
@@ -247,11 +277,23 @@ def check_digests(folder: Path, recorded: Mapping[str, str], otherwise: str) -> 
     """
     for name, digest in recorded.items():
         file = folder / name
+        if leaves_folder(name):
+            raise damaged(
+                folder / MANIFEST,
+                f"it names the file {name!r}, outside of its folder",
+                f"Restore it from a copy, or {otherwise}.",
+            )
         fault = "it is missing"
         if file.is_file():
             fault = "" if sha256(file) == digest else "its SHA-256 is not the recorded one"
         if fault:
             raise damaged(file, fault, f"Restore the file from a copy, or {otherwise}.")
+
+
+def leaves_folder(name: str) -> bool:
+    """Return whether a name of a file leads out of the folder that it is to be in."""
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    return any(path.is_absolute() or path.drive or ".." in path.parts for path in paths)
 
 
 def _is_within(file: Path, path: Path) -> bool:

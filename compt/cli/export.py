@@ -111,6 +111,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
 
     from compt.config.keys import listed
     from compt.files import STATE
+    from compt.registry.foreign_types import check_types
     from compt.report.state import ChainState
 
     work = folder.absolute().parent
@@ -120,6 +121,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
             do="Leave the stage in its work folder.",
         )
     config = ChainState.read(work / STATE).config
+    check_types(config, work / STATE, has_plugins=True)
     modules = listed((config.get("custom_imports") or {}).get("imports"))
     try:
         import_modules_from_strings(modules)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compt.cli.shared import importing
-from compt.errors import ConfigError
+from compt.errors import ConfigError, visible
 
 if TYPE_CHECKING:
     from compt.interfaces import Paradigm
@@ -143,7 +143,7 @@ def _wish(arguments: argparse.Namespace) -> Wish:
 
 
 def _seen(prepared: Prepared) -> str:
-    return "\n".join([*prepared.notes, *(f"  {fact}" for fact in prepared.look.facts)])
+    return visible("\n".join([*prepared.notes, *(f"  {fact}" for fact in prepared.look.facts)]))
 
 
 def _written(written: Written, arguments: argparse.Namespace) -> str:

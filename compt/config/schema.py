@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -32,12 +31,9 @@ from compt.config.parallel import PARALLELS, Parallel, Replicated, Sharded
 from compt.config.rates import decay_begin, plateau_fault
 from compt.config.rates_by_width import RatesByWidth, check_rates_by_width
 from compt.config.stopping import RULES, StoppingRule
+from compt.files import MAX_NAME, NAME
 from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
-
-MAX_NAME = 100
-"""Longest name of a member: file systems take names of 255 bytes, and files are named after it."""
-NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ import json
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from compt.errors import ConfigError
+from compt.files import leaves_folder
 
 MOST_TEXT = 2**28
 """Bytes of a file that is read whole: the largest tokenizers and indexes have a tenth of it."""
@@ -187,9 +188,7 @@ def file_in(folder: Path, name: Any, where: Path | str) -> Path:
         ConfigError: it is no name of a file there: '/etc/passwd', '../x', a number.
     """
     text = name if isinstance(name, str) else ""
-    paths = PurePosixPath(text), PureWindowsPath(text)
-    leaves = any(path.is_absolute() or path.drive or ".." in path.parts for path in paths)
-    if not text or "\0" in text or leaves:
+    if not text or "\0" in text or leaves_folder(text):
         raise ConfigError(
             f"It names the file {name!r}, which is outside of its folder.",
             where=str(where),

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
 
 from compt.config import ChainConfig, StageConfig
 from compt.config.resuming import plain
 from compt.errors import ConfigError, did_you_mean
 from compt.files import CONFIG, stage_name
+from compt.interfaces.foreign import read_literals
 from compt.planning.law import FEWEST_POINTS, Curve
 from compt.planning.rates import Schedule
+from compt.registry.foreign_types import check_types
 from compt.report.format import is_share
 from compt.report.metrics import MetricValue
 from compt.report.record import StageRecord
@@ -160,11 +161,22 @@ def _same_member(folder: Path, state: ChainState, index: int, config: ChainConfi
 
 
 def _read_saved(path: Path) -> Mapping[str, Any] | None:
+    """Return what a member was trained by, of which nothing is run, None where that is lost.
+
+    Raises:
+        ConfigError: it is not as compt writes it.
+    """
     if not path.is_file():
         return None
-    saved: Mapping[str, Any] = Config.fromfile(
-        str(path), import_custom_modules=False, lazy_import=False
-    ).to_dict()
+    saved = read_literals(path)
+    try:
+        check_types(saved["param_scheduler"], path)
+        sound = isinstance(saved["optim_wrapper"]["optimizer"], Mapping)
+        sound = sound and isinstance(saved["train_cfg"]["max_iters"], int)
+    except (KeyError, TypeError):
+        sound = False
+    if not sound:
+        raise ConfigError("The config is of no stage that was trained.", where=str(path), do=ADVICE)
     return saved
 
 

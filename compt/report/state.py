@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from compt.files import FORMAT, read_record, write_json
+from compt.files import FORMAT, NAME, read_record, write_json
 
 Mode = Literal["chain", "individual"]
 
@@ -88,7 +88,7 @@ class ChainState:
         Raises:
             WorkDirError: the file is damaged or of another format.
         """
-        return read_record(path, cls._from_json, ADVICE)
+        return read_record(path, cls._from_json, ADVICE, exact=["config", "data"])
 
     @classmethod
     def _from_json(cls, content: Mapping[str, Any]) -> ChainState:
@@ -96,6 +96,8 @@ class ChainState:
         named = isinstance(members, list) and all(isinstance(name, str) for name in members)
         if mode not in ("chain", "individual") or not members or not named:
             raise ValueError("it must have a mode and the names of its members")
+        if foreign := [name for name in members if not NAME.fullmatch(name)]:
+            raise ValueError(f"{foreign[0]!r} is no name of a member")
         return cls(
             mode,
             tuple(members),

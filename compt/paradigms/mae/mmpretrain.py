@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from compt.errors import ConfigError
 from compt.interfaces import ExportFormat, Member
 from compt.interfaces.foreign import assignments, literal, read_literals
-from compt.paradigms.mae.types import check_types
+from compt.registry.foreign_types import check_types
 from compt.weights import plain_state, read_checkpoint, read_state, saving
 
 # mmpretrain warns while it is imported of compiled operators that mmcv-lite does not have. Nothing

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from compt.errors import visible
 from compt.registry.registry import short_name
 from compt.report.format import (
     growth_text,
@@ -75,7 +76,7 @@ class Terminal(Silent):
 
     def note(self, text: str) -> None:
         """Print the line."""
-        self.console.print(f"note: {text}", markup=False)
+        self.console.print(f"note: {visible(text)}", markup=False)
 
     def follow(self, status: Callable[[], RunStatus]) -> None:
         """Show what the run is doing from here on."""
@@ -154,7 +155,7 @@ class Lines(Silent):
 
     def note(self, text: str) -> None:
         """Print the line."""
-        self._print(line(note=text))
+        self._print(line(note=visible(text)))
 
     def follow(self, status: Callable[[], RunStatus]) -> None:
         """Take where the state of the run is from."""

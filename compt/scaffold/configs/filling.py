@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from compt.errors import visible
 from compt.scaffold.configs.fitting import SHARES, Fit
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,11 +36,11 @@ def config_text(
     members = zip(fit.sizes, draft.models, fit.epochs, strict=True)
     num_iterations = draft.num_samples // fit.batch_size
     names = {
-        "title": f"A chain of {len(fit.sizes)} on {on}, small to large.",
-        "file": file,
+        "title": f"A chain of {len(fit.sizes)} on {prose(on)}, small to large.",
+        "file": prose(file),
         "paradigm": paradigm,
         "data": as_code(data),
-        "data_why": why,
+        "data_why": prose(why),
         "options": textwrap.indent(f"{draft.options}\n", "    ") if draft.options else "",
         "definitions": f"{draft.definitions}\n\n\n" if draft.definitions else "",
         "members": "\n".join(
@@ -60,7 +61,16 @@ def config_text(
 
 def frame(paradigm: str, *, file: str, data: Mapping[str, Any]) -> str:
     """Return a config of a paradigm without a starter, whose models are to be filled in."""
-    return _filled("frame", {"paradigm": paradigm, "file": file, "data": as_code(data)})
+    return _filled("frame", {"paradigm": paradigm, "file": prose(file), "data": as_code(data)})
+
+
+def prose(text: str) -> str:
+    """Return a text that ends neither the comment nor the docstring that it is put into.
+
+    Names of files and columns come from the data, and a config is run.
+    """
+    line = visible(" ".join(text.split())).encode("utf-8", "backslashreplace").decode()
+    return line.replace("\\", "/").replace('"', "'")
 
 
 def as_code(config: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from compt.errors import ConfigError, DataError
+from compt.errors import ConfigError, DataError, visible
 from compt.interfaces import DataSource, Images, SeenData, Text, TokenSource
 from compt.interfaces.left_out import left_out
 from compt.registry import DATA
@@ -165,9 +165,8 @@ class _Seen:
             if max(self.num_captions) > 1:
                 facts.append(f"captions an image: {_spread_text(self.num_captions)}")
         if images.classes:
-            facts.append(
-                f"{len(images.classes):,} classes, such as {', '.join(images.classes[:4])}"
-            )
+            names = visible(", ".join(images.classes[:4]))
+            facts.append(f"{len(images.classes):,} classes, such as {names}")
         if num_again:
             facts.append(f"{num_again:,} of those looked at show the same as another")
         lacks = left_out(images)

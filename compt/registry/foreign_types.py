@@ -1,6 +1,7 @@
-"""Hold the configs of checkpoints to types that a library has registered.
+"""Hold configs that came with checkpoints and work folders to types that a library has registered.
 
 mmengine imports whatever dotted path stands as a ``type``, ``os.system`` among them, and calls it.
+In a config of one's own that is as it should be: a config is a program.
 """
 
 from __future__ import annotations
@@ -17,17 +18,24 @@ from compt.errors import ConfigError, did_you_mean
 from compt.interfaces.foreign import mappings, refuse_code
 
 
-def check_types(content: Any, where: Path | str) -> None:
-    """Raise ConfigError where a checkpoint's config names a type that nothing has registered.
+def check_types(content: Any, where: Path | str, *, has_plugins: bool = False) -> None:
+    """Raise ConfigError where a stored config names a type that nothing has registered.
 
     Also where it asks for code of its own to be run.
+
+    Args:
+        content: nested mappings and lists.
+        where: what to name in the error.
+        has_plugins: whether names without a dot may be plug-ins of compt, which are registered
+            elsewhere.
     """
     refuse_code(content, where)
     for mapping in mappings(content):
         name = mapping.get("type")
-        if isinstance(name, str) and not _is_registered(name):
+        may_be_plugin = has_plugins and "." not in str(name)
+        if isinstance(name, str) and not may_be_plugin and not _is_registered(name):
             raise ConfigError(
-                f"The checkpoint's config names the type '{name}', which no library here has "
+                f"The stored config names the type '{name}', which no library here has "
                 f"registered.{did_you_mean(name, _all_names())}",
                 where=str(where),
                 do="Install the library that has it, and import it with custom_imports. Paths to "
