@@ -105,6 +105,13 @@ class EndlessBatches(Sampler[list[Any]]):
             if iteration >= self.start:
                 yield [step_seed(self.seed, iteration), *batch]
 
+    def summary(self, iters: int) -> str:
+        """Say what so many iterations take of the samples, '' where there is nothing to say."""
+        if not isinstance(self.order, Order):
+            return ""
+        batch_size = self.batch_size * self.world_size
+        return self.order.summary(iters * batch_size, batch_size)
+
     def _sampled(self) -> Iterator[list[int]]:
         """Yield the samples of each batch of another sampler, with random numbers of its own.
 
@@ -254,6 +261,12 @@ def train_loader(
     )
     fetch = SeededFetch(dataset, rank, world_size)
     return _loader(fetch, collate, batch_sampler=batches, **options)
+
+
+def order_summary(loader: DataLoader[Any], iters: int) -> str:
+    """Say what so many iterations of a loader take of the samples, '' for nothing to say."""
+    batches = getattr(loader, "batch_sampler", None)
+    return batches.summary(iters) if isinstance(batches, EndlessBatches) else ""
 
 
 def eval_loader(

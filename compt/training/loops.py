@@ -33,7 +33,7 @@ from compt.training.evaluation import EvalLoop
 from compt.training.guard import LossMonitor, Rollback, unfit_weights
 from compt.training.hook_effects import averages, checksums, replay, stop_reason
 from compt.training.known_samples import known_samples, remember_samples
-from compt.training.loader import loader_options, open_dataset, train_loader
+from compt.training.loader import loader_options, open_dataset, order_summary, train_loader
 from compt.training.optim import named_state
 from compt.training.sharding import is_sharded
 from compt.training.signals import StopSignals, exit_code
@@ -134,6 +134,8 @@ class TrainLoop(BaseLoop):
         # A batch follows from the seed and its iteration: the loader of an earlier iteration
         # would give a resumed stage the batches that it has been trained on.
         self.dataloader = self._loader()
+        if summary := order_summary(self.dataloader, self._max_iters):
+            self.runner.logger.info(summary)
         self.runner.model.train()
         with StopSignals() as signals, self.writer:
             if self._iter < self._max_iters:

@@ -47,6 +47,10 @@ class Order(ABC):
             batch_size: of all processes together.
         """
 
+    @abstractmethod
+    def summary(self, num_draws: int, batch_size: int) -> str:
+        """Say what so many draws take of the samples, '' where there is nothing to say."""
+
 
 class Permutations(Order):
     """A permutation of the samples an epoch, as torch's DistributedSampler draws it.
@@ -68,6 +72,17 @@ class Permutations(Order):
         """Return the samples of a batch."""
         epoch, index = divmod(number, self.num_batches(batch_size))
         return self.epoch(epoch)[index * batch_size : (index + 1) * batch_size]
+
+    def summary(self, num_draws: int, batch_size: int) -> str:
+        """Say how many samples an epoch leaves out."""
+        num_left = self.length % batch_size
+        if not num_left or num_draws <= self.length - num_left:
+            return ""
+        others = ", other ones in each" if self.shuffle else ""
+        return (
+            f"{num_left:,} of {self.length:,} samples fill no batch of {batch_size:,} and are left "
+            f"out of every epoch{others}."
+        )
 
     def epoch(self, number: int) -> np.ndarray:
         """Return all samples in the order of an epoch, int64 [length]."""
@@ -145,6 +160,17 @@ class MixtureSampler(Order):
             position = start + sum(map(len, drawn))
             drawn.append(self._draw(position, start + batch_size - position))
         return np.concatenate(drawn)
+
+    def summary(self, num_draws: int, batch_size: int) -> str:
+        """Say how many draws each part has, and how often it is gone through."""
+        lengths = [permutations.length for permutations in self._parts]
+        each = ", ".join(
+            f"{count:,} from source {number} of {length:,} ({count / length:.2f} passes)"
+            for number, (count, length) in enumerate(
+                zip(self.counts(num_draws), lengths, strict=True), 1
+            )
+        )
+        return f"Of {num_draws:,} samples that are drawn come {each}."
 
     def _draw(self, position: int, most: int) -> np.ndarray:
         """Draw from a position on, at most to the end of its round."""

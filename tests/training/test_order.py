@@ -226,3 +226,15 @@ def test_orders_are_endless() -> None:
     for order in (Permutations(10, 0), MixtureSampler(SimpleNamespace(mixture=MIXTURE), 0)):
         assert isinstance(order, Order)
         assert len(order.batch(10**9, 8)) == 8
+
+
+def test_the_log_says_what_is_left_out_and_how_much_is_of_each_source() -> None:
+    epochs = EndlessBatches(61, 4, seed=0, world_size=2)
+    assert epochs.summary(8).startswith("5 of 61 samples fill no batch of 8 and are left out")
+    assert epochs.summary(7) == "" == EndlessBatches(64, 8, seed=0).summary(99)
+    mixture = MixtureSampler(SimpleNamespace(mixture=MIXTURE), 0)
+    text = EndlessBatches(147, 8, seed=0, sampler=mixture).summary(250)
+    assert text == (
+        "Of 2,000 samples that are drawn come 1,200 from source 1 of 40 (30.00 passes), "
+        "600 from source 2 of 7 (85.71 passes), 200 from source 3 of 100 (2.00 passes)."
+    )
