@@ -238,6 +238,13 @@ class PerformanceOptions(Section):
         help="`True`: every block recomputes its activations in the backward pass (not counted in "
         "FLOPs)",
     )
+    mini_batch_size: int | None = key(
+        None,
+        minimum=2,
+        help="student and teacher run so many samples of a process's batch at a time, and "
+        "activations are kept for no more; losses, also contrastive ones, are over the whole "
+        "batch. Costs a second forward pass (not counted in FLOPs)",
+    )
     compile: bool | Mapping[str, Any] = key(
         False, help="`True`, or a dict of `torch.compile`'s options", check=_check_compile
     )

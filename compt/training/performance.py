@@ -19,6 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from compt.config.options import PerformanceOptions
 from compt.growth.axes import describe
+from compt.interfaces import Outputs
+from compt.training.mini_batches import Forward, in_mini_batches, refuse_batch_statistics
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 ATTENTIONS = {
@@ -53,6 +55,19 @@ class Performance(PerformanceOptions):
         options = self.compile if isinstance(self.compile, Mapping) else {}
         return torch.compile(function, **options)
 
+    def divided(self, forward: Forward) -> Forward:
+        """Return a paradigm's forward that runs a mini-batch at a time, where that is asked for."""
+        if self.mini_batch_size is None:
+            return forward
+        kernel = ATTENTIONS[self.attention]
+
+        def with_kernel(*arguments: Any) -> Outputs:
+            # As in _recomputed: the backward pass runs outside of the stage's context.
+            with _kernel(kernel):
+                return forward(*arguments)
+
+        return in_mini_batches(with_kernel, self.mini_batch_size)
+
     def try_on(self, device: str) -> None:
         """Try the compiler's options and the attention kernel on a type of device.
 
@@ -66,7 +81,13 @@ class Performance(PerformanceOptions):
                 F.scaled_dot_product_attention(heads, heads, heads)
 
     def prepare(self, model: nn.Module) -> None:
-        """Let a model's blocks recompute their activations, and the compiler begin anew."""
+        """Let a model's blocks recompute their activations, and the compiler begin anew.
+
+        Raises:
+            ConfigError: the model cannot be run in mini-batches.
+        """
+        if self.mini_batch_size is not None:
+            refuse_batch_statistics(model)
         if self.grad_checkpointing:
             for block in blocks(model).values():
                 forward = _recomputed(type(block).forward, ATTENTIONS[self.attention])

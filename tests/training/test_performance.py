@@ -199,7 +199,11 @@ def test_every_stage_of_a_long_chain_is_compiled(make, batch):
 
 def test_a_student_trained_with_all_options_exports_as_any_other(make, batch, tmp_path):
     performance = dict(
-        BF16, grad_checkpointing=True, compile=dict(backend="aot_eager"), attention="math"
+        BF16,
+        grad_checkpointing=True,
+        mini_batch_size=3,
+        compile=dict(backend="aot_eager"),
+        attention="math",
     )
     stage = make((16, 2), (8, 1), performance=performance)
     trained(stage, batch)
