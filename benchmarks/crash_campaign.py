@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,19 @@ WORLD_SIZES = (1, 2)
 Counts = dict[int, list[dict[str, int]]]
 
 
-def prepare(paradigm: str, folder: Path) -> tuple[Stage, Counts]:
+def prepare(paradigm: str, folder: Path, world_sizes: Sequence[int]) -> tuple[Stage, Counts]:
     """Train without interruption, over each number of processes, and count what moments that has.
 
     Raises:
-        SystemExit: it fails, or is not alike with other numbers of readers.
+        SystemExit: it fails.
     """
     configs, references, counts = {}, {}, {}
-    for world_size in WORLD_SIZES:
+    for world_size in world_sizes:
         content = chains.config(paradigm, folder, world_size)
         configs[world_size] = chains.write(content, folder / f"chain_{world_size}.py")
         references[world_size] = folder / f"reference_{world_size}"
     stage = Stage(folder, configs, references)
-    for world_size in WORLD_SIZES:
+    for world_size in world_sizes:
         counts[world_size] = _reference(stage, world_size)
     return stage, counts
 
@@ -121,6 +122,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=36, help="numbers 0 to N - 1")
     parser.add_argument("--paradigm", choices=list(chains.CHAINS), default="toy")
+    parser.add_argument(
+        "--processes", type=int, choices=WORLD_SIZES, help="only the trials over so many"
+    )
     parser.add_argument("--json", type=Path, help="file of results, which is read and written")
     parser.add_argument("--only", type=int, nargs="*", help="numbers of trials to repeat")
     parser.add_argument("--folder", type=Path, help="for the runs; one that is removed by default")
@@ -135,11 +139,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="compt-crash-") as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        stage, counts = prepare(arguments.paradigm, folder.absolute())
+        world_sizes = (arguments.processes,) if arguments.processes else WORLD_SIZES
+        stage, counts = prepare(arguments.paradigm, folder.absolute(), world_sizes)
         for number in numbers:
             if time.monotonic() > until:
                 break
-            trial = stage.play(draw(number, arguments.paradigm, counts))
+            drawn = draw(number, arguments.paradigm, counts)
+            if drawn is None:
+                continue
+            trial = stage.play(drawn)
             show(trial)
             trials[str(number)] = trial.to_json()
             if arguments.json and arguments.only is None:

@@ -17,6 +17,7 @@ from compt.errors import WorkDirError
 from compt.files import read_json
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
+from compt.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import TOY
 
 STAGES = ("01_a", "02_b", "03_c")
@@ -436,6 +437,28 @@ def test_a_process_that_waits_between_stages_says_that_another_has_ended(tmp_pat
     monkeypatch.setattr("compt.chain.barrier", closed)
     with pytest.raises(TrainingError, match="Another process of the run has ended"):
         train(tmp_path / "run", TOY)
+
+
+def test_what_could_not_be_read_does_not_outlive_what_is_written_since(tmp_path):
+    """It has a higher number, and would be kept in the place of each new checkpoint."""
+    for iteration in (6, 9):
+        (tmp_path / f"iter_{iteration:08d}.pt").write_bytes(b"half a checkpoint")
+    warnings: list[str] = []
+    assert load_checkpoint(tmp_path, warnings.append) is None and len(warnings) == 2
+    for iteration in (3, 6):
+        save_checkpoint({"iter": iteration}, tmp_path, iteration, keep=1)
+        assert load_checkpoint(tmp_path, warnings.append) == {"iter": iteration}
+    assert [path.name for path in tmp_path.iterdir()] == ["iter_00000006.pt"]
+
+
+def test_a_checkpoint_that_memory_is_too_short_for_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    save_checkpoint({"iter": 3}, tmp_path, 3, keep=1)
+    monkeypatch.setattr("torch.load", fail)
+    with pytest.raises(MemoryError):
+        load_checkpoint(tmp_path, lambda text: None)
 
 
 def only(stage: str, run: Any) -> Any:

@@ -96,8 +96,10 @@ class Trial:
         return asdict(self)
 
 
-def draw(number: int, paradigm: str, counts: Mapping[int, list[dict[str, int]]]) -> Drawn:
+def draw(number: int, paradigm: str, counts: Mapping[int, list[dict[str, int]]]) -> Drawn | None:
     """Return what the trial of a number is, alike each time.
+
+    None where it is over a number of processes that is not counted.
 
     Args:
         number: from 0.
@@ -107,6 +109,8 @@ def draw(number: int, paradigm: str, counts: Mapping[int, list[dict[str, int]]])
     dice = random.Random(f"{paradigm} {number}")
     fault = FAULTS[number % len(FAULTS)]
     world_size = 2 if fault == "rank killed" else dice.choice((1, 2))
+    if world_size not in counts:
+        return None
     rank = dice.randrange(world_size)
     num_workers = 2 if fault == "data worker killed" else dice.choice((0, 2))
     kind = "step" if fault == "data worker killed" else dice.choice(("step", "access"))

@@ -27,12 +27,17 @@ OLD_NAMES = {"model": "state_dict", "schedulers": "param_schedulers"}
 
 
 def save_checkpoint(state: Mapping[str, Any], folder: Path, iteration: int, *, keep: int) -> None:
-    """Write a checkpoint, then remove all but the newest ``keep``."""
+    """Write a checkpoint, then remove all but the newest ``keep``.
+
+    Those of later iterations could not be read when the stage was resumed, and would be taken for
+    the newest.
+    """
     with saving(folder / f"{PREFIX}{iteration:08d}.pt") as file:
         torch.save({**state, DIGEST: _digest(state)}, file)
         _check_readable(file)
-    newest = _checkpoints(folder)
-    for old in newest[keep:]:
+    last = f"{PREFIX}{iteration:08d}"
+    newest = [path for path in _checkpoints(folder) if path.stem <= last]
+    for old in {*_checkpoints(folder)} - {*newest[:keep]}:
         old.unlink()
     current = state.get(KEY, {}).get("folder", "")
     remove_stale(folder, [path.stem for path in newest[:keep]], current)
@@ -61,6 +66,8 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None]) -> dict[str, Any]
                 check_shards(state[KEY]["files"], folder / state[KEY]["folder"])
                 state[KEY]["path"] = str(folder / state[KEY]["folder"])
             return state
+        except MemoryError:  # the file may be as good as ever
+            raise
         except Exception as error:  # torch raises many types for a damaged file
             warn(f"The checkpoint '{path}' cannot be read ({error}); trying the one before it.")
     return None

@@ -1,7 +1,8 @@
-"""Say in one line what ended a stage from outside, such as a killed worker process."""
+"""Say in one line what ended a stage from outside, such as a killed process or a full disk."""
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import threading
@@ -11,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from compt.errors import ComptError, TrainingError
+from compt.files import not_written
 from compt.registry.loading import first_line
 
 DEATH = re.compile(r"DataLoader worker \(pid.*?\d+\) (.*)")
@@ -20,12 +23,21 @@ DEATH = re.compile(r"DataLoader worker \(pid.*?\d+\) (.*)")
 IN_WORKER = "in DataLoader worker process"
 """What torch's message of an error in such a process has; the process's own traceback follows."""
 PROCESSES = "multiprocessing"
-NO_MEMORY = "can't allocate memory"
+NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|bad_alloc|start new thread")
+"""How torch and the system say that memory is out, of which threads want some of their own."""
+UNWRITTEN = re.compile(
+    r"No space left|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos"
+)
+"""How torch and safetensors say that a disk is full."""
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
+FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
 
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Raise TrainingError where a process has died or memory is out, and pass on all else.
+    """Raise TrainingError where a process has died, or memory or the disk is out.
+
+    All else is passed on.
 
     Args:
         where: folder of the stage.
@@ -47,12 +59,25 @@ def _explained(where: str) -> Iterator[None]:
             raise
         own = error.what.rpartition(f"{type(error).__name__}: ")[2]
         raise type(error)(own.strip()) from error
-    except (RuntimeError, MemoryError, ConnectionError, EOFError) as error:
+    except (RuntimeError, MemoryError, OSError, EOFError, SafetensorError) as error:
+        if unwritten := _unwritten(error, where):
+            raise not_written(unwritten, error) from error
         explanation = _explanation(error)
         if explanation is None:
             raise
         what, do = explanation
         raise TrainingError(what, where=where, do=do) from error
+
+
+def _unwritten(error: Exception, where: str) -> Path | None:
+    """Return the file, or else the folder, that could not be written, None for another error."""
+    if not isinstance(error, OSError):
+        return Path(where) if UNWRITTEN.search(str(error)) else None
+    name = error.filename if isinstance(error.filename, str) else ""
+    if error.errno in FULL:
+        return Path(name or where)
+    is_in_run = Path(where) in Path(name).absolute().parents
+    return Path(name) if error.errno in FORBIDDEN and is_in_run else None
 
 
 def _explanation(error: Exception) -> tuple[str, str] | None:
@@ -62,8 +87,13 @@ def _explanation(error: Exception) -> tuple[str, str] | None:
     is_cut_off = isinstance(error, ConnectionError | EOFError) and _came_from(error, PROCESSES)
     if DEATH.search(text) or is_cut_off:
         return _death(text)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or NO_MEMORY in text:
-        return f"Out of memory: {first_line(error)}", "Lower train_dataloader.batch_size."
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or NO_MEMORY.search(text):
+        return (
+            f"Out of memory: {first_line(error)}",
+            "Free some and go on with --resume, with a lower train_dataloader.num_workers or with "
+            "more processes. Or lower train_dataloader.batch_size, and begin the stage anew: "
+            "--resume --from-stage NAME.",
+        )
     if isinstance(error, torch.distributed.DistError) or "closed by peer" in text:
         return (
             f"Another process of the run has ended: {first_line(error)}",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
@@ -19,8 +16,6 @@ from mmengine.visualization import Visualizer
 from torch import Tensor, nn
 
 from compt.config.parallel import Sharded
-from compt.errors import TrainingError
-from compt.files import not_written
 from compt.interfaces import left_out
 from compt.report.outcome import StageOutcome, Usage
 from compt.report.progress import StageProgress
@@ -125,24 +120,13 @@ def run_stage(
     import_modules_from_strings(config.custom_imports["imports"])
     if tracking is not None:
         config.visualizer = tracking.continued(config.visualizer)
-    try:
-        runner = StageRunner.from_cfg(config)
-        if tracking is not None:
-            tracking.take(runner)
-        usage = UsageHook()
-        runner.register_hook(usage)
-        runner.register_hook(ProgressHook(progress, max(1, min(LOG_INTERVAL, iters // 20))))
-        runner.train()
-    except OSError as error:  # from loggers: compt's own files have their own errors
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise not_written(Path(config.work_dir) / (error.filename or "log"), error) from error
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"Out of memory: {error}",
-            where=config.work_dir,
-            do="Lower train_dataloader.batch_size or use gradient accumulation.",
-        ) from error
+    runner = StageRunner.from_cfg(config)
+    if tracking is not None:
+        tracking.take(runner)
+    usage = UsageHook()
+    runner.register_hook(usage)
+    runner.register_hook(ProgressHook(progress, max(1, min(LOG_INTERVAL, iters // 20))))
+    runner.train()
     return _result(runner, usage.result(), hands_on_optimizer=hands_on_optimizer)
 
 

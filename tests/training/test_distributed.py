@@ -40,7 +40,8 @@ class EachProcess(Hook):
         self.folder = folder
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        is_receiver = os.environ.get("RECEIVER") == str(runner.rank)
+        is_first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        is_receiver = is_first and os.environ.get("RECEIVER") == str(runner.rank)
         if is_receiver and runner.work_dir.endswith("02_b") and batch_idx == 4:
             os.kill(os.getpid(), signal.Signals[os.environ["SIGNAL"]])
 
@@ -116,10 +117,14 @@ def two_processes(*arguments: object, cwd: Path) -> list[subprocess.CompletedPro
     return [rank.completed() for rank in ranks]
 
 
-def torchrun(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+def torchrun(
+    *arguments: object, cwd: Path, restarts: int = 0, **environment: str
+) -> subprocess.CompletedProcess:
     options = (
         "-m",
         "torch.distributed.run",
+        "--max-restarts",
+        restarts,
         "--nnodes",
         1,
         "--nproc_per_node",
@@ -143,7 +148,9 @@ class Run:
         (folder / "each_process.py").write_text(HOOKS)
         (folder / "toy.py").write_text("\n".join(f"{k} = {v!r}" for k, v in toy.items()) + "\n")
 
-    def train(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    def train(
+        self, *arguments: object, restarts: int = 0, **environment: str
+    ) -> subprocess.CompletedProcess:
         command = (
             "-m",
             "compt",
@@ -154,7 +161,7 @@ class Run:
             "--launcher",
             "pytorch",
         )
-        return torchrun(*command, *arguments, cwd=self.folder, **environment)
+        return torchrun(*command, *arguments, cwd=self.folder, restarts=restarts, **environment)
 
     def weights(self, stage: str) -> bytes:
         return (self.work / stage / "weights.safetensors").read_bytes()
@@ -219,6 +226,18 @@ def test_a_signal_to_one_process_ends_both_and_resuming_gives_the_same_bytes(
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     for stage in STAGES:
         assert other.weights(stage) == run.weights(stage), stage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_goes_on_by_itself_after_a_killed_process(rank, run, tmp_path):
+    other = Run(tmp_path)
+    ended = other.train("--resume", restarts=1, SIGNAL="SIGKILL", RECEIVER=str(rank))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "there is nothing to resume: the chain begins" in ended.stdout
+    assert all(other.weights(stage) == run.weights(stage) for stage in STAGES)
+    resumed = [log.read_text() for log in (other.work / "02_b").glob("*/*.log")]
+    assert sum("Resumed at iteration 3 of 8" in log for log in resumed) == 1
 
 
 def test_clip_over_two_processes_has_the_loss_and_gradients_of_the_whole_batch(tmp_path):

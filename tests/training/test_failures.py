@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader, Dataset
 
 from compt.errors import DataError, TrainingError
@@ -54,6 +56,12 @@ def test_an_error_of_a_worker_is_told_without_the_workers_traceback():
         (MemoryError("no room"), "Out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "Out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "Out of memory"),
+        (RuntimeError("can't start new thread"), "Out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "Could not write 'x'"),
+        (OSError(errno.ENOSPC, "No space left on device", "x/a.json"), "Could not write 'a.json'"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "Could not write"),
+        (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file"), "Could not write"),
         (RuntimeError("Connection closed by peer [127.0.0.1]"), "Another process"),
         (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "it exited unexp"),
     ],
@@ -63,7 +71,26 @@ def test_errors_of_the_machine(error, word):
         raise error
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes"), KeyError("k"), EOFError("own")])
+def test_a_folder_of_the_run_that_cannot_be_written_is_told_from_data_that_cannot_be_read(tmp_path):
+    def forbidden(path):
+        return PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with pytest.raises(TrainingError, match="Could not write 'log'"), explained(str(tmp_path)):
+        raise forbidden(tmp_path / "01_a" / "log")
+    with pytest.raises(PermissionError), explained(str(tmp_path)):
+        raise forbidden("data.csv")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes"),
+        KeyError("k"),
+        EOFError("own"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "data.csv"),
+        SafetensorError("header too small"),
+    ],
+)
 def test_all_else_stands_for_itself(error):
     with pytest.raises(type(error)) as caught, explained("x"):
         raise error
