@@ -90,8 +90,7 @@ def atomic(path: Path) -> Iterator[Path]:
         share(beside)
         # A rename may reach the disk before the content it names: after a power cut the
         # file would be there, empty, and --resume would take the stage for finished.
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
+        bring_to_disk(beside)
         os.replace(beside, path)
         _sync(path.parent)
     finally:
@@ -108,6 +107,17 @@ def share(path: Path) -> None:
     for file in path.rglob("*") if path.is_dir() else (path,):
         if file.is_file():
             file.chmod(0o666 & ~mask)
+
+
+def bring_to_disk(path: Path) -> None:
+    """Wait until a file, or all files and names in a folder, are on disk."""
+    inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+    for entry in inside:
+        if entry.is_dir():
+            _sync(entry)
+        else:
+            with open(entry, "rb+") as file:
+                os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

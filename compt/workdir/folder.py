@@ -21,6 +21,7 @@ from compt.files import (
     PLATEAU,
     PLATEAU_OPTIMIZER,
     WEIGHTS,
+    bring_to_disk,
     individual_dir as individual_dir,
     share,
 )
@@ -70,6 +71,8 @@ class StageFolder:
         beside.mkdir(parents=True)
         yield beside
         share(beside)
+        # The manifest comes after it: a power cut must not leave a finished stage with empty files.
+        bring_to_disk(beside)
         shutil.rmtree(self.export, ignore_errors=True)
         beside.rename(self.export)
 
