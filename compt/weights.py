@@ -45,9 +45,14 @@ def save_weights(model: nn.Module, path: Path) -> str:
     Tied tensors are written once, under one of their names. The same weights are the same bytes.
     """
     with saving(path) as file:
-        safetensors.torch.save_model(model, str(file))
-        _order_metadata(file)
+        write_weights(model, file)
     return sha256(path)
+
+
+def write_weights(model: nn.Module, file: Path) -> None:
+    """Write what :func:`save_weights` does, in place."""
+    safetensors.torch.save_model(model, str(file))
+    _order_metadata(file)
 
 
 def _order_metadata(path: Path) -> None:

@@ -39,9 +39,11 @@ class StreamMap:
 
         [.., S, ..] -> [.., T, ..] along ``dim``.
         """
-        value = value.movedim(dim, 0)
-        pads = torch.tensordot(self.pads, value, dims=1)
-        return torch.cat([*[value] * self.copies, pads]).mul_(self.scale).movedim(0, dim)
+        scaled = value * self.scale
+        if not len(self.pads):
+            return torch.cat([scaled] * self.copies, dim)
+        pads = torch.tensordot(self.pads, value.movedim(dim, 0), dims=1).mul_(self.scale)
+        return torch.cat([*[scaled] * self.copies, pads.movedim(0, dim)], dim)
 
     def read(
         self, value: Tensor, fill: Tensor, dim: int, noise: float, generator: torch.Generator
@@ -53,18 +55,20 @@ class StreamMap:
         would stay equal for ever. The columns that read pads read zeros, so they are
         free: they take those of ``fill``, [.., T, ..].
         """
-        value, fill = value.movedim(dim, 0), fill.movedim(dim, 0)
-        share = value / self.copies
-        shares = share.expand(self.copies, *share.shape).clone()
+        share = (value / self.copies).unsqueeze(dim)
+        shape = [*value.shape[:dim], self.copies, *value.shape[dim:]]
+        shares = share.expand(shape)
         if self.copies > 1 and noise:
-            draw = torch.randn(shares.shape, generator=generator, dtype=shares.dtype)
-            draw -= draw.mean(0)
+            # Drawn in float32, in a sixth of the time; sums are exact as they are of float64.
+            draw = torch.randn(shape, generator=generator, dtype=torch.float32).to(share.dtype)
             # Less its mean over k copies, a draw has the variance 1 - 1 / k.
-            draw *= noise * share.square().mean().sqrt() / sqrt(1 - 1 / self.copies)
-            shares += draw
-            del draw  # as large as the tensor itself
-        rows, free = shares.flatten(0, 1), fill[self.copies * len(value) :]
-        return (torch.cat([rows, free]) if len(free) else rows).movedim(0, dim)
+            deviation = noise * share.square().mean().sqrt() / sqrt(1 - 1 / self.copies)
+            mean = draw.mean(dim, keepdim=True)
+            shares = draw.mul_(deviation).add_(share - deviation * mean)
+        rows = shares.flatten(dim, dim + 1)
+        num_rows = rows.shape[dim]
+        free = fill.narrow(dim, num_rows, fill.shape[dim] - num_rows)
+        return torch.cat([rows, free], dim) if free.shape[dim] else rows
 
     def repeat(self, value: Tensor, pads: Tensor) -> Tensor:
         """Return a value once for each copy, and then the pads.

@@ -21,7 +21,7 @@ from compt.files import EXPORT, MANIFEST, check_recorded
 from compt.growth.inherited import finish_growth
 from compt.growth.measure import output_error
 from compt.growth.models import build_member
-from compt.growth.output import check_output, num_bytes, peak_memory, writing
+from compt.growth.output import check_output, peak_memory, why_whole, writing
 from compt.growth.run import DEFAULT_GROWER, grow
 from compt.growth.stored import NotStreamed, overflown
 from compt.growth.streamed import STREAM_FROM, Settings, grow_streamed
@@ -110,7 +110,7 @@ def _grow(
         streamed, reader = False, _following(checkpoint, paradigm)
         small = _source(reader, checkpoint, source_model, settings.seed)
         large = _build(reader, target, "--to", settings.seed)
-        whole = str(error) if num_bytes(large) >= settings.stream_from else ""
+        whole = why_whole(large, error, settings.stream_from)
         report = _grow_whole(reader, small, large, out, settings)
     return {**report, "notes": list(reader.notes), "streamed": streamed, "whole": whole}
 

@@ -266,7 +266,8 @@ class _FullPrecision(TorchFunctionMode):
         if not self.epsilon or not isinstance(tensor, nn.Parameter) or not wide.is_floating_point():
             return wide
         draw = torch.rand(wide.shape, generator=self.generator, dtype=torch.float64)
-        return wide * (1 + self.epsilon * (draw.to(wide.device) - 0.5))
+        # In place, as the draw is as large as the tensor and may be the largest of all.
+        return draw.to(wide.device).sub_(0.5).mul_(self.epsilon).add_(1).mul_(wide)
 
 
 DTYPE_OF = Tensor.dtype.__get__  # type: ignore[attr-defined]

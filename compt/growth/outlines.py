@@ -25,12 +25,32 @@ class Outline:
     deferral: Deferral
 
     @classmethod
-    def of(cls, build: Callable[[], nn.Module], *, draws: bool) -> Outline:
-        """Build the outline of a model.
+    def of(cls, build: Callable[[], nn.Module]) -> Outline:
+        """Build the outline of a model with fresh weights.
 
         Raises:
             NotStreamed: its constructor cannot do without the large tensors.
         """
+        outline = cls._of(build, draws=True)
+        if any(map(outline.deferral.is_empty, tensors_of(outline.model).values())):
+            raise NotStreamed("its constructor leaves tensors that it does not initialise")
+        return outline
+
+    @classmethod
+    def without_weights(cls, build: Callable[[], nn.Module]) -> Outline:
+        """Build the outline of a model whose weights are in files, without drawing any if it can.
+
+        Raises:
+            NotStreamed: its constructor cannot do without the large tensors.
+        """
+        try:
+            return cls._of(build, draws=False)
+        except NotStreamed:
+            # A constructor may look at what it has drawn, as to draw again what is out of bounds.
+            return cls._of(build, draws=True)
+
+    @classmethod
+    def _of(cls, build: Callable[[], nn.Module], *, draws: bool) -> Outline:
         deferral = Deferral(LARGE, draws=draws)
         try:
             with deferral:
@@ -39,8 +59,6 @@ class Outline:
         except Exception as error:  # to build it whole says what is wrong
             reason = f"it cannot be built without its tensors: {type(error).__name__}: {error}"
             raise NotStreamed(reason) from error
-        if draws and any(deferral.is_empty(tensor) for tensor in tensors_of(model).values()):
-            raise NotStreamed("its constructor leaves tensors that it does not initialise")
         return cls(model, deferral)
 
     @property

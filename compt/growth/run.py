@@ -20,6 +20,7 @@ from compt.growth.measure import TOLERANCE, output_error, rounding_error
 from compt.growth.operators import tensors_of
 from compt.interfaces import Architecture, Grower, Growth, Objective
 from compt.registry import GROWERS
+from compt.weights import not_finite
 
 DEFAULT_GROWER = "compt:lossless"
 """The built-in, also where another package declares a grower of the same short name."""
@@ -143,7 +144,7 @@ def check_growth(growth: Growth, target: nn.Module, arch: Architecture, name: st
 
 def check_value(key: str, value: Tensor, name: str) -> None:
     """Raise GrowthError where a grower has made values that are not finite."""
-    if value.is_floating_point() and not torch.isfinite(value).all():
+    if not_finite({key: value}):
         raise GrowthError(f"The grower {name} made values in '{key}' that are not finite.")
 
 

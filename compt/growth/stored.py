@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -60,16 +65,16 @@ class Entries:
 
 
 class StoredWeights(Entries, Mapping[str, Tensor]):
-    """The tensors of a folder by name, each read from its memory-mapped file as it is asked for.
+    """The tensors of a file or folder by name, each read as it is asked for.
 
-    Nothing of them stays in memory but what the caller keeps.
+    Files are memory-mapped, and nothing of them stays in memory but what the caller keeps.
 
     Raises:
         NotStreamed: the folder does not hold one set of safetensors, complete.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.entries = _all_entries(_weight_files(folder))
+    def __init__(self, path: Path) -> None:
+        self.entries = _all_entries(_weight_files(path) if path.is_dir() else [path])
 
     @classmethod
     def of(cls, files: FilledFiles) -> StoredWeights:
@@ -86,7 +91,8 @@ class StoredWeights(Entries, Mapping[str, Tensor]):
                 tensor: Tensor = file.get_tensor(name)
                 return tensor
         except (OSError, safetensors.SafetensorError) as error:
-            raise ConfigError(f"'{path}' cannot be read: {error}.", do="Check --from.") from error
+            do = "Check that the file is complete."
+            raise ConfigError(f"'{path}' cannot be read: {error}.", do=do) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -98,21 +104,27 @@ class StoredWeights(Entries, Mapping[str, Tensor]):
 class FilledFiles(Entries):
     """The files of safetensors that a library has laid out, whose tensors are filled in place.
 
-    Args:
-        folder: that the library has written.
-
     Raises:
-        NotStreamed: it holds weights in another format, or none.
+        NotStreamed: a file cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.entries = _all_entries(paths)
+        self.missing = set(self.entries)
+        """The names of tensors that are not filled yet."""
+
+    @classmethod
+    def within(cls, folder: Path) -> FilledFiles:
+        """Return all files of weights in a folder.
+
+        Raises:
+            NotStreamed: it holds weights in another format, or none.
+        """
         paths = sorted(path for path in folder.rglob("*") if path.suffix in WEIGHT_SUFFIXES)
         others = [path.name for path in paths if path.suffix != SUFFIX]
         if others or not paths:
             raise NotStreamed(f"its library writes {others[0] if others else 'no safetensors'}")
-        self.entries = _all_entries(paths)
-        self.missing = set(self.entries)
-        """The names of tensors that are not filled yet."""
+        return cls(paths)
 
     def fill(self, name: str, value: Tensor) -> None:
         """Write one tensor to its place."""
@@ -131,6 +143,66 @@ class FilledFiles(Entries):
         for path in {entry.path for entry in self.entries.values()}:
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Let safetensors write headers alone in this thread, and take the room of the values.
+
+    What follows a header reads as zeros. To write those would take the disk as long as to fill
+    them.
+    """
+    library: Any = safetensors.torch
+    write, thread = library.serialize_file, threading.get_ident()
+
+    def divert(tensors: Mapping[str, Any], path: str | Path, metadata: Any = None) -> None:
+        specs = tensors.values()
+        known = all(getattr(spec, "dtype", None) in DTYPES for spec in specs)
+        # Another thread may write a checkpoint.
+        if threading.get_ident() == thread and known:
+            _write_header(tensors, Path(path), metadata)
+        else:
+            write(tensors, path, metadata=metadata)
+
+    library.serialize_file = divert
+    try:
+        yield
+    finally:
+        library.serialize_file = write
+
+
+def _write_header(tensors: Mapping[str, Any], path: Path, metadata: Any) -> None:
+    """Write the file of safetensors that holds tensors, but for their values."""
+    # Without values it is small, and says in which order the library has them.
+    empty = {name: torch.empty(0, dtype=DTYPES[spec.dtype]) for name, spec in tensors.items()}
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    start = 0
+    for name in _parse_header(safetensors.torch.save(empty)):
+        spec = tensors[name]
+        offsets = [start, start := start + spec.data_len]
+        header[name] = {"dtype": spec.dtype, "shape": [*spec.shape], "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.flush()
+        _take_room(file.fileno(), 8 + len(text) + start)
+
+
+def _parse_header(data: bytes) -> dict[str, Any]:
+    (length,) = struct.unpack("<Q", data[:8])
+    header: dict[str, Any] = json.loads(data[8 : 8 + length])
+    return header
+
+
+def _take_room(descriptor: int, num_bytes: int) -> None:
+    """Lengthen a file, with room on the disk where the system knows how to take it."""
+    try:
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    except (AttributeError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        os.ftruncate(descriptor, num_bytes)
 
 
 def read_entries(path: Path) -> dict[str, Entry]:

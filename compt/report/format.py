@@ -160,6 +160,8 @@ def growth_text(growth: GrowthReport) -> str:
         text += f"; grown from {growth.grown_from}"
     if growth.dropped:
         text += f"; not used of the source: {_dropped_text(growth.dropped)}"
+    if growth.held_whole:
+        text += f"; grown in memory as a whole: {growth.held_whole}"
     return text
 
 

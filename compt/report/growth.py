@@ -45,13 +45,15 @@ class GrowthReport:
     """None for a grower that did not ask for the loss."""
     grown_from: str = ""
     """Which point of its source it grew from, '' for the delivered weights."""
+    held_whole: str = ""
+    """Why a large model was in memory as a whole, '' for a small one and one that was not."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON types."""
         content = asdict(self)
         if self.objective is None:
             del content["objective"]
-        for name in ("reset", "grown_from"):
+        for name in ("reset", "grown_from", "held_whole"):
             if not content[name]:
                 del content[name]
         return content
@@ -64,6 +66,7 @@ class GrowthReport:
             grower=str(content.get("grower", "")),
             function_preserving=bool(content["function_preserving"]),
             grown_from=content.get("grown_from", ""),
+            held_whole=content.get("held_whole", ""),
             reason=content.get("reason", ""),
             error=content.get("error"),
             counts=dict(content.get("counts", {})),

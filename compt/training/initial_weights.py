@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -15,6 +17,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from torch import nn
 
+from compt.config.schema import StageConfig
 from compt.errors import ConfigError, DivergedError
 from compt.files import (
     MANIFEST,
@@ -28,7 +31,10 @@ from compt.growth import measure, run as growing
 from compt.growth.inherited import finish_growth
 from compt.growth.models import build_member
 from compt.growth.optimizer_state import grow_state, new_entries
-from compt.interfaces import Paradigm
+from compt.growth.output import why_whole
+from compt.growth.stored import NotStreamed
+from compt.growth.streamed import STREAM_FROM, grow_file
+from compt.interfaces import Growth, Paradigm
 from compt.planning.plans import StagePlan
 from compt.planning.plateau import check_given
 from compt.registry.registry import short_name
@@ -75,8 +81,48 @@ class InitialWeights:
     def _grow(
         self, runner_config: Config, on_progress: Callable[[int, float], None]
     ) -> GrowthReport:
-        """Grow the member before into this one, and return the report."""
-        seed, num_calls = self.work.config.seed + self.plan.index, self.plan.growth_iters
+        """Grow the member before into this one, and return the report.
+
+        A large one grows tensor by tensor where that can be; the files are the same.
+        """
+        try:
+            content = self._grow_file().to_dict()
+        except NotStreamed as reason:
+            content = self._grow_whole(runner_config, on_progress, reason)
+        name = short_name(self.config.grower["type"])
+        content |= {"grower": name, "grown_from": self._grown_from()}
+        return GrowthReport.from_json(content)
+
+    def _grow_file(self) -> Growth:
+        """Grow the weights of the member before from file to file.
+
+        Raises:
+            NotStreamed: it can be done with whole models only.
+        """
+        options = self.config.grown
+        if self.plan.growth_iters:
+            raise NotStreamed("the grower learns")
+        if options.has_rate_of_new or options.optimizer_state:
+            raise NotStreamed("what the optimizer has to know of it is made of whole models")
+        return grow_file(
+            self.paradigm,
+            self.config.grower,
+            partial(build_member, self.paradigm, self._before.member, seed=0),
+            self._source_weights,
+            partial(build_member, self.paradigm, self.config.member, seed=self._seed),
+            self.folder.grown,
+            seed=self._seed,
+            stream_from=STREAM_FROM,
+        )
+
+    def _grow_whole(
+        self,
+        runner_config: Config,
+        on_progress: Callable[[int, float], None],
+        reason: NotStreamed,
+    ) -> dict[str, Any]:
+        """Grow the member before in memory, and return what is to be reported."""
+        seed, num_calls = self._seed, self.plan.growth_iters
         device = get_device() if num_calls else "cpu"
         source = self._source().to(device)
         target = build_member(self.paradigm, self.config.member, seed=seed).to(device)
@@ -96,10 +142,8 @@ class InitialWeights:
         if is_main_process():
             save_weights(target, self.folder.grown)
         learned = {"objective": objective.summary()} if objective.losses else {}
-        name = short_name(self.config.grower["type"])
-        content = {"grower": name, **growth.to_dict(), "reset": reset, **learned}
-        content["grown_from"] = self._grown_from()
-        return GrowthReport.from_json(content)
+        held_whole = why_whole(target, reason, STREAM_FROM)
+        return {**growth.to_dict(), "reset": reset, "held_whole": held_whole, **learned}
 
     def _write_optimizer_files(self, source: nn.Module, target: nn.Module, seed: int) -> None:
         """Write what the stage's optimizer has to know of its weights, before they are grown."""
@@ -116,11 +160,23 @@ class InitialWeights:
 
     def _source(self) -> nn.Module:
         """Return the member before, as it is at the point that this one grows from."""
-        index = self.plan.index - 1
-        stage = self.work.config.stages[index]
-        model = build_member(self.paradigm, stage.member, seed=0)
-        load_weights(model, self.work.stages[index].grown_from(trunk=stage.trunk))
+        model = build_member(self.paradigm, self._before.member, seed=0)
+        load_weights(model, self._source_weights)
         return model
+
+    @property
+    def _seed(self) -> int:
+        return self.work.config.seed + self.plan.index
+
+    @property
+    def _before(self) -> StageConfig:
+        """The config of the member before."""
+        return self.work.config.stages[self.plan.index - 1]
+
+    @property
+    def _source_weights(self) -> Path:
+        """The file that this member grows from."""
+        return self.work.stages[self.plan.index - 1].grown_from(trunk=self._before.trunk)
 
     def _grown_from(self) -> str:
         """Say which point of the member before this one grows from, '' for its end."""
