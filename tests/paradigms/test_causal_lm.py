@@ -144,6 +144,61 @@ def test_compute_is_counted_on_meta(family):
     assert backward.get_total_flops() == pytest.approx(2 * expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("family", ["llama", "llama_tied", "gpt2"])
+@pytest.mark.parametrize("chunk", [1, 7, 36, 1000])
+def test_a_loss_in_chunks_has_the_same_gradients(family, chunk):
+    losses, gradients = [], []
+    for options in ({}, dict(loss_chunk=chunk)):
+        paradigm, model = made(FAMILIES[family], **options)
+        batch = prepared(paradigm, tokens())
+        outputs = paradigm.forward(model.double(), batch)
+        loss = paradigm.loss(outputs, batch)["next_token"]
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({name: param.grad for name, param in model.named_parameters()})
+    assert "logits" not in outputs and outputs["token_losses"].shape == (3, CONTEXT)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-12)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-8, atol=1e-12)
+
+
+def test_a_loss_in_chunks_keeps_no_logits():
+    def largest_kept(**options):
+        paradigm, model = made(**options)
+        sizes = []
+
+        def note(tensor):
+            sizes.append(tensor.numel())
+            return tensor
+
+        batch = prepared(paradigm, tokens(rows=8))
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            paradigm.loss(paradigm.forward(model, batch), batch)
+        return max(sizes)
+
+    assert largest_kept() == 8 * CONTEXT * 257 > largest_kept(loss_chunk=8)
+
+
+def test_metrics_of_a_loss_in_chunks_are_the_same():
+    values = []
+    for options in ({}, dict(loss_chunk=5)):
+        paradigm, model = made(**options)
+        paradigm._tokens_a_byte["val"] = 1.0
+        batches = [prepared(paradigm, tokens(seed=seed)) for seed in (0, 1)]
+        with torch.no_grad():
+            metrics = paradigm.metrics(model, "val", batches)
+        values.append({name: (metric.value, metric.chance) for name, metric in metrics.items()})
+    assert set(values[0]) == {"loss", "perplexity", "bits_per_byte"}
+    for name, (value, chance) in values[0].items():
+        assert values[1][name] == (pytest.approx(value, rel=1e-6), chance)
+
+
+def test_a_transfer_of_logits_needs_them():
+    paradigm = CausalLm(context=CONTEXT, loss_chunk=8)
+    assert paradigm.outputs == {"token_losses", "hidden"}
+    assert CausalLm(context=CONTEXT).outputs == {"logits", "hidden"}
+
+
 def test_a_mask_is_given_only_on_meta():
     """With one, torch's causal kernel would not be used."""
     paradigm, model = made()

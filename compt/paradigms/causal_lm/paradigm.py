@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from compt.interfaces import Batch, Metric, Outputs
 from compt.paradigms.causal_lm import folder
 from compt.paradigms.causal_lm.models import DECODERS, check_head
 from compt.paradigms.causal_lm.starter import CausalLmStarter
-from compt.paradigms.text.losses import cross_entropy
-from compt.paradigms.text.paradigm import TextParadigm
+from compt.paradigms.text.losses import cross_entropy, cross_entropy_of
+from compt.paradigms.text.paradigm import MAX_CONTEXT, TextParadigm
+from compt.registry import DATA, Range
 
 
 class CausalLm(TextParadigm):
@@ -25,7 +26,12 @@ class CausalLm(TextParadigm):
 
     A member's ``model`` is a config dict with ``model_type`` (``'llama'``, ``'qwen3'``, ``'gpt2'``,
     ...), a folder with a config.json, or a name. How members are built, and the arguments, are
-    those of :class:`compt.paradigms.text.TextParadigm`.
+    those of :class:`compt.paradigms.text.TextParadigm`, and one more.
+
+    Args:
+        loss_chunk: the loss is computed for so many tokens at a time, and their logits are
+            forgotten until the backward pass: with a large vocabulary they take more memory than
+            all else. There are no ``logits`` then for a transferer. None computes all at once.
 
     An exported folder loads with ``AutoModelForCausalLM.from_pretrained`` and
     ``AutoTokenizer.from_pretrained``, and so in lm-evaluation-harness: ``lm_eval --model hf
@@ -37,6 +43,27 @@ class CausalLm(TextParadigm):
     family = DECODERS
     name = "causal_lm"
     starter = CausalLmStarter()
+
+    def __init__(
+        self,
+        *,
+        data: Annotated[Mapping[str, Any], DATA] | None = None,
+        context: Annotated[int, Range(minimum=1, maximum=MAX_CONTEXT)] | None = None,
+        tokenizer: str | None = None,
+        attention: str = "sdpa",
+        eval_blocks: Annotated[int, Range(minimum=1)] | None = None,
+        loss_chunk: Annotated[int, Range(minimum=1)] | None = None,
+    ) -> None:
+        super().__init__(
+            data=data,
+            context=context,
+            tokenizer=tokenizer,
+            attention=attention,
+            eval_blocks=eval_blocks,
+        )
+        self.loss_chunk = loss_chunk
+        if loss_chunk is not None:
+            self.outputs = frozenset({"token_losses", "hidden"})
 
     def check_model(self, model: nn.Module, name: str) -> None:
         """Raise ConfigError where a family's logits are more than an output layer's."""
@@ -51,10 +78,16 @@ class CausalLm(TextParadigm):
         return {"input_ids": tokens[:, :-1], "labels": tokens[:, 1:]}
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
-        """Return logits [B, L, V], and the hidden states [B, L, D] after the final norm."""
+        """Return logits [B, L, V], and the hidden states [B, L, D] after the final norm.
+
+        With ``loss_chunk`` there are losses [B, L] in place of logits.
+        """
         hidden = self._hidden(model, batch)
-        theirs: Any = model
-        return {"logits": theirs.get_output_embeddings()(hidden), "hidden": hidden}
+        head = model.get_output_embeddings()  # type: ignore[operator]
+        if self.loss_chunk is None:
+            return {"logits": head(hidden), "hidden": hidden}
+        losses = cross_entropy_of(hidden, head, batch["labels"], self.loss_chunk)
+        return {"token_losses": losses, "hidden": hidden}
 
     def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
         """Run the output layer, which costs most where the vocabulary is large, only for logits."""
@@ -72,7 +105,13 @@ class CausalLm(TextParadigm):
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean cross entropy of the next token, in nats, computed in float32."""
-        return {"next_token": cross_entropy(outputs["logits"], batch["labels"])}
+        return {"next_token": self._cross_entropy(outputs, batch["labels"])}
+
+    def _cross_entropy(self, outputs: Outputs, labels: Tensor, reduction: str = "mean") -> Tensor:
+        if "logits" in outputs:
+            return cross_entropy(outputs["logits"], labels, reduction)
+        losses = outputs["token_losses"]
+        return losses.mean() if reduction == "mean" else losses.sum()
 
     def metrics(self, model: nn.Module, split: str, batches: Iterable[Batch]) -> dict[str, Metric]:
         """Measure loss, perplexity and bits per byte.
@@ -83,9 +122,13 @@ class CausalLm(TextParadigm):
         """
         total, count, size = torch.zeros((), dtype=torch.float64), 0, 1
         for batch in batches:
-            logits, labels = self.forward(model, batch)["logits"], batch["labels"]
-            total += cross_entropy(logits, labels, reduction="sum").double().cpu()
-            count, size = count + labels.numel(), logits.shape[-1]
+            outputs, labels = self.forward(model, batch), batch["labels"]
+            total += self._cross_entropy(outputs, labels, "sum").double().cpu()
+            count += labels.numel()
+            if "logits" in outputs:
+                size = outputs["logits"].shape[-1]
+            else:
+                size = model.get_output_embeddings().out_features  # type: ignore[operator]
         loss, chance = total / max(count, 1), math.log(size)
         values = {
             "loss": (loss.item(), chance, "nats"),

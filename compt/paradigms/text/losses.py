@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from compt.interfaces import Metric
 
@@ -21,12 +22,35 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
     Args:
         logits: of every token of the vocabulary.
         labels: ids, or :data:`IGNORED`.
-        reduction: 'mean' in nats a label, NaN where all are ignored, or 'sum'.
+        reduction: 'mean' in nats a label, NaN where all are ignored, 'sum', or 'none' for those of
+            every label [B * L].
     """
     # bfloat16 has two to three digits: losses would be rounded more coarsely than members of a
     # chain differ.
     wide = torch.promote_types(logits.dtype, torch.float32)
     return F.cross_entropy(logits.to(wide).flatten(0, -2), labels.flatten(), reduction=reduction)
+
+
+def cross_entropy_of(
+    hidden: Tensor, head: Callable[[Tensor], Tensor], labels: Tensor, chunk: int
+) -> Tensor:
+    """Return the cross entropy of every label [B, L], with the logits of some tokens at a time.
+
+    Those are computed once more in the backward pass.
+
+    Args:
+        hidden: hidden states [B, L, D].
+        head: returns the logits [N, V] of hidden states [N, D].
+        labels: ids [B, L], or :data:`IGNORED`, whose loss is 0.
+        chunk: tokens at a time.
+    """
+
+    def losses(states: Tensor, ids: Tensor) -> Tensor:
+        return cross_entropy(head(states), ids, reduction="none")
+
+    chunks = zip(hidden.flatten(0, -2).split(chunk), labels.flatten().split(chunk), strict=True)
+    parts = [checkpoint(losses, *rows, use_reentrant=False) for rows in chunks]
+    return torch.cat(parts).view_as(labels)
 
 
 def token_metrics(predictions: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Metric]:
