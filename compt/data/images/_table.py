@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compt.errors import ConfigError, DataError, did_you_mean
+from compt.interfaces import foreign
 from compt.interfaces.left_out import LeftOut
 
 ALIASES = {"image": "filepath", "caption": "title"}
@@ -120,7 +121,7 @@ class Table:
         """Yield the rows below the header, each with the line it begins in."""
         csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL))
         with self.path.open(encoding="utf-8-sig", newline="") as file:
-            reader, line = self._reader(file), 1
+            reader, line = self._reader(foreign.lines(file, self.path)), 1
             try:
                 for row in reader:
                     if row and line > 1:

@@ -24,6 +24,7 @@ from compt.data._storage import File, reading, tried
 from compt.data.images._strings import PackedStrings, Packer
 from compt.errors import DataError
 from compt.files import atomic, cache_folder
+from compt.interfaces.foreign import tar_members
 
 FORMAT = 2
 SLACK = 1 << 20
@@ -33,6 +34,8 @@ BLOCK = 1 << 22
 """
 AT_A_TIME = 8
 """Archives on servers that are read at a time."""
+MOST_EXTENSION = 64
+"""Characters; extensions are kept in an array as wide as the longest."""
 NO_SAMPLE = "archive members that belong to no sample"
 NO_END = "archives without an end mark, which may be cut short"
 
@@ -187,11 +190,11 @@ def _scan_opened(file: File, opened: Any) -> TarIndex:
     passed_over: dict[str, int] = {}
     try:
         with tarfile.open(fileobj=opened, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # or it keeps them all in memory
+            for member in tar_members(tar, file.size):
                 folder, slash, base = member.name.rpartition("/")
                 stem, dot, extension = base.partition(".")
-                if not (member.isreg() and stem and dot) or member.issparse():
+                is_named = stem and dot and len(extension) <= MOST_EXTENSION
+                if not (member.isreg() and is_named) or member.issparse():
                     passed_over[NO_SAMPLE] = passed_over.get(NO_SAMPLE, 0) + (not member.isdir())
                     continue
                 sample = samples.setdefault(folder + slash + stem, len(samples))

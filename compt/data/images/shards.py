@@ -25,7 +25,7 @@ from compt.data.images.broken import (
     decode,
     is_utf8,
 )
-from compt.data.images.decode import NO_FILE
+from compt.data.images.decode import MOST_BYTES, NO_FILE, TOO_LARGE
 from compt.data.images.labels import number
 from compt.errors import ConfigError, DataError, did_you_mean
 from compt.interfaces import ImageSource
@@ -267,7 +267,7 @@ class ShardPairs(SkipBroken):
             ByteRange(self.paths[self._shard[index]], *self._spans[index, number].tolist())
             for index in indices
             for number in numbers
-            if self._spans[index, number, 0] >= 0
+            if self._spans[index, number, 0] >= 0 and self._spans[index, number, 1] <= MOST_BYTES
         )
 
     def _text(self, index: int, column: str) -> str:
@@ -314,6 +314,8 @@ class ShardPairs(SkipBroken):
 
     def _member(self, index: int, column: str) -> bytes:
         offset, size = self._spans[index, self._columns[column]].tolist()
+        if size > MOST_BYTES:
+            raise BrokenSample(f"its {column} has {size / 1e6:,.0f} MB", TOO_LARGE)
         try:
             data = self._reader.read(self.paths[self._shard[index]], offset, size)
         except OSError as error:

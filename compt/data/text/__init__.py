@@ -10,6 +10,6 @@ the source, are one sequence of tokens, which is cut into blocks.
 
 from compt.data.text._tokenise import Tokenizer
 from compt.data.text.blocks import NEEDS, open_blocks, open_tokens
-from compt.data.text.tokens import TokenBlocks
+from compt.data.text.tokens import MixedBlocks, TokenBlocks
 
-__all__ = ["NEEDS", "TokenBlocks", "Tokenizer", "open_blocks", "open_tokens"]
+__all__ = ["NEEDS", "MixedBlocks", "TokenBlocks", "Tokenizer", "open_blocks", "open_tokens"]

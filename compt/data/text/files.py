@@ -11,12 +11,16 @@ from compt.data._cache import key_of
 from compt.data._storage import File, find, name_of, opened
 from compt.data.file_source import FileSource
 from compt.data.text._pieces import Piece, pieces
-from compt.errors import ConfigError
+from compt.errors import ConfigError, DataError
 from compt.interfaces import Text, TextSource
 from compt.interfaces.data import NO_TEXT
 from compt.interfaces.left_out import MAX_BROKEN, LeftOut
 
 WHOLE = "files that the separator does not divide"
+MOST_TIMES = 200
+"""Characters for each byte of a file: text that people wrote is packed to a tenth at best."""
+SLACK = 1 << 26
+"""Characters that any file may have."""
 CHUNK = 1 << 17
 """Characters read at a time."""
 
@@ -95,9 +99,13 @@ class FileText(Text):
         done = self.num_read = self.skipped = 0
         self._left_out = self._opened.copy()
         for file in self.files:
+            num_characters = 0
             for piece, position in self.source.read(file):
                 self.num_read = done + min(position, file.size)
                 if not isinstance(piece, Skipped):
+                    num_characters += len(piece.text)
+                    if num_characters > MOST_TIMES * position + SLACK:
+                        raise _unpacks_to_too_much(file)
                     yield piece
                 elif piece.is_document:
                     self.skipped += 1
@@ -105,6 +113,15 @@ class FileText(Text):
                 else:
                     self._left_out.part(piece.reason)
             done += file.size
+
+
+def _unpacks_to_too_much(file: File) -> DataError:
+    return DataError(
+        f"The file unpacks to more than {MOST_TIMES} times its {file.size / 1e6:.1f} MB.",
+        where=file.name,
+        do="It repeats itself, and may have been made to fill the disk. Where you trust it, unpack "
+        "it yourself.",
+    )
 
 
 class TextFiles(FileSource, TextReader):

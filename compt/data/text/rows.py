@@ -14,6 +14,7 @@ from compt.data.file_source import FileSource
 from compt.data.text._pieces import pieces
 from compt.data.text.files import Read, Skipped, TextReader, text_option
 from compt.errors import DataError, did_you_mean
+from compt.interfaces import foreign
 from compt.interfaces.data import NO_TEXT
 from compt.interfaces.left_out import MAX_BROKEN, LeftOut
 
@@ -111,7 +112,7 @@ class JsonLines(Rows):
         """Parse line by line."""
         first = True
         with opened(file) as (text, raw):
-            for number, line in enumerate(text, 1):
+            for number, line in enumerate(foreign.lines(text, file.name), 1):
                 where = f"{file.name}, line {number}"
                 if not line.strip():
                     yield Skipped(BLANK_LINE, where, is_document=False), raw.tell()
@@ -259,7 +260,7 @@ def _dataset(url: str, split: str) -> File:
     system, path = locate(url)
     with reading(url):
         if system.isfile(f"{path}/dataset_dict.json"):
-            names = json.loads(system.cat_file(f"{path}/dataset_dict.json"))["splits"]
+            names = foreign.parse_json(system.cat_file(f"{path}/dataset_dict.json"))["splits"]
             if split not in names:
                 folders = ", ".join(f"{path}/{name}" for name in names)
                 raise DataError(
@@ -274,6 +275,9 @@ def _dataset(url: str, split: str) -> File:
                 where=url,
                 do="Give the folder that save_to_disk of datasets has written.",
             )
+        state = foreign.parse_json(system.cat_file(f"{path}/state.json"))
+        for entry in state.get("_data_files") or ():
+            foreign.file_in(Path(path), entry["filename"], f"{path}/state.json")
         below = described(system, system.find(path, detail=True))
     digest = hashlib.sha256(
         json.dumps([(file.name, file.size, file.stamp) for file in below]).encode()
