@@ -178,7 +178,7 @@ def check_members(shard: Path) -> None:
     """
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in tar_members(tar):
+            for member in tar_members(tar, shard.stat().st_size):
                 ending = member.name.rpartition(".")[2].lower()
                 file = tar.extractfile(member) if member.isreg() else None
                 if ending in PROGRAMS or (file and file.read(4) in POSTSCRIPT):

@@ -13,13 +13,15 @@ import stat
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from compt.errors import ConfigError
+from compt.errors import ConfigError, DataError
 from compt.files import leaves_folder
 
 MOST_TEXT = 2**28
 """Bytes of a file that is read whole: the largest tokenizers and indexes have a tenth of it."""
+MOST_LINE = 2**26
+"""Characters of a line of a table or of JSON lines: more is no row, but what fills the memory."""
 TRUST = "trust_remote_code"
 """The argument by which transformers runs code that lies beside a model."""
 
@@ -57,6 +59,8 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no text in UTF-8") from error
 
 
 def read_json(path: Path) -> Any:
@@ -67,6 +71,23 @@ def read_json(path: Path) -> Any:
         ValueError: it is no JSON in UTF-8, nested too deep, or larger than ``MOST_TEXT``.
     """
     return parse_json(read_text(path))
+
+
+def lines(file: TextIO, where: Path | str) -> Iterator[str]:
+    """Yield the lines of an open file of text.
+
+    Raises:
+        DataError: one is longer than ``MOST_LINE``, as in a small archive that unpacks to a large
+            one.
+    """
+    for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), ""), 1):
+        if len(line) == MOST_LINE:
+            raise DataError(
+                f"The line has {MOST_LINE:,} characters or more, which is no row.",
+                where=f"{where}, line {number}",
+                do="Write each row on a line of its own.",
+            )
+        yield line
 
 
 def assignments(text: str) -> dict[str, ast.expr]:
@@ -153,18 +174,25 @@ def refuse_code(content: Any, where: Path | str) -> None:
             )
 
 
-def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def tar_members(tar: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
     """Yield the members of an archive, of which nothing is kept.
 
+    Args:
+        tar: opened without compression.
+        size: of the archive, in bytes.
+
     Raises:
-        OSError, tarfile.TarError: it cannot be read. Also where a member lies before the one before
-            it: with a size below 0, Python's reader would go round for ever.
+        OSError, tarfile.TarError: it cannot be read. Also where a member does not lie between the
+            one before it and the end: with a size below 0, Python's reader goes round for ever.
     """
     before = -1
     while (member := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # or it keeps them all in memory
+        is_within = 0 <= member.size <= size - member.offset_data
+        if member.isreg() and not is_within:
+            raise tarfile.ReadError(f"'{member.name}' has {member.size} bytes, beyond its end")
         if member.offset <= before or member.size < 0:
-            raise tarfile.ReadError(f"the size of '{member.name}' is damaged")
+            raise tarfile.ReadError(f"'{member.name}' lies before the member that it follows")
         before = member.offset
         yield member
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from compt.interfaces.foreign import lines, parse_json
 from compt.scaffold.configs.guessing import Found, files_of
 
 DEFAULT = "text"
@@ -50,5 +50,5 @@ def _first_rows(found: Found) -> list[Mapping[str, Any]]:
 
         return list(next(ParquetFile(path).iter_batches(3)).to_pylist())
     opener = OPENERS.get(path.suffix, open)
-    with opener(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in islice(lines, 3)]
+    with opener(path, "rt", encoding="utf-8") as file:
+        return [parse_json(line) for line in islice(lines(file, path), 3)]

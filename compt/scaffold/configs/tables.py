@@ -6,12 +6,14 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compt.errors import ConfigError, DataError
 from compt.files import atomic
+from compt.interfaces.foreign import MOST_LINE, lines, parse_json
 from compt.scaffold.configs.guessing import IMAGES, TABLES, Found, files_of
 
 HELD_OUT, FEW = 20, 2000
@@ -57,8 +59,8 @@ def columns(names: Iterable[str], path: Path, *, captions: bool) -> dict[str, st
 
 def options_of(path: Path, *, captions: bool) -> dict[str, Any]:
     """Return the options by which the source 'csv' reads a table."""
-    with _opened(path) as lines:
-        header = next(csv.reader(lines, delimiter=_separator(path)), [])
+    with _opened(path) as file, _read_as_table(path):
+        header = next(csv.reader(lines(file, path), delimiter=_separator(path)), [])
     chosen = columns(header, path, captions=captions)
     options: dict[str, Any] = {
         key: value for key, value in chosen.items() if value not in ("image", "caption")
@@ -162,13 +164,41 @@ def _of_table(path: Path, *, captions: bool) -> Iterator[Row]:
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    with _opened(path) as lines:
+    with _opened(path) as file:
         if path.suffix == ".jsonl":
-            for line in lines:
+            for number, line in enumerate(lines(file, path), 1):
                 if line.strip():
-                    yield json.loads(line)
-        else:
-            yield from csv.DictReader(lines, delimiter=_separator(path))
+                    yield _row(line, f"{path}, line {number}")
+            return
+        with _read_as_table(path):
+            yield from csv.DictReader(lines(file, path), delimiter=_separator(path))
+
+
+@contextmanager
+def _read_as_table(path: Path) -> Iterator[None]:
+    """Name the table in errors of what reads it."""
+    try:
+        yield
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(
+            f"The table cannot be read: {error}.", where=str(path), do="Correct the table."
+        ) from error
+
+
+def _row(line: str, where: str) -> Mapping[str, Any]:
+    """Return the object in a line of JSON.
+
+    Raises:
+        DataError: it holds none.
+    """
+    try:
+        row = parse_json(line)
+        if isinstance(row, dict):
+            return row
+        fault = "it is no object"
+    except ValueError as error:
+        fault = str(error)
+    raise DataError(f"The line is no JSON: {fault}.", where=where, do="Correct or remove it.")
 
 
 def _separator(path: Path) -> str:
@@ -187,7 +217,8 @@ def _caption_beside(image: Path) -> str:
     for ending in (".txt", ".caption"):
         file = image.with_suffix(ending)
         if file.is_file():
-            return " ".join(file.read_text(encoding="utf-8", errors="replace").split())
+            with file.open(encoding="utf-8", errors="replace") as text:
+                return " ".join(text.read(MOST_LINE).split())
     return ""
 
 
