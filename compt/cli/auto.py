@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compt.cli import devices
 from compt.cli.shared import importing
 from compt.errors import ConfigError
 
@@ -51,7 +52,8 @@ def check_flags(arguments: argparse.Namespace) -> None:
     """Raise ConfigError for flags that do not go together."""
     fault = do = ""
     if arguments.auto:
-        others = [name for name in ("individual", "explain", "device") if getattr(arguments, name)]
+        names = ("individual", "explain", *devices.FLAGS)
+        others = [name for name in names if getattr(arguments, name)]
         if others:
             fault, do = f"--auto does not go with --{others[0]}.", "Leave one of them out."
         elif not arguments.pilot and arguments.pilot_budget is None:

@@ -6,16 +6,13 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from compt.cli import auto
+from compt.cli import auto, devices
 from compt.cli.shared import add_json, add_options, importing, load
-from compt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from compt.config import ChainConfig
-    from compt.planning.devices import Device
-    from compt.planning.memory import StageMemory
+    from compt.planning.estimate import Estimate
     from compt.planning.plans import ChainPlan
     from compt.report.prediction import Prediction
 
@@ -37,31 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="say what every number is, and how it comes about"
     )
-    parser.add_argument(
-        "--device", help="estimate memory and hours on one GPU, such as H200, A100-80GB, RTX-4090"
-    )
-    parser.add_argument(
-        "--mfu",
-        type=float,
-        help="share of the GPU's peak that is assumed to be reached (default: 0.35)",
-    )
+    devices.add_arguments(parser)
     add_options(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan, with a prediction where pilot runs are given."""
-    if arguments.mfu is not None and arguments.device is None:
-        raise ConfigError("--mfu is a share of a GPU's peak.", do="Add --device, such as H200.")
     auto.check_flags(arguments)
+    device = devices.device_of(arguments)
     config = load(arguments.config, arguments.cfg_options)
     if arguments.auto:
         return auto.run_auto(arguments, config)
     with importing():
         from compt.planning.planner import plan
 
-        result = plan(config, individual=arguments.individual)
-    estimate = _estimate(arguments, config, result) if arguments.device else None
+        result = plan(config, individual=arguments.individual, world_size=arguments.devices or 1)
+    estimate = None
+    if device is not None:
+        estimate = devices.estimate_on(device, arguments, config, result)
     prediction = None
     if arguments.pilot:
         from compt.report.prediction import predict, read_pilots
@@ -74,28 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Estimate(NamedTuple):
-    """What a plan takes on one GPU."""
-
-    device: Device
-    mfu: float
-    hours: list[float]
-    memory: list[StageMemory]
-
-
-def _estimate(arguments: argparse.Namespace, config: ChainConfig, plan: ChainPlan) -> _Estimate:
-    from compt.planning.devices import MFU, device, hours
-    from compt.planning.memory import is_half, memory
-
-    chosen, mfu = device(arguments.device), MFU if arguments.mfu is None else arguments.mfu
-    peaks = [chosen.flops(is_half=is_half(stage.optim_wrapper)) for stage in config.stages]
-    return _Estimate(chosen, mfu, hours(plan, peaks, mfu), memory(config, plan))
-
-
 def _print_json(
     arguments: argparse.Namespace,
     plan: ChainPlan,
-    estimate: _Estimate | None,
+    estimate: Estimate | None,
     prediction: Prediction | None,
 ) -> None:
     from compt.planning.paying import doubts
@@ -106,24 +79,20 @@ def _print_json(
     if arguments.explain:
         content["doubts"] = [asdict(doubt) for doubt in doubts(plan)]
     if estimate is not None:
-        content["estimate"] = {
-            "device": asdict(estimate.device),
-            "mfu": estimate.mfu,
-            "hours": estimate.hours,
-            "memory": [{**asdict(parts), "total": parts.total} for parts in estimate.memory],
-        }
+        content["estimate"] = estimate.to_dict()
     print(json.dumps(content, indent=1))
 
 
 def _print_text(
     arguments: argparse.Namespace,
     plan: ChainPlan,
-    estimate: _Estimate | None,
+    estimate: Estimate | None,
     prediction: Prediction | None,
 ) -> None:
     from compt.planning.paying import doubts
+    from compt.report.device_table import device_table, device_text
     from compt.report.format import plain_console
-    from compt.report.plan_explained import device_table, device_text, doubts_text, explained
+    from compt.report.plan_explained import doubts_text, explained
     from compt.report.plan_table import plan_table, plan_text, prediction_text
 
     console = plain_console()
@@ -139,7 +108,7 @@ def _print_text(
     if prediction is not None:
         say(prediction_text(prediction))
     if estimate is not None:
-        console.print(device_table(plan, estimate.memory, estimate.hours, estimate.device))
-        say(device_text(estimate.memory, estimate.hours, estimate.device, estimate.mfu))
+        console.print(device_table(estimate))
+        say(device_text(estimate))
     if arguments.explain:
         say(f"\n{explained(plan, min(console.width, 100))}")

@@ -47,8 +47,13 @@ def add_shard_size(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def num_bytes(text: str) -> int:
+def num_bytes(text: str, argument: str = "--shard-size", example: str = "5GB or 500MB") -> int:
     """Return the bytes that a size such as '5GB' stands for.
+
+    Args:
+        text: the size.
+        argument: what it stands behind.
+        example: a size or two.
 
     Raises:
         ConfigError: it is no size.
@@ -56,7 +61,7 @@ def num_bytes(text: str) -> int:
     match = SIZE.fullmatch(text.strip())
     number = 0 if match is None else int(float(match[1]) * UNITS[(match[2] or "").upper()])
     if not number:
-        raise ConfigError(f"--shard-size {text!r} is no size.", do="For example 5GB or 500MB.")
+        raise ConfigError(f"{argument} {text!r} is no size.", do=f"For example {example}.")
     return number
 
 

@@ -10,6 +10,8 @@ from compt.planning.plans import ChainPlan
 
 MFU = 0.35
 """Share of its peak that a GPU is assumed to reach; small models and slow data reach less."""
+RECOMPUTED = 1 / 3
+"""What a second forward pass adds to forward and backward, as backward is twice forward."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Device:
     def flops(self, *, is_half: bool) -> float:
         """Return the peak in FLOP/s."""
         return 1e12 * (self.half if is_half else self.single)
+
+    @property
+    def num_bytes(self) -> float:
+        """Its memory in bytes."""
+        return 1e9 * self.memory
 
 
 DEVICES = (
@@ -62,13 +69,16 @@ def device(name: str) -> Device:
     )
 
 
-def hours(plan: ChainPlan, peaks: Sequence[float], mfu: float) -> list[float]:
-    """Return the hours of each stage on one device.
+def hours(
+    plan: ChainPlan, peaks: Sequence[float], mfu: float, *, recomputed: bool = False
+) -> list[float]:
+    """Return the hours of each stage.
 
     Args:
         plan: of a chain.
-        peaks: of the device, in FLOP/s, in the number format of each stage.
+        peaks: of all devices together, in FLOP/s, in the number format of each stage.
         mfu: share of the peak that is reached.
+        recomputed: whether a second forward pass is computed, which is a third of a step.
 
     Raises:
         ConfigError: the share is none.
@@ -77,8 +87,11 @@ def hours(plan: ChainPlan, peaks: Sequence[float], mfu: float) -> list[float]:
         raise ConfigError(
             f"--mfu {mfu:g} is no share of a GPU's peak.", do="Above 0, at most 1; 0.35 by default."
         )
-    stages = zip(plan.stages, peaks, strict=True)
-    return [stage.flops / (peak * mfu) / 3600 for stage, peak in stages]
+    again = RECOMPUTED if recomputed else 0.0
+    return [
+        (stage.flops + again * stage.samples * stage.student_flops) / (peak * mfu) / 3600
+        for stage, peak in zip(plan.stages, peaks, strict=True)
+    ]
 
 
 def _plain(name: str) -> str:

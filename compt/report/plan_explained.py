@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING
 from compt.report.format import quantity
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from compt.planning.devices import Device
-    from compt.planning.memory import StageMemory
     from compt.planning.paying import Doubt
     from compt.planning.plans import ChainPlan, StagePlan
 
 INDENT = "    "
-RESERVE = 1.2
-"""What a device should have, of what is estimated."""
 RULES = (
     "A step of 2 to 4 times in parameters is what the paper's chains keep (arXiv 2604.12391, rule "
     "ii); smaller steps add stages that bring little, larger ones were not tried there.",
@@ -63,88 +57,6 @@ def doubts_text(doubts: Sequence[Doubt], *, with_reasons: bool) -> str:
     return "\n".join(
         f"may not pay: {doubt.what}{f' {doubt.why}' if with_reasons else ''}" for doubt in doubts
     )
-
-
-def device_table(
-    plan: ChainPlan, memory: Sequence[StageMemory], hours: Sequence[float], device: Device
-) -> Table:
-    """Return memory and hours of every stage on one device."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=f"estimate for one {device.name}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    names = ("member", "weights", "gradients", "optimizer", "teacher", "activations", "GB", "hours")
-    for name in names:
-        table.add_column(name, justify="left" if name == names[0] else "right", no_wrap=True)
-    for stage, parts, time in zip(plan.stages, memory, hours, strict=True):
-        sizes = (parts.weights, parts.gradients, parts.optimizer, parts.teacher, parts.kept)
-        cells = [quantity(size, "B") if size else "-" for size in sizes]
-        table.add_row(stage.name, *cells, f"{parts.total / 1e9:.2f}", hours_text(time))
-    return table
-
-
-def device_text(
-    memory: Sequence[StageMemory], hours: Sequence[float], device: Device, mfu: float
-) -> str:
-    """Return how memory and hours are estimated, and where a stage will not fit."""
-    return "\n".join(_device_lines(memory, hours, device, mfu))
-
-
-def hours_text(hours: float) -> str:
-    """Write hours, or minutes and seconds where they are few."""
-    if hours >= 100:
-        return f"{hours:,.0f} h"
-    for limit, factor, unit in ((1, 1, "h"), (1 / 60, 60, "min")):
-        if hours >= limit:
-            return f"{hours * factor:.3g} {unit}"
-    return f"{hours * 3600:.2g} s"
-
-
-def _device_lines(
-    memory: Sequence[StageMemory], hours: Sequence[float], device: Device, mfu: float
-) -> Iterator[str]:
-    is_half = any(parts.is_half for parts in memory)
-    peak = device.half if is_half else device.single
-    number_format = "16 bits" if is_half else "float32"
-    yield (
-        f"{hours_text(sum(hours))} in all: hours = compute / (peak x mfu), with {peak:g} TFLOP/s "
-        f"in {number_format} by the data sheet, dense, and mfu = {mfu:g}. That is an assumption "
-        "(--mfu): small models and slow data reach far less. Growth, evaluation and start-up come "
-        "beside."
-    )
-    if not is_half and device.half > 2 * device.single:
-        yield (
-            "float32 is the config's number format; optim_wrapper=dict(type='AmpOptimWrapper', "
-            f"...) would have {device.half:g} TFLOP/s, in 16 bits."
-        )
-    yield (
-        "memory = weights + gradients + what the optimizer remembers + the teacher's weights, in "
-        "float32, + activations: what the forward pass of a batch keeps for the backward pass, "
-        "measured tensor by tensor without a GPU"
-        f"{', halved for 16 bits' if is_half else ''}. An estimate: attention is counted as "
-        "without fused kernels, which keep less; what operators need while "
-        "they run and what the allocator keeps in reserve come beside, some GB; ask for a fifth "
-        "more."
-    )
-    for parts in memory:
-        if RESERVE * parts.total > 1e9 * device.memory:
-            yield (
-                f"warning: {parts.total / 1e9:.1f} GB, and a fifth in reserve, are more than the "
-                f"{device.memory:g} GB of a {device.name}: {_do_about(parts, device)}"
-            )
-
-
-def _do_about(parts: StageMemory, device: Device) -> str:
-    """Say what makes a stage smaller."""
-    if RESERVE * parts.fixed > 1e9 * device.memory:
-        return "all but activations does not fit on one; use several, or a larger one."
-    a_sample = quantity(parts.kept_a_sample, "B")
-    return f"use a smaller train_dataloader.batch_size, activations are {a_sample} a sample."
 
 
 def _block(name: str, lines: Iterable[str], width: int) -> str:

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.autograd.graph import saved_tensors_hooks
+from mmengine.config import Config
 
 import compt
 from compt.config import load_config
-from compt.errors import ConfigError
+from compt.config.parallel import Replicated, Sharded
+from compt.errors import ConfigError, LayoutError
 from compt.planning.devices import DEVICES, device, hours
-from compt.planning.memory import memory
-from compt.testing.toy import INPUTS
+from compt.planning.live import Change, LiveBytes
+from compt.planning.memory import StageMemory, Step, memory
+from compt.planning.sharing import Spread
+from compt.planning.volume import volume
+from compt.training import checkpoint
+from tests.environments import ROOT
 
 
-def estimated(toy):
+def clip(**options):
+    """The first member of the CLIP chain that ships: 17 patches and 12 tokens, 3 + 2 layers."""
+    config = Config.fromfile(ROOT / "configs" / "clip_chain.py")
+    config.chain = config.chain[:1]
+    return load_config(config.to_dict() | options)
+
+
+GB = 10**9
+
+
+def estimated(toy, devices=1):
     config = load_config(toy)
-    return memory(config, compt.plan(config))
+    return memory(config, compt.plan(config), devices)
 
 
 def test_weights_gradients_and_optimizer_are_counted(toy):
@@ -32,34 +47,176 @@ def test_weights_gradients_and_optimizer_are_counted(toy):
     assert [part.optimizer for part in estimated(toy)] == [0, 0, 0]
 
 
-def test_activations_are_those_that_a_real_step_keeps(toy):
-    config = load_config(toy)
-    paradigm = compt.PARADIGMS.build(dict(config.paradigm))
-    for stage, part in zip(config.stages, memory(config, compt.plan(config))):
-        model = paradigm.build_model(stage.member)
-        weights = {t.untyped_storage()._cdata for t in model.parameters()}
-        kept = {}
-
-        def keep(tensor, kept=kept):
-            kept[tensor.untyped_storage()._cdata] = tensor
-            return tensor
-
-        batch = paradigm.example_batch(model, stage.batch_size)
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            sum(paradigm.loss(paradigm.forward(model, batch), batch).values())
-        real = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)
-        assert part.activations == pytest.approx(real, rel=0.1)
-        assert part.activations > 4 * stage.batch_size * INPUTS
+def test_blocks_and_the_rest_make_up_the_weights(toy):
+    widths = [member["model"]["width"] for member in toy["chain"]]
+    for part, width, depth in zip(estimated(toy), widths, (1, 2, 3)):
+        block = 4 * (2 * width + (width + 1) * 2 * width + (2 * width + 1) * width)
+        assert part.largest_block == block
+        assert part.rest == part.weights - depth * block
 
 
-def test_activations_grow_with_the_batch_and_halve_in_16_bits(toy):
-    once = estimated(toy)
+def test_activations_grow_with_the_batch_and_shrink_where_they_are_recomputed(toy):
+    toy["train_dataloader"]["batch_size"] = 256
+    once = estimated(toy)[2].steps
     toy["train_dataloader"]["batch_size"] *= 2
-    twice = estimated(toy)
-    assert twice[2].kept == pytest.approx(2 * once[2].kept, rel=0.01)
-    toy["optim_wrapper"] = dict(type="AmpOptimWrapper", dtype="bfloat16")
-    half = estimated(toy)
-    assert half[2].kept == twice[2].kept // 2 and half[2].fixed == twice[2].fixed
+    twice = estimated(toy)[2].steps
+    assert twice[False].activations == pytest.approx(2 * once[False].activations, rel=0.01)
+    assert twice[True].activations < 0.5 * twice[False].activations
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(precision="bf16"), dict(optim_wrapper=dict(type="AmpOptimWrapper", dtype="bfloat16"))],
+)
+def test_autocast_halves_what_matrices_are_multiplied_of(toy, options):
+    toy["train_dataloader"]["batch_size"] = 256
+    whole = estimated(toy)[2]
+    half = estimated(toy | options)[2]
+    assert (whole.is_half, half.is_half) == (False, True)
+    step, other = half.steps[False], whole.steps[False]
+    assert 0.5 < step.activations / other.activations < 0.9
+    matrices = 24 * 8 + 3 * 2 * 24 * 48 + 24 * 10  # and biases, which autocast copies too
+    assert 2 * matrices < step.weight_copies < 2.1 * (matrices + 24 + 3 * (24 + 48) + 10)
+    assert other.weight_copies == 0
+
+
+def test_gradients_come_while_activations_go():
+    changes = (Change(100, 0), Change(10, 1), Change(-100, 0), Change(50, 2))
+    step = Step(100, 0, changes, gradients=frozenset({1, 2}), copies=frozenset())
+    assert step.peak() == 110
+    assert step.peak(gradients=0.1) == 101
+    assert Step(100, 0, changes, copies=frozenset({0})).peak(copies=0) == 60
+
+
+def test_what_is_freed_before_the_end_is_not_counted_twice():
+    with torch.device("meta"):
+        weight = torch.zeros(1000)
+        with LiveBytes([weight]) as live:
+            first = weight + 1
+            first.add_(1)  # no memory of its own
+            view = first[:10]
+            assert live.num_bytes == 4000
+            del first
+            assert live.num_bytes == 4000  # the view holds it
+            del view
+            assert live.num_bytes == 0
+            again = weight * 2
+            assert live.num_bytes == 4000
+            assert len(live.pieces([again, weight])) == 1
+
+
+def test_a_loss_over_the_global_batch_takes_more_on_more_devices():
+    pytest.importorskip("open_clip")
+    config = clip()
+    plan = compt.plan(config)
+    one, many = (memory(config, plan, devices)[0].steps[False] for devices in (1, 64))
+    # two matrices of logits [128, 64 x 128], and their log-softmax, at least
+    assert many.peak() - one.peak() > 2 * 2 * 4 * 128 * 63 * 128
+    assert not torch.distributed.is_initialized()
+
+
+def test_attention_is_one_kernel_unless_the_config_takes_it_apart():
+    pytest.importorskip("open_clip")
+    fused, apart = (
+        memory(config, compt.plan(config))[0].steps[False].activations
+        for config in (clip(), clip(attention="math"))
+    )
+    # 17 patches and 12 tokens attend to each other, in 3 + 2 layers of 2 heads
+    assert apart - fused > 4 * 128 * 2 * (3 * 17**2 + 2 * 12**2)
+
+
+def test_without_layouts_nothing_is_recomputed(toy, monkeypatch):
+    def unknown(model):
+        raise LayoutError("no layout")
+
+    monkeypatch.setattr("compt.planning.memory.describe", unknown)
+    config = load_config(toy)
+    plan = compt.plan(config)
+    assert [[*part.steps] for part in memory(config, plan)] == [[False]] * 3
+
+
+# Ways to share a stage
+
+
+def stage_memory(**changes):
+    step = Step(8 * GB, 1 * GB, (Change(8 * GB, 0), Change(1 * GB, 1)), copies=frozenset({1}))
+    parts = dict(
+        weights=4 * GB,
+        gradients=4 * GB,
+        optimizer=8 * GB,
+        teacher=2 * GB,
+        largest_block=GB // 2,
+        rest=GB,
+        batch_size=4,
+        is_half=True,
+        is_accumulating=False,
+        steps={False: step},
+    )
+    return StageMemory(**(parts | changes))
+
+
+def test_replicas_hold_all_of_it_and_send_gradients_from_a_second_place():
+    (one,) = Spread.of(Replicated(), 1).ways(stage_memory())
+    assert (one.way, one.gradients, one.peak) == ("one", 4 * GB, (4 + 8 + 2 + 9) * GB)
+    ddp, _ = Spread.of(Replicated(), 8).ways(stage_memory())
+    assert (ddp.way, ddp.gradients, ddp.peak) == ("ddp", 8 * GB, (4 + 8 + 2 + 4 + 9) * GB)
+
+
+def test_gradients_of_several_iterations_stay():
+    (one,) = Spread.of(Replicated(), 1).ways(stage_memory(is_accumulating=True))
+    assert one.peak == (4 + 8 + 2 + 4 + 9) * GB
+
+
+@pytest.mark.parametrize(
+    ("options", "held", "gathered", "step"),
+    [
+        (dict(), 12 / 8 + 2, 1 + 3 * 0.5 + 2 * 0.5, 9),
+        (dict(processes=4), 12 / 4 + 2, 3.5, 9),
+        (dict(teacher="sharded"), 12 / 8 + 2 / 8, 3.5, 9),
+        (dict(gather="bf16"), 12 / 8 + 2, 1 + 3 * 0.25 + 1, 8),
+        (dict(reshard=False), 12 / 8 + 2, 1 + 3 + 0.5 + 1, 9),
+    ],
+)
+def test_shards_are_shares_and_what_is_gathered(options, held, gathered, step):
+    spread = Spread.of(Sharded(**options), 8)
+    ways = spread.ways(stage_memory())
+    fsdp = spread.chosen(ways, recomputed=False)
+    assert fsdp is ways[1] and fsdp.way == "fsdp"
+    assert fsdp.gathered == pytest.approx(gathered * GB)
+    assert fsdp.peak == pytest.approx((held + gathered + step) * GB)
+
+
+def test_a_device_fits_with_a_fifth_in_reserve():
+    (one,) = Spread.of(Replicated(), 1).ways(stage_memory())
+    assert one.fits(1.2 * one.peak) and not one.fits(1.19 * one.peak)
+
+
+# What is written
+
+
+def test_checkpoints_are_counted_as_they_are_written(toy, tmp_path, monkeypatch):
+    toy["chain"][0]["model"] = dict(width=64, depth=8)
+    del toy["chain"][1:]
+    config = load_config(toy)
+    plan = compt.plan(config)
+    (part,) = memory(config, plan)
+    written = volume(config, plan.stages[0], part)  # 8 iterations, one every 3, keep 2
+    sizes = []
+    save = checkpoint.save_checkpoint
+
+    def watched(state, folder, iteration, **options):
+        save(state, folder, iteration, **options)
+        sizes.append((folder / f"iter_{iteration:08d}.pt").stat().st_size)
+
+    monkeypatch.setattr("compt.training.checkpoint_writer.save_checkpoint", watched)
+    compt.train(toy, work_dir=tmp_path / "run")
+    assert len(sizes) == written.num_written == 3
+    assert sum(sizes) == pytest.approx(written.written, rel=0.1)
+    assert written.at_once == 3 * written.checkpoint
+    weights = [*(tmp_path / "run").glob("01_a/*.safetensors")]
+    exported = [*(tmp_path / "run").glob("01_a/export/*.safetensors")]
+    left = sum(path.stat().st_size for path in (*weights, *exported))
+    assert left == pytest.approx(written.left, rel=0.1)
 
 
 def test_estimates_leave_the_random_state_alone(toy):
@@ -74,6 +231,8 @@ def test_estimates_leave_the_random_state_alone(toy):
 def test_hours_are_compute_by_what_is_reached_of_the_peak(toy):
     plan = compt.plan(toy)
     assert hours(plan, [1e6] * 3, 0.5) == [stage.flops / 5e5 / 3600 for stage in plan.stages]
+    again = hours(plan, [1e6] * 3, 0.5, recomputed=True)
+    assert again[0] == pytest.approx(4 / 3 * plan.stages[0].flops / 5e5 / 3600)  # no teacher
     for share in (0, 1.1, -1):
         with pytest.raises(ConfigError, match="no share"):
             hours(plan, [1e6] * 3, share)

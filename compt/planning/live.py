@@ -1,0 +1,74 @@
+"""Follow what is allocated and freed on the meta device, as if it had memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Change(NamedTuple):
+    """A piece of memory that comes, or goes again."""
+
+    num_bytes: int
+    """Below 0 where it goes."""
+    piece: int
+    """Its number, in the order in which pieces came."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Note every piece of memory that operators allocate while it is entered, and its end.
+
+    Args:
+        others: tensors that are there already, which are not noted.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False, as torch would import its compiler (1.3 s) to turn it off in here."""
+        return False
+
+    def __init__(self, others: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.changes: list[Change] = []
+        self._pieces: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._others = {tensor.untyped_storage()._cdata: tensor for tensor in others}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        for output in outputs if isinstance(outputs, (tuple, list)) else (outputs,):
+            if isinstance(output, Tensor):
+                self._note(output)
+        return outputs
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, num_bytes, piece = storage._cdata, storage.nbytes(), len(self.changes)
+        if key in self._pieces or key in self._others:
+            return
+
+        def gone(_: Any) -> None:
+            del self._pieces[key]
+            self.changes.append(Change(-num_bytes, piece))
+
+        self._pieces[key] = weakref.ref(storage, gone), piece
+        self.changes.append(Change(num_bytes, piece))
+
+    @property
+    def num_bytes(self) -> int:
+        """What is allocated now."""
+        return sum(change.num_bytes for change in self.changes)
+
+    def pieces(self, tensors: Iterable[Tensor]) -> frozenset[int]:
+        """Return the numbers of the pieces that tensors are in, of those that are noted."""
+        keys = {tensor.untyped_storage()._cdata for tensor in tensors}
+        return frozenset(self._pieces[key][1] for key in keys if key in self._pieces)
