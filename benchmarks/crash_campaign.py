@@ -25,7 +25,7 @@ from crashing import chains, processes
 from crashing.strikes import Moments
 from crashing.trial import FAULTS, Stage, Trial, clean, draw
 
-import compt
+from compt._version import __version__
 
 WORLD_SIZES = (1, 2)
 Counts = dict[int, list[dict[str, int]]]
@@ -87,7 +87,7 @@ def summary(paradigm: str, trials: dict[str, dict[str, Any]]) -> dict[str, Any]:
     every = list(trials.values())
     return {
         "paradigm": paradigm,
-        "compt": compt.__version__,
+        "compt": __version__,
         "python": platform.python_version(),
         "verdicts": dict(Counter(t["verdict"] for t in every)),
         "unclear": sum(not t["is_clear"] for t in every),

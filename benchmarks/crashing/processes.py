@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LIBRARIES = (
     "torch",
@@ -59,7 +60,7 @@ def warm_up(paradigm: str) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in (*LIBRARIES, *OF_PARADIGM[paradigm]):
         importlib.import_module(name)
-    runner = importlib.import_module("mmengine.runner.runner")
+    runner: Any = importlib.import_module("mmengine.runner.runner")
     environment = runner.collect_env()  # asks for compilers, which takes longer than a stage
     runner.collect_env = lambda: environment
 

@@ -39,6 +39,8 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 UNTIMED_THREAD = "compt status"
 """It writes every few seconds, so that its moments have no fixed number."""
 BALLAST = ".ballast"
+MARK = ".struck"
+"""File beside a run's folder that says that the moment has come."""
 MOST_LATER = 0.08
 """Seconds that a strike may come after its moment."""
 YEAR = 365 * 24 * 3600.0
@@ -83,11 +85,11 @@ class Moments:
         register_optimizer_step_pre_hook(lambda *_: self._count("step", ""))
         fsync = os.fsync
 
-        def counted(descriptor: int) -> None:
+        def counted(descriptor: Any) -> None:
             self._count("access", "")
             fsync(descriptor)
 
-        os.fsync = counted
+        os.fsync = counted  # type: ignore[assignment]
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -139,7 +141,12 @@ class Strike:
         """Wait for the moment, in the process that is struck."""
         if self.kind == "read-only folder":
             drop_capabilities()
-        blow = STRIKES[self.kind](self)
+        strike = STRIKES[self.kind](self)
+
+        def blow(path: str) -> None:
+            (self.folder.parent / MARK).touch()
+            strike(path)
+
         moment = self.moment
         if self.kind in AT_ONCE:  # an error rises where the process is, not in a timer's thread
             moment = replace(moment, later=0.0)

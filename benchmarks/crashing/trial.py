@@ -28,7 +28,16 @@ from compt.files import LOCK, MANIFEST, STATE
 from crashing import judge
 from crashing.chains import STAGES
 from crashing.processes import Ended, run
-from crashing.strikes import BALLAST, MOST_LATER, YEAR, Moment, Strike, move_clock, set_writable
+from crashing.strikes import (
+    BALLAST,
+    MARK,
+    MOST_LATER,
+    YEAR,
+    Moment,
+    Strike,
+    move_clock,
+    set_writable,
+)
 
 FAULTS = (
     "SIGKILL",
@@ -49,6 +58,7 @@ POWER_CUTS = frozenset(
     ("SIGKILL", "file damaged", "manifest deleted", "folder moved", "clock jump")
 )
 """Faults that begin with the death of all processes at once."""
+SIGNALS = frozenset(("SIGTERM", "Ctrl-C"))
 SPOKEN = frozenset(FAULTS) - POWER_CUTS
 """Faults of which a process that goes on has to say in a word what ended it."""
 DISK = "24m"
@@ -78,6 +88,8 @@ class Trial:
     verdict: str = ""
     reasons: list[str] = field(default_factory=list)
     """Why it is lost."""
+    is_struck: bool = False
+    """Whether the run was still there when the moment came, or a little later."""
     codes: tuple[int, ...] = ()
     """Exit codes of the struck run."""
     is_clear: bool = True
@@ -181,7 +193,9 @@ class Stage:
         streams.mkdir(exist_ok=True)
         ended = self._strike(drawn, folder, streams, is_small)
         trial.codes, trial.others_seconds = ended.codes, ended.others_seconds
-        trial.is_clear = is_clear(drawn.fault, ended)
+        trial.is_struck = (disk / MARK).exists()
+        is_ignored = trial.is_struck and ended.is_done and drawn.fault in SIGNALS
+        trial.is_clear = is_clear(drawn.fault, ended) and not is_ignored
         if ended.is_hung:
             trial.reasons.append("a process went on after another had ended")
         folder = self._aftermath(trial, folder, disk)

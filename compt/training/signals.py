@@ -81,12 +81,18 @@ class Interruptible(_Handlers):
 class StopSignals(_Handlers):
     """Notes SIGINT and SIGTERM, instead of dying in the middle of a step.
 
-    A second SIGINT raises KeyboardInterrupt at once.
+    A second SIGINT raises KeyboardInterrupt at once. One that came too late to be looked for, as
+    while the last checkpoint is written, comes again at the end.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._received: list[int] = []
+
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        if self.first and not any(exc):
+            signal.raise_signal(self.first)
 
     @property
     def first(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -174,7 +175,7 @@ class Resumption:
 def _damaged_files(stage: StageFolder, name: str) -> list[str]:
     """Return what is wrong with the recorded files of a finished stage."""
     notes = []
-    for check in (lambda: check_recorded(stage.path), lambda: _check_grown(stage, name)):
+    for check in (partial(check_recorded, stage.path), partial(_check_grown, stage, name)):
         try:
             check()
         except WorkDirError as error:

@@ -23,19 +23,30 @@ def ask(number: signal.Signals = signal.SIGTERM) -> None:
 
 def test_signals_are_noted_and_the_handlers_put_back():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with StopSignals() as signals:
-        assert signals.first == 0
-        ask(signal.SIGTERM)
-        ask(signal.SIGINT)
-        assert signals.first == signal.SIGTERM
+    signals = StopSignals().__enter__()
+    assert signals.first == 0
+    ask(signal.SIGTERM)
+    ask(signal.SIGINT)
+    assert signals.first == signal.SIGTERM
+    signals.__exit__(TrainingError)  # as it was asked to stop
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_nobody_looked_for_in_time_comes_again(number):
+    """After the last look of a stage there is a checkpoint to write, and the next stage."""
+    with Interruptible() as command:
+        with pytest.raises(KeyboardInterrupt), StopSignals():
+            ask(number)
+        assert command.number == number
+
+
 def test_a_second_interrupt_is_not_waited_for():
-    with StopSignals():
+    signals = StopSignals().__enter__()
+    ask(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
         ask(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            ask(signal.SIGINT)
+    signals.__exit__(KeyboardInterrupt)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
