@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,8 +94,10 @@ def read_checkpoint(path: Path) -> Any:
     """Read a file of torch.save on the CPU, if it holds only tensors and plain types.
 
     Raises:
-        ConfigError: the file is missing or damaged, or holds other objects.
+        ConfigError: the file is missing or damaged, holds other objects, or unpacks to more than
+            its size.
     """
+    check_unpacked(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises what it likes
@@ -105,6 +108,24 @@ def read_checkpoint(path: Path) -> Any:
                 do="Save its state dict alone: torch.save(checkpoint['state_dict'], 'weights.pt').",
             ) from error
         raise _unreadable(path, error) from error
+
+
+def check_unpacked(path: Path) -> None:
+    """Raise ConfigError for an archive that holds more than its size, which torch never writes.
+
+    A few bytes could fill the memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            num_bytes = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile):  # reading it says what is wrong, if anything
+        return
+    if num_bytes > path.stat().st_size:
+        raise ConfigError(
+            f"'{path}' unpacks to {num_bytes / 1e9:.1f} GB from {path.stat().st_size / 1e9:.1f}.",
+            do="Where you trust it, write it anew, as torch.save packs nothing: "
+            "torch.save(torch.load(path), 'weights.pt').",
+        )
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -152,10 +173,12 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         ConfigError: names or shapes differ, or values are not finite; the model is then as it was.
     """
     own = model.state_dict(keep_vars=True)  # the parameters themselves, so that tied ones are one
-    faults = [*_name_faults(own, state), *_shape_faults(own, state), *_tie_faults(own, state)]
-    params = dict(model.named_parameters())
+    faults = [*_name_faults(own, state), *_shape_faults(own, state)]
+    # Values come last: a tensor of any shape takes a few bytes of a file, and for ever to look at.
+    faults = faults or [*_tie_faults(own, state)]
+    params = dict(model.named_parameters()) if not faults else {}
     poisoned = not_finite({name: value for name, value in state.items() if name in params})
-    if not faults and poisoned:
+    if poisoned:
         raise ConfigError(
             f"The weights '{path}' are not finite (NaN or infinite): {some(poisoned)}.",
             do="Take an earlier checkpoint: they come from a training that diverged.",

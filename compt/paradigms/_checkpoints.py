@@ -98,21 +98,41 @@ def refuse_torchscript(path: Path) -> None:
 
 
 def copy_files(source: Path, folder: Path, patterns: Sequence[str]) -> list[str]:
-    """Copy the files and folders of a checkpoint that match, and return their names."""
+    """Copy the files and folders of a checkpoint that match, and return their names.
+
+    Of links to files, which the Hub's cache is made of, the files are copied.
+    """
     names = matching(source, patterns)
     for name in names:
         if (source / name).is_dir():
-            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
+            shutil.copytree(source / name, folder / name, ignore=_not_copied, dirs_exist_ok=True)
         else:
             shutil.copyfile(source / name, folder / name)
     return names
 
 
 def matching(source: Path, patterns: Sequence[str]) -> list[str]:
-    """Return the names in a checkpoint's folder that match, none where it is no folder."""
+    """Return the names in a checkpoint's folder that match, none where it is no folder.
+
+    What is neither a file nor a folder in it, such as a link to a device or to another folder, does
+    not count.
+    """
     if not source.is_dir():
         return []
-    return sorted({path.name for pattern in patterns for path in source.glob(pattern)})
+    paths = {path for pattern in patterns for path in source.glob(pattern)}
+    return sorted(path.name for path in paths if _is_own(path))
+
+
+def _is_own(path: Path) -> bool:
+    """Tell whether a path is a file, a link to one, or a folder that lies where it seems to lie.
+
+    A link to a folder may lead anywhere, and a whole disk could be copied through it.
+    """
+    return path.is_file() or (path.is_dir() and not path.is_symlink())
+
+
+def _not_copied(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not _is_own(Path(folder, name))]
 
 
 def left_behind(source: Path, carried: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from compt.errors import ConfigError
 from compt.interfaces import ExportFormat, Member
 from compt.interfaces.foreign import assignments, literal, read_literals
 from compt.registry.foreign_types import check_types
-from compt.weights import plain_state, read_checkpoint, read_state, saving
+from compt.weights import check_unpacked, plain_state, read_checkpoint, read_state, saving
 
 # mmpretrain warns while it is imported of compiled operators that mmcv-lite does not have. Nothing
 # here needs them, and users could do nothing about the warnings that every command would print.
@@ -307,6 +307,7 @@ def _checkpoint(path: Path) -> Any:
 
     mmengine's Runner puts its log beside the weights.
     """
+    check_unpacked(path)
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (OSError, RuntimeError, ValueError):  # no file of torch.save
