@@ -62,12 +62,13 @@ class SigLip(Clip):
         A pair's loss is -log sigmoid(+-logit). Over several processes, each one's images meet the
         texts of all, which are passed round.
         """
-        rank, world_size = 0, 1
-        if torch.distributed.is_initialized():
-            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         names = ("image_features", "text_features", "logit_scale", "logit_bias")
         values = [outputs[name] for name in names]
         device = values[0].device.type
+        rank, world_size = 0, 1
+        # A plan's tensors have shapes and no values: gloo cannot send them.
+        if torch.distributed.is_initialized() and device != "meta":
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         can_autocast = torch.amp.is_autocast_available(device)
         # bfloat16 has steps of 1/16 at -10, where the logits begin
         with torch.autocast(device, enabled=False) if can_autocast else nullcontext():
