@@ -41,12 +41,11 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def measure(bench: Bench) -> None:
-        rows, results = Rows(bench), []
-        for iters in bench.family.row_lengths(arguments.iters):
-            results.append(rows.measure(iters, searching=arguments.search))
-            show_row(results[-1])
+        rows, lengths = Rows(bench), bench.family.row_lengths(arguments.iters)
+        for count, iters in enumerate(lengths, start=1):
+            show_row(rows.measure(iters, searching=arguments.search))
             if arguments.json:
-                write(results, arguments.json)
+                write([rows.row(length) for length in lengths[:count]], arguments.json)
 
     return measured(arguments, arguments.family, measure)
 

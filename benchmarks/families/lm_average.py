@@ -1,4 +1,4 @@
-"""The family of lm.py, of which every member, alone or grown, delivers an average of its weights."""
+"""The family of lm.py, whose members, alone or grown, deliver an average of their weights."""
 
 _base_ = ["lm.py"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from compt.planning.rule import LONGER
@@ -54,12 +54,29 @@ class Runs:
         return [statistics.mean(job.result.record.seconds for job in jobs) for jobs in self.jobs]
 
 
+@dataclass
+class Measured:
+    """What a row was measured from."""
+
+    chosen: Sweep
+    alone: Runs
+    longer: Sequence[Job]
+    """Of the smallest member, trained longer."""
+    recipe: Recipe | None = None
+    """Of the chain, None where there is no family."""
+    searched: Search | None = None
+    """How the recipe was found, None where the family's file has it."""
+    chain: Runs | None = None
+    controls: dict[str, Any] = field(default_factory=dict)
+
+
 class Rows:
     """The rows of a family, short to long, which share their runs."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.family = bench, bench.family
         self.sweeps: dict[int, Sweep] = {}
+        self._measured: dict[int, Measured] = {}
 
     def measure(self, iters: int, *, searching: bool = False) -> dict[str, Any]:
         """Measure a row, and return it as JSON types.
@@ -73,23 +90,35 @@ class Rows:
         bench.say(f"{iters} iterations: every member alone, {family.seeds[iters]} seeds")
         alone = self._alone(chosen, family.judging(iters))
         longer = smallest_longer(bench, iters, chosen.rates[0])
-        curves[0][LONGER * iters] = statistics.mean(map(bench.quality_of, longer))
-        row = self._row(chosen, alone, longer, curves)
-        if not row["gate"]["open"]:
+        measured = self._measured[iters] = Measured(chosen, alone, longer)
+        if not self.row(iters)["gate"]["open"]:
             bench.say("  no family here: nothing is grown")
-            return row
+            return self.row(iters)
         bench.say("  budgets of the chain")
-        searched = None
         recipe = None if searching else family.chains.get(iters)
         if recipe is None:
-            searched = search(bench, chosen, curves)
-            recipe = searched.recipe
-        alone, chain = self._judged(chosen, recipe, alone)
-        row = self._row(chosen, alone, longer, curves)
-        if not row["gate"]["open"]:
+            measured.searched = search(bench, chosen, curves)
+            recipe = measured.searched.recipe
+        measured.alone, chain = self._judged(chosen, recipe, alone)
+        if not self.row(iters)["gate"]["open"]:
             bench.say("  no family here: more seeds close the gate")
-            return row
-        return row | self._chain(chosen, recipe, searched, alone, chain, curves)
+            return self.row(iters)
+        measured.recipe, measured.chain = recipe, chain
+        measured.controls = self._controls(chosen, recipe, measured.alone, chain)
+        return self.row(iters)
+
+    def row(self, iters: int) -> dict[str, Any]:
+        """Return a measured row as JSON types.
+
+        Where longer rows have been measured since, curves of members alone have points beyond its
+        length, in place of lines that are carried on.
+        """
+        measured = self._measured[iters]
+        curves = self.curves(max(self.sweeps))
+        qualities = map(self.bench.quality_of, measured.longer)
+        curves[0].setdefault(LONGER * iters, statistics.mean(qualities))
+        row = self._row(measured, curves)
+        return row if measured.chain is None else row | self._chain(measured, curves)
 
     def alone_until(self, iters: int) -> tuple[Sweep, list[dict[int, float]]]:
         """Return members alone at a length, and the curve of each up to it."""
@@ -185,10 +214,9 @@ class Rows:
             bench.run(jobs[-1], diverging=False)
         return Runs(tuple(jobs))
 
-    def _row(
-        self, chosen: Sweep, alone: Runs, longer: Sequence[Job], curves: Curves
-    ) -> dict[str, Any]:
+    def _row(self, measured: Measured, curves: Curves) -> dict[str, Any]:
         """Return what a row says whether or not it is a family's."""
+        chosen, alone, longer = measured.chosen, measured.alone, measured.longer
         bench, family, iters = self.bench, self.family, chosen.iters
         qualities, flops = alone.qualities(bench), alone.flops
         means = list(map(statistics.mean, qualities))
@@ -232,17 +260,11 @@ class Rows:
             for i, member in enumerate(self.family.members)
         ]
 
-    def _chain(
-        self,
-        chosen: Sweep,
-        recipe: Recipe,
-        searched: Search | None,
-        alone: Runs,
-        chain: Runs,
-        curves: Curves,
-    ) -> dict[str, Any]:
-        """Return what a row says of its chain, and train the controls."""
-        bench = self.bench
+    def _chain(self, measured: Measured, curves: Curves) -> dict[str, Any]:
+        """Return what a row says of its chain."""
+        bench, chosen, alone = self.bench, measured.chosen, measured.alone
+        recipe, searched, chain = measured.recipe, measured.searched, measured.chain
+        assert recipe is not None and chain is not None
         qualities, grown = alone.qualities(bench), chain.qualities(bench)
         verdicts = judge(qualities, grown)
         as_good = all(verdict.as_good for verdict in verdicts)
@@ -278,7 +300,7 @@ class Rows:
             names = [member["name"] for member in self.family.members]
             pads = padded(names, alone.flops, means, curves, chosen.iters, chain.flops)
             content["pad_null"] = asdict(pads)
-        return content | self._controls(chosen, recipe, alone, chain)
+        return content | measured.controls
 
     def _controls(self, chosen: Sweep, recipe: Recipe, alone: Runs, chain: Runs) -> dict[str, Any]:
         """Train what the chain is held against, and return what it comes to."""

@@ -215,3 +215,16 @@ def test_rows_share_their_runs_and_begin_where_the_shorter_ended(tmp_path: Path)
     drawn = (tmp_path / "plot.svg").read_text()
     assert "<!-- skip bound -->" in drawn and "<!-- as good, order kept -->" in drawn
     assert "<!-- no family -->" not in drawn
+
+
+def test_a_longer_row_measures_what_a_shorter_one_carried_on(tmp_path: Path) -> None:
+    lengths = (ITERS, 4 * ITERS)
+    bench = FakeBench(World(), lengths=lengths, seeds=dict.fromkeys(lengths, 5))
+    rows = Rows(bench)
+    carried = rows.measure(lengths[0])["pad_null"]
+    rows.measure(lengths[1])
+    before = list(bench.trained)
+    again = rows.row(lengths[0])["pad_null"]
+    assert bench.trained == before, "it is read, not trained"
+    assert not carried["measured"] and again["measured"]
+    assert again["member"] == "b" and 1 < again["longer"] <= 4
