@@ -95,7 +95,7 @@ class Moments:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in EVENTS and arguments and isinstance(arguments[0], (str, os.PathLike)):
             path = os.fspath(arguments[0])
-            if isinstance(path, str) and path.startswith(self.folder):
+            if isinstance(path, str) and f"{path}/".startswith(f"{self.folder}/"):
                 self._count("access", path)
 
     def _count(self, kind: str, path: str) -> None:
