@@ -3,8 +3,9 @@
 ``python benchmarks/data_rate.py`` packs photographs of noise into WebDataset shards, as
 img2dataset does at 256 pixels, and loads them as ``compt train`` does for a CLIP model: decoded,
 cropped at random to the model's size, with tokens of their captions. A row is samples a second of
-the loader alone, with no, one and two workers, and the share that a step could be fed: loader's
-rate by the step's. Above 1 the step waits for nothing.
+the loader alone, with no, one and two workers, and what it is by the step's rate: above 1 the step
+waits for nothing. Without workers it says the processor's milliseconds a sample too, which do not
+depend on what else the machine does.
 
 Shards lie on disk, in fsspec's memory, and where moto and s3fs are installed (``pip install
 "compt[test-s3]"``) on a server that answers as S3 does, in a process of its own on this machine.
@@ -27,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -125,8 +126,16 @@ def paradigm_of(shards: str, model: Any, cache: Path) -> tuple[Clip, torch.nn.Mo
     return paradigm, paradigm.build_model(Member("model", model)).to(DEVICE)
 
 
-def loader_rate(paradigm: Clip, batch_size: int, num_workers: int, num_batches: int) -> float:
-    """Return samples a second, without the start of the workers."""
+class Rate(NamedTuple):
+    """How fast something goes through samples."""
+
+    samples_per_s: float
+    processor_ms: float
+    """Of this process a sample, its threads with it; it does not see what else the machine does."""
+
+
+def loader_rate(paradigm: Clip, batch_size: int, num_workers: int, num_batches: int) -> Rate:
+    """Return how fast a loader is, without the start of its workers."""
     loader = train_loader(
         paradigm.build_dataset("train"),
         paradigm.collate,
@@ -141,13 +150,11 @@ def loader_rate(paradigm: Clip, batch_size: int, num_workers: int, num_batches: 
     batches = islice(iter(loader), warm_up + num_batches)
     for _ in range(warm_up):
         next(batches)
-    start = time.perf_counter()
-    num_loaded = sum(1 for _ in batches)
-    return num_loaded * batch_size / (time.perf_counter() - start)
+    return timed(lambda: sum(1 for _ in batches) * batch_size)
 
 
-def step_rate(paradigm: Clip, model: torch.nn.Module, batch_size: int, num_steps: int) -> float:
-    """Return samples a second of forward, backward and AdamW, on one batch made before."""
+def step_rate(paradigm: Clip, model: torch.nn.Module, batch_size: int, num_steps: int) -> Rate:
+    """Return how fast forward, backward and AdamW are, on one batch made before."""
     dataset = paradigm.build_dataset("train")
     raw = dict(paradigm.collate([dataset[index] for index in range(batch_size)]))
     raw = map_tensors(lambda tensor: tensor.to(DEVICE), raw)
@@ -155,26 +162,29 @@ def step_rate(paradigm: Clip, model: torch.nn.Module, batch_size: int, num_steps
     generator = torch.Generator(DEVICE).manual_seed(0)
     model.train()
 
+    def steps(num: int) -> int:
+        for _ in range(num):
+            step()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        return num * batch_size
+
     def step() -> None:
         batch = paradigm.prepare(raw, generator=generator)
         sum(paradigm.loss(paradigm.forward(model, batch), batch).values()).backward()  # type: ignore[union-attr]
         optimizer.step()
         optimizer.zero_grad()
 
-    for _ in range(2):
-        step()
-    return num_steps * batch_size / _seconds(step, num_steps)
+    steps(2)
+    return timed(lambda: steps(num_steps))
 
 
-def _seconds(step: Callable[[], None], num: int) -> float:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(num):
-        step()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def timed(run: Callable[[], int]) -> Rate:
+    """Time what returns how many samples it went through."""
+    start, processor = time.perf_counter(), time.process_time()
+    num_samples = run()
+    seconds, processor = time.perf_counter() - start, time.process_time() - processor
+    return Rate(num_samples / seconds, 1e3 * processor / num_samples)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -188,7 +198,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         places["memory"] = upload(folder / "shards", "memory://shards")
         if has_server:
             places["S3"] = upload(folder / "shards", "s3://shards/train")
-        step = 0.0
+        step: Rate | None = None
         for place, shards in places.items():
             start = time.perf_counter()
             paradigm, built = paradigm_of(shards, model, folder / "cache")
@@ -197,21 +207,28 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             step = step or step_rate(paradigm, built, options.batch_size, options.steps)
             for workers in options.workers:
                 rate = loader_rate(paradigm, options.batch_size, workers, options.batches)
-                rows.append(
-                    {"place": place, "workers": workers, "rate": rate, "ratio": rate / step}
-                )
+                rows.append({"place": place, "workers": workers, **rate._asdict()})
             print(f"{place}: opened in {opening:.1f} s", flush=True)
-    return {"step": step, "rows": rows}
+    assert step is not None
+    return {"step": step._asdict(), "rows": rows}
 
 
 def show(result: dict[str, Any]) -> None:
-    table = Table("shards on", "workers", "samples/s", "loader / step", "to disk, same workers")
-    disk = {row["workers"]: row["rate"] for row in result["rows"] if row["place"] == "disk"}
+    """Print the rows, with what they are to the step and to the disk."""
+    names = ("shards on", "workers", "samples/s", "by the step's", "by disk's", "processor ms")
+    table, step = Table(*names), result["step"]
+    disk = {row["workers"]: row for row in result["rows"] if row["place"] == "disk"}
     for row in result["rows"]:
-        beside = row["rate"] / disk[row["workers"]]
-        figures = f"{row['rate']:,.0f}", f"{row['ratio']:.1f}", f"{beside:.2f}"
-        table.add_row(row["place"], str(row["workers"]), *figures)
-    Console().print(f"step: {result['step']:,.0f} samples/s on {DEVICE}", table)
+        rate, own = row["samples_per_s"], f"{row['processor_ms']:.2f}"
+        figures = [f"{rate:,.0f}", f"{rate / step['samples_per_s']:.1f}"]
+        figures.append(f"{rate / disk[row['workers']]['samples_per_s']:.2f}")
+        # Workers have a time of their own, which this process does not see.
+        table.add_row(row["place"], str(row["workers"]), *figures, "" if row["workers"] else own)
+    Console().print(
+        f"step: {step['samples_per_s']:,.0f} samples/s, {step['processor_ms']:.2f} processor ms a "
+        f"sample, on {result['device']}",
+        table,
+    )
 
 
 def main() -> None:
