@@ -29,11 +29,12 @@ class LmEval(Suite):
 
     tool = "lm_eval"
     without_effect = frozenset()
+    runs_code = frozenset({"include_path"})
 
     tasks: str | Sequence[str]
     """Names of tasks and groups, one or several."""
     include_path: Path | None = None
-    """A folder with tasks of one's own, as YAML."""
+    """A folder with tasks of one's own, as YAML, which may name functions of Python beside it."""
     num_fewshot: Annotated[int, Range(minimum=0)] | None = None
     """Examples before each question; by default as the task says."""
     limit: Annotated[float, Range(positive=True)] | None = None

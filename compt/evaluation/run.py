@@ -84,10 +84,11 @@ def repeated(subjects: Sequence[Subject]) -> list[Task]:
     """Return what any of the models was evaluated with before, to do the same with all.
 
     Raises:
-        ConfigError: none was evaluated.
+        ConfigError: none was evaluated, or one by programs that the user has to name.
     """
     tasks: list[Task] = []
     for evaluation in _recorded(subjects):
+        _check_repeatable(evaluation)
         if not any(task.is_done_by(evaluation) for task in tasks):
             tasks.append(Task.of(evaluation.suite, evaluation.options))
     if not tasks:
@@ -98,6 +99,20 @@ def repeated(subjects: Sequence[Subject]) -> list[Task]:
             f"{fitting}. compt eval --list shows their options.",
         )
     return tasks
+
+
+def _check_repeatable(evaluation: Evaluation) -> None:
+    """Raise ConfigError where to repeat an evaluation would run what a work folder names."""
+    kind: type[Suite] = SUITES.get(evaluation.suite)
+    for option in sorted(kind.runs_code):
+        if named := evaluation.options.get(option):
+            raise ConfigError(
+                f"It was evaluated with {evaluation.suite} and {option}={named}, which may hold "
+                "programs; they are not run on a work folder's word.",
+                where=option,
+                do=f"Where you trust them, say so: --suite {evaluation.suite} --option "
+                f"{option}={named}, with the other options.",
+            )
 
 
 def _recorded(subjects: Sequence[Subject]) -> Iterable[Evaluation]:

@@ -23,6 +23,12 @@ class Suite(Plugin, ABC):
     """The package whose version is recorded beside the metrics; '' for none but compt."""
     without_effect: ClassVar[frozenset[str]] = frozenset()
     """Options that change no metric, such as a number of workers, which are not recorded."""
+    runs_code: ClassVar[frozenset[str]] = frozenset()
+    """Options that name programs, such as tasks of one's own.
+
+    They are run where the user names them, and not because a work folder says that it was measured
+    with them.
+    """
 
     @classmethod
     @abstractmethod

@@ -6,6 +6,7 @@ In a config of one's own that is as it should be: a config is a program.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,7 @@ def check_types(content: Any, where: Path | str, *, has_plugins: bool = False) -
     for mapping in mappings(content):
         name = mapping.get("type")
         may_be_plugin = has_plugins and "." not in str(name)
-        if isinstance(name, str) and not may_be_plugin and not _is_registered(name):
+        if isinstance(name, str) and not may_be_plugin and not _is_known(name):
             raise ConfigError(
                 f"The stored config names the type '{name}', which no library here has "
                 f"registered.{did_you_mean(name, _all_names())}",
@@ -41,6 +42,16 @@ def check_types(content: Any, where: Path | str, *, has_plugins: bool = False) -
                 do="Install the library that has it, and import it with custom_imports. Paths to "
                 "objects are not followed: they could lead to any program.",
             )
+
+
+def _is_known(name: str) -> bool:
+    """Tell whether a library has registered a name, parts of mmengine included that are not loaded.
+
+    Its registries know of no place to load them from.
+    """
+    if not _is_registered(name):
+        importlib.import_module("mmengine.runner")
+    return _is_registered(name)
 
 
 def _is_registered(name: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from compt.errors import PluginError
+from compt.errors import PluginError, visible
 from compt.registry.entry_points import Damaged, Entry, damaged, object_path
 from compt.registry.registry import REGISTRIES, PluginRegistry
 
@@ -118,7 +118,7 @@ def as_table(rows: Sequence[PluginInfo | PluginCheck]) -> Table:
         cells = [info.registry, name, info.package or "(this process)", info.version, info.target]
         if isinstance(row, PluginCheck):
             cells.append(row.error or "ok")
-        table.add_row(*(Text(cell) for cell in cells))  # Text: brackets are no markup
+        table.add_row(*(Text(visible(cell)) for cell in cells))  # Text: brackets are no markup
     return table
 
 

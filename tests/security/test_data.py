@@ -16,6 +16,7 @@ from compt.data.images.csv import CsvPairs
 from compt.data.images.shards import ShardPairs
 from compt.data.text.files import TextFiles
 from compt.data.text.rows import JsonLines, _dataset
+from compt.data.text.token_files import TokenFiles
 from compt.interfaces import foreign
 from tests.security.test_images import png
 
@@ -158,7 +159,7 @@ def test_a_line_of_json_that_no_memory_would_hold(tmp_path, short):
 def test_text_that_unpacks_to_more_than_any_text(tmp_path, monkeypatch, pack):
     monkeypatch.setattr("compt.data.text.files.SLACK", 10_000)
     file = tmp_path / f"a.txt.{'gz' if pack is gzip.compress else 'bz2'}"
-    file.write_bytes(pack(b"It is the same. " * 1_000_000))
+    file.write_bytes(pack(b"It is the same. " * 60_000))
     with pytest.raises(DataError, match="more than 200 times") as caught:
         documents(TextFiles(train=str(file)))
     assert str(file) in caught.value.where
@@ -177,3 +178,34 @@ def test_a_saved_dataset_names_no_files_outside(tmp_path):
     (tmp_path / "state.json").write_text(json.dumps(state))
     with pytest.raises(Exception, match="outside of its folder"):
         _dataset(str(tmp_path), "train")
+
+
+def npy(path, header: str, data: bytes = b""):
+    """Write a file of this header."""
+    text = header.encode().ljust(118) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (1000000000000000000,)}",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (-5,)}",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (2, 2)}",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': __import__('os')}",
+        "[" * 100,
+    ],
+)
+def test_arrays_that_lie(tmp_path, trap, header):
+    npy(tmp_path / "a.npy", header, trap.pickled())
+    with pytest.raises(DataError) as caught:
+        TokenFiles(train=str(tmp_path / "a.npy")).open("train")
+    assert "a.npy" in caught.value.where
+
+
+def test_an_array_of_numbers(tmp_path):
+    header = "{'descr': '<u2', 'fortran_order': False, 'shape': (2,)}"
+    npy(tmp_path / "a.npy", header, bytes(4))
+    assert TokenFiles(train=str(tmp_path / "a.npy")).open("train").num_tokens == 2

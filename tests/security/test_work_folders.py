@@ -6,13 +6,18 @@ import json
 import os
 
 import pytest
+from mmengine.registry import PARAM_SCHEDULERS
 
 from compt.cli import export
 from compt.config import load_config
 from compt.errors import ConfigError, WorkDirError
+from compt.evaluation.lm_eval import LmEval
+from compt.evaluation.run import _check_repeatable
 from compt.evaluation.subjects import find
 from compt.files import check_digests, check_recorded
+from compt.registry import foreign_types
 from compt.report.build import report as build_report
+from compt.report.evaluations import Evaluation
 from compt.report.pilots import read_pilots
 from tests.report.test_pilots import pilot
 from tests.report.work_folders import CHAIN, change, make_run
@@ -141,3 +146,31 @@ def test_texts_of_records_reach_no_terminal_as_commands(work):
     record = StageRecord.read(manifest)
     assert record.environment == {"device": "\\x1b]0;title\\x07cpu\\x9b2J", "a\\x1bb": "[/bold]"}
     assert json.dumps(record.environment).isascii()
+
+
+def test_programs_are_not_run_on_a_work_folders_word():
+    assert LmEval.runs_code == {"include_path"}
+    options = {"tasks": ["x"], "include_path": None}
+    measured = Evaluation(suite="lm_eval", options=options, metrics={}, weights={})
+    _check_repeatable(measured)
+    options["include_path"] = "/tmp/evil"
+    with pytest.raises(ConfigError, match="not run on a work folder's word") as caught:
+        _check_repeatable(measured)
+    assert "--option include_path=/tmp/evil" in caught.value.do
+
+
+def test_types_of_mmengine_are_known_before_anything_has_loaded_them(monkeypatch):
+    """A command that only reads work folders has not built a schedule yet."""
+    loaded = []
+
+    def load(name):
+        loaded.append(name)
+        PARAM_SCHEDULERS.module_dict.update(registered)
+
+    registered = dict(PARAM_SCHEDULERS.module_dict)
+    monkeypatch.setattr(PARAM_SCHEDULERS, "_module_dict", {})
+    monkeypatch.setattr(foreign_types.importlib, "import_module", load)
+    foreign_types.check_types({"type": "LinearLR"}, "config.py")
+    assert loaded == ["mmengine.runner"] and "LinearLR" in registered
+    with pytest.raises(ConfigError, match="LinearLRX"):
+        foreign_types.check_types({"type": "LinearLRX"}, "config.py")
