@@ -109,12 +109,23 @@ class _Run:
             return "run(s) with other batches than in the config"
         own, wanted = self.saved["optim_wrapper"], self.stage.optim_wrapper
         rate, wanted_rate = (wrapper["optimizer"].get("lr") for wrapper in (own, wanted))
-        if rate != wanted_rate:
+        if not _alike(rate, wanted_rate):
             name = self.stage.name
             return f"run(s) of '{name}' with the learning rate {rate}, not {wanted_rate}"
-        if _optimizer(own) != _optimizer(wanted):
+        if not _alike(_optimizer(own), _optimizer(wanted)):
             return "run(s) with another optimizer than in the config"
         return ""
+
+
+def _alike(own: Any, wanted: Any) -> bool:
+    """Whether values are equal, floats up to how they were computed, as 0.0055 and 0.011 / 2."""
+    if isinstance(own, float) and isinstance(wanted, float):
+        return math.isclose(own, wanted, rel_tol=1e-6)
+    if isinstance(own, Mapping) and isinstance(wanted, Mapping):
+        return own.keys() == wanted.keys() and all(_alike(own[k], wanted[k]) for k in own)
+    if isinstance(own, list | tuple) and isinstance(wanted, list | tuple):
+        return len(own) == len(wanted) and all(map(_alike, own, wanted))
+    return bool(own == wanted)
 
 
 def _runs(folders: Sequence[Path], config: ChainConfig, left_out: Counter[str]) -> Iterator[_Run]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,12 @@ def test_one_member_a_folder_will_do(family, tmp_path):
     read = read_pilots(folders, load_config(family))
     assert [len(read.curves[name]) for name in "ab"] == [2, 1]
     assert "1 member(s) that have not finished" in " ".join(read.notes())
+
+
+def test_a_rate_that_was_computed_is_the_one_that_is_written(family, tmp_path):
+    computed = math.nextafter(0.001, 1)
+    read = read_pilots([pilot(tmp_path / "x", family, lr=computed)], load_config(family))
+    assert [len(curves) for curves in read.curves.values()] == [1, 1]
 
 
 @pytest.mark.parametrize(
