@@ -32,6 +32,7 @@ BUDGETS = {
 OF_BENCHMARKS = {"does_it_pay.md", "paper.md", "results.md", "study.md", "study_short.md"}
 """Their blocks are commands of benchmarks/, which its tests run."""
 ELSEWHERE = {
+    "plan_large.md": "tests/planning/test_plan_large.py",
     "plugins.md": "tests/plugins/test_guide.py",
     "tutorials/plugin.md": "tests/plugins/test_guide.py",
     **{

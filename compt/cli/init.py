@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from compt.cli.shared import importing
 from compt.errors import ConfigError, visible
+from compt.files import atomic
 
 if TYPE_CHECKING:
     from compt.interfaces import Paradigm
     from compt.scaffold.configs.writing import Prepared, Wish, Written
 
 HELP = "look at your data, and write a config that plans and trains as it is"
+CLUSTERS = ("slurm", "kubernetes", "skypilot")
 BY_THE_DATA = "by the data"
 """The answer that leaves the epochs to what is seen of the data."""
 
@@ -41,13 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--epochs", type=float, help="of the first member (default: by the data)")
     length.add_argument("--hours", type=float, help="of the whole chain, with --device")
     parser.add_argument("--device", help="GPU that --hours are of, such as H200 or RTX-4090")
-    parser.add_argument("-o", "--out", metavar="FILE", help="config to write")
+    parser.add_argument(
+        "--cluster",
+        choices=CLUSTERS,
+        help="write a job that trains a chain there, and goes on with it, in place of a config",
+    )
+    parser.add_argument("-o", "--out", metavar="FILE", help="config, or job, to write")
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     parser.add_argument("--yes", action="store_true", help="ask nothing, even on a terminal")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask for what is left out, look at the data, write the config, and show its plan."""
+    if arguments.cluster is not None:
+        return _write_job(arguments)
     asking = sys.stdin.isatty() and sys.stdout.isatty() and not arguments.yes
     if asking:
         try:
@@ -73,6 +82,29 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(_seen(prepared), markup=False, soft_wrap=whole_lines)
         written = write(wish, prepared)
     console.print(_written(written, arguments), markup=False, soft_wrap=whole_lines)
+    return 0
+
+
+def _write_job(arguments: argparse.Namespace) -> int:
+    """Write the job for a cluster, or print it."""
+    from compt.scaffold.clusters import template
+
+    text = template(arguments.cluster)
+    flags = ("paradigm", "data", "data_type", "sizes", "epochs", "hours", "device")
+    if unused := [flag for flag in flags if getattr(arguments, flag) is not None]:
+        raise ConfigError(
+            f"--{unused[0].replace('_', '-')} is for a config, and --cluster writes a job.",
+            do="Leave it out here, and write the config by a call of its own.",
+        )
+    if arguments.out is None:
+        print(text, end="")
+        return 0
+    file = Path(arguments.out)
+    if file.exists() and not arguments.force:
+        raise ConfigError(f"There is a file '{file}' already.", do="--force replaces it.")
+    with atomic(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    print(f"written: {file}\nchange the lines that say so; docs/clusters.md explains them")
     return 0
 
 

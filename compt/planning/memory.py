@@ -97,7 +97,8 @@ def memory(config: ChainConfig, plan: ChainPlan, world_size: int = 1) -> list[St
     """
     with LAYOUTS.choosing(config.layouts), _processes(world_size):
         paradigm = build_paradigm(config.paradigm, missing_ok=True)
-        counter, teacher, stages = FlopCounter(), None, []
+        counter, stages = FlopCounter(), []
+        teacher: nn.Module | None = None
         for stage, planned in zip(config.stages, plan.stages, strict=True):
             model = meta_model(paradigm, stage.member, counter)
             needed = teacher if planned.teacher_iters else None

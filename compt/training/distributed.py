@@ -20,7 +20,11 @@ from compt.training.signals import by_default
 
 VARIABLES: Mapping[str, Mapping[str, str]] = {
     "pytorch": {"RANK": "RANK", "WORLD_SIZE": "WORLD_SIZE", "LOCAL_RANK": "LOCAL_RANK"},
-    "slurm": {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_NTASKS"},
+    "slurm": {
+        "RANK": "SLURM_PROCID",
+        "WORLD_SIZE": "SLURM_NTASKS",
+        "LOCAL_RANK": "SLURM_LOCALID",
+    },
     "mpi": {
         "RANK": "OMPI_COMM_WORLD_RANK",
         "WORLD_SIZE": "OMPI_COMM_WORLD_SIZE",

@@ -1,11 +1,11 @@
 """Language models on web text as a chain: Llamas of 1.06 B, 2.9 B and 6.7 B parameters.
 
 Run:      mim train compt configs/paper/web_llama_7b.py --launcher pytorch --gpus 128
-Needs:    pip install "compt[lm]"; 128 GPUs for the global batch of 512 x 2048 tokens, each with
-          room for the 108 GB of the largest's weights, gradients and Adam moments; Parquet files
-          with a column `text` in data/web/train and data/web/val, a tokenizer of at most 32,000
-          tokens in data/tokenizer
-Plan:     compt plan configs/paper/web_llama_7b.py needs neither data, nor tokenizer, nor GPU
+Needs:    pip install "compt[lm]"; 128 GPUs of 80 GB for the global batch of 512 x 2048 tokens,
+          which share weights, gradients and Adam moments; Parquet files with a column `text` in
+          data/web/train and data/web/val, a tokenizer of at most 32,000 tokens in data/tokenizer
+Plan:     compt plan configs/paper/web_llama_7b.py --devices 128 --device H100-SXM needs neither
+          data, nor tokenizer, nor GPU
 Gives:    not run here
 From:     Chain-of-Models Pre-Training, arXiv 2604.12391, which proposes language models and shows
           none; the largest has the sizes of Llama 2 7B, arXiv 2307.09288
@@ -37,5 +37,6 @@ chain = [
     dict(name="llama-3b", model=llama(3072, 24, 8192), samples=20_000_000),
     dict(name="llama-7b", model=llama(4096, 32, 11_008), samples=13_000_000),
 ]
+parallel = dict(type="fsdp", gather="bf16")
 grad_checkpointing = True
 train_dataloader = dict(batch_size=4, num_workers=2)

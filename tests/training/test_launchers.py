@@ -10,7 +10,13 @@ from compt.errors import ConfigError
 from compt.training.distributed import start
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-OTHERS = ("SLURM_PROCID", "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
+OTHERS = (
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+)
 STARTED = dict(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1")
 
 
@@ -27,7 +33,7 @@ def environment(monkeypatch):
     ("launcher", "words"),
     [
         ("pytorch", ("RANK is not set", "WORLD_SIZE is not set", "MASTER_ADDR", "torchrun")),
-        ("slurm", ("SLURM_PROCID is not set", "SLURM_NTASKS is not set", "srun")),
+        ("slurm", ("SLURM_PROCID is not set", "SLURM_NTASKS is not set", "SLURM_LOCALID", "srun")),
         ("mpi", ("OMPI_COMM_WORLD_RANK is not set", "MASTER_ADDR is not set", "mpirun")),
     ],
 )

@@ -1,0 +1,73 @@
+"""The memory model against what torch's allocator counts, in one process and in several."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import compt
+from compt.planning.memory import memory
+from compt.planning.sharing import Spread
+from tests.environments import ROOT
+from tests.processes import this_python
+
+pytest.importorskip("transformers")
+from tests.planning.peaks import config, measured
+
+ONE = 0.05
+"""How far an estimate may be off in one process, and with replicas."""
+SHARDED = 0.25
+"""How far it may be above what sharding takes, as all that may be gathered at once is counted."""
+
+
+def estimated(chain, devices=1):
+    (parts,) = memory(chain, compt.plan(chain), devices)
+    spread = Spread.of(chain.parallel, devices)
+    recomputed = chain.stages[0].performance.grad_checkpointing
+    return spread.chosen(spread.ways(parts), recomputed=recomputed).peak
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(grad_checkpointing=True),
+        dict(precision="bf16"),
+        dict(precision="bf16", grad_checkpointing=True),
+        dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1))),
+    ],
+    ids=str,
+)
+def test_one_process_holds_what_is_estimated(options):
+    chain = config(**options)
+    assert estimated(chain) == pytest.approx(measured(chain), rel=ONE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(grad_checkpointing=True),
+        dict(parallel=dict(type="fsdp")),
+        dict(parallel=dict(type="fsdp"), grad_checkpointing=True),
+        dict(parallel=dict(type="fsdp"), precision="bf16"),
+        dict(parallel=dict(type="fsdp", gather="bf16"), precision="bf16"),
+        dict(parallel=dict(type="fsdp", reshard=False)),
+    ],
+    ids=str,
+)
+def test_two_processes_hold_what_is_estimated(options, tmp_path):
+    arguments = ("-m", "tests.planning.peaks", json.dumps(options), tmp_path / "store")
+    environment = dict(WORLD_SIZE="2", CUDA_VISIBLE_DEVICES="", PYTHONPATH=str(ROOT))
+    processes = [
+        this_python().start(*arguments, cwd=tmp_path, RANK=rank, **environment) for rank in "01"
+    ]
+    done = [process.completed(600) for process in processes]
+    assert [process.returncode for process in done] == [0, 0], done[0].stderr
+    peak = max(json.loads(process.stdout.splitlines()[-1]) for process in done)
+    ratio = estimated(config(**options), 2) / peak
+    print(f"{options}: {ratio:.3f}")
+    highest = 1 + (SHARDED if "parallel" in options else ONE)
+    assert 1 - ONE < ratio < highest
