@@ -28,14 +28,19 @@ def estimated(chain, devices=1):
     return spread.chosen(spread.ways(parts), recomputed=recomputed).peak
 
 
+OTHERS = (
+    dict(grad_checkpointing=True),
+    dict(precision="bf16"),
+    dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1))),
+)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         dict(),
-        dict(grad_checkpointing=True),
-        dict(precision="bf16"),
         dict(precision="bf16", grad_checkpointing=True),
-        dict(optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1))),
+        *(pytest.param(options, marks=pytest.mark.slow) for options in OTHERS),
     ],
     ids=str,
 )
