@@ -85,7 +85,7 @@ def serve(port: Any, latency: float) -> None:
     """Run a server that answers as S3 does, as long as the process lives."""
     import logging
 
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

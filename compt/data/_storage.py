@@ -29,6 +29,11 @@ CHANGES = (
     *("Last-Modified", "Content-MD5", "etag", "md5Hash", "generation"),
 )
 """Where file systems tell that a file has changed."""
+LASTING = (
+    *(DataError, FileNotFoundError, PermissionError),
+    *(NotImplementedError, TypeError, ValueError),  # of what a file system cannot do
+)
+"""Failures that another try does not mend."""
 WAITS = (1, 5, 30, 60)
 """Seconds before each new try to read from a server that failed."""
 FETCH_AGAIN = "If it was cut short, fetch it again."
@@ -232,7 +237,7 @@ def opened(file: File) -> Iterator[tuple[Any, Any]]:
 def tried(read: Callable[[], T], where: str) -> T:
     """Return what reading from a server returns, which is tried again where it fails for a while.
 
-    A missing file and refused access are no failures for a while.
+    Those of ``LASTING`` are raised at once.
 
     Raises:
         DataError: it fails at every try.
@@ -240,7 +245,7 @@ def tried(read: Callable[[], T], where: str) -> T:
     for wait in WAITS:
         try:
             return read()
-        except (DataError, FileNotFoundError, PermissionError):
+        except LASTING:
             break
         except Exception as error:  # file systems raise what they like
             if getattr(error, "errno", None) == errno.EINVAL:  # such as a range behind the end

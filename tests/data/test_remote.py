@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,13 @@ from .conftest import picture
 from .storage import bucket, put, s3_server
 
 __all__ = ["bucket", "s3_server"]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Python's own, which takes no byte ranges."""
+
+    def log_message(self, *args: Any) -> None: ...
+
 
 Make = Callable[[str, Mapping[str, bytes]], Path]
 
@@ -212,6 +222,20 @@ def test_a_server_that_is_not_there(s3_server: str, monkeypatch: pytest.MonkeyPa
     url_to_fs("s3://bucket")[0].clear_instance_cache()
     with pytest.raises(DataError, match=r"(?s)127\.0\.0\.1:9.*Check that it is there"):
         ShardPairs("s3://bucket/a.tar")
+
+
+def test_a_web_server_without_byte_ranges_is_refused_before_training(
+    make_tar: Make, tmp_path: Path
+) -> None:
+    pytest.importorskip("aiohttp")
+    make_tar("a.tar", samples(range(4)))
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.tar"
+        with pytest.raises(DataError, match=r"(?s)http://127.*a\.tar"):
+            ShardPairs(url, cache_dir=tmp_path / "cache").check()
+        server.shutdown()
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
