@@ -200,6 +200,12 @@ def test_tied_tensors_and_scalars_stay_what_they_are(alone):
     assert isinstance(model.student.embed.weight, DTensor)
     assert not isinstance(model.scale, DTensor)
     assert model.scale.item() == 2
+    whole, expected = TiedNet(8, 2), sharding.gathered(model.student.state_dict())
+    sharding.gather_into(whole, model.student)
+    sharding.gather_into(None, model.student)
+    assert whole.head.weight is whole.embed.weight
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_shards_are_read_into_whole_and_sharded_models_unless_they_are_damaged(alone, tmp_path):
