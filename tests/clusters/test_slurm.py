@@ -82,6 +82,7 @@ def weights(work_dir: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_job_near_its_limit_is_queued_again_and_ends_as_one_that_never_was(cluster, tmp_path):
     toy = copy.deepcopy(TOY)
     toy["train_dataloader"] = dict(batch_size=16)
