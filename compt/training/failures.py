@@ -25,6 +25,8 @@ IN_WORKER = "in DataLoader worker process"
 PROCESSES = "multiprocessing"
 NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|bad_alloc|start new thread")
 """How torch and the system say that memory is out, of which threads want some of their own."""
+GONE = re.compile(r"(closed|reset) by peer|gloo/transport/")
+"""How gloo says that the process at the other end has ended, in one of many ways."""
 UNWRITTEN = re.compile(
     r"No space left|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos"
 )
@@ -94,7 +96,7 @@ def _explanation(error: Exception) -> tuple[str, str] | None:
             "more processes. Or lower train_dataloader.batch_size, and begin the stage anew: "
             "--resume --from-stage NAME.",
         )
-    if isinstance(error, torch.distributed.DistError) or "closed by peer" in text:
+    if isinstance(error, torch.distributed.DistError) or GONE.search(text):
         return (
             f"Another process of the run has ended: {first_line(error)}",
             "See what that process says, and go on with --resume.",

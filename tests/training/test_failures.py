@@ -63,6 +63,8 @@ def test_an_error_of_a_worker_is_told_without_the_workers_traceback():
         (SafetensorError("I/O error: No space left on device (os error 28)"), "Could not write"),
         (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file"), "Could not write"),
         (RuntimeError("Connection closed by peer [127.0.0.1]"), "Another process"),
+        (RuntimeError("Read error [127.0.0.1]:61630: Connection reset by peer"), "Another process"),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:9] Timed out"), "Another process"),
         (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "it exited unexp"),
     ],
 )
@@ -87,6 +89,7 @@ def test_a_folder_of_the_run_that_cannot_be_written_is_told_from_data_that_canno
         RuntimeError("shapes"),
         KeyError("k"),
         EOFError("own"),
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),  # of whoever reads the output
         FileNotFoundError(errno.ENOENT, "No such file or directory", "data.csv"),
         SafetensorError("header too small"),
     ],
