@@ -44,5 +44,6 @@ chain = [
     ),
 ]
 grower = dict(type="lossless")
+checkpoint = dict(interval=5000)
 train_dataloader = dict(batch_size=256, num_workers=8)
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=5e-4, weight_decay=0.2, betas=(0.9, 0.98)))
