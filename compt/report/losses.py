@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from compt.interfaces.foreign import lines, parse_json
 
 LOGS = "*/vis_data/scalars.json"
 """Of every start of a stage, in folders that are named by their time."""
@@ -62,12 +63,12 @@ def read_losses(stage: Path, most: int = MOST) -> Losses:
 
 
 def _logged(log: Path) -> Iterator[LossPoint]:
-    with log.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
+    with log.open(encoding="utf-8", errors="replace") as file:
+        for line in lines(file, log):
             if '"loss"' in line:  # the others are evaluations
                 try:
-                    yield _point(json.loads(line))
-                except (ValueError, KeyError, TypeError):
+                    yield _point(parse_json(line))
+                except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
                     continue
 
 

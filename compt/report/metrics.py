@@ -39,7 +39,7 @@ class MetricValue:
             return cls(_finite(content))
         return cls(
             _finite(content["value"]),
-            content.get("chance"),
+            _finite(content.get("chance")),
             _side(content.get("higher_is_better", True)),
             content.get("unit"),
         )

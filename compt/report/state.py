@@ -98,14 +98,20 @@ class ChainState:
             raise ValueError("it must have a mode and the names of its members")
         if foreign := [name for name in members if not NAME.fullmatch(name)]:
             raise ValueError(f"{foreign[0]!r} is no name of a member")
+        config = content.get("config") or {}
+        chain = config.get("chain") or []
+        history = content.get("history") or []
+        entries = [*chain, *history, *(content.get("data") or {}).values()]
+        if not all(isinstance(entry, Mapping) for entry in entries):
+            raise ValueError("its config, history or data is of no chain")
         return cls(
             mode,
             tuple(members),
-            content.get("config") or {},
+            config,
             tuple(PlannedStage(**stage) for stage in content.get("stages") or ()),
             content.get("data") or {},
             content.get("world_size"),
-            tuple(content.get("history") or ()),
+            tuple(history),
         )
 
 

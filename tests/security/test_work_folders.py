@@ -174,3 +174,27 @@ def test_types_of_mmengine_are_known_before_anything_has_loaded_them(monkeypatch
     assert loaded == ["mmengine.runner"] and "LinearLR" in registered
     with pytest.raises(ConfigError, match="LinearLRX"):
         foreign_types.check_types({"type": "LinearLRX"}, "config.py")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(config=[1]),
+        dict(config={"chain": [5]}),
+        dict(config={"chain": {"a": 1}}),
+        dict(history=["x"]),
+        dict(data={"train": [1]}),
+        dict(stages=[{"x": 1}]),
+    ],
+)
+def test_states_of_other_shapes(work, values):
+    change(work / "chain.json", **values)
+    with pytest.raises(WorkDirError, match="damaged"):
+        build_report([work])
+
+
+def test_a_metric_that_is_no_number(work):
+    metrics = {"val/top1": {"value": 0.5, "chance": [1]}}
+    change(work / "02_small" / "manifest.json", metrics=metrics)
+    with pytest.raises(WorkDirError, match="damaged"):
+        build_report([work])
