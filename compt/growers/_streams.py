@@ -63,8 +63,8 @@ class StreamMap:
             draw = torch.randn(shape, generator=generator, dtype=torch.float32).to(share.dtype)
             # Less its mean over k copies, a draw has the variance 1 - 1 / k.
             deviation = noise * share.square().mean().sqrt() / sqrt(1 - 1 / self.copies)
-            mean = draw.mean(dim, keepdim=True)
-            shares = draw.mul_(deviation).add_(share - deviation * mean)
+            rest = draw.mean(dim, keepdim=True).mul_(-deviation).add_(share)
+            shares = draw.mul_(deviation).add_(rest)
         rows = shares.flatten(dim, dim + 1)
         num_rows = rows.shape[dim]
         free = fill.narrow(dim, num_rows, fill.shape[dim] - num_rows)

@@ -285,6 +285,28 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
     assert not any(path.name.endswith(".tmp") for path in (*out.iterdir(), *tmp_path.iterdir()))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_tensors")
+def test_a_narrow_model_of_the_shape_of_1_b_to_7_b_is_exact(tmp_path):
+    """Widths 2048 -> 4096 and MLPs 5504 -> 11008 are divided by 16, blocks are 18 -> 32."""
+
+    def config(width: int, mlp: int, layers: int) -> dict[str, Any]:
+        heads = width // 8
+        sizes = dict(hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers)
+        heads_of = dict(num_attention_heads=heads, num_key_value_heads=heads, head_dim=8)
+        table = dict(vocab_size=32000 // 16, max_position_embeddings=128)
+        return dict(model_type="llama", **sizes, **heads_of, **table)
+
+    torch.manual_seed(0)
+    small = transformers.AutoConfig.for_model(**config(128, 344, 18))
+    source, to = tmp_path / "source", tmp_path / "to.json"
+    transformers.AutoModelForCausalLM.from_config(small).save_pretrained(source)
+    to.write_text(json.dumps(config(256, 688, 32)))
+    reports = both(tmp_path, source, str(to))
+    assert same(reports, "params", "function_preserving", "reason", "error")
+    assert reports[0]["function_preserving"] and reports[0]["error"] < 2e-7
+
+
 PEAK = """
 import re, sys, threading, time
 from pathlib import Path
