@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,7 +117,10 @@ def show(rows: Sequence[Row]) -> None:
 
 def as_on_cpu(size: Mapping[str, int]) -> list[Row]:
     """Compare the losses of some steps on the CPU and on the device."""
-    losses = [_trained(parallel_cost.stage(**size), device)[0] for device in ("cpu", get_device())]
+    losses = [
+        _losses(parallel_cost.stage(**size), _batches(size["context"], device), device)
+        for device in ("cpu", get_device())
+    ]
     pairs = zip(*losses, strict=True)
     worst = max(abs(own - other) / abs(own) for own, other in pairs)
     return [Row("losses on the device beside the CPU's", worst, "relative", "< 1e-3", worst < 1e-3)]
@@ -265,19 +268,18 @@ def _measured(size: Mapping[str, int], *, recompute: bool) -> float:
     return max(0.0, peak() - start)
 
 
-def _trained(model: StageModel, device: str) -> tuple[list[float], StageModel]:
-    """Train some steps on a device, and return the losses."""
+def _losses(model: StageModel, batches: Iterable[Mapping[str, Tensor]], device: str) -> list[float]:
+    """Train a step a batch on a device, and return the losses."""
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    context = model.paradigm.context
     losses = []
-    for batch in _batches(context, device):
+    for batch in batches:
         optimizer.zero_grad()
         loss: Tensor = model(mode="loss", **batch)["loss"]
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return losses, model
+    return losses
 
 
 def _batches(

@@ -20,7 +20,7 @@ def test_all_is_measured_and_alike():
 
 def test_a_difference_is_missed(monkeypatch):
     losses = iter(([1.0, 2.0], [1.0, 2.1]))
-    monkeypatch.setattr(scale_on_gpu, "_trained", lambda *_: (next(losses), None))
+    monkeypatch.setattr(scale_on_gpu, "_losses", lambda *_: next(losses))
     monkeypatch.setattr(scale_on_gpu.parallel_cost, "stage", lambda **_: None)
     (row,) = scale_on_gpu.as_on_cpu(TINY)
     assert row.value == pytest.approx(0.05) and row.is_met is False
