@@ -57,6 +57,12 @@ NOT_RUN = [
         "the harness downloads the data of its tasks",
     ),
     ("index.md", 'pip install -e ".[demo]"', "installs from a package index"),
+    (
+        "resuming.md",
+        "torchrun --nproc-per-node 8 --max-restarts 3 -m compt train my_chain.py"
+        " --launcher pytorch --resume",
+        "needs eight GPUs; tests/training/test_distributed.py kills a process of two",
+    ),
 ]
 """Page, first line and reason of every block that no test can run."""
 

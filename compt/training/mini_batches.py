@@ -120,7 +120,7 @@ def _outputs_with_rows(
     forward: Forward, model: nn.Module, batch: Batch, needs: tuple[Any, ...]
 ) -> set[str]:
     """Return the names of the outputs that have one row a sample, from running one and two."""
-    devices = None if torch.cuda.is_available() else []
+    devices: list[int] | None = None if torch.cuda.is_available() else []
     length = batch_length(batch)
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         single, pair = (
