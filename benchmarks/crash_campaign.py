@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -51,6 +52,8 @@ def prepare(paradigm: str, folder: Path, world_sizes: Sequence[int]) -> tuple[St
 def _reference(stage: Stage, world_size: int) -> list[dict[str, int]]:
     run = stage.references[world_size]
     streams = Path(f"{run}.out")
+    for earlier in (run, streams):
+        shutil.rmtree(earlier, ignore_errors=True)
     streams.mkdir()
     notes = [streams / f"moments{rank}" for rank in range(world_size)]
 

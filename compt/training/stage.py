@@ -28,6 +28,7 @@ from compt.interfaces import (
     Draws,
     Member,
     Outputs,
+    Paradigm,
     Transferer,
     accepted,
     map_tensors,
@@ -314,7 +315,10 @@ class StageModel(BaseModel):
 
     def _remember(self, outputs: Outputs, batch: Batch) -> None:
         """Keep what ``after_step`` asks for, and no more, as it takes memory."""
-        asked = accepted(self.paradigm.after_step, outputs=outputs, batch=batch)
+        after_step = self.paradigm.after_step
+        if getattr(after_step, "__func__", None) is Paradigm.after_step:
+            return  # it takes all and does nothing
+        asked = accepted(after_step, outputs=outputs, batch=batch)
         plain = map_tensors(Tensor.detach, asked.get("outputs", {}))
         self._last = plain, asked.get("batch", {})
 

@@ -17,7 +17,7 @@ import tests.training.self_taught  # noqa: F401 - registers the paradigm
 from compt.errors import ConfigError, PluginError
 from compt.growth.convert import grow_checkpoint
 from compt.growth.inherited import finish_growth
-from compt.interfaces import Member, Transferer
+from compt.interfaces import Member, Paradigm, Transferer
 from compt.registry import PARADIGMS, TRANSFERERS
 from compt.testing.toy import Toy, ToyNet
 from compt.training.numbered import NumberedCollate
@@ -137,6 +137,17 @@ def test_outputs_are_without_gradients_whatever_they_are_nested_in(make, batch):
 
 def test_nothing_is_kept_for_who_does_not_ask(make, batch):
     stage = make(teacher=None)
+    stage(mode="loss", **batch)
+    assert stage._last == ({}, {})
+
+
+class WithoutAfterStep(Toy):
+    after_step = Paradigm.after_step
+
+
+def test_nothing_is_kept_where_nothing_is_done_after_a_step(register, batch):
+    name = register(PARADIGMS, "without_after_step", WithoutAfterStep)
+    stage = StageModel(dict(type=name), dict(name="a", model=dict(width=8, depth=1)))
     stage(mode="loss", **batch)
     assert stage._last == ({}, {})
 

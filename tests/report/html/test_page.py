@@ -77,12 +77,9 @@ def test_text_of_others_is_text(tmp_path: Path) -> None:
     assert '"PlainText"' in page.item("quality-1")
 
 
-def test_a_member_may_be_called_a_script(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "c", "chain", {"m": [(1, 0.5)]})
-    state = json.loads((folder / "chain.json").read_text())
-    state["members"] = ["</script><script>alert(1)"]
-    (folder / "chain.json").write_text(json.dumps(state))
-    page = page_of([folder])  # not begun, as no folder can be called so
+def test_a_metric_may_be_called_a_script(tmp_path: Path) -> None:
+    name = "val/</script><script>alert(1)"
+    page = page_of([make_run(tmp_path / "c", "chain", {"m": [(1, 0.5)]}, name=name)])
     assert "</script><script>alert(1)" in page.text
 
 
