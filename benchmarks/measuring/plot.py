@@ -24,6 +24,7 @@ def draw_map(rows: Sequence[Row], path: Path) -> None:
     for row in rows:
         families.setdefault(panel_name(row), []).append(row)
     width = 4.4 * len(families)
+    legend_columns = 2 * len(families)
     figure, panels = plt.subplots(
         1, len(families), figsize=(width, 4.2), sharey=True, squeeze=False, layout="constrained"
     )
@@ -36,7 +37,9 @@ def draw_map(rows: Sequence[Row], path: Path) -> None:
         for panel in panels[0]
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(by_label.values(), by_label, fontsize=8, loc="outside lower center", ncols=4)
+    figure.legend(
+        by_label.values(), by_label, fontsize=8, loc="outside lower center", ncols=legend_columns
+    )
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
@@ -49,7 +52,7 @@ def _draw_family(panel: Any, rows: Sequence[Row]) -> None:
     _plot(panel, in_order, "ratio", "as good, order kept", marker="o", color=KEPT)
     _plot(panel, missed, "ratio", "missed", marker="x", color=MISSED, linestyle="")
     _plot(panel, is_open, "equal_quality", "at equal quality", color=EQUAL, marker="v")
-    _plot(panel, is_open, "skip_bound", "skip bound", color=KEPT, linestyle="--")
+    _plot(panel, is_open, "skip_bound", "skip bound", color=KEPT, linestyle="--", marker="_")
     padded = [{"length": row["length"], **row["pad_null"]} for row in rows]
     _plot(panel, padded, "ratio", "stop and pad", color=QUIET, linestyle=":", marker=".")
     for row in rows:
