@@ -51,10 +51,11 @@ def start(launcher: str) -> None:
     _check_environment(launcher)
     try:
         with by_default():  # waits for the others for half an hour, deaf to Python's handlers
+            options = _restarted()
             if torch.cuda.is_available():
-                init_dist(launcher, backend="nccl")
+                init_dist(launcher, backend="nccl", **options)
             else:
-                torch.distributed.init_process_group("gloo")
+                torch.distributed.init_process_group("gloo", **options)
     except Exception as error:  # torch and mmengine each have their own
         address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
         raise ConfigError(
@@ -63,6 +64,27 @@ def start(launcher: str) -> None:
             do=f"Start every process by the launcher ({STARTERS[launcher]}), and choose a free "
             "port.",
         ) from error
+
+
+def _restarted() -> dict[str, Any]:
+    """Return how processes meet that torchrun has started once more, nothing for the first ones.
+
+    Its store still holds the addresses of those before. Some releases of torch, 2.14 among them,
+    read them there, and look for processes that have ended.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
+    )
+    return {
+        "store": torch.distributed.PrefixStore(  # type: ignore[attr-defined]
+            f"restart_{attempt}", store
+        ),
+        "rank": int(os.environ["RANK"]),
+        "world_size": int(os.environ["WORLD_SIZE"]),
+    }
 
 
 def _check_environment(launcher: str) -> None:
