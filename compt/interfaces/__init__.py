@@ -25,7 +25,15 @@ from compt.interfaces.grower import Grower, Growth, Objective, Status
 from compt.interfaces.layout import Layout
 from compt.interfaces.left_out import LeftOut, left_out
 from compt.interfaces.nested import map_tensors
-from compt.interfaces.paradigm import Batch, ExportFormat, Member, Metric, Outputs, Paradigm
+from compt.interfaces.paradigm import (
+    Batch,
+    ExportFormat,
+    Member,
+    Metric,
+    Outputs,
+    Paradigm,
+    asked_after_step,
+)
 from compt.interfaces.plugin import (
     Plugin,
     accepted,
@@ -78,6 +86,7 @@ __all__ = [
     "Tracker",
     "Transferer",
     "accepted",
+    "asked_after_step",
     "check_signatures",
     "fingerprint",
     "left_out",

@@ -325,3 +325,15 @@ class Paradigm(Plugin, ABC):
 
         It is called once, after the model's weights were grown and before they are trained.
         """
+
+
+def asked_after_step(paradigm: Paradigm, outputs: Outputs, batch: Batch) -> dict[str, Any]:
+    """Return those of outputs and batch that a paradigm's ``after_step`` asks for.
+
+    No more is kept over the backward pass, as it takes memory. The method of this class does
+    nothing, so where it stands it asks for nothing.
+    """
+    after_step = paradigm.after_step
+    if getattr(after_step, "__func__", None) is Paradigm.after_step:
+        return {}
+    return accepted(after_step, outputs=outputs, batch=batch)

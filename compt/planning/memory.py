@@ -20,7 +20,7 @@ from compt.config import ChainConfig, StageConfig
 from compt.errors import ComptError
 from compt.growth.axes import describe
 from compt.growth.models import build_paradigm
-from compt.interfaces import Paradigm, accepted
+from compt.interfaces import Paradigm, asked_after_step
 from compt.planning.as_on_gpu import as_on_gpu
 from compt.planning.flops import FlopCounter
 from compt.planning.live import Change, LiveBytes
@@ -167,7 +167,7 @@ class _Trial:
             batch = paradigm.example_batch(model, self.stage.batch_size)
             outputs = paradigm.forward(model, batch)
             # A stage keeps as much for what is due after its step.
-            kept = accepted(paradigm.after_step, outputs=outputs, batch=batch)
+            kept = asked_after_step(paradigm, outputs, batch)
             loss = sum(paradigm.loss(outputs, batch).values())
             del outputs
             targets = self._targets(batch)

@@ -28,9 +28,9 @@ from compt.interfaces import (
     Draws,
     Member,
     Outputs,
-    Paradigm,
     Transferer,
     accepted,
+    asked_after_step,
     map_tensors,
     ruled_buffers,
 )
@@ -315,10 +315,7 @@ class StageModel(BaseModel):
 
     def _remember(self, outputs: Outputs, batch: Batch) -> None:
         """Keep what ``after_step`` asks for, and no more, as it takes memory."""
-        after_step = self.paradigm.after_step
-        if getattr(after_step, "__func__", None) is Paradigm.after_step:
-            return  # it takes all and does nothing
-        asked = accepted(after_step, outputs=outputs, batch=batch)
+        asked = asked_after_step(self.paradigm, outputs, batch)
         plain = map_tensors(Tensor.detach, asked.get("outputs", {}))
         self._last = plain, asked.get("batch", {})
 
