@@ -185,15 +185,15 @@ def tar_members(tar: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
         OSError, tarfile.TarError: it cannot be read. Also where a member does not lie between the
             one before it and the end: with a size below 0, Python's reader goes round for ever.
     """
-    before = -1
+    last_offset = -1
     while (member := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # or it keeps them all in memory
         is_within = 0 <= member.size <= size - member.offset_data
         if member.isreg() and not is_within:
             raise tarfile.ReadError(f"'{member.name}' has {member.size} bytes, beyond its end")
-        if member.offset <= before or member.size < 0:
+        if member.offset <= last_offset or member.size < 0:
             raise tarfile.ReadError(f"'{member.name}' lies before the member that it follows")
-        before = member.offset
+        last_offset = member.offset
         yield member
 
 

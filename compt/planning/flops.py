@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch._C import DispatchKey
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from compt.planning.live import PlanMode
 from compt.planning.looks import Outputs, known_looks
 
 PLAIN_TENSORS = (Tensor, nn.Parameter)
@@ -31,7 +31,7 @@ CONSTANTS = (
 """Types of an operator's other arguments, as far as it depends on no more than their values."""
 
 
-class FlopCounter(TorchDispatchMode):
+class FlopCounter(PlanMode):
     """Count FLOPs by torch's own counter, without running an operator twice on the same shapes.
 
     All that an operator does on the meta device is to work out shapes, for which torch takes up to
@@ -41,11 +41,6 @@ class FlopCounter(TorchDispatchMode):
     """
 
     supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Return False, as torch would import its compiler (1.3 s) to turn it off in here."""
-        return False
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

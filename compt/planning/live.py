@@ -19,17 +19,21 @@ class Change(NamedTuple):
     """Its number, in the order in which pieces came."""
 
 
-class LiveBytes(TorchDispatchMode):
-    """Note every piece of memory that operators allocate while it is entered, and its end.
-
-    Args:
-        others: tensors that are there already, which are not noted.
-    """
+class PlanMode(TorchDispatchMode):
+    """A mode that sees every operator, and is entered without torch's compiler."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """Return False, as torch would import its compiler (1.3 s) to turn it off in here."""
         return False
+
+
+class LiveBytes(PlanMode):
+    """Note every piece of memory that operators allocate while it is entered, and its end.
+
+    Args:
+        others: tensors that are there already, which are not noted.
+    """
 
     def __init__(self, others: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

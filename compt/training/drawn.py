@@ -25,13 +25,13 @@ def noted_draws(model: nn.Module, *, inside: bool = True) -> Iterator[list[str]]
     """
     device = next(model.parameters()).device
     names: list[str] = []
-    before: list[tuple[Tensor, int]] = []
+    entered: list[tuple[Tensor, int]] = []
 
     def enter(*_: object) -> None:
-        before.append((_state(device), len(names)))
+        entered.append((_state(device), len(names)))
 
     def leave(name: str) -> None:
-        state, num_names = before.pop()
+        state, num_names = entered.pop()
         if len(names) == num_names and not torch.equal(state, _state(device)):
             names.append(name)
 

@@ -22,7 +22,7 @@ from compt.interfaces import Batch, Outputs
 
 Forward = Callable[..., Outputs]
 """Of a model and a batch, and for a teacher of the outputs that are needed."""
-WHERE = "performance.mini_batch_size"
+WHERE = "mini_batch_size"
 
 
 def in_mini_batches(forward: Forward, size: int) -> Forward:

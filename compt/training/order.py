@@ -133,12 +133,12 @@ class MixtureSampler(Order):
             )
         super().__init__(sum(mixture.lengths))
         self.seed = seed
-        self._firsts = [sum(mixture.lengths[:part]) for part in range(len(mixture.lengths))]
+        self._firsts = [sum(mixture.lengths[:i]) for i in range(len(mixture.lengths))]
         own = mixture.lengths if mixture.weights is None else mixture.weights
         self.shares = shares(own if weights is None else weights, len(self._firsts))
         self._parts = [
-            Permutations(length, part_seed(seed, part), shuffle=shuffle)
-            for part, length in enumerate(mixture.lengths)
+            Permutations(length, part_seed(seed, index), shuffle=shuffle)
+            for index, length in enumerate(mixture.lengths)
         ]
         self._round: tuple[int, np.ndarray] = -1, np.zeros(0, np.int64)
 
@@ -175,14 +175,14 @@ class MixtureSampler(Order):
     def _draw(self, position: int, most: int) -> np.ndarray:
         """Draw from a position on, at most to the end of its round."""
         number = self._round_of(position)
-        before = self._until(number)
-        first = position - sum(before)
+        earlier = self._until(number)
+        first = position - sum(earlier)
         parts = self._round_parts(number)
         samples = np.zeros(len(parts[first : first + most]), np.int64)
-        for part, permutations in enumerate(self._parts):
-            is_own = parts[first : first + most] == part
-            done = before[part] + int((parts[:first] == part).sum())
-            samples[is_own] = self._firsts[part] + _drawn(permutations, done, int(is_own.sum()))
+        for index, permutations in enumerate(self._parts):
+            is_own = parts[first : first + most] == index
+            done = earlier[index] + int((parts[:first] == index).sum())
+            samples[is_own] = self._firsts[index] + _drawn(permutations, done, int(is_own.sum()))
         return samples
 
     def _until(self, number: int) -> list[int]:
@@ -200,7 +200,7 @@ class MixtureSampler(Order):
         """Return the part that each draw of a round comes from, int64 [draws]."""
         if self._round[0] != number:
             bounds = zip(self._until(number), self._until(number + 1), strict=True)
-            counts = [after - before for before, after in bounds]
+            counts = [end - start for start, end in bounds]
             parts = np.repeat(np.arange(len(counts)), counts)
             generator = torch.Generator().manual_seed(part_seed(self.seed, -1 - number))
             self._round = number, parts[torch.randperm(len(parts), generator=generator).numpy()]

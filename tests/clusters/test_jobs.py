@@ -60,7 +60,7 @@ SKYPILOT = {
     "resources": {"accelerators": STRING, "use_spot": bool, "disk_size": NUMBER},
     "workdir": STRING,
     "envs": {"CONFIG": STRING, "WORK_DIR": STRING},
-    "file_mounts": {"/work": {"name": STRING, "mode": {"MOUNT", "COPY", "MOUNT_CACHED"}}},
+    "file_mounts": {"/runs": {"name": STRING, "mode": {"MOUNT", "COPY", "MOUNT_CACHED"}}},
     "setup": STRING,
     "run": STRING,
 }
@@ -106,7 +106,7 @@ def test_the_kubernetes_job_is_a_pytorch_job():
         assert mounted == {volume["name"] for volume in pod["volumes"]}
         arguments = trained_by(container["command"])
         assert arguments.resume is True and arguments.launcher == "pytorch"
-        assert arguments.work_dir.startswith("/work/")
+        assert arguments.work_dir.startswith("/runs/")
 
 
 def test_the_skypilot_job_is_a_task():
