@@ -139,11 +139,12 @@ def main() -> int:
     numbers = arguments.only or [n for n in range(arguments.trials) if str(n) not in trials]
     processes.warm_up(arguments.paradigm)
     until = time.monotonic() + 60 * (arguments.minutes or 1e9)
-    with tempfile.TemporaryDirectory(prefix="compt-crash-") as temporary:
-        folder = arguments.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        world_sizes = (arguments.processes,) if arguments.processes else WORLD_SIZES
-        stage, counts = prepare(arguments.paradigm, folder.absolute(), world_sizes)
+    folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="compt-crash-"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    world_sizes = (arguments.processes,) if arguments.processes else WORLD_SIZES
+    # Not by TemporaryDirectory: the forked runs would remove it at their end.
+    try:
+        stage, counts = prepare(arguments.paradigm, folder, world_sizes)
         for number in numbers:
             if time.monotonic() > until:
                 break
@@ -157,6 +158,9 @@ def main() -> int:
                 save(summary(arguments.paradigm, trials), arguments.json)
             if arguments.only is None and trial.verdict != "lost":
                 clean(stage, number)
+    finally:
+        if arguments.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
     print(table(list(trials.values())))
     return int(any(t["verdict"] == "lost" for t in trials.values()))
 
