@@ -22,21 +22,15 @@ COUNTS = {1: [dict(step=18, access=400)], 2: [dict(step=18, access=400), dict(st
 def campaign(folder: Path, *options: object) -> dict:
     """Run one on the toy family, and return what it wrote."""
     file = folder / "crashes.json"
-    command = (
-        "benchmarks/crash_campaign.py",
-        "--json",
-        file,
-        "--folder",
-        folder / "runs",
-        *options,
-    )
+    command = ("benchmarks/crash_campaign.py", "--json", file, *options)
     ended = this_python().run(*command, cwd=ROOT, timeout=1800)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return json.loads(file.read_text())
 
 
 def test_nothing_is_lost_over_one_process(tmp_path):
-    result = campaign(tmp_path, "--trials", 12, "--processes", 1)
+    in_folder = ("--processes", 1, "--folder", tmp_path / "runs")
+    result = campaign(tmp_path, "--trials", 12, *in_folder)
     struck = [trial["drawn"]["fault"] for trial in result["trials"].values() if trial["is_struck"]]
     assert struck == [
         "Ctrl-C",
@@ -48,7 +42,7 @@ def test_nothing_is_lost_over_one_process(tmp_path):
     ]
     assert result["verdicts"] == {"alike": 6}
     assert result["unclear"] == 0
-    again = campaign(tmp_path, "--trials", 0, "--processes", 1)
+    again = campaign(tmp_path, "--trials", 0, *in_folder)
     assert again["trials"] == result["trials"]
 
 
