@@ -126,6 +126,38 @@ def test_what_touches_no_sample_may_change(stopped, whole, change):
     assert history[-1]["changes"] == notes and len(history) == 1
 
 
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """Return the scalars of the second stage, but for times."""
+    lines = [
+        json.loads(line)
+        for file in sorted(folder.glob("02_b/*/vis_data/scalars.json"))
+        for line in file.read_text().splitlines()
+    ]
+    return [{key: line[key] for key in line.keys() - {"time", "data_time"}} for line in lines]
+
+
+def test_a_resumed_stage_logs_what_it_would_have(tmp_path):
+    """Means over earlier iterations, and a norm of gradients that is not new every iteration."""
+    adam = dict(type="AdamW", lr=0.01)
+    config = {
+        **TOY,
+        "chain": TOY["chain"][:2],
+        "log_interval": 1,
+        "log_processor": dict(window_size=4),
+        "checkpoint": dict(interval=3),
+        "optim_wrapper": dict(optimizer=adam, clip_grad=dict(max_norm=1.0), accumulative_counts=2),
+    }
+    train(tmp_path / "whole", config)
+    stop(tmp_path / "run", config)
+    before = logged(tmp_path / "run")
+    train(tmp_path / "run", config, resume=True)
+    whole, resumed = logged(tmp_path / "whole"), logged(tmp_path / "run")
+    assert resumed[: len(before)] == before == whole[: len(before)]
+    at = [line["step"] for line in whole].index(resumed[len(before)]["step"])
+    assert resumed[len(before) :] == whole[at:]
+    assert "grad_norm" in resumed[len(before)]
+
+
 def test_a_members_own_workers_may_change_too(stopped, whole):
     folder, config = stopped
     config["chain"][1]["train_dataloader"] = dict(pin_memory=True)

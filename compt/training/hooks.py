@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
@@ -19,6 +20,10 @@ MOST_SILENT = 10.0
 """Seconds of iterations after which the progress hears of one, whatever its number is."""
 MAX_HISTORY = 1000
 """Values that a log keeps of what is noted every iteration."""
+LOGGED = "logged"
+"""Key under which a checkpoint has the last values of what is logged."""
+TIMES = ("train/time", "train/data_time")
+"""Of which a resumed stage begins anew, as they are of the machine."""
 
 
 @HOOKS.register_module(name="ComptRuntimeInfoHook")
@@ -52,6 +57,20 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         num_done = runner.iter + 1
         if num_done % self.interval == 0 or num_done == runner.max_iters:
             super().after_train_iter(runner, batch_idx, data_batch, outputs)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep what logs average over, so that a resumed stage logs what it would have."""
+        checkpoint[LOGGED] = {
+            name: [torch.as_tensor(column[-MAX_HISTORY:]).double() for column in history.data]
+            for name, history in runner.message_hub.log_scalars.items()
+            if name.startswith("train/") and name not in TIMES
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Go on from there; checkpoints of older versions have none of it."""
+        for name, (values, counts) in checkpoint.get(LOGGED, {}).items():
+            history = HistoryBuffer(values.tolist(), counts.tolist(), max_length=MAX_HISTORY)
+            runner.message_hub.log_scalars[name] = history
 
 
 class ProgressHook(Hook):
