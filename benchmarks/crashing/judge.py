@@ -71,6 +71,8 @@ def _differing_records(run: Path, reference: Path) -> Iterator[str]:
         name = file.relative_to(reference)
         if not (run / name).is_file():
             yield f"{name} is missing"
+        elif not _is_json(run / name):
+            yield f"{name} cannot be read"
         elif _untimed(_read(run / name)) != _untimed(_read(file)):
             yield f"{name} says something else"
     own, other = _read(run / STATE), _read(reference / STATE)
@@ -81,6 +83,14 @@ def _differing_records(run: Path, reference: Path) -> Iterator[str]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        _read(path)
+    except ValueError:
+        return False
+    return True
 
 
 def _settled(value: Any) -> Any:
