@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -119,6 +119,40 @@ def measure_training(
             do="Check that its sizes fit each other.",
         ) from error
     return Measured(architecture(paradigm, model, outputs), flops / batch_size, batch)
+
+
+def measure_frozen(
+    paradigm: Paradigm,
+    model: nn.Module,
+    names: Collection[str],
+    batch_size: int,
+    counter: FlopCounter,
+) -> float:
+    """Count the FLOPs a sample of a meta model, forward and backward, with some of it frozen.
+
+    Args:
+        paradigm: of the chain.
+        model: of the member; it stays as it is.
+        names: of the parameters that are not trained.
+        batch_size: samples in the batch.
+        counter: of the plan.
+
+    Raises:
+        ConfigError: nothing else is trained.
+    """
+    frozen = [param for name, param in model.named_parameters() if name in names]
+    try:
+        for param in frozen:
+            param.requires_grad_(False)
+        if not count_parameters(model):
+            raise ConfigError(
+                f"freeze: it names all {len(frozen)} parameters, and leaves none to train.",
+                do="Leave some of them out.",
+            )
+        return measure_training(paradigm, model, batch_size, counter).flops
+    finally:
+        for param in frozen:
+            param.requires_grad_(True)
 
 
 def measure_teacher(

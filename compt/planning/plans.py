@@ -11,6 +11,19 @@ from compt.growth.width_rates import WidthRates
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """Parameters that a stage does not train."""
+
+    names: tuple[str, ...]
+    num_values: int
+    """In them."""
+    iters: int
+    """Iterations for which that is so."""
+    saved_flops: float
+    """What is not computed meanwhile of forward and backward, a sample."""
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """What one stage will do and cost.
 
@@ -50,6 +63,8 @@ class StagePlan:
     """
     first_samples: int = 0
     """Samples of the chain's first stage, which the paper's recipe gives to members alone."""
+    frozen: Frozen | None = None
+    """Parameters that are not trained, None where all are."""
 
     @property
     def flops(self) -> float:
@@ -60,7 +75,21 @@ class StagePlan:
         """Return the FLOPs from the start of the stage, growth included, to an iteration."""
         teacher_iters = min(iteration, self.teacher_iters)
         per_sample = iteration * self.student_flops + teacher_iters * self.teacher_flops
-        return self.growth_flops + self.batch_size * per_sample
+        return self.growth_flops + self.batch_size * per_sample - self.saved_until(iteration)
+
+    def saved_until(self, iteration: int, repeated: int = 0) -> float:
+        """Return the FLOPs that frozen parameters save from the start of the stage.
+
+        Args:
+            iteration: until there.
+            repeated: further iterations that were trained and lost, which save as much where
+                nothing is trained later.
+        """
+        if self.frozen is None:
+            return 0.0
+        iters = min(iteration, self.frozen.iters)
+        iters += repeated if self.frozen.iters >= self.iters else 0
+        return iters * self.batch_size * self.frozen.saved_flops
 
     @property
     def growth_flops(self) -> float:

@@ -119,7 +119,11 @@ def _compute(stages: Sequence[StagePlan]) -> Iterator[str]:
             terms.append(f"{taught:,} x {quantity(stage.teacher_flops)}")
         if stage.growth_iters:
             terms.append(f"{quantity(stage.growth_flops)} for growth")
-        yield f"{stage.name}: {' + '.join(terms)} = {quantity(stage.flops, 'FLOP')}"
+        saved = ""
+        if stage.frozen is not None:
+            frozen = stage.frozen.iters * stage.batch_size
+            saved = f" - {frozen:,} x {quantity(stage.frozen.saved_flops)} for what is frozen"
+        yield f"{stage.name}: {' + '.join(terms)}{saved} = {quantity(stage.flops, 'FLOP')}"
 
 
 def _share(plan: ChainPlan) -> Iterator[str]:

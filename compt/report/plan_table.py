@@ -133,9 +133,25 @@ def _sentences(plan: ChainPlan) -> Iterator[str]:
                 f"'{stage.name}' is trained at {stage.lr_mult:.3g} of its own learning rate, on "
                 f"{share:.3g} of its budget alone"
             )
+    yield from _frozen(plan)
     yield from _width_rates(plan)
     yield from _trunks(plan)
     yield from (f"warning: {warning}" for warning in plan.warnings)
+
+
+def _frozen(plan: ChainPlan) -> Iterator[str]:
+    """Say how much of each member is not trained, how long, and what that saves."""
+    for stage in plan.stages:
+        frozen = stage.frozen
+        if frozen is None:
+            continue
+        until = "" if frozen.iters >= stage.iters else f" for {frozen.iters:,} iterations"
+        saved = quantity(stage.saved_until(stage.iters), "FLOP")
+        yield (
+            f"frozen: {len(frozen.names)} parameters of '{stage.name}' with "
+            f"{quantity(frozen.num_values)} of its {quantity(stage.params)} values{until}; that "
+            f"saves {saved}, which its compute leaves out"
+        )
 
 
 def _width_rates(plan: ChainPlan) -> Iterator[str]:

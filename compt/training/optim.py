@@ -110,6 +110,8 @@ def _fused(config: Mapping[str, Any], model: nn.Module) -> dict[str, bool]:
     options = inspect.signature(optimizer).parameters
     is_default = "fused" in options and not IMPLEMENTATIONS & {*config}
     can_fuse = not is_sharded(model) or issubclass(optimizer, torch.optim.Adam)
+    if issubclass(optimizer, torch.optim.SGD):  # which cannot begin to train what was frozen
+        can_fuse = can_fuse and not getattr(getattr(model, "frozen", None), "until", None)
     return {"fused": True} if is_default and can_fuse else {}
 
 
