@@ -462,6 +462,19 @@ def test_a_cut_record_says_how_it_is_made_again(stopped, whole):
     assert files(folder, *STAGES) == files(whole, *STAGES)
 
 
+def test_a_finished_stages_cut_growth_record_is_said_with_a_way_that_makes_it_again(stopped, whole):
+    folder, config = stopped
+    path = folder / "01_a" / "growth.json"
+    path.write_bytes(path.read_bytes()[:30])
+    copied = shutil.copytree(folder, folder.parent / "copied")
+    notes = train(folder, config, resume=True)
+    (note,) = (note for note in notes if "growth.json" in note)
+    assert "--from-stage a" in note and "remove it" not in note
+    train(copied, config, resume=True, from_stage="a")
+    assert (copied / "01_a" / "growth.json").stat().st_size > 30
+    assert files(copied, *STAGES) == files(folder, *STAGES) == files(whole, *STAGES)
+
+
 def test_a_process_that_waits_between_stages_says_that_another_has_ended(tmp_path, monkeypatch):
     def closed():
         raise RuntimeError("Connection closed by peer [127.0.0.1]:4711")

@@ -105,13 +105,17 @@ class GrowthRecord:
         write_json(path, {"format": FORMAT, **content})
 
     @classmethod
-    def read(cls, path: Path) -> GrowthRecord:
+    def read(cls, path: Path, do: str = ADVICE) -> GrowthRecord:
         """Read growth.json.
+
+        Args:
+            path: of the file.
+            do: the advice that errors give; the default's holds while the stage is unfinished.
 
         Raises:
             WorkDirError: the file is damaged or of another format.
         """
-        return read_record(path, cls._from_json, ADVICE)
+        return read_record(path, cls._from_json, do)
 
     @classmethod
     def _from_json(cls, content: Mapping[str, Any]) -> GrowthRecord:

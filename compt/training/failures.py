@@ -23,8 +23,11 @@ DEATH = re.compile(r"DataLoader worker \(pid.*?\d+\) (.*)")
 IN_WORKER = "in DataLoader worker process"
 """What torch's message of an error in such a process has; the process's own traceback follows."""
 PROCESSES = "multiprocessing"
-NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|bad_alloc|start new thread")
-"""How torch and the system say that memory is out, of which threads want some of their own."""
+NO_MEMORY = re.compile(
+    r"can't allocate memory|Cannot allocate memory|bad_alloc|start new thread|"
+    r"could not (create|execute) a primitive"
+)
+"""How torch, oneDNN and the system say that memory is out, of which threads want their own."""
 GONE = re.compile(r"(closed|reset) by peer|gloo/transport/")
 """How gloo says that the process at the other end has ended, in one of many ways."""
 UNWRITTEN = re.compile(

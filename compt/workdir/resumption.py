@@ -185,6 +185,8 @@ def _damaged_files(stage: StageFolder, name: str) -> list[str]:
 
 def _check_grown(stage: StageFolder, name: str) -> None:
     if stage.growth.is_file():
-        recorded = GrowthRecord.read(stage.growth).files
         again = f"train the stage again with --from-stage {name}"
+        recorded = GrowthRecord.read(
+            stage.growth, f"Restore the file from a copy, or {again}."
+        ).files
         check_digests(stage.path, recorded, again)

@@ -57,6 +57,7 @@ def test_an_error_of_a_worker_is_told_without_the_workers_traceback():
         (torch.OutOfMemoryError("CUDA out of memory"), "Out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "Out of memory"),
         (RuntimeError("can't start new thread"), "Out of memory"),
+        (RuntimeError("could not create a primitive"), "Out of memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Out of memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "Could not write 'x'"),
         (OSError(errno.ENOSPC, "No space left on device", "x/a.json"), "Could not write 'a.json'"),
