@@ -21,11 +21,14 @@ ROLES: Mapping[str, Role] = {
     "embed": "stream",
     "heads": "hidden",
     "kv_heads": "hidden",
+    "alibi_heads": "fixed",  # the slope of each depends on how many there are
     "mlp": "hidden",
     "feature": "output",
     "head_dim": "fixed",
     "vocab": "fixed",
     "position": "fixed",
+    "height": "fixed",
+    "width": "fixed",
     "patch": "fixed",
     "classes": "fixed",
 }
@@ -228,6 +231,7 @@ def _renamed(param: ParamAxes, child: str, names: Mapping[str, str]) -> ParamAxe
         scope=inside(param.scope),
         groups=tuple(tuple(map(renamed, group)) for group in param.groups),
         sections=tuple(_renamed(section, child, names) for section in param.sections),
+        each=tuple(names.get(axis, axis) for axis in param.each),
         scaled_by=inside(param.scaled_by),
         read_by=inside(param.read_by),
         norm_axis=None if param.norm_axis is None else _rename(param.norm_axis, names),

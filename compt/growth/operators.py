@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class ParamPair:
     generator: torch.Generator
     repeat: bool
     maps: Any = None
+    others: tuple[Tensor, ...] = ()
+    """The source tensors that :meth:`AxisGrower.also_reads` names, unfolded as the source is."""
 
     @property
     def corner(self) -> tuple[slice, ...]:
@@ -154,6 +157,14 @@ class AxisGrower(Grower):
         The map must be onto, so that no source block is lost.
         """
         return source_block(block, source_depth, target_depth)
+
+    def also_reads(self, pair: ParamPair) -> tuple[str, ...]:
+        """Return the names of further source tensors that :meth:`expand` makes a value from.
+
+        They have the axes of ``pair.source_param``, as those of another block have, and come in
+        ``pair.others``.
+        """
+        return ()
 
     def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Finish a grown value in a block that repeats a source block, by default as a copy.
@@ -272,6 +283,8 @@ class AxisGrower(Grower):
     ) -> Status:
         """Grow one tensor from its match, hand it on, and keep nothing but its status."""
         name, small = pair.param.name, source[pair.source_param.name]
+        if others := self.also_reads(pair):
+            pair = replace(pair, others=tuple(source[other] for other in others))
         fresh = target[name]
         value = self._value(small, fresh, pair, as_is=as_is)
         take(name, value)
@@ -288,6 +301,8 @@ class AxisGrower(Grower):
         if pair.multiplier != 1:
             offset = pair.param.gain_offset
             source = (source.double() + offset) * pair.multiplier - offset
+            others = ((other.double() + offset) * pair.multiplier - offset for other in pair.others)
+            pair = replace(pair, others=tuple(others))
         return by_section(self._expand, source, target, pair).to(target.dtype)
 
     def _expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
@@ -327,19 +342,35 @@ def by_section(
         # Copies, as growers may write into them, and no more of them than that: they may be large.
         small = source.reshape(pair.source.shape(source_param)).to(torch.float64, copy=True)
         fresh = target.reshape(pair.target.shape(param)).to(torch.float64, copy=True)
+        if pair.others:
+            others = tuple(other.double().reshape(small.shape) for other in pair.others)
+            pair = replace(pair, others=others)
         return grow(small, fresh, pair).reshape(target.shape)
     pieces = zip(
-        source.split(pair.source.section_lengths(source_param), dim=param.joined),
-        target.split(pair.target.section_lengths(param), dim=param.joined),
+        _split(source, source_param, pair.source),
+        _split(target, param, pair.target),
         param.sections,
         source_param.sections,
         strict=True,
     )
-    values = [
-        by_section(grow, small, fresh, replace(pair, param=section, source_param=source_section))
-        for small, fresh, section, source_section in pieces
-    ]
-    return torch.cat(values, dim=param.joined)
+    others_split = [_split(other, source_param, pair.source) for other in pair.others]
+    values = []
+    for index, (small, fresh, section, source_section) in enumerate(pieces):
+        others = tuple(other[index] for other in others_split)
+        of_section = replace(pair, param=section, source_param=source_section, others=others)
+        values.append(by_section(grow, small, fresh, of_section))
+    num_units = prod(map(pair.target.size, param.each))
+    apart = [value.unflatten(param.joined, (num_units, -1)) for value in values]
+    return torch.cat(apart, dim=param.joined + 1).flatten(param.joined, param.joined + 1)
+
+
+def _split(tensor: Tensor, param: ParamAxes, arch: Architecture) -> list[Tensor]:
+    """Return the sections of a tensor, each contiguous along the dimension that joins them."""
+    num_units = prod(map(arch.size, param.each))
+    lengths = [length // num_units for length in arch.section_lengths(param)]
+    apart = tensor.unflatten(param.joined, (num_units, -1))
+    sections = apart.split(lengths, dim=param.joined + 1)
+    return [section.flatten(param.joined, param.joined + 1) for section in sections]
 
 
 def status(value: Tensor, source: Tensor) -> Status:

@@ -18,6 +18,9 @@ The notation of a pattern, one per parameter, in the tensor's own memory order::
                                   have it
     "(q | k | v) <- embed"        q, k and v concatenated, each of whose axes may again be
                                   several: "(heads head_dim | kv_heads head_dim | ...)"
+    "(kv_heads / group d | d | d) <- embed"
+                                  the same anew for each of kv_heads: its queries, its
+                                  key, its value
     "scale: (6 embed) <- cond"    a layer that makes factors, as a diffusion
                                   transformer's modulation
     "(4 embed)"                   a norm's gain over the units of four tokens at once
@@ -32,7 +35,8 @@ The notation of a pattern, one per parameter, in the tensor's own memory order::
     ""                            a single number
     "constant:"                   leave it as the target's constructor made it
 
-Parentheses fold several axes into one dimension, slowest first; ``|`` concatenates.
+Parentheses fold several axes into one dimension, slowest first; ``|`` concatenates,
+for each unit of what stands before a ``/``.
 
 The names of parameters may hold::
 
@@ -103,6 +107,7 @@ class TensorAxes:
     norm_axis: str | None = None
     sections: tuple[TensorAxes, ...] = ()
     joined: int = 0
+    each: Group = ()
 
 
 def parse(
@@ -131,9 +136,9 @@ def parse(
     text = filled(pattern, indices, where)
     if of_module:
         text = _of_one(text, tensor, owner, where)
-    sections, joined = _split_sections(text, where)
+    sections, joined, each = _split_sections(text, where)
     axes = [_parse_section(section, tensor, owner, where) for section in sections]
-    return axes[0] if len(axes) == 1 else _join(axes, joined, where)
+    return axes[0] if len(axes) == 1 else _join(axes, joined, each, where)
 
 
 def _of_one(pattern: str, tensor: Tensor, owner: nn.Module, where: str) -> str:
@@ -208,15 +213,16 @@ def _check_axes(pattern: str, groups: Sequence[Group], where: str) -> None:
         )
 
 
-def _split_sections(pattern: str, where: str) -> tuple[list[str], int]:
-    """Return the patterns of what a pattern concatenates, and along which dimension.
+def _split_sections(pattern: str, where: str) -> tuple[list[str], int, Group]:
+    """Return the patterns of what a pattern concatenates, along which dimension, and for each what.
 
     One that concatenates nothing is its own only section.
     """
     concatenated = [match for match in _GROUP.finditer(pattern) if "|" in match[0]]
     if not concatenated:
-        return [pattern], 0
-    sections = (concatenated[0][1] or "").split("|")
+        return [pattern], 0, ()
+    each, _, rest = (concatenated[0][1] or "").rpartition("/")
+    sections = rest.split("|")
     if len(concatenated) > 1 or not all(map(str.strip, sections)):
         raise LayoutError(
             f"The pattern '{pattern}' does not concatenate inside one pair of parentheses.",
@@ -225,10 +231,11 @@ def _split_sections(pattern: str, where: str) -> tuple[list[str], int]:
         )
     before, after = pattern[: concatenated[0].start()], pattern[concatenated[0].end() :]
     joined = len(_GROUP.findall(re.sub(r"<-|->", "", _split_kind(before)[1])))
-    return [f"{before}({section}){after}" for section in sections], joined
+    patterns = [f"{before}({each} {section}){after}" for section in sections]
+    return patterns, joined, tuple(each.split())
 
 
-def _join(sections: Sequence[TensorAxes], joined: int, where: str) -> TensorAxes:
+def _join(sections: Sequence[TensorAxes], joined: int, each: Group, where: str) -> TensorAxes:
     """Return the axes of a tensor that concatenates sections along a dimension."""
     first = sections[0]
     if first.norm_axis is not None or first.kind == "constant":
@@ -239,7 +246,7 @@ def _join(sections: Sequence[TensorAxes], joined: int, where: str) -> TensorAxes
         )
     name = " | ".join(" ".join(section.groups[joined]) for section in sections)
     groups = (*first.groups[:joined], (name,), *first.groups[joined + 1 :])
-    return replace(first, groups=groups, sections=tuple(sections), joined=joined)
+    return replace(first, groups=groups, sections=tuple(sections), joined=joined, each=each)
 
 
 def fixed_groups(tensor: Tensor) -> tuple[Group, ...]:

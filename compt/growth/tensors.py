@@ -151,6 +151,7 @@ def _param_axes(
         read_by=reader,
         multiplier=template.multiplier,
         joined=axes.joined,
+        each=axes.each,
     )
     return replace(param, sections=tuple(_section(param, axes) for axes in axes.sections))
 

@@ -51,6 +51,8 @@ class ParamAxes:
     """
     joined: int = 0
     """The dimension along which the sections are concatenated."""
+    each: tuple[str, ...] = ()
+    """Axes for each unit of which the sections are concatenated anew."""
 
     @property
     def gain_offset(self) -> float:

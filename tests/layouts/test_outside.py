@@ -19,14 +19,10 @@ transformers = pytest.importorskip("transformers")
 timm = pytest.importorskip("timm")
 
 from tests.code_lines import code_lines
-from tests.layouts.outside import convnets, dit, dit_model, gemma2, gptj, mamba2, olmo2
+from tests.layouts.outside import convnets, dit, dit_model
 
 OUTSIDE = Path(__file__).parent / "outside"
 REGISTERED = {
-    "transformers.models.olmo2.modeling_olmo2.Olmo2ForCausalLM": olmo2.Olmo2Layout,
-    "transformers.models.gemma2.modeling_gemma2.Gemma2ForCausalLM": gemma2.Gemma2Layout,
-    "transformers.models.gptj.modeling_gptj.GPTJForCausalLM": gptj.GptJLayout,
-    "transformers.models.mamba2.modeling_mamba2.Mamba2ForCausalLM": mamba2.Mamba2Layout,
     "timm.models.resnet.ResNet": convnets.ResNetLayout,
     "timm.models.convnext.ConvNeXt": convnets.ConvNeXtLayout,
     "tests.layouts.outside.dit_model.DiT": dit.DitLayout,

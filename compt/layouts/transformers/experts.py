@@ -1,0 +1,59 @@
+"""Layouts of decoders whose tokens choose a few of many MLPs, the experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from compt.interfaces import Outputs
+from compt.layouts.transformers._decoder import ATTENTION, PRE_NORMS, DecoderLayout, decoder
+from compt.layouts.transformers.llama import LlamaLayout
+
+
+class ExpertsLayout(DecoderLayout):
+    """A decoder in which a router chooses experts for each token."""
+
+    roles = {**DecoderLayout.roles, "experts": "fixed", "expert_mlp": "hidden"}
+
+    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+        """Return the logits of random tokens, of experts that run one after the other."""
+        # The kernels for all of them at once know no float64.
+        usual = module.get_experts_implementation()
+        module.set_experts_implementation("eager")
+        try:
+            return super().probe(module, generator)
+        finally:
+            module.set_experts_implementation(usual)
+
+
+class MixtralLayout(ExpertsLayout):
+    """The axes of Mixtral and Qwen3-MoE, whose other parts are Llama's."""
+
+    patterns = {
+        **decoder(
+            {
+                "mlp.gate.*": "experts <- embed",
+                "mlp.experts.gate_up_proj": "experts (2 expert_mlp) <- embed",
+                "mlp.experts.down_proj": "experts embed <- expert_mlp",
+            }
+        ),
+        **LlamaLayout.patterns,
+    }
+
+
+class GptOssLayout(ExpertsLayout):
+    """The axes of GPT-OSS, in which a sink for each head takes part of its attention."""
+
+    patterns = decoder(
+        {
+            **PRE_NORMS,
+            **ATTENTION,
+            "self_attn.sinks": "(kv_heads group)",
+            "mlp.router.*": "experts <- embed",
+            "mlp.experts.gate_up_proj": "experts embed -> (expert_mlp 2)",
+            "mlp.experts.gate_up_proj_bias": "-> experts (expert_mlp 2)",
+            "mlp.experts.down_proj": "experts expert_mlp -> embed",
+            "mlp.experts.down_proj_bias": "-> experts embed",
+        }
+    )
