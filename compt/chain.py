@@ -280,7 +280,9 @@ class _Stage:
             return None
         teacher = self.work.config.stages[self.plan.index - 1].member
         weights = self.work.stages[self.plan.index - 1].weights
-        return {"name": teacher.name, "model": teacher.model, "weights": str(weights)}
+        options = self.config.teacher.to_dict()
+        content = {"name": teacher.name, "model": teacher.model, "weights": str(weights)}
+        return {**content, "options": options} if options else content
 
     def _hand_over(self, result: StageResult, growth: GrowthRecord) -> None:
         """Write weights and export, then the manifest, and only then drop the checkpoints."""

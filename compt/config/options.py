@@ -212,7 +212,7 @@ class GrownOptions(Section):
         return is_another or self.new_warmup is not None
 
 
-def _check_compile(value: Any, name: str, faults: Faults) -> None:
+def check_compile(value: Any, name: str, faults: Faults) -> None:
     """Note options that torch.compile does not have."""
     if not isinstance(value, Mapping):
         return
@@ -246,7 +246,7 @@ class PerformanceOptions(Section):
         "batch. Costs a second forward pass (not counted in FLOPs)",
     )
     compile: bool | Mapping[str, Any] = key(
-        False, help="`True`, or a dict of `torch.compile`'s options", check=_check_compile
+        False, help="`True`, or a dict of `torch.compile`'s options", check=check_compile
     )
     attention: Literal["auto", "flash", "efficient", "cudnn", "math"] = key(
         "auto",

@@ -11,6 +11,7 @@ from typing import Any
 from compt.config.averages import AVERAGES, Average
 from compt.config.faults import Faults
 from compt.config.file import ConfigFile
+from compt.config.freezing import Freeze, as_freeze, check_freeze
 from compt.config.grown_faults import check_hop
 from compt.config.keys import key
 from compt.config.mmengine_keys import RunnerKeys, StageRunnerKeys
@@ -31,6 +32,7 @@ from compt.config.parallel import PARALLELS, Parallel, Replicated, Sharded
 from compt.config.rates import decay_begin, plateau_fault
 from compt.config.rates_by_width import RatesByWidth, check_rates_by_width
 from compt.config.stopping import RULES, StoppingRule
+from compt.config.teachers import TeacherOptions
 from compt.files import MAX_NAME, NAME
 from compt.interfaces import Member
 from compt.registry import GROWERS, PARADIGMS, TRANSFERERS
@@ -51,6 +53,13 @@ class StageDefaults(PerformanceOptions, StageRunnerKeys):
         help="what a member learns from the features of the one before it",
         shown_default="`dict(type='none')`: in our [study](study.md) none paid",
         registry=TRANSFERERS,
+    )
+    teacher: TeacherOptions = key(
+        TeacherOptions(),
+        help="how the teacher of that transfer is run: `dict(precision='bf16')`, "
+        "`dict(compile=True)`, `dict(every=4)` or `dict(cache=True)`; see "
+        "[below](#what-a-teacher-costs)",
+        shown_default="as the student, at every iteration",
     )
     grown: GrownOptions = key(
         GrownOptions(),
@@ -132,6 +141,21 @@ class StageConfig(Budget, StageDefaults):
         "the encoder), a Hugging Face folder, a finished stage's folder, or a file of weights. "
         "With a budget of 0 it is not trained. All members prepare their input as it says",
     )
+
+    freeze: str | Sequence[str] | Freeze | None = key(
+        None,
+        help="what is not trained: `'old'` for all parameters that were carried over whole from "
+        "the member before (which none are of a tensor that grew), or names of the model's "
+        "parameters with `*` for any text, one or a list; `dict(params=..., until=0.3)` trains "
+        "them too after that share of the stage. Alone, a member is trained whole; see "
+        "[below](#frozen-parameters)",
+        shown_default="all is trained",
+    )
+
+    @property
+    def frozen(self) -> Freeze | None:
+        """What is not trained, None where all is."""
+        return None if self.freeze is None else as_freeze(self.freeze)
 
     @property
     def member(self) -> Member:
@@ -326,6 +350,7 @@ class ChainConfig(StageDefaults, RunnerKeys):
                     f"chain.{index}.init: only the first member can start from a checkpoint; the "
                     "others are grown."
                 )
+            check_freeze(index, stage, faults)
             if index:
                 has_alone = self.individual is not None
                 check_hop(index, self.stages[index - 1], stage, faults, has_alone=has_alone)
@@ -339,6 +364,12 @@ class ChainConfig(StageDefaults, RunnerKeys):
             faults.add(
                 "parallel, model_wrapper_cfg: type='fsdp' wraps the model itself: leave out "
                 "model_wrapper_cfg."
+            )
+        has_cache = any(stage.teacher.cache for stage in self.stages)
+        if has_cache and isinstance(self.parallel, Sharded) and self.parallel.teacher == "sharded":
+            faults.add(
+                "parallel.teacher, teacher.cache: a sharded teacher is run by all processes "
+                "together, and each looks into the cache for itself; give parallel.teacher='whole'."
             )
 
     def _check_sub_chains(self, faults: Faults) -> None:

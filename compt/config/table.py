@@ -18,6 +18,7 @@ from compt.config.mmengine_keys import REFUSED, RunnerKeys
 from compt.config.options import Budget, GrownOptions, GuardOptions, PerformanceOptions
 from compt.config.parallel import Sharded
 from compt.config.schema import ChainConfig, StageConfig, StageDefaults
+from compt.config.teachers import TeacherOptions
 
 PLACE = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -59,6 +60,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "performance": lambda: _key_table(PerformanceOptions.all_keys().values()),
     "guard": lambda: _key_table(GuardOptions.all_keys().values()),
     "parallel": lambda: _key_table(Sharded.all_keys().values()),
+    "teacher": lambda: _key_table(TeacherOptions.all_keys().values(), is_nested=True),
     "grown": lambda: _key_table(GrownOptions.all_keys().values()),
     "mmengine": lambda: _key_table(RunnerKeys.all_keys().values()),
     "refused": _refused,
@@ -70,14 +72,15 @@ def written(document: str) -> str:
     return PLACE.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}", document)
 
 
-def _key_table(keys: Iterable[Key]) -> str:
+def _key_table(keys: Iterable[Key], *, is_nested: bool = False) -> str:
+    """Return the table of some keys, which may have names of the chain's own where nested."""
     rows = (
         (
             f"`{declared.name}`",
             declared.options.help,
             "" if declared.options.treatment == "compt" else declared.options.treatment,
             _default(declared),
-            "yes" if declared.name in _OVERRIDABLE else "",
+            "yes" if declared.name in _OVERRIDABLE and not is_nested else "",
             _may_change(declared),
         )
         for declared in keys

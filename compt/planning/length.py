@@ -44,7 +44,7 @@ class TrainingLength:
             return int(number)
         if unit == "samples":
             return max(1, round(number / global_batch))
-        num_samples = self._num_samples(dataset)
+        num_samples = self.num_samples(dataset)
         if num_samples < global_batch:
             raise ConfigError(
                 f"A batch of {batch_size} x {self.world_size} process(es) is larger than the "
@@ -54,7 +54,12 @@ class TrainingLength:
             )
         return max(1, round(number * (num_samples // global_batch)))
 
-    def _num_samples(self, dataset: Any) -> int:
+    def num_samples(self, dataset: Any) -> int:
+        """Return the number of training samples of a data set, None for the paradigm's own.
+
+        Raises:
+            ConfigError: they cannot be counted.
+        """
         for known, length in self._lengths:
             if known == dataset:
                 return length

@@ -14,27 +14,27 @@ from torch import nn
 from compt.config import ChainConfig, StageConfig, load_config
 from compt.config.entries import behind_the_end, unmatched_keys
 from compt.config.taken_over import left_out
-from compt.errors import ComptError, ConfigError, located
+from compt.errors import ComptError, ConfigError, located, some
 from compt.growth.models import build_paradigm
 from compt.growth.width_rates import width_rates
 from compt.interfaces import Architecture, Batch, Grower, Transferer, warn_renamed
 from compt.interfaces.paradigm import FOLLOW
 from compt.planning.flops import FlopCounter
+from compt.planning.freezing import plan_frozen
 from compt.planning.hops import check_hop, hop_warnings
 from compt.planning.length import TrainingLength
 from compt.planning.measure import (
+    Measured,
     count_parameters,
     measure_teacher,
     measure_training,
     meta_model,
 )
-from compt.planning.plans import ChainPlan, StagePlan
+from compt.planning.plans import ChainPlan, Frozen, StagePlan
 from compt.planning.plateau import plateau_iter
+from compt.planning.teaching import count_asked, count_not_cached
 from compt.registry import LAYOUTS
 from compt.registry.registry import short_name
-
-MAX_SAMPLED = 100_000
-"""Iterations at which a transferer is asked for its weight, where a stage has more."""
 
 
 def plan(
@@ -96,7 +96,7 @@ class _Planner:
         for key in unmatched_keys(stage.optim_wrapper, (n for n, _ in model.named_parameters())):
             text = f"paramwise_cfg.custom_keys: {key!r} is in no parameter's name"
             self.warnings.append(f"'{stage.name}': {text}.")
-        teacher_iters = _teacher_iters(transferer, iters)
+        teacher_iters = self._teacher_iters(transferer, stage, iters)
         teacher_flops = 0.0
         if transferer is not None and teacher_iters:
             teacher_flops = self._teacher_flops(transferer, measured.batch, stage.batch_size)
@@ -121,6 +121,7 @@ class _Planner:
                 lr_mult=stage.grown.rate(iters / (alone_iters or 1)) if grows else 1.0,
                 plateau_iter=self._plateau_iter(stage, iters),
                 first_samples=self.stages[0].first_samples if index else iters * batch_size,
+                frozen=self._frozen(stage, model, measured, grower, iters),
             )
         )
         self._compare_samples()
@@ -135,8 +136,19 @@ class _Planner:
             raise ConfigError("\n".join(f"  - {fault}" for fault in self.faults))
         published = self.config.published.to_dict()
         warnings = (*self.warnings, *self._followed())
+        warnings = (*warnings, *self._unused_teachers())
         stages = tuple(map(self._with_width_rates, self.stages, self.config.stages))
         return ChainPlan(stages, warnings, self.individual, published)
+
+    def _unused_teachers(self) -> list[str]:
+        """Say whose options of a teacher have no effect, as none is run."""
+        if self.individual:
+            return []
+        pairs = zip(self.stages[1:], self.config.stages[1:], strict=True)
+        options = [(stage.name, plan, stage.teacher.to_dict()) for plan, stage in pairs]
+        names = [name for name, plan, given in options if given and not plan.transfer]
+        transfers = "their transfers have no weight"
+        return [f"teacher=... of {some(names)} is not used: {transfers}."] if names else []
 
     def _with_width_rates(self, plan: StagePlan, stage: StageConfig) -> StagePlan:
         """Return a stage's plan with its rates by width, whose base may be a later member."""
@@ -173,6 +185,24 @@ class _Planner:
             self.faults.append(fault)
             return None, None
 
+    def _frozen(
+        self,
+        stage: StageConfig,
+        model: nn.Module,
+        measured: Measured,
+        grower: Grower | None,
+        iters: int,
+    ) -> Frozen | None:
+        """Plan what a stage does not train; alone, and where the hop is at fault, it trains all."""
+        if self.individual or (self.stages and grower is None):
+            return None
+        hop = (self.source[0], grower) if self.source is not None and grower else None
+        try:
+            return plan_frozen(stage, self.paradigm, model, measured, hop, iters, self.counter)
+        except ComptError as fault:
+            self.faults.append(fault)
+            return None
+
     def _plateau_iter(self, stage: StageConfig, iters: int) -> int | None:
         if self.individual:
             return None
@@ -195,6 +225,19 @@ class _Planner:
                 do="Give one, for example individual=dict(epochs=10).",
             )
         return alone, alone
+
+    def _teacher_iters(self, transferer: Transferer | None, stage: StageConfig, iters: int) -> int:
+        """Count the iterations at which the teacher is run, less those that a cache answers."""
+        asked = count_asked(transferer, iters, stage.teacher.every)
+        if not (asked and stage.teacher.cache):
+            return asked
+        global_batch = stage.batch_size * self.world_size
+        dataset = stage.train_dataloader.get("dataset")
+        try:
+            num_samples = self.length.num_samples(dataset)
+        except ComptError:  # where the data is not: at most as often as without a cache
+            return asked
+        return count_not_cached(asked, num_samples, global_batch)
 
     def _teacher_flops(self, transferer: Transferer, batch: Batch, batch_size: int) -> float:
         assert self.source is not None
@@ -227,16 +270,3 @@ def _alone_budget(config: ChainConfig, stage: StageConfig) -> tuple[str, float]:
     if config.individual is None:
         return config.stages[0].amount
     return stage.amount if config.individual.budget == "chain" else config.individual.amount
-
-
-def _teacher_iters(transferer: Transferer | None, iters: int) -> int:
-    """Count the iterations at which the teacher is run.
-
-    A plug-in's weight may fall in any way, so every iteration is asked; evenly spaced ones where
-    they are too many to ask.
-    """
-    if transferer is None or not iters:
-        return 0
-    num_sampled = min(iters, MAX_SAMPLED)
-    weighted = sum(transferer.strength(i / num_sampled) > 0 for i in range(num_sampled))
-    return weighted if num_sampled == iters else round(weighted * iters / num_sampled)

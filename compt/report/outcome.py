@@ -58,6 +58,10 @@ class Usage:
     """The most that torch had allocated on the main process's CUDA device."""
     energy_joules: float | None = None
     """What meters counted while the stage was trained and evaluated, over all processes."""
+    teacher_iters: int | None = None
+    """Iterations at which the teacher was run, those lost by rolling back with them."""
+    teacher_seconds: float | None = None
+    """Of the main process's teacher passes, and of reading its cache."""
     energy_meters: tuple[str, ...] = ()
     """Which meters these were: 'nvml' counts GPUs, 'rapl' processors with their memory."""
 
@@ -78,6 +82,8 @@ class Usage:
             "peak_memory_bytes": int,
             "peak_device_memory_bytes": int,
             "energy_joules": float,
+            "teacher_iters": int,
+            "teacher_seconds": float,
             "energy_meters": tuple,
         }
         present = {name for name in kinds if content.get(name) is not None}

@@ -41,6 +41,8 @@ class Flops:
     """Forward; 0 without a teacher."""
     growth: float = 0.0
     """Of learned growth."""
+    saved: float = 0.0
+    """That ``total`` leaves out, of backward passes to what was frozen."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class StageRecord(Incidents, Usage):
     """What a finished stage was, cost and reached.
 
     What it took of the machine is declared in :class:`compt.report.outcome.Usage`:
-    ``evaluation_seconds``, ``peak_memory_bytes``, ``peak_device_memory_bytes``, ``energy_joules``
-    and ``energy_meters``. ``samples_per_second`` and ``teacher_share`` follow from other fields.
+    ``evaluation_seconds``, ``peak_memory_bytes``, ``peak_device_memory_bytes``, ``energy_joules``,
+    ``energy_meters``, ``teacher_iters`` and ``teacher_seconds``. ``samples_per_second``,
+    ``teacher_share`` and ``teacher_time_share`` follow from other fields.
     """
 
     name: str
@@ -115,8 +118,16 @@ class StageRecord(Incidents, Usage):
         flops = self.flops
         if not (flops.total and flops.student_per_sample):
             return None
-        student = self._trained_samples * flops.student_per_sample
+        student = self._trained_samples * flops.student_per_sample - flops.saved
         return max(0.0, flops.total - flops.growth - student) / flops.total
+
+    @property
+    def teacher_time_share(self) -> float | None:
+        """The teacher's share of the seconds of training, None where it is not recorded."""
+        seconds = self.seconds - self.growth_seconds
+        if self.teacher_seconds is None or seconds <= 0:
+            return None
+        return self.teacher_seconds / seconds
 
     @property
     def _trained_samples(self) -> int:
@@ -142,7 +153,7 @@ class StageRecord(Incidents, Usage):
             paradigm: its name in the config.
             files: SHA-256 of the files that are read again, but for the weights.
         """
-        ran = _as_it_ran(plan, outcome.iters, growth.calls)
+        ran = _as_it_ran(plan, outcome, growth.calls)
         points = tuple(_point(ran, evaluation, growth.seconds) for evaluation in outcome.curve)
         metrics = points[-1].metrics if points else {}
         return cls(
@@ -156,7 +167,7 @@ class StageRecord(Incidents, Usage):
             samples=ran.samples,
             iters=ran.iters,
             batch_size=ran.batch_size,
-            flops=_flops(ran, outcome.repeated),
+            flops=_flops(ran, outcome),
             seconds=growth.seconds + outcome.seconds,
             growth_seconds=growth.seconds,
             **outcome.incidents,
@@ -266,35 +277,49 @@ def _short(name: str | None) -> str | None:
     return None if name is None else short_name(name)
 
 
-def _as_it_ran(plan: StagePlan, iters: int, growth_calls: int) -> StagePlan:
+def _as_it_ran(plan: StagePlan, outcome: StageOutcome, growth_calls: int) -> StagePlan:
     """Return the plan with the iterations, teacher passes and growth that really were."""
     return replace(
         plan,
         growth_iters=growth_calls,
-        iters=iters,
-        samples=iters * plan.batch_size,
-        teacher_iters=min(plan.teacher_iters, iters),
+        iters=outcome.iters,
+        samples=outcome.iters * plan.batch_size,
+        teacher_iters=min(plan.teacher_iters, outcome.iters),
     )
 
 
-def _flops(ran: StagePlan, repeated: int) -> Flops:
-    total = ran.flops + _lost_flops(ran, repeated)
-    return Flops(total, ran.student_flops, ran.teacher_flops, ran.growth_flops)
+def _flops(ran: StagePlan, outcome: StageOutcome) -> Flops:
+    total = _spent(ran, outcome.iters, outcome.repeated, outcome.teacher_iters)
+    saved = ran.saved_until(outcome.iters, outcome.repeated)
+    return Flops(total, ran.student_flops, ran.teacher_flops, ran.growth_flops, saved)
 
 
-def _lost_flops(plan: StagePlan, iters: int) -> float:
-    """Return the FLOPs of iterations that were trained and lost."""
-    teacher = plan.teacher_flops if plan.teacher_iters else 0.0
-    return iters * plan.batch_size * (plan.student_flops + teacher)
+def _spent(plan: StagePlan, iters: int, repeated: int, teacher_iters: int | None) -> float:
+    """Return the FLOPs from the start of a stage to an iteration.
+
+    Args:
+        plan: of the stage as it ran.
+        iters: until there.
+        repeated: further ones that were trained and lost.
+        teacher_iters: iterations of either at which the teacher was run; None where they were not
+            counted, which then are those of the plan.
+    """
+    if teacher_iters is None:
+        lost_teacher_iters = repeated if plan.teacher_iters else 0
+        teacher_iters = min(iters, plan.teacher_iters) + lost_teacher_iters
+    student, teacher = plan.student_flops, plan.teacher_flops
+    per_sample = (iters + repeated) * student + teacher_iters * teacher
+    saved = plan.saved_until(iters, repeated)
+    return plan.growth_flops + plan.batch_size * per_sample - saved
 
 
 def _point(plan: StagePlan, evaluation: Mapping[str, Any], growth_seconds: float) -> CurvePoint:
     """Return an evaluation with what the stage had cost until then."""
-    iteration = evaluation["iter"]
+    iteration, repeated = evaluation["iter"], evaluation.get("repeated", 0)
     return CurvePoint(
         iteration=iteration,
         samples=iteration * plan.batch_size,
-        flops=plan.flops_until(iteration) + _lost_flops(plan, evaluation.get("repeated", 0)),
+        flops=_spent(plan, iteration, repeated, evaluation.get("teacher_iters")),
         seconds=growth_seconds + evaluation["seconds"],
         metrics=read_metrics(evaluation["metrics"]),
     )

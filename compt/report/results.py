@@ -78,6 +78,7 @@ class MemberResult:
             "seconds": record.seconds,
             "samples_per_second": record.samples_per_second,
             "teacher_share": record.teacher_share,
+            "teacher_time_share": record.teacher_time_share,
             **record.usage,
             "grower": self.grower,
             "exact": self.exact,

@@ -88,6 +88,7 @@ class TrainLoop(BaseLoop):
         self.options = dict(dataloader)
         self.stage = stage_model(runner)
         self.dataset = open_dataset(self.stage.paradigm, self.options, "train")
+        self.stage.open_cache(self.dataset)
         self.curve: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.stopping_rule, self.stopped = stopping_rule(stop), ""
@@ -179,7 +180,8 @@ class TrainLoop(BaseLoop):
         )
 
     def _step(self, batch: Batch) -> None:
-        self.stage.iteration, self.stage.max_iters = self._iter, self._max_iters
+        self.stage.begin(self._iter, self._max_iters, batch)
+        self.stage.frozen.at(self._iter, self.stage.student)
         self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=batch)
         outputs = self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
         # The optimizer's own count: with accumulation not every iteration is a step of it, and
@@ -187,7 +189,7 @@ class TrainLoop(BaseLoop):
         if self.runner.optim_wrapper.should_update():
             self.stage.after_step()
         outputs = mean_over_processes(outputs)
-        self.losses.add(outputs["loss"])
+        self.losses.add(self.stage.judged(outputs))
         self.runner.call_hook(
             "after_train_iter", batch_idx=self._iter, data_batch=batch, outputs=outputs
         )
@@ -264,6 +266,8 @@ class TrainLoop(BaseLoop):
         Raises:
             DivergedError: a loss or a weight is not finite, and no retry is left.
         """
+        if self.stage.teacher is not None:
+            self.stage.teacher.check()
         fault = self.losses.look(self._iter)
         if check_weights and (fault is None or fault.is_spike):
             fault = unfit_weights(self.stage) or fault
@@ -285,9 +289,11 @@ class TrainLoop(BaseLoop):
         """Go back to a checkpoint, and leave out the batches since."""
         fault_at, rollbacks = self._iter, self.rollbacks
         spikes, num_spikes, seconds = self.losses.spikes, self.losses.num_spikes, self.seconds
+        teacher = self.teacher_usage()
         self._resume(state)
         # What was seen and spent stays, though the weights know nothing of it.
         self.losses.spikes, self.losses.num_spikes, self.seconds = spikes, num_spikes, seconds
+        self._resume_teacher(teacher)
         rollback = Rollback(fault_at, self._iter, reason)
         self.rollbacks, self._save_pending = [*rollbacks, rollback], False
         self.runner.logger.warning(
@@ -320,7 +326,7 @@ class TrainLoop(BaseLoop):
     def _evaluate(self) -> None:
         """Add a point to the curve."""
         metrics = self.runner.val_loop.run()
-        cost = {"seconds": self.seconds, "repeated": self.repeated}
+        cost = {"seconds": self.seconds, "repeated": self.repeated, **self.teacher_usage()}
         self.curve.append({"iter": self._iter, **cost, "metrics": metrics})
         self._measured = checksums(self.stage.student.state_dict().values())
 
@@ -380,9 +386,18 @@ class TrainLoop(BaseLoop):
             "known_samples": [known.clone() for known in known_samples(self.dataset)],
             "known_held_out": self._known_held_out(),
             "rollbacks": [asdict(rollback) for rollback in self.rollbacks],
+            "teacher": self.teacher_usage(),
         }
         state = {**progress, **runner_state(self.runner)}
         self.writer.save(state, self.stage, self._iter)
+
+    def teacher_usage(self) -> dict[str, Any]:
+        """Return what the teacher took so far, as records have it, nothing without one."""
+        return {} if self.stage.teacher is None else self.stage.teacher.usage()
+
+    def _resume_teacher(self, usage: Mapping[str, Any]) -> None:
+        if self.stage.teacher is not None:
+            self.stage.teacher.resume(usage)
 
     def _known_held_out(self) -> dict[str, list[torch.Tensor]]:
         """Return what is known of the samples of each validation split that was opened."""
@@ -394,6 +409,7 @@ class TrainLoop(BaseLoop):
         if "losses" in state:  # not in checkpoints of older versions
             self.losses.load_state_dict(state["losses"])
             self.rollbacks = [Rollback(**rollback) for rollback in state["rollbacks"]]
+        self._resume_teacher(state.get("teacher", {}))  # not in checkpoints of older versions
         remember_samples(self.dataset, state.get("known_samples", ()))
         if self.runner.val_loop is not None:
             # Resumed at its end, a stage does not evaluate again, and has them in its record.

@@ -35,9 +35,10 @@ from compt.config.taken_over import DEFAULT_HOOKS
 from compt.errors import ComptError, ConfigError, DataError, located
 from compt.growth.models import build_paradigm
 from compt.interfaces import Paradigm, fingerprint, left_out
-from compt.planning.plans import ChainPlan
+from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry.loading import first_line, raised_at
 from compt.training.averaging import AverageHook
+from compt.training.cache_check import check_cache
 from compt.training.evaluation import validation_splits
 from compt.training.evaluators import build_evaluator
 from compt.training.hook_effects import (
@@ -114,6 +115,7 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> CheckedData:
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
         with noting(faults, f"attention, compile (stage '{stage.name}')"):
             Performance(**stage.performance.to_dict()).try_on(device)
+        _check_teacher(config, stage_plan, paradigm, checked, faults)
         folder = Path(stage.name)
         runner = stage_config(config, stage, stage_plan, folder, init=None, teacher=None)
         import_modules_from_strings(runner.custom_imports["imports"])
@@ -137,6 +139,26 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> CheckedData:
                     checked.add(f"train of '{stage.name}'", DATASETS.build(dataset))
     faults.raise_if_any()
     return checked
+
+
+def _check_teacher(
+    config: ChainConfig,
+    plan: StagePlan,
+    paradigm: Paradigm,
+    checked: CheckedData,
+    faults: Faults,
+) -> None:
+    """Note what keeps a stage's teacher from being run as its options say."""
+    if plan.transfer is None:
+        return
+    options = config.stages[plan.index].teacher
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.compile:
+        with noting(faults, f"teacher.compile (stage '{plan.name}')"):
+            Performance(compile=options.compile).try_on(device)
+    if options.cache:
+        with noting(faults, f"teacher.cache (stage '{plan.name}')"):
+            checked.notes.extend(check_cache(config, plan, paradigm))
 
 
 def check_data(config: ChainConfig) -> CheckedData:

@@ -156,6 +156,6 @@ def _result(runner: Runner, usage: Usage, *, hands_on_optimizer: bool) -> StageR
         repeated=loop.repeated,
         spikes=tuple(asdict(spike) for spike in loop.losses.spikes),
         rollbacks=tuple(asdict(rollback) for rollback in loop.rollbacks),
-        **usage.usage,
+        **usage.usage | loop.teacher_usage(),
     )
     return StageResult(stage.whole_student(), outcome, memory)

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset
 
+from compt.config.teachers import TeacherOptions
 from compt.errors import some
+from compt.files import sha256
 from compt.growth.axes import evaluating
 from compt.growth.models import architecture, build_member, build_paradigm
 from compt.interfaces import (
@@ -31,17 +33,21 @@ from compt.interfaces import (
     Transferer,
     accepted,
     asked_after_step,
+    fingerprint,
     map_tensors,
     ruled_buffers,
 )
 from compt.registry import LAYOUTS, TRANSFERERS
+from compt.registry.entry_points import object_path
 from compt.training.buffers import differing, unite
 from compt.training.distributed import mean_over_processes
 from compt.training.drawn import noted_draws
+from compt.training.frozen import Frozen
 from compt.training.loader import Collate, step_seed
 from compt.training.numbered import INDEX, NumberedCollate, NumberedDataset
 from compt.training.performance import Performance
-from compt.training.sharding import Held, forget_order, gather_into, gathered
+from compt.training.sharding import Held, gather_into, gathered
+from compt.training.teacher import Teacher
 from compt.weights import load_weights
 
 T = TypeVar("T")
@@ -61,12 +67,15 @@ class StageModel(BaseModel):
         member: ``dict(name=..., model=...)`` of the student.
         init: file with the weights to start from (the grown ones); None starts from fresh
             weights.
-        teacher: ``dict(name=..., model=..., weights=...)``; None trains without one.
+        teacher: ``dict(name=..., model=..., weights=..., options=dict(...))``, the last as
+            :class:`compt.config.teachers.TeacherOptions`; None trains without one.
         transfer: config of the transferer.
         performance: options of :class:`~compt.training.performance.Performance`.
         layouts: which layout describes a class of modules, where several packages have one.
         seed: of fresh weights and of what :meth:`Paradigm.prepare` draws.
         data_preprocessor: config of mmengine's data preprocessor, None for its default.
+        frozen: ``dict(params=[...], until=iteration)``: names of the student's parameters that are
+            not trained, and where it is not for all of the stage, until when.
     """
 
     def __init__(
@@ -81,6 +90,7 @@ class StageModel(BaseModel):
         layouts: Mapping[str, str] | None = None,
         seed: int = 0,
         data_preprocessor: Mapping[str, Any] | None = None,
+        frozen: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         self.paradigm = build_paradigm(paradigm)
@@ -93,6 +103,8 @@ class StageModel(BaseModel):
         self._student_rules = ruled_buffers(
             self.paradigm.buffer_rules, self.student, type(self.paradigm).__name__
         )
+        self.frozen = Frozen(**(frozen or {}))
+        self.frozen.begin(self.student)
         self._last: tuple[Outputs, Batch] = {}, {}
         self._warned = self._has_run = False
         self.performance = Performance(**(performance or {}))
@@ -100,11 +112,9 @@ class StageModel(BaseModel):
             self.performance.prepare(self.student)
         compiled, divided = self.performance.compiled, self.performance.divided
         self._student_forward = divided(compiled(self.paradigm.forward))
-        self._teacher_forward = divided(compiled(self.paradigm.teacher_forward))
-        # In a list torch does not see it: as a submodule the teacher would be in the state
-        # dict, among the optimizer's parameters, and back in training mode.
-        self._teacher: list[nn.Module] = []
+        self.teacher: Teacher | None = None
         self.transfer: Transferer | None = None
+        self._configs = {"paradigm": paradigm, "teacher": teacher}
         if teacher is not None and transfer is not None:
             with self.layouts():
                 self._add_teacher(teacher, transfer)
@@ -114,7 +124,12 @@ class StageModel(BaseModel):
         member = Member(teacher["name"], teacher["model"])
         model = build_member(self.paradigm, member, seed=self.seed)
         load_weights(model, Path(teacher["weights"]))
-        self._teacher = [model.eval().requires_grad_(False)]
+        self.teacher = Teacher(
+            model.eval().requires_grad_(False),
+            self.paradigm.teacher_forward,
+            TeacherOptions(**teacher.get("options", {})),
+            self.performance,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             transferer.bind(self._architecture(model), self._architecture(self.student))
@@ -134,11 +149,37 @@ class StageModel(BaseModel):
 
     def teachers(self) -> list[nn.Module]:
         """Return the frozen teacher, nothing where there is none."""
-        return list(self._teacher)
+        return [] if self.teacher is None else [self.teacher.model]
 
     def hold(self, teacher: Held) -> None:
         """Run the teacher through what holds it, as it is sharded."""
-        self._teacher = [teacher]
+        assert self.teacher is not None
+        self.teacher.model = teacher
+
+    def open_cache(self, dataset: Dataset[Any]) -> None:
+        """Keep what the teacher says of these samples, where the stage's options want it."""
+        if self.teacher is None or not self.teacher.options.cache:
+            return
+        config = self._configs["teacher"]
+        assert self.transfer is not None and config is not None
+        self.teacher.open_cache(
+            {
+                "weights": sha256(Path(config["weights"])),
+                "model": config["model"],
+                "paradigm": self._configs["paradigm"],
+                "code": object_path(type(self.paradigm)),
+                "data": fingerprint(dataset),
+                "outputs": sorted(self.transfer.needs),
+                "precision": self.teacher.precision,
+            },
+            len(dataset),  # type: ignore[arg-type]
+        )
+
+    def begin(self, iteration: int, max_iters: int, batch: Any) -> None:
+        """Note the iteration that comes, and its batch before it goes to the device."""
+        self.iteration, self.max_iters = iteration, max_iters
+        if self.teacher is not None and self.teacher.cache is not None:
+            self.teacher.numbers = batch[INDEX]
 
     def ruled_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that the processes bring together by a rule."""
@@ -200,7 +241,7 @@ class StageModel(BaseModel):
 
         ``to``, ``cuda``, ``half`` and the like all come here, and visit submodules only.
         """
-        for module in self._teacher:
+        for module in self.teachers():
             module._apply(fn)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
@@ -210,7 +251,7 @@ class StageModel(BaseModel):
 
         A paradigm may hold open files, and the teacher does not change.
         """
-        memo |= {id(shared): shared for shared in (self.paradigm, *self._teacher)}
+        memo |= {id(shared): shared for shared in (self.paradigm, self.teacher)}
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -294,7 +335,7 @@ class StageModel(BaseModel):
         """
         batch = dict(batch)
         numbers = {INDEX: batch[INDEX]} if self.has_numbers else {}
-        if numbers and not self.paradigm.sample_index:
+        if self._is_numbered and not self.paradigm.sample_index:
             del batch[INDEX]
         draws = draws or Draws(generator)
         arguments = accepted(self.paradigm.prepare, training=training, draws=draws)
@@ -306,10 +347,15 @@ class StageModel(BaseModel):
         """Whether batches hold the number of each sample."""
         return self.paradigm.sample_index or bool(self.transfer and self.transfer.sample_index)
 
+    @property
+    def _is_numbered(self) -> bool:
+        """Whether loaders number the samples, for a cache of the teacher's outputs too."""
+        return self.has_numbers or bool(self.teacher and self.teacher.cache)
+
     def samples(self, dataset: Dataset[Any]) -> tuple[Dataset[Any], Collate]:
         """Return a data set and the function that makes batches of it, for a loader."""
         collate = self.paradigm.collate
-        if not self.has_numbers:
+        if not self._is_numbered:
             return dataset, collate
         return NumberedDataset(dataset), NumberedCollate(collate)
 
@@ -335,8 +381,7 @@ class StageModel(BaseModel):
         terms = self.paradigm.loss(outputs, prepared)
         task = sum(terms.values(), start=torch.zeros((), device=next(iter(terms.values())).device))
         losses = {"loss": task, **{f"task/{name}": term.detach() for name, term in terms.items()}}
-        strength = self.transfer.strength(self.progress) if self.transfer else 0.0
-        if strength:
+        if strength := self._strength():
             transfer_terms = self._transfer_loss(outputs, prepared, strength, task.detach())
             losses["loss"] = task + sum(transfer_terms.values())
             losses |= {f"transfer/{name}": term.detach() for name, term in transfer_terms.items()}
@@ -347,18 +392,29 @@ class StageModel(BaseModel):
             losses["loss"] = task + sum(0.0 * p.sum() for p in heads)
         return losses
 
+    def _strength(self) -> float:
+        """Return the transfer's weight at this iteration, 0 where the teacher is not run."""
+        if self.transfer is None or self.teacher is None:
+            return 0.0
+        is_due = self.teacher.is_due(self.iteration)
+        return self.transfer.strength(self.progress) if is_due else 0.0
+
+    def judged(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss that is comparable with that of the iteration before.
+
+        That is the task's alone where only some iterations have a transfer term.
+        """
+        if self.teacher is None or self.teacher.options.every == 1:
+            return losses["loss"]
+        terms = [term for name, term in losses.items() if name.startswith("transfer/")]
+        return losses["loss"] - sum(terms)
+
     def _transfer_loss(
         self, outputs: Outputs, batch: Mapping[str, Any], strength: float, task: Tensor
     ) -> dict[str, Tensor]:
         """Run the teacher, weigh its terms, and hold their sum below the transferer's limit."""
-        assert self.transfer is not None
-        with torch.no_grad():
-            teacher, needs = self._teacher[0], self.transfer.needs
-            if isinstance(teacher, Held):
-                targets = teacher(self._teacher_forward, batch, needs)
-                forget_order(teacher)
-            else:
-                targets = self._teacher_forward(teacher, batch, needs)
+        assert self.transfer is not None and self.teacher is not None
+        targets = self.teacher.outputs(batch, self.transfer.needs)
         arguments = accepted(self.transfer.forward, batch=batch)
         terms = self.transfer(outputs, targets, progress=self.progress, **arguments)
         terms = {name: strength * term for name, term in terms.items()}

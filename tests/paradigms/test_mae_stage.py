@@ -43,7 +43,7 @@ def with_feature(
 def masks(stage: StageModel, iteration: int) -> list[torch.Tensor]:
     """Which patches student and teacher do not see at an iteration."""
     seen = []
-    models = (stage.student, *stage._teacher)
+    models = (stage.student, *stage.teachers())
     hooks = [
         m.backbone.register_forward_hook(lambda _, inputs, output: seen.append(output[1]))
         for m in models
@@ -69,7 +69,7 @@ def test_teacher_and_student_see_the_same_mask_and_another_one_each_time(tmp_pat
 def test_the_stages_teacher_runs_no_decoder(tmp_path):
     stage = with_feature(tmp_path=tmp_path)
     calls = []
-    for model in (stage.student, *stage._teacher):
+    for model in (stage.student, *stage.teachers()):
         model.neck.register_forward_hook(lambda module, *_: calls.append(module))
     stage(mode="loss", **raw())
     assert calls == [stage.student.neck]
@@ -88,7 +88,7 @@ def test_feature_mse_compares_tokens_and_pooled_through_projections(tmp_path, na
     losses = at(stage, 2)(mode="loss", **raw())
     batch = stage.paradigm.prepare(raw(), generator=stage.generator(), draws=stage.draws())
     own, goal = (
-        stage.paradigm.forward(model, batch) for model in (stage.student, stage._teacher[0])
+        stage.paradigm.forward(model, batch) for model in (stage.student, stage.teacher.model)
     )
     assert set(stage.transfer.heads) == set(names)
     terms = []

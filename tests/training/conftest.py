@@ -37,14 +37,15 @@ def make(tmp_path: Path):
         dropout=0.0,
         init=None,
         weights=None,
-        **options,
+        options=None,
+        **others,
     ):
         if teacher is not None:
             path = weights or tmp_path / "teacher.safetensors"
             if weights is None:
                 save_weights(net(*teacher), path)
             model = dict(width=teacher[0], depth=teacher[1], dropout=dropout)
-            teacher = dict(name="small", model=model, weights=str(path))
+            teacher = dict(name="small", model=model, weights=str(path), options=options or {})
         model = dict(width=student[0], depth=student[1], dropout=dropout)
         member = dict(name="large", model=model)
         return StageModel(
@@ -53,7 +54,7 @@ def make(tmp_path: Path):
             teacher=teacher,
             transfer=transfer or MSE,
             init=init,
-            **options,
+            **others,
         )
 
     return build
@@ -66,7 +67,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 def teacher_of(stage: StageModel) -> nn.Module:
-    return stage._teacher[0]
+    return stage.teacher.model
 
 
 def at(stage: StageModel, iteration: int, max_iters: int = 10) -> StageModel:
@@ -85,7 +86,9 @@ def recorded(stage: StageModel) -> SimpleNamespace:
         seen.outputs.append((model, model.training, outputs))
         return outputs
 
-    stage._student_forward = stage._teacher_forward = spy
+    stage._student_forward = spy
+    if stage.teacher is not None:
+        stage.teacher.forward = spy
     return seen
 
 

@@ -144,7 +144,7 @@ def test_an_average_is_resumed_measured_and_delivered(toy, stopped_and_resumed):
 def test_an_average_of_a_student_with_a_teacher_leaves_the_teacher_alone(make):
     stage = make()
     twin = copy.deepcopy(stage)  # as EMAHook makes one
-    assert twin._teacher[0] is stage._teacher[0]
+    assert twin.teacher is stage.teacher
     assert twin.paradigm is stage.paradigm
     own, others = dict(stage.named_parameters()), dict(twin.named_parameters())
     assert own.keys() == others.keys()

@@ -162,6 +162,7 @@ def costs(runs: Sequence[RunResult]) -> Table | None:
         ("samples", lambda m: quantity(m.record.samples)),
         ("compute", lambda m: quantity(m.flops, "FLOP")),
         ("teacher's share", lambda m: _percent(m.record.teacher_share)),
+        ("of the time", lambda m: _percent(m.record.teacher_time_share)),
         ("growth's share", lambda m: _percent(m.record.flops.growth / (m.flops or 1))),
         ("time", lambda m: duration(m.record.seconds)),
         ("of it growth", lambda m: duration(m.record.growth_seconds)),
