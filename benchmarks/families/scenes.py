@@ -16,7 +16,7 @@ def clip(width, vision_layers, text_layers):
     return dict(
         embed_dim=128,
         vision_cfg=dict(
-            image_size=48, patch_size=8, width=width, layers=vision_layers, head_width=16
+            image_size=48, patch_size=12, width=width, layers=vision_layers, head_width=16
         ),
         text_cfg=dict(context_length=24, width=width, layers=text_layers, heads=width // 16),
     )
@@ -50,11 +50,7 @@ evaluations = 2
 
 presets = dict(
     smoke=dict(lengths=(16,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
-    cpu=dict(lengths=(500, 1000), seeds=5),
-    long=dict(
-        lengths=(500, 1000, 2000, 4000),
-        seeds={500: 5, 1000: 5, 2000: 5, 4000: 5},
-        study_lengths=(1000, 2000),
-    ),
+    cpu=dict(lengths=(250, 500), seeds=5),
+    long=dict(lengths=(250, 500, 1000, 2000), seeds=5, study_lengths=(500, 1000)),
     gpu=dict(lengths=(1000, 2000, 4000, 8000, 16000), seeds=5),
 )
