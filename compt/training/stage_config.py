@@ -88,7 +88,7 @@ def stage_config(
         "optim_wrapper": _optim_wrapper(stage, plan, grown),
         "param_scheduler": _schedules(stage, plan, grown),
         "custom_hooks": _hooks(config, stage, plan, folder, grown),
-        **_wrapper(config, launcher),
+        **_wrapper(config, plan, launcher),
         **({"env_cfg": config.env_cfg} if config.env_cfg is not None else {}),
     }
     mode = "individual" if individual else "chain"
@@ -129,7 +129,16 @@ def _model(
         "performance": stage.performance.to_dict(),
         "layouts": config.layouts,
         "seed": config.seed + plan.index,
+        **_frozen(plan),
     }
+
+
+def _frozen(plan: StagePlan) -> dict[str, Any]:
+    """Return what is not trained, with the iteration at which that ends, if it does."""
+    if plan.frozen is None:
+        return {}
+    ends = {"until": plan.frozen.iters} if plan.frozen.iters < plan.iters else {}
+    return {"frozen": {"params": list(plan.frozen.names), **ends}}
 
 
 def _val_dataloader(config: ChainConfig, stage: StageConfig) -> dict[str, Any]:
@@ -252,7 +261,7 @@ def _filled(config: Mapping[str, Any], kind: str, defaults: Mapping[str, Any]) -
     return {**defaults, **content} if short(content["type"]) == kind else content
 
 
-def _wrapper(config: ChainConfig, launcher: str) -> dict[str, Any]:
+def _wrapper(config: ChainConfig, plan: StagePlan, launcher: str) -> dict[str, Any]:
     """Return how the model is wrapped or sharded where there are several processes."""
     if isinstance(config.parallel, Sharded):
         return {"parallel": config.parallel.to_dict()}
@@ -260,7 +269,9 @@ def _wrapper(config: ChainConfig, launcher: str) -> dict[str, Any]:
         wrapping = config.model_wrapper_cfg
         return {} if wrapping is None else {"model_wrapper_cfg": wrapping}
     own = {**wrapper().get("model_wrapper_cfg", {}), **(config.model_wrapper_cfg or {})}
-    find_unused = {"find_unused_parameters": config.find_unused_parameters}
+    # What is frozen for a while is among the parameters whose gradients are waited for.
+    thaws = plan.frozen is not None and plan.frozen.iters < plan.iters
+    find_unused = {"find_unused_parameters": config.find_unused_parameters or thaws}
     if not own:
         return find_unused
     return {"model_wrapper_cfg": {**find_unused, **own}}
