@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
+from compt.growers._noise import NoiseScale, noise_factor
 from compt.growers._ties import tie_reasons
 from compt.growers.stack import Stack
 from compt.growth.operators import AxisGrower, ParamPair, reads_for_table
@@ -38,8 +39,11 @@ class Clone(AxisGrower):
     number of copies, and noise by default.
 
     Args:
-        noise: of the split between copies, in units of the split weights' rms; 0 leaves
-            copies equal for ever.
+        noise: of the split between copies, in units of ``noise_scale``; 0 leaves copies
+            equal for ever.
+        noise_scale: 'shares', the split weights' rms; 'mup', that of weights at the larger
+            width, which falls as the root of what a hidden tensor reads: root of k times the
+            shares', where a tensor also writes a width that grows k-fold (arXiv 2602.10545).
         blocks: 'zero' for new blocks that write nothing yet, 'copy' for plain copies,
             which do not keep the function.
     """
@@ -50,6 +54,7 @@ class Clone(AxisGrower):
         self,
         *,
         noise: Annotated[float, Range(minimum=0)] = 1.0,
+        noise_scale: NoiseScale = "shares",
         blocks: Literal["zero", "copy"] = "zero",
     ) -> None:
         if noise < 0:
@@ -62,6 +67,7 @@ class Clone(AxisGrower):
                 stacklevel=2,
             )
         self.noise, self.depth = noise, Stack(order="interleave", blocks=blocks)
+        self.noise_scale = noise_scale
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Tile along every axis that grows, and share the weight out along those it reads."""
@@ -81,7 +87,8 @@ class Clone(AxisGrower):
             if pair.target.roles.get(axis) == "output":
                 value = value / sqrt(large / small)
             elif direction == "reads":
-                rows = self._shared_out(value.movedim(dim, 0), unit_T, copies_S, pair.generator)
+                noise = self.noise * noise_factor(self.noise_scale, large / small, pair)
+                rows = _shared_out(value.movedim(dim, 0), unit_T, copies_S, noise, pair.generator)
                 value = rows.movedim(0, dim)
             elif axis == divided_axis:
                 offset = pair.param.gain_offset
@@ -112,29 +119,31 @@ class Clone(AxisGrower):
                 reasons += tie_reasons(param, source, target)
         return [*dict.fromkeys(reasons), *self.depth.why_not_preserving(source, target)]
 
-    def _shared_out(
-        self, rows: Tensor, unit_T: Tensor, copies_S: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Divide rows over the copies of their unit, with noise that sums to 0 over them.
 
-        Args:
-            rows: [T, ...], those of one unit equal.
-            unit_T: the unit, 0 to S - 1, that each row is a copy of.
-            copies_S: how many copies each unit has.
-            generator: of the noise.
-        """
-        shares = rows / _column(copies_S[unit_T], rows.ndim)
-        if not self.noise:
-            return shares
-        draw = torch.randn(shares.shape, generator=generator, dtype=shares.dtype)
-        sums = torch.zeros(len(copies_S), *shares.shape[1:], dtype=shares.dtype)
-        sums.index_add_(0, unit_T, draw)
-        draw -= (sums / _column(copies_S, shares.ndim))[unit_T]
-        # Less its mean over n copies, a draw has the variance 1 - 1 / n. A single copy
-        # has no noise left, and must not be divided by 0.
-        num_copies = copies_S[unit_T].clamp_min(2)
-        deviation = _column((1 - 1 / num_copies).sqrt(), shares.ndim)
-        return shares + draw * self.noise * shares.square().mean().sqrt() / deviation
+def _shared_out(
+    rows: Tensor, unit_T: Tensor, copies_S: Tensor, noise: float, generator: torch.Generator
+) -> Tensor:
+    """Divide rows over the copies of their unit, with noise that sums to 0 over them.
+
+    Args:
+        rows: [T, ...], those of one unit equal.
+        unit_T: the unit, 0 to S - 1, that each row is a copy of.
+        copies_S: how many copies each unit has.
+        noise: in units of the divided rows' rms.
+        generator: of the noise.
+    """
+    shares = rows / _column(copies_S[unit_T], rows.ndim)
+    if not noise:
+        return shares
+    draw = torch.randn(shares.shape, generator=generator, dtype=shares.dtype)
+    sums = torch.zeros(len(copies_S), *shares.shape[1:], dtype=shares.dtype)
+    sums.index_add_(0, unit_T, draw)
+    draw -= (sums / _column(copies_S, shares.ndim))[unit_T]
+    # Less its mean over n copies, a draw has the variance 1 - 1 / n. A single copy
+    # has no noise left, and must not be divided by 0.
+    num_copies = copies_S[unit_T].clamp_min(2)
+    deviation = _column((1 - 1 / num_copies).sqrt(), shares.ndim)
+    return shares + draw * noise * shares.square().mean().sqrt() / deviation
 
 
 def _column(values: Tensor, ndim: int) -> Tensor:

@@ -88,7 +88,7 @@ def _axis_grower(key: str, config: str | Mapping[str, Any]) -> AxisGrower:
         ConfigError: it does not grow tensor by tensor.
     """
     grower = build_grower(config)
-    if not isinstance(grower, AxisGrower):
+    if not isinstance(grower, AxisGrower) or type(grower).grow is not AxisGrower.grow:
         raise ConfigError(
             f"{key}={config!r} grows whole models, not tensor by tensor.",
             where="grower compose",

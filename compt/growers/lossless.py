@@ -16,6 +16,7 @@ from torch import Tensor
 
 from compt.errors import ConfigError
 from compt.growers._new_blocks import adding_nothing
+from compt.growers._noise import NoiseScale, noise_factor
 from compt.growers._norms import copied_axes, norm_reasons, scale_reasons
 from compt.growers._streams import StreamMap, stream_map, through_scale
 from compt.growers._ties import tie_reasons
@@ -50,8 +51,10 @@ class Lossless(AxisGrower):
     constant.
 
     Args:
-        noise: of the split between copies, in units of their rms; 0 leaves copies equal
-            for ever.
+        noise: of the split between copies, in units of ``noise_scale``; 0 leaves copies
+            equal for ever.
+        noise_scale: 'shares', their rms; 'mup', that of weights at the larger width, as of
+            :class:`~compt.growers.clone.Clone`.
         fill: what is free to choose: rows of new units and heads, and columns that read
             pads. 'init' takes the target's own initialisation, 'copy' tiles the
             source's.
@@ -65,6 +68,7 @@ class Lossless(AxisGrower):
         self,
         *,
         noise: Annotated[float, Range(minimum=0)] = 1.0,
+        noise_scale: NoiseScale = "shares",
         fill: Literal["init", "copy"] = "init",
         blocks: Literal["copy", "fresh"] = "copy",
     ) -> None:
@@ -84,6 +88,7 @@ class Lossless(AxisGrower):
                 stacklevel=2,
             )
         self.noise, self.fill, self.blocks = noise, fill, blocks
+        self.noise_scale = noise_scale
         self.needs_life = True
         """Whether what is free to choose must not be 0, as for weights but not for moments."""
 
@@ -162,7 +167,8 @@ class Lossless(AxisGrower):
                 value = pair.maps.get(pair.source_param.name, axis_map).write(value, dim)
             elif isinstance(axis_map, StreamMap) and direction == "reads":
                 fill = target[_corner(value, without=dim)]
-                value = axis_map.read(value, fill, dim, self.noise, pair.generator)
+                noise = self.noise * noise_factor(self.noise_scale, axis_map.copies, pair)
+                value = axis_map.read(value, fill, dim, noise, pair.generator)
             elif isinstance(axis_map, Tensor):
                 value = torch.tensordot(axis_map, value.movedim(dim, 0), dims=1).movedim(0, dim)
             elif direction == "reads":

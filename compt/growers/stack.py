@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from compt.errors import ConfigError, GrowthError
+from compt.growers._depth_only import check_same_widths
 from compt.growers._new_blocks import adding_nothing
 from compt.growth.operators import AxisGrower, ParamPair
 from compt.interfaces import Architecture
@@ -66,14 +67,7 @@ class Stack(AxisGrower):
     def check(self, source: Architecture, target: Architecture) -> None:
         """Raise GrowthError where a width differs, or the order cannot fill the depth."""
         super().check(source, target)
-        for axis, size in target.sizes.items():
-            if size != source.sizes.get(axis, size):
-                raise GrowthError(
-                    f"The grower stack grows depth only, and the axis '{axis}' changes from "
-                    f"{source.sizes[axis]} to {size}.",
-                    do="Use grower=dict(type='compose', width=dict(type='clone'), "
-                    "depth=dict(type='stack')).",
-                )
+        check_same_widths("stack", source, target)
         self.check_depth(source, target)
 
     def check_depth(self, source: Architecture, target: Architecture) -> None:
