@@ -232,6 +232,7 @@ def _renamed(param: ParamAxes, child: str, names: Mapping[str, str]) -> ParamAxe
         groups=tuple(tuple(map(renamed, group)) for group in param.groups),
         sections=tuple(_renamed(section, child, names) for section in param.sections),
         each=tuple(names.get(axis, axis) for axis in param.each),
+        dense=None if param.dense is None else tuple(dot + held for held in param.dense),
         scaled_by=inside(param.scaled_by),
         read_by=inside(param.read_by),
         norm_axis=None if param.norm_axis is None else _rename(param.norm_axis, names),

@@ -15,7 +15,6 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from compt.growth.names import class_path
 from compt.growth.new_blocks import new_block_reasons
-from compt.growth.operators import tensors_of
 from compt.interfaces import Architecture, Growth
 
 MOST_NAMED = 3
@@ -43,7 +42,10 @@ def obstacles(
     unmatched = [
         name
         for name, param in target_arch.params.items()
-        if param.template not in templates and param.kind != "constant" and not param.tied_to
+        if param.template not in templates
+        and growth.params[name] == "initialised"  # a grower may know of another source
+        and param.kind != "constant"
+        and not param.tied_to
     ]
     reasons = new_block_reasons(source_arch, target_arch)
     if dropped:
@@ -123,15 +125,26 @@ def _changed_constants(
     source: nn.Module, target: nn.Module, archs: tuple[Architecture, Architecture]
 ) -> list[str]:
     """Name the tensors that constructors compute and that hold other values in the target."""
-    source_tensors, target_tensors = tensors_of(source), tensors_of(target)
+    names = {name for name, param in archs[1].params.items() if param.kind == "constant"}
+    # Not of all tensors: where weights are in files, each that is touched is read.
+    pairs = ((name, _tensor(source, name), _tensor(target, name)) for name in sorted(names))
     changed = [
         name
-        for name, param in archs[1].params.items()
-        if param.kind == "constant"
-        and name in source_tensors
-        and not _equal(source_tensors[name], target_tensors[name])
+        for name, small, large in pairs
+        if small is not None and large is not None and not _equal(small, large)
     ]
     return [f"{named(changed)}: computed from the size"] if changed else []
+
+
+def _tensor(module: nn.Module, name: str) -> Tensor | None:
+    """Return the parameter or buffer of a name, None where there is none."""
+    owner, _, own = name.rpartition(".")
+    try:
+        holder = module.get_submodule(owner)
+    except AttributeError:
+        return None
+    value = holder._parameters.get(own)
+    return holder._buffers.get(own) if value is None else value
 
 
 def _equal(first: Tensor, second: Tensor) -> bool:

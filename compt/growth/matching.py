@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from math import ceil
 
@@ -11,7 +12,22 @@ from compt.interfaces import Architecture, ParamAxes
 DepthMap = Callable[[int, int, int], int]
 """(target block, source depth, target depth) -> the source block that fills it."""
 
+EXTEND_HINT = ", or make it longer first: grower=dict(type='extend', axes=dict({axis}=...))."
+
 ROTARY_HINT = ": grow the number of heads instead (rotary positions allow nothing else)."
+
+RESAMPLE_HINT = ", or fit it by a step of its own, grower=dict(type='resample')."
+
+_SAMPLED = re.compile(r"(?:.*\.)?(patch|height|width)(?:_\d+)?")
+
+
+def sampled_axis(axis: str) -> str | None:
+    """Return which of an image's axes an axis is, 'patch', 'height' or 'width', None for others.
+
+    A module may stand before its name and a number behind it.
+    """
+    match = _SAMPLED.fullmatch(axis)
+    return match[1] if match else None
 
 
 def source_block(block: int, source_depth: int, target_depth: int) -> int:
@@ -47,13 +63,15 @@ def _pick(pick: DepthMap, block: int, source_depth: int, target_depth: int, peri
 
     Kinds come again after each period, so that periods are picked. The source's last may lack
     blocks, which come from the one before; what the target has beyond whole periods repeats the
-    last.
+    last. A source without any block of the kind has others in its place: they keep the function
+    where new blocks add nothing.
     """
     source_periods = ceil(source_depth / period)
     target_periods = max(target_depth // period, source_periods)
     index = min(block // period, target_periods - 1)
     picked = period * pick(index, source_periods, target_periods) + block % period
-    return picked if picked < source_depth else picked - period
+    picked = picked if picked < source_depth else picked - period
+    return picked if picked >= 0 else block % period % source_depth
 
 
 def starts_anew(param: ParamAxes, source: Architecture, target: Architecture) -> bool:
@@ -120,13 +138,14 @@ def _check_axes(
         )
     for axis in param.axes:
         small, large = source.size(axis), target.size(axis)
-        if large < small:
+        if large < small and not sampled_axis(axis):
             raise GrowthError(
                 f"'{param.name}': the axis '{axis}' would shrink from {small} to {large}.",
                 do="Order the chain from small to large.",
             )
-        if large > small and target.roles.get(axis, "fixed") == "fixed":
-            hint = ROTARY_HINT if axis.endswith("head_dim") else "."
+        if large != small and target.roles.get(axis, "fixed") == "fixed":
+            hint = ROTARY_HINT if axis.endswith("head_dim") else EXTEND_HINT.format(axis=axis)
+            hint = RESAMPLE_HINT if sampled_axis(axis) else hint
             raise GrowthError(
                 f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot "
                 "grow.",

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from compt.growth.axes import evaluating, find_layout
 from compt.interfaces import Outputs
+from compt.interfaces.plugin import accepted
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest relative error of outputs that rounding explains, by the number format of the weights."""
@@ -38,15 +39,24 @@ Run = Callable[[nn.Module], Outputs | None]
 """Runs a module on an input that does not depend on it, None where it cannot."""
 
 
-def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float | None:
+def output_error(
+    source: nn.Module,
+    target: nn.Module,
+    seed: int = 0,
+    *,
+    common: Mapping[str, int] | None = None,
+) -> float | None:
     """Measure the largest difference of two modules' outputs on one random input.
 
     Both compute in float64 and eval mode, whatever number formats they have or cast to,
     unless an operation of theirs does not know float64. The difference is relative to
     the largest entry of the source's output. None where no output of the two has the
     same shape.
+
+    ``common`` are sizes that both have at least, for probes that take it: of a vocabulary
+    that has grown, what both know is compared.
     """
-    for run in _runs(source, target, seed):
+    for run in _runs(source, target, seed, common):
         expected, actual = _outputs(run, (source, target))
         error = _largest_error(expected, actual)
         if error is not None:
@@ -55,7 +65,12 @@ def output_error(source: nn.Module, target: nn.Module, seed: int = 0) -> float |
 
 
 def rounding_error(
-    source: nn.Module, target: nn.Module, dtype: torch.dtype, seed: int = 0
+    source: nn.Module,
+    target: nn.Module,
+    dtype: torch.dtype,
+    seed: int = 0,
+    *,
+    common: Mapping[str, int] | None = None,
 ) -> float | None:
     """Measure how far the source's outputs move where its weights are rounded to a format.
 
@@ -63,7 +78,7 @@ def rounding_error(
     depend on the weights, as those of a last layer of zeros, so that they tell nothing.
     None where the source cannot compute in full precision.
     """
-    for run in _runs(source, target, seed):
+    for run in _runs(source, target, seed, common):
         expected = _in_full_precision(run, (source,))
         rounded = _in_full_precision(run, (source,), rounded_to=dtype)
         if expected is None or rounded is None:
@@ -118,11 +133,15 @@ def _undisturbed(run: Run, module: nn.Module) -> Outputs | None:
         return run(module)
 
 
-def _runs(source: nn.Module, target: nn.Module, seed: int) -> Iterator[Run]:
+def _runs(
+    source: nn.Module, target: nn.Module, seed: int, common: Mapping[str, int] | None
+) -> Iterator[Run]:
     """Yield ways to run both modules, at first the probe of their layouts."""
 
     def probe(module: nn.Module) -> Outputs | None:
-        return find_layout(module).probe(module, torch.Generator().manual_seed(seed))
+        method = find_layout(module).probe
+        generator = torch.Generator().manual_seed(seed)
+        return method(module, generator, **accepted(method, common=common or {}))
 
     yield probe
     if not (_takes_one_tensor(source) and _takes_one_tensor(target)):

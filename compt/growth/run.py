@@ -179,17 +179,27 @@ def judged(
     """
     claimed = growth.function_preserving
     reasons = obstacles(growth, source, target, archs) if claimed else [growth.reason]
-    error = output_error(source, target)
+    common = _common_sizes(*archs)
+    error = output_error(source, target, common=common)
     if error is None:
         reason = "; ".join([*reasons, "not measured, as no outputs of the two can be compared"])
         return replace(growth, function_preserving=not reasons, reason=reason)
     doubtful = not claimed or bool(growth.dropped)
-    if _is_rounding(error, source, target, dtype, doubtful=doubtful):
+    if _is_rounding(error, source, target, dtype, doubtful=doubtful, common=common):
         return replace(growth, function_preserving=True, reason="", error=error)
     reason = "; ".join(reasons)
     if claimed:
         reason = f"the outputs differ by {error:.1e}: {reason or UNKNOWN}"
     return replace(growth, function_preserving=False, reason=reason, error=error)
+
+
+def _common_sizes(source: Architecture, target: Architecture) -> dict[str, int]:
+    """Return of every axis how many units both models have at least."""
+    return {
+        axis: min(size, target.sizes[axis])
+        for axis, size in source.sizes.items()
+        if axis in target.sizes
+    }
 
 
 def _is_rounding(
@@ -199,6 +209,7 @@ def _is_rounding(
     dtype: torch.dtype | None = None,
     *,
     doubtful: bool,
+    common: Mapping[str, int] | None = None,
 ) -> bool:
     """Return whether a measured error is no more than the rounding of the target's weights.
 
@@ -210,6 +221,7 @@ def _is_rounding(
         doubtful: whether there is reason to believe that the function is not kept. Then
             the error must not even reach that of rounding, and the outputs have to
             depend on the weights.
+        common: as of :func:`output_error`.
     """
     exact = TOLERANCE[torch.float64]
     formats = {param.dtype for param in target.parameters() if param.is_floating_point()}
@@ -219,7 +231,7 @@ def _is_rounding(
         return False
     if error <= exact and not doubtful:
         return True
-    rounding = rounding_error(source, target, dtype)
+    rounding = rounding_error(source, target, dtype, common=common)
     if doubtful:
         return bool(rounding) and error <= max(exact, rounding or 0.0)
     return rounding is None or error <= max(exact, MARGIN * rounding)

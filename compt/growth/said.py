@@ -34,6 +34,8 @@ def check_said(layout: Layout, module: nn.Module, children: Iterable[str]) -> No
     _refuse(f"{name}.multipliers()", wrong, "A multiplier is a finite number other than 0.")
     unknown = {key: multipliers[key] for key in multipliers.keys() - patterns.keys()}
     _refuse(f"{name}.multipliers()", unknown, "Name in it what patterns name, word for word.")
+    unknown_dense = {key: layout.dense[key] for key in layout.dense.keys() - patterns.keys()}
+    _refuse(f"{name}.dense", unknown_dense, "Name in it what patterns name, word for word.")
     _check_others(name, patterns, children)
 
 

@@ -55,7 +55,12 @@ def own_params(
     names = sorted(patterns, key=lambda name: "{first}" not in name)
     templates = [
         _Template(
-            matcher(name), name, patterns[name], multipliers.get(name, 1.0), type(layout).__name__
+            regex=matcher(name),
+            name=name,
+            pattern=patterns[name],
+            multiplier=multipliers.get(name, 1.0),
+            dense=layout.dense.get(name),
+            layout=type(layout).__name__,
         )
         for name in names
     ]
@@ -74,6 +79,7 @@ class _Template:
     name: str
     pattern: str
     multiplier: float
+    dense: tuple[str, ...] | None
     layout: str
     """The class of the layout, for errors."""
 
@@ -152,6 +158,7 @@ def _param_axes(
         multiplier=template.multiplier,
         joined=axes.joined,
         each=axes.each,
+        dense=template.dense,
     )
     return replace(param, sections=tuple(_section(param, axes) for axes in axes.sections))
 

@@ -51,6 +51,8 @@ class ParamAxes:
     """
     joined: int = 0
     """The dimension along which the sections are concatenated."""
+    dense: tuple[str, ...] | None = None
+    """What a tensor of experts holds of a model without them, as ``Layout.dense`` says."""
     each: tuple[str, ...] = ()
     """Axes for each unit of which the sections are concatenated anew."""
 
@@ -98,6 +100,8 @@ class Architecture:
     params: Mapping[str, ParamAxes]
     features: Mapping[str, int] = field(default_factory=dict)
     outputs: Mapping[str, int] = field(default_factory=dict)
+    tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The dimensions that each output has between batch and width, as ``(196,)`` or ``(14, 14)``."""
     whole: frozenset[str] = frozenset()
     periods: Mapping[str, int] = field(default_factory=dict)
     """After how many blocks their kinds come again, by scope, where it is not 1."""

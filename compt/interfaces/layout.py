@@ -38,6 +38,12 @@ class Layout(Plugin, ABC):
     sees the pads that other widths need.
     """
 
+    dense: Mapping[str, tuple[str, ...]] = {}
+    """For tensors of experts, the tensors of a dense model that an expert holds, concatenated.
+
+    All are named as in ``patterns``. A router holds none: ``()``.
+    """
+
     def patterns_of(self, module: nn.Module) -> Mapping[str, str]:
         """Return the patterns that hold for this module, by default all of ``patterns``.
 
@@ -77,7 +83,9 @@ class Layout(Plugin, ABC):
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs | None:
         """Run the module on small random input, to measure what growth changed.
 
-        The input may depend only on the generator and on fixed sizes.
+        The input may depend only on the generator and on fixed sizes. A method that names a
+        further argument ``common`` gets the sizes that the two models have in common, by axis:
+        where the vocabulary is extended, input and outputs are to be those of the smaller.
 
         Returns:
             The outputs by name, or None where this module cannot be probed.

@@ -150,7 +150,8 @@ def mamba_2(width, depth, heads, groups):
 def experts(name, width, depth, heads, kv, mlp, num=4, chosen=2, **options):
     """Make a decoder with ``num`` experts, of which a token chooses some."""
     if name == "Qwen3Moe":
-        options |= dict(num_experts=num, moe_intermediate_size=mlp, norm_topk_prob=True)
+        options = dict(norm_topk_prob=True) | options
+        options |= dict(num_experts=num, moe_intermediate_size=mlp)
     else:
         options |= dict(num_local_experts=num)
     if name == "GptOss":

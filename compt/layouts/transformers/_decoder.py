@@ -72,16 +72,21 @@ class DecoderLayout(Layout):
         period = next(n for n in range(1, len(kinds) + 2) if kinds[n:] == kinds[:-n])
         return {LAYERS: period} if 1 < period < len(kinds) else {}
 
-    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+    def probe(
+        self, module: Any, generator: torch.Generator, common: Mapping[str, int] | None = None
+    ) -> Outputs:
         """Return logits [2, TOKENS, vocab] of random tokens, or as many as the context holds.
 
-        The logits are those of the sequences' ends.
+        The logits are those of the sequences' ends, of the tokens and positions in common.
         """
-        config = module.config
+        config, sizes = module.config, common or {}
+        vocab = sizes.get("vocab", config.vocab_size)
+        positions = sizes.get("position", getattr(config, "max_position_embeddings", None))
         length = TOKENS
         # where only some layers have a sliding window, within it the two kinds would look alike
         if len(set(getattr(config, "layer_types", None) or ())) > 1:
             length += getattr(config, "sliding_window", None) or 0
-        tokens = torch.randint(config.vocab_size, (2, length), generator=generator)
-        tokens = tokens[:, : getattr(config, "max_position_embeddings", None)].to(module.device)
-        return {"logits": module(tokens, use_cache=False, logits_to_keep=TOKENS).logits}
+        tokens = torch.randint(vocab, (2, length), generator=generator)
+        tokens = tokens[:, :positions].to(module.device)
+        logits = module(tokens, use_cache=False, logits_to_keep=TOKENS).logits
+        return {"logits": logits[..., :vocab]}

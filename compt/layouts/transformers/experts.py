@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,19 +11,27 @@ from compt.interfaces import Outputs
 from compt.layouts.transformers._decoder import ATTENTION, PRE_NORMS, DecoderLayout, decoder
 from compt.layouts.transformers.llama import LlamaLayout
 
+LAYER = "model.layers.{block}"
+
 
 class ExpertsLayout(DecoderLayout):
     """A decoder in which a router chooses experts for each token."""
 
     roles = {**DecoderLayout.roles, "experts": "fixed", "expert_mlp": "hidden"}
 
-    def probe(self, module: Any, generator: torch.Generator) -> Outputs:
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return the heads, and how many experts a token chooses."""
+        return {**super().sizes(module), "chosen_experts": module.config.num_experts_per_tok}
+
+    def probe(
+        self, module: Any, generator: torch.Generator, common: Mapping[str, int] | None = None
+    ) -> Outputs:
         """Return the logits of random tokens, of experts that run one after the other."""
         # The kernels for all of them at once know no float64.
         usual = module.get_experts_implementation()
         module.set_experts_implementation("eager")
         try:
-            return super().probe(module, generator)
+            return super().probe(module, generator, common)
         finally:
             module.set_experts_implementation(usual)
 
@@ -39,6 +48,14 @@ class MixtralLayout(ExpertsLayout):
             }
         ),
         **LlamaLayout.patterns,
+    }
+    dense = {
+        f"{LAYER}.mlp.gate.*": (),
+        f"{LAYER}.mlp.experts.gate_up_proj": (
+            f"{LAYER}.mlp.gate_proj.weight",
+            f"{LAYER}.mlp.up_proj.weight",
+        ),
+        f"{LAYER}.mlp.experts.down_proj": (f"{LAYER}.mlp.down_proj.weight",),
     }
 
 
