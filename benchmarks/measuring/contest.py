@@ -1,0 +1,138 @@
+"""Let several programs train the same in turns, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+WARM_UP = 10
+"""Iterations before anything is timed, whose losses are compared."""
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Finished(BaseException):
+    """Ends a program when all turns have been taken; no program catches it."""
+
+
+class Baton:
+    """What a program tells after each of its iterations, and waits for between its turns."""
+
+    def __init__(self, connection: Connection, iters: int) -> None:
+        self.connection, self.iters = connection, iters
+        self.losses: list[float] = []
+        self._num_done = 0
+
+    def step(self, loss: Any) -> None:
+        """Note an iteration.
+
+        Raises:
+            Finished: it was the last.
+        """
+        self._num_done += 1
+        if self._num_done <= WARM_UP:
+            self.losses.append(float(loss))
+        if self._num_done == WARM_UP:
+            self.connection.send({"losses": self.losses})
+            self._wait()
+        elif self._num_done > WARM_UP and (self._num_done - WARM_UP) % self.iters == 0:
+            pairs = zip(self._start, now(), strict=True)
+            wall, processor = (1e3 * (b - a) / self.iters for a, b in pairs)
+            self.connection.send({"wall": wall, "processor": processor})
+            self._wait()
+
+    def _wait(self) -> None:
+        if self.connection.recv() != "go":
+            raise Finished
+        self._start = now()
+
+
+def now() -> tuple[float, float]:
+    """Return wall and processor time, once the device has done what it was given."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter(), time.process_time()
+
+
+@dataclass
+class Turns:
+    """What one program needed for an iteration in each of its turns, in milliseconds."""
+
+    losses: list[float]
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+
+def hold(
+    programs: Mapping[str, Callable[..., None]], task: Any, *, rounds: int, iters: int
+) -> tuple[dict[str, Turns], dict[str, str]]:
+    """Let programs take turns, and return their times, and why others were left out.
+
+    Args:
+        programs: by name; each is called with the task and a :class:`Baton`. They are pickled.
+        task: what to train.
+        rounds: turns of each.
+        iters: iterations of a turn.
+    """
+    # A fresh process each: libraries change registries, hooks and threads of the one they are in.
+    context = multiprocessing.get_context("spawn")
+    ends, processes, failed = {}, [], {}
+    turns: dict[str, Turns] = {}
+    try:
+        for name, program in programs.items():
+            here, there = context.Pipe()
+            process = context.Process(target=_run, args=(program, task, there, iters), daemon=True)
+            process.start()
+            there.close()
+            processes.append(process)
+            answer = _answer(here)
+            if "losses" in answer:  # one by one, so that no start disturbs another's warm-up
+                ends[name], turns[name] = here, Turns(answer["losses"])
+            else:
+                failed[name] = answer["error"]
+        order = list(ends)
+        for _ in range(rounds):
+            for name in order:
+                ends[name].send("go")
+                times = _answer(ends[name])
+                turns[name].wall.append(times["wall"])
+                turns[name].processor.append(times["processor"])
+            order.reverse()  # who is first changes: the machine may slow down with time
+        for end in ends.values():
+            end.send("stop")
+    finally:
+        for process in processes:
+            process.join(10)
+            if process.is_alive():
+                process.terminate()
+    return turns, failed
+
+
+def _answer(connection: Connection) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = connection.recv()
+    except EOFError:
+        return {"error": "its process ended"}
+    return answer
+
+
+def _run(program: Callable[..., None], task: Any, connection: Connection, iters: int) -> None:
+    try:
+        program(task, Baton(connection, iters))
+    except Finished:
+        return
+    except BaseException as error:  # whatever a library raises
+        traceback.print_exc()
+        connection.send({"error": f"{type(error).__name__}: {error}"})
+
+
+def ratios(turns: Mapping[str, Turns], name: str, others: Sequence[str]) -> list[float]:
+    """Return by how much a program is faster than the fastest of others, round by round."""
+    rounds = range(len(turns[name].wall))
+    return [min(turns[o].wall[i] for o in others) / turns[name].wall[i] for i in rounds]

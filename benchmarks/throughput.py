@@ -1,0 +1,190 @@
+"""Time a stage of compt against the loops that its users would pick instead, in turns.
+
+``python benchmarks/throughput.py clip --json FILE`` trains one member of the chain that compt
+ships for a paradigm (``clip``, ``mae``, ``lm``), in compt, in a PyTorch loop by hand, and in the
+loop of the paradigm's own library: open_clip's ``train_one_epoch``, mmengine's Runner as
+mmpretrain's ``tools/train.py`` builds it, the Trainer of transformers. Model, first weights, batches and their
+order, precision, optimizer (fused), parameter groups and learning rates are the same; so are the
+losses of the first iterations, or the comparison is void and fails. Each has a process of its own,
+and they take turns of some iterations, so that all get the same share of whatever else the machine
+does. A ratio is the time of the fastest other loop by compt's: 1 means the same speed.
+
+The last row has a teacher: compt's stage with feature transfer, against a loop by hand that runs
+the student forward and backward and the teacher forward, and does nothing with what it says.
+
+compt trains as in a chain: loop, hooks, guard, log files and TensorBoard. Evaluations and
+checkpoints are left out, as the config says how many there are; ``wall_time.py`` shows what they
+take. ``--one-batch`` leaves the loading of data out too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import contenders
+from measuring.contenders import PEERS, Task
+from measuring.contest import WARM_UP, Turns, hold, ratios
+from rich.table import Table
+
+from compt.cli import find_config
+from compt.config import load_config
+from compt.report.format import plain_console
+from compt.report.record import environment
+
+CONFIGS = {"clip": "clip_chain", "mae": "mae_chain", "lm": "lm_chain"}
+WITHOUT_AUGMENTATION: Mapping[str, Mapping[str, Any]] = {
+    "clip": {"augment": None},
+    "mae": {"pipeline": [{"type": "Resize", "scale": 32}, {"type": "PackInputs"}]},
+    "lm": {},
+}
+SAME = {"clip": 2e-3, "mae": 0.1, "lm": 2e-3}
+"""Relative difference of the losses of the first iterations that rounding may make, and with mae
+the masks, which each library draws for itself."""
+TOLERATED = 1.03
+"""What a stage with a teacher may take, by student and teacher alone."""
+
+
+def task_of(paradigm: str, member: int, iters: int, options: Mapping[str, Any]) -> Task:
+    """Return what all programs train."""
+    content = dict(load_config(find_config(CONFIGS[paradigm])).raw)
+    content["paradigm"] = {**content["paradigm"], **WITHOUT_AUGMENTATION[paradigm]}
+    precision = {"precision": options["precision"]}
+    content |= {"transfer": {"type": "feature_mse"}, "evaluations": 1, **precision}
+    content["checkpoint"] = {"interval": 10**9}
+    content.pop("compare", None)
+    return Task(content, member, iters, options["one_batch"])
+
+
+def compared(turns: Mapping[str, Turns], tolerance: float) -> None:
+    """End the program where two of the loops do not train the same."""
+    first_name, first = next(iter(turns.items()))
+    for name, other in turns.items():
+        for i, (a, b) in enumerate(zip(first.losses, other.losses, strict=True)):
+            if abs(a - b) > tolerance * abs(a):
+                sys.exit(
+                    f"{first_name} and {name} do not train the same: losses {a} and {b} at "
+                    f"iteration {i + 1}."
+                )
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Let all programs take their turns, without a teacher and with one."""
+    iters = WARM_UP + arguments.rounds * arguments.iters + 1
+    options = {"precision": arguments.precision, "one_batch": arguments.one_batch}
+    task = task_of(arguments.paradigm, arguments.member, iters, options)
+    loops = {"compt": contenders.compt, "by hand": contenders.bare, **PEERS[arguments.paradigm]}
+    pair = {
+        "compt, with teacher": contenders.compt_with_teacher,
+        "student and teacher by hand": contenders.bare_with_teacher,
+    }
+    length = {"rounds": arguments.rounds, "iters": arguments.iters}
+    turns, failed = hold(loops, task, **length)
+    compared(turns, SAME[arguments.paradigm])
+    taught, taught_failed = hold(pair, task, **length) if arguments.member else ({}, {})
+    rows = [row(turns, "compt", [name for name in turns if name != "compt"])]
+    if len(taught) == 2:
+        rows.append(row(taught, *_pair(pair)))
+    return {
+        "paradigm": arguments.paradigm,
+        "member": task.stage.name,
+        "batch_size": task.stage.batch_size,
+        **options,
+        **length,
+        "turns": {name: vars(one) for name, one in {**turns, **taught}.items()},
+        "ratios": rows,
+        "left_out": {**failed, **taught_failed},
+    }
+
+
+def _pair(names: Mapping[str, Any]) -> tuple[str, list[str]]:
+    first, second = names
+    return first, [second]
+
+
+def row(turns: Mapping[str, Turns], name: str, others: Sequence[str]) -> dict[str, Any]:
+    """Return the ratios of a program and the fastest of others."""
+    values = ratios(turns, name, others)
+    fastest = min(others, key=lambda other: statistics.median(turns[other].wall))
+    pairs = zip(turns[name].processor, turns[fastest].processor, strict=True)
+    processor = [b / a for a, b in pairs]
+    return {
+        "name": name,
+        "fastest": fastest,
+        "ratios": values,
+        "median": statistics.median(values),
+        "processor_median": statistics.median(processor),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return what the times were measured on."""
+    load = os.getloadavg() if hasattr(os, "getloadavg") else ()
+    return {
+        **environment(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": [round(x, 2) for x in load],
+    }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the table, and how to repeat it."""
+    console = plain_console()
+    title = f"{result['member']}, batches of {result['batch_size']}, {result['precision']}"
+    data = "one batch" if result["one_batch"] else "data loaded"
+    table = Table(title=f"{title}, {data}")
+    for column in ("loop", "ms an iteration", "least", "most", "processor, ms"):
+        table.add_column(column, justify="left" if column == "loop" else "right", no_wrap=True)
+    for name, turns in result["turns"].items():
+        times = (statistics.median(turns["wall"]), min(turns["wall"]), max(turns["wall"]))
+        processor = statistics.median(turns["processor"])
+        table.add_row(name, *(f"{time:.2f}" for time in (*times, processor)))
+    console.print(table)
+    for one in result["ratios"]:
+        spread = f"{min(one['ratios']):.3f} to {max(one['ratios']):.3f}"
+        console.print(
+            f"{one['name']}: {one['median']:.3f}x the fastest of the others ({one['fastest']}), "
+            f"{spread} in {result['rounds']} rounds; by processor time "
+            f"{one['processor_median']:.3f}x",
+            soft_wrap=True,
+        )
+    for name, reason in result["left_out"].items():
+        console.print(f"left out: {name}: {reason}", soft_wrap=True, highlight=False)
+    console.print(", ".join(f"{k} {v}" for k, v in result["machine"].items()), soft_wrap=True)
+    console.print(f"Repeat: {result['command']}", soft_wrap=True)
+
+
+def main() -> int:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description="Time compt against other training loops.")
+    parser.add_argument("paradigm", choices=CONFIGS)
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")
+    parser.add_argument("--iters", type=int, default=20, help="iterations of a turn (default 20)")
+    parser.add_argument("--member", type=int, default=1, help="which of the chain, from 0")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--one-batch", action="store_true", help="leave the loading of data out")
+    parser.add_argument("--json", metavar="FILE", help="write all times here")
+    arguments = parser.parse_args()
+    state = machine()  # before this raises its load
+    result = measure(arguments)
+    command = shlex.join(["python", *sys.argv])
+    result |= {"machine": state, "command": command}
+    show(result)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
