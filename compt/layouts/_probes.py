@@ -1,4 +1,4 @@
-"""Inputs and outputs that the probes of image models share."""
+"""Inputs and outputs that the probes of image models share, and the pattern of their positions."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ def similarity(features: Tensor) -> Tensor:
     tokens = features.movedim(1, -1) if features.ndim == 4 else features
     flat = F.normalize(tokens.flatten(0, -2), dim=-1)
     return flat @ flat.T
+
+
+def tokens_on_grid(num_tokens: int, grid: Sequence[int]) -> str:
+    """Return the axes of the positions of an image's patches, behind those of other tokens.
+
+    Args:
+        num_tokens: of class, registers and patches, as many as have a position.
+        grid: rows and columns of patches.
+    """
+    num_others = num_tokens - grid[0] * grid[1]
+    return f"({num_others} | height width)" if num_others else "(height width)"

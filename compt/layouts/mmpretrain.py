@@ -7,32 +7,27 @@ backbone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compt.interfaces import Layout, Outputs
-from compt.layouts._probes import images, similarity
+from compt.layouts._probes import images, similarity, tokens_on_grid
 
 
 def _blocks(stack: str) -> dict[str, str]:
     """Return the patterns of a stack of mmpretrain's TransformerEncoderLayer."""
     block = f"{stack}.{{block}}"
     return {
-        f"{block}.ln1.weight": "embed",
-        f"{block}.ln1.bias": "embed",
-        f"{block}.attn.qkv.weight": "(3 heads head_dim) <- embed",
-        f"{block}.attn.qkv.bias": "(3 heads head_dim)",
-        f"{block}.attn.proj.weight": f"embed <- (heads head_dim) * {block}.attn.gamma1.weight",
-        f"{block}.attn.proj.bias": f"embed * {block}.attn.gamma1.weight",
+        f"{block}.ln1.*": "embed",
+        f"{block}.attn.qkv.*": "(3 heads head_dim) <- embed",
+        f"{block}.attn.proj.*": f"embed <- (heads head_dim) * {block}.attn.gamma1.weight",
         f"{block}.attn.gamma1.weight": "scale: embed",
-        f"{block}.ln2.weight": "embed",
-        f"{block}.ln2.bias": "embed",
-        f"{block}.ffn.layers.0.0.weight": "mlp <- embed",
-        f"{block}.ffn.layers.0.0.bias": "mlp",
-        f"{block}.ffn.layers.1.weight": f"embed <- mlp * {block}.ffn.gamma2.weight",
-        f"{block}.ffn.layers.1.bias": f"embed * {block}.ffn.gamma2.weight",
+        f"{block}.ln2.*": "embed",
+        f"{block}.ffn.layers.0.0.*": "mlp <- embed",
+        f"{block}.ffn.layers.1.*": f"embed <- mlp * {block}.ffn.gamma2.weight",
         f"{block}.ffn.gamma2.weight": "scale: embed",
     }
 
@@ -45,23 +40,24 @@ class VisionTransformerLayout(Layout):
     """
 
     patterns = {
-        "patch_embed.projection.weight": "patch_embed <- 3 patch patch",
-        "patch_embed.projection.bias": "patch_embed",
+        "patch_embed.projection.*": "patch_embed <- 3 patch patch",
         "cls_token": "1 1 patch_embed",
-        "pos_embed": "1 position patch_embed",
-        "pre_norm.weight": "layer_norm_gain: patch_embed -> embed",
-        "pre_norm.bias": "layer_norm_bias: patch_embed -> embed",
+        "pre_norm.*": "patch_embed -> embed",
         **_blocks("layers"),
-        "ln1.weight": "embed",
-        "ln1.bias": "embed",
-        "ln2.weight": "embed",
-        "ln2.bias": "embed",
+        "ln1.*": "embed",
+        "ln2.*": "embed",
     }
     roles = {"patch_embed": "stream"}
 
+    def patterns_of(self, module: Any) -> Mapping[str, str]:
+        """Return the patterns, with the places of its tokens."""
+        places = tokens_on_grid(module.pos_embed.shape[1], module.patch_resolution)
+        return {**self.patterns, "pos_embed": f"1 {places} -> patch_embed"}
+
     def sizes(self, module: Any) -> Mapping[str, int]:
-        """Return the number of heads, which the fused qkv does not tell."""
-        return {"heads": module.layers[0].attn.num_heads} if len(module.layers) else {}
+        """Return the number of heads, which the fused qkv does not tell, and of patches."""
+        grid = dict(zip(("height", "width"), module.patch_resolution, strict=True))
+        return grid | ({"heads": module.layers[0].attn.num_heads} if len(module.layers) else {})
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say that the patches write the residual stream itself where no ``pre_norm`` follows."""
@@ -82,22 +78,20 @@ class MaeDecoderLayout(Layout):
     """The axes of a masked autoencoder's decoder, whose stream is fed from the encoder's."""
 
     patterns = {
-        "decoder_embed.weight": "embed <- encoder",
-        "decoder_embed.bias": "embed",
+        "decoder_embed.*": "embed <- encoder",
         "mask_token": "1 1 embed",
-        "decoder_pos_embed": "1 position embed",
+        "decoder_pos_embed": "1 (1 | height width) -> embed",
         **_blocks("decoder_blocks"),
-        "ln1.weight": "embed",
-        "ln1.bias": "embed",
-        "decoder_pred.weight": "pixels <- embed",
-        "decoder_pred.bias": "pixels",
+        "ln1.*": "embed",
+        "decoder_pred.*": "pixels <- embed",
     }
     roles = {"encoder": "stream", "pixels": "fixed"}
 
     def sizes(self, module: Any) -> Mapping[str, int]:
-        """Return the number of heads, unless there are no blocks."""
-        blocks = module.decoder_blocks
-        return {"heads": blocks[0].attn.num_heads} if len(blocks) else {}
+        """Return the number of heads, unless there are no blocks, and of a square's patches."""
+        blocks, edge = module.decoder_blocks, isqrt(module.decoder_pos_embed.shape[1] - 1)
+        grid = {"height": edge, "width": edge}
+        return grid | ({"heads": blocks[0].attn.num_heads} if len(blocks) else {})
 
     def probe(self, module: Any, generator: torch.Generator) -> Outputs | None:
         """Return nothing, as what the decoder reads grows with the encoder."""
@@ -107,7 +101,7 @@ class MaeDecoderLayout(Layout):
 class SimMimDecoderLayout(Layout):
     """The axes of SimMIM's decoder, one projection of the backbone's feature map to pixels."""
 
-    patterns = {"decoder.0.weight": "pixels <- encoder 1 1", "decoder.0.bias": "pixels"}
+    patterns = {"decoder.0.*": "pixels <- encoder 1 1"}
     roles = {"encoder": "stream", "pixels": "fixed"}
 
 
@@ -162,12 +156,9 @@ class ImageClassifierLayout(Layout):
 
     parts = ("backbone",)
     patterns = {
-        "head.fc.weight": "classes <- backbone.embed",
-        "head.fc.bias": "classes",
-        "head.layers.pre_logits.weight": "hidden <- backbone.embed",
-        "head.layers.pre_logits.bias": "hidden",
-        "head.layers.head.weight": "classes <- last",
-        "head.layers.head.bias": "classes",
+        "head.fc.*": "classes <- backbone.embed",
+        "head.layers.pre_logits.*": "hidden <- backbone.embed",
+        "head.layers.head.*": "classes <- last",
     }
     roles = {"hidden": "hidden"}
 

@@ -2,7 +2,7 @@
 
 Every stage has a residual stream of its own. The streams are ``embed_0``, ``embed_1``, ... and,
 last, ``embed``, which heads and projections read. Patch merging reads four tokens of one stream at
-once and writes the next stream.
+once and writes the next stream. Every second block of a stage shifts its windows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from compt.layouts._probes import images, similarity
 TIMM_BLOCK = "layers.{stage}.blocks.{block}"
 MMPRETRAIN_BLOCK = "stages.{stage}.blocks.{block}"
 MMPRETRAIN_ATTENTION = f"{MMPRETRAIN_BLOCK}.attn.w_msa"
+OFFSETS = "(height_{stage} width_{stage})"
+"""How far two tokens of a window may be apart, by rows and columns."""
 
 
 class TimmSwinLayout(Layout):
@@ -29,37 +31,30 @@ class TimmSwinLayout(Layout):
     """
 
     patterns = {
-        "patch_embed.proj.weight": "patch_embed <- 3 patch patch",
-        "patch_embed.proj.bias": "patch_embed",
-        "patch_embed.norm.weight": "layer_norm_gain: patch_embed -> embed_0",
-        "patch_embed.norm.bias": "layer_norm_bias: patch_embed -> embed_0",
-        "layers.{stage}.downsample.norm.weight": "(4 merged_{stage})",
-        "layers.{stage}.downsample.norm.bias": "(4 merged_{stage})",
-        "layers.{stage}.downsample.reduction.weight": "embed_{stage} <- (4 merged_{stage})",
-        f"{TIMM_BLOCK}.norm1.weight": "embed_{stage}",
-        f"{TIMM_BLOCK}.norm1.bias": "embed_{stage}",
-        f"{TIMM_BLOCK}.attn.relative_position_bias_table": "position_{stage} -> heads_{stage}",
-        f"{TIMM_BLOCK}.attn.qkv.weight": "(3 heads_{stage} head_dim) <- embed_{stage}",
-        f"{TIMM_BLOCK}.attn.qkv.bias": "(3 heads_{stage} head_dim)",
-        f"{TIMM_BLOCK}.attn.proj.weight": "embed_{stage} <- (heads_{stage} head_dim)",
-        f"{TIMM_BLOCK}.attn.proj.bias": "embed_{stage}",
-        f"{TIMM_BLOCK}.norm2.weight": "embed_{stage}",
-        f"{TIMM_BLOCK}.norm2.bias": "embed_{stage}",
-        f"{TIMM_BLOCK}.mlp.fc1.weight": "mlp_{stage} <- embed_{stage}",
-        f"{TIMM_BLOCK}.mlp.fc1.bias": "mlp_{stage}",
-        f"{TIMM_BLOCK}.mlp.fc2.weight": "embed_{stage} <- mlp_{stage}",
-        f"{TIMM_BLOCK}.mlp.fc2.bias": "embed_{stage}",
-        "norm.weight": "embed",
-        "norm.bias": "embed",
-        "head.fc.weight": "classes <- embed",
-        "head.fc.bias": "classes",
+        "patch_embed.proj.*": "patch_embed <- 3 patch patch",
+        "patch_embed.norm.*": "patch_embed -> embed_0",
+        "layers.{stage}.downsample.norm.*": "(4 merged_{stage})",
+        "layers.{stage}.downsample.reduction.*": "embed_{stage} <- (4 merged_{stage})",
+        f"{TIMM_BLOCK}.norm1.*": "embed_{stage}",
+        f"{TIMM_BLOCK}.attn.relative_position_bias_table": f"{OFFSETS} -> heads_{{stage}}",
+        f"{TIMM_BLOCK}.attn.qkv.*": "(3 heads_{stage} head_dim) <- embed_{stage}",
+        f"{TIMM_BLOCK}.attn.proj.*": "embed_{stage} <- (heads_{stage} head_dim)",
+        f"{TIMM_BLOCK}.norm2.*": "embed_{stage}",
+        f"{TIMM_BLOCK}.mlp.fc1.*": "mlp_{stage} <- embed_{stage}",
+        f"{TIMM_BLOCK}.mlp.fc2.*": "embed_{stage} <- mlp_{stage}",
+        "norm.*": "embed",
+        "head.fc.*": "classes <- embed",
     }
     roles = {"patch_embed": "stream"}
 
     def sizes(self, module: Any) -> Mapping[str, int]:
-        """Return the number of heads of each stage, which the fused qkv does not tell."""
-        blocks = {f"heads_{i}": stage.blocks for i, stage in enumerate(module.layers)}
-        return {name: stage[0].attn.num_heads for name, stage in blocks.items() if len(stage)}
+        """Return each stage's number of heads, which the fused qkv does not tell, and offsets."""
+        attentions = {i: stage.blocks[0].attn for i, stage in enumerate(module.layers)}
+        return _sizes(attentions)
+
+    def periods(self, module: Any) -> Mapping[str, int]:
+        """Return that every second block of a stage shifts its windows."""
+        return {f"layers.{i}.blocks": 2 for i in range(len(module.layers))}
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say which stream each stage, each patch merging and the patches belong to."""
@@ -82,38 +77,33 @@ class MmpretrainSwinLayout(Layout):
     """
 
     patterns = {
-        "patch_embed.projection.weight": "patch_embed <- 3 patch patch",
-        "patch_embed.projection.bias": "patch_embed",
-        "patch_embed.norm.weight": "layer_norm_gain: patch_embed -> embed_0",
-        "patch_embed.norm.bias": "layer_norm_bias: patch_embed -> embed_0",
-        "absolute_pos_embed": "1 position embed_0",
+        "patch_embed.projection.*": "patch_embed <- 3 patch patch",
+        "patch_embed.norm.*": "patch_embed -> embed_0",
+        "absolute_pos_embed": "1 (height width) -> embed_0",
         "mask_token": "1 1 embed_0",
-        f"{MMPRETRAIN_BLOCK}.norm1.weight": "embed_{stage}",
-        f"{MMPRETRAIN_BLOCK}.norm1.bias": "embed_{stage}",
-        f"{MMPRETRAIN_ATTENTION}.relative_position_bias_table": "position_{stage} -> heads_{stage}",
+        f"{MMPRETRAIN_BLOCK}.norm1.*": "embed_{stage}",
+        f"{MMPRETRAIN_ATTENTION}.relative_position_bias_table": f"{OFFSETS} -> heads_{{stage}}",
         f"{MMPRETRAIN_ATTENTION}.relative_position_index": "constant:",
-        f"{MMPRETRAIN_ATTENTION}.qkv.weight": "(3 heads_{stage} head_dim) <- embed_{stage}",
-        f"{MMPRETRAIN_ATTENTION}.qkv.bias": "(3 heads_{stage} head_dim)",
-        f"{MMPRETRAIN_ATTENTION}.proj.weight": "embed_{stage} <- (heads_{stage} head_dim)",
-        f"{MMPRETRAIN_ATTENTION}.proj.bias": "embed_{stage}",
-        f"{MMPRETRAIN_BLOCK}.norm2.weight": "embed_{stage}",
-        f"{MMPRETRAIN_BLOCK}.norm2.bias": "embed_{stage}",
-        f"{MMPRETRAIN_BLOCK}.ffn.layers.0.0.weight": "mlp_{stage} <- embed_{stage}",
-        f"{MMPRETRAIN_BLOCK}.ffn.layers.0.0.bias": "mlp_{stage}",
-        f"{MMPRETRAIN_BLOCK}.ffn.layers.1.weight": "embed_{stage} <- mlp_{stage}",
-        f"{MMPRETRAIN_BLOCK}.ffn.layers.1.bias": "embed_{stage}",
-        "stages.{stage}.downsample.norm.weight": "(embed_{stage} 4)",
-        "stages.{stage}.downsample.norm.bias": "(embed_{stage} 4)",
-        "stages.{stage}.downsample.reduction.weight": "next_{stage} <- (embed_{stage} 4)",
-        "norm{stage}.weight": "embed_{stage}",
-        "norm{stage}.bias": "embed_{stage}",
+        f"{MMPRETRAIN_ATTENTION}.qkv.*": "(3 heads_{stage} head_dim) <- embed_{stage}",
+        f"{MMPRETRAIN_ATTENTION}.proj.*": "embed_{stage} <- (heads_{stage} head_dim)",
+        f"{MMPRETRAIN_BLOCK}.norm2.*": "embed_{stage}",
+        f"{MMPRETRAIN_BLOCK}.ffn.layers.0.0.*": "mlp_{stage} <- embed_{stage}",
+        f"{MMPRETRAIN_BLOCK}.ffn.layers.1.*": "embed_{stage} <- mlp_{stage}",
+        "stages.{stage}.downsample.norm.*": "(embed_{stage} 4)",
+        "stages.{stage}.downsample.reduction.*": "next_{stage} <- (embed_{stage} 4)",
+        "norm{stage}.*": "embed_{stage}",
     }
     roles = {"patch_embed": "stream"}
 
     def sizes(self, module: Any) -> Mapping[str, int]:
-        """Return the number of heads of each stage, which the fused qkv does not tell."""
-        blocks = {f"heads_{i}": stage.blocks for i, stage in enumerate(module.stages)}
-        return {name: stage[0].attn.w_msa.num_heads for name, stage in blocks.items() if len(stage)}
+        """Return each stage's number of heads, which the fused qkv does not tell, and offsets."""
+        attentions = {i: stage.blocks[0].attn.w_msa for i, stage in enumerate(module.stages)}
+        grid = dict(zip(("height", "width"), module.patch_resolution, strict=True))
+        return _sizes(attentions) | (grid if module.use_abs_pos_embed else {})
+
+    def periods(self, module: Any) -> Mapping[str, int]:
+        """Return that every second block of a stage shifts its windows."""
+        return {f"stages.{i}.blocks": 2 for i in range(len(module.stages))}
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say which stream each stage, each patch merging and the patches belong to."""
@@ -134,6 +124,17 @@ class MmpretrainSwinLayout(Layout):
         outputs = dict(enumerate(module(*inputs)))
         alike = {f"similarity_{i}": similarity(maps) for i, maps in outputs.items()}
         return {f"output_{i}": maps for i, maps in outputs.items()} | alike
+
+
+def _sizes(attentions: Mapping[int, Any]) -> dict[str, int]:
+    """Return the sizes of stages that shapes alone cannot tell, given an attention of each."""
+    sizes: dict[str, int] = {}
+    for stage, attention in attentions.items():
+        window = attention.window_size
+        rows, columns = (window, window) if isinstance(window, int) else window
+        sizes |= {f"heads_{stage}": attention.num_heads}
+        sizes |= {f"height_{stage}": 2 * rows - 1, f"width_{stage}": 2 * columns - 1}
+    return sizes
 
 
 def _streams(

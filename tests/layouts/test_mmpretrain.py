@@ -127,7 +127,7 @@ REFUSED = {
     "another image size": (
         mae(32),
         mae(64, size=64),
-        r"the axis 'backbone\.position' changes from 17 to 65",
+        r"the axis 'backbone\.height' changes from 4 to 8",
     ),
     "larger patches": (
         mae(32),
@@ -137,7 +137,7 @@ REFUSED = {
     "fewer patches": (
         mae(32),
         larger_patches(mae(64), 4),
-        r"the axis 'backbone\.position' would shrink from 17 to 5",
+        r"the axis 'backbone\.height' changes from 4 to 2",
     ),
     "a narrower decoder": (
         mae(32, 2, 32),

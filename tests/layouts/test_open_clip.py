@@ -154,7 +154,7 @@ REFUSED = {
         dict(text=dict(context_length=12)),
         r"'positional_embedding': the axis 'position'.*10 to 12",
     ),
-    "another patch size": (dict(), dict(patch_size=8), r"the axis 'visual\.(patch|position)'"),
+    "another patch size": (dict(), dict(patch_size=8), r"the axis 'visual\.(patch|height)'"),
     "a layer the source lacks": (
         dict(),
         dict(qk_norm=True),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from compt import LAYOUTS, PARADIGMS, GrowthError, describe, grow
 from compt.growth.axes import find_layout
@@ -16,15 +15,12 @@ from compt.testing import LayoutContract, ParadigmContract
 from compt.testing.contracts import randomised
 
 transformers = pytest.importorskip("transformers")
-timm = pytest.importorskip("timm")
 
 from tests.code_lines import code_lines
-from tests.layouts.outside import convnets, dit, dit_model
+from tests.layouts.outside import dit, dit_model
 
 OUTSIDE = Path(__file__).parent / "outside"
 REGISTERED = {
-    "timm.models.resnet.ResNet": convnets.ResNetLayout,
-    "timm.models.convnext.ConvNeXt": convnets.ConvNeXtLayout,
     "tests.layouts.outside.dit_model.DiT": dit.DitLayout,
 }
 
@@ -72,30 +68,12 @@ def mamba(width, depth, heads, groups):
     return language_model("Mamba2", head_dim=8, expand=expand, state_size=4, chunk_size=8, **sizes)
 
 
-def resnet(block, width, depths, **options):
-    torch.manual_seed(0)
-    resnets = timm.models.resnet
-    channels = (width, width, 2 * width, 2 * width)
-    options |= dict(channels=channels, num_classes=5)
-    return resnets.ResNet(getattr(resnets, block), depths, **options).double()
-
-
-def convnext(width, depths, **options):
-    torch.manual_seed(0)
-    dims = (width, width, 2 * width, 2 * width)
-    return timm.models.convnext.ConvNeXt(
-        dims=dims, depths=depths, num_classes=5, **options
-    ).double()
-
-
 def diffusion(width, depth):
     torch.manual_seed(0)
     return dit_model.DiT(width, depth).double()
 
 
-V2 = dict(use_grn=True, ls_init_value=None)
 OLMO = partial(grouped, "Olmo2")
-BASIC, WIDE = partial(resnet, "BasicBlock"), partial(resnet, "Bottleneck")
 EXACT = {
     "olmo2, wide": (OLMO, (32, 2, 4, 2, 48), (64, 2, 8, 4, 96), {}),
     "olmo2, deep": (OLMO, (32, 2, 4, 2, 48), (32, 5, 4, 2, 48), {}),
@@ -115,37 +93,15 @@ EXACT = {
     "mamba2, wide": (mamba, (32, 2, 8, 2), (64, 2, 16, 2), {}),
     "mamba2, deep": (mamba, (32, 2, 8, 2), (32, 4, 8, 2), {}),
     "mamba2, both": (mamba, (32, 2, 8, 1), (64, 3, 32, 1), {}),
-    "resnet, wide": (WIDE, (32, (1, 1, 2, 1)), (64, (1, 1, 2, 1)), {}),
-    "resnet, deep": (WIDE, (32, (1, 1, 2, 1)), (32, (2, 1, 4, 3)), {}),
-    "resnet, both": (BASIC, (16, (1, 1, 2, 1)), (32, (2, 1, 4, 3)), {}),
-    "resnet, another width": (BASIC, (16, (1, 1, 2, 1)), (24, (2, 1, 4, 3)), {}),
-    "resnext, both": (
-        *(WIDE, (32, (1, 1, 2, 1)), (64, (1, 1, 3, 1))),
-        dict(cardinality=4, base_width=32),
-    ),
-    "convnext, wide": (convnext, (8, (1, 1, 2, 1)), (16, (1, 1, 2, 1)), {}),
-    "convnext, deep": (convnext, (8, (1, 1, 2, 1)), (8, (2, 1, 4, 1)), {}),
-    "convnext v2, both": (convnext, (8, (1, 1, 2, 1)), (16, (2, 1, 2, 3)), V2),
     "dit, wide": (diffusion, (16, 2), (48, 2), {}),
     "dit, deep": (diffusion, (16, 2), (16, 5), {}),
     "dit, both": (diffusion, (16, 2), (32, 4), {}),
 }
 
 
-def trained(model):
-    """Return a model with random weights and running statistics, as training leaves them."""
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(generator=generator)
-            module.running_var.uniform_(0.5, 2.0, generator=generator)
-            module.num_batches_tracked.fill_(17)
-    return randomised(model)
-
-
 def models(case):
     make, small, large, options = case
-    return trained(make(*small, **options)), make(*large, **options)
+    return randomised(make(*small, **options)), make(*large, **options)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -179,10 +135,6 @@ INEXACT = {
         *(mamba, (32, 2, 8, 2), (48, 3, 12, 2), {}),
         "mixer.norm.weight' normalises over 'groups+heads+head_dim', which grows",
     ),
-    "convnext": (
-        *(convnext, (8, (1, 1, 2, 1)), (12, (1, 1, 2, 1)), {}),
-        "blocks.{block}.norm.weight' normalises over 'mid_0', which grows: exact at multiples of 8",
-    ),
     "dit": (
         *(diffusion, (16, 2), (24, 2), {}),
         "'embed' grows from 16 to 24: exact at whole multiples only, as its layout says",
@@ -201,7 +153,7 @@ def test_what_is_not_exact_is_said_with_its_reason(name):
 
 CLONED = (
     *("olmo2, wide", "gemma2, wide", "gptj, wide", "mamba2, both"),
-    *("resnet, both", "convnext v2, both", "dit, both"),
+    "dit, both",
 )
 
 
@@ -224,9 +176,7 @@ def gradients(model):
     return {name: param.grad for name, param in model.named_parameters()}
 
 
-@pytest.mark.parametrize(
-    "name", ["gemma2, wide", "mamba2, wide", "resnet, wide", "convnext, wide", "dit, wide"]
-)
+@pytest.mark.parametrize("name", ["gemma2, wide", "mamba2, wide", "dit, wide"])
 @pytest.mark.filterwarnings("ignore:clone with noise=0")
 def test_moments_grow_as_gradients_do(name):
     """Through sections, factors, batch norms, copied heads, and constants of the size."""
@@ -243,8 +193,6 @@ def test_moments_grow_as_gradients_do(name):
 def test_what_cannot_grow_is_named():
     with pytest.raises(GrowthError, match=r"dt_bias': the axis 'groups' changes from 2 to 4"):
         grow(mamba(32, 2, 8, 2), mamba(32, 2, 8, 4))
-    with pytest.raises(GrowthError, match=r"'conv1\.weight' has the axes"):
-        grow(BASIC(16, (1, 1, 1, 1)), WIDE(16, (1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -274,16 +222,6 @@ class TestGptJ(LayoutContract):
 class TestMamba2(LayoutContract):
     def pair(self):
         return models(EXACT["mamba2, both"])
-
-
-class TestResNet(LayoutContract):
-    def pair(self):
-        return models(EXACT["resnet, both"])
-
-
-class TestConvNeXt(LayoutContract):
-    def pair(self):
-        return models(EXACT["convnext v2, both"])
 
 
 class TestDitLayout(LayoutContract):

@@ -1,0 +1,154 @@
+"""Fit a model to another patch or image size, before another grower does the rest.
+
+Shapes: s places of an axis before, t after, which may be fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import replace
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compt.errors import ConfigError
+from compt.growth.matching import sampled_axis
+from compt.growth.operators import AxisGrower, ParamPair
+from compt.growth.run import build_grower
+from compt.interfaces import Architecture
+from compt.registry import GROWERS
+
+
+def interpolated(small: int, large: int) -> Tensor:
+    """Return the map [t, s] of a cubic interpolation of s places at t, as of an image's rows."""
+    # Along the width: of an image one place wide torch (2.14) mistakes the rows for the channels.
+    rows = torch.eye(small, dtype=torch.float64)[None, :, None]
+    resized = F.interpolate(rows, size=(1, large), mode="bicubic", antialias=True)
+    return resized[0, :, 0].T.contiguous()
+
+
+def pseudo_inverse(small: int, large: int) -> Tensor:
+    """Return the map [t, s] of a kernel that reads an image resized from s places to t.
+
+    With B [t, s] the linear resizing of the image it is the pseudo-inverse of B transposed: of all
+    kernels the one whose products with ``B x`` are nearest to the old one's with x, and equal
+    where t >= s.
+    Source: Beyer et al., FlexiViT, arXiv 2212.08013, section 3.4.
+    """
+    rows = torch.eye(small, dtype=torch.float64)[None]
+    resized = F.interpolate(rows, size=large, mode="linear")[0].T
+    return torch.linalg.pinv(resized.T)
+
+
+SAMPLED: Mapping[str, tuple[str, Callable[[int, int], Tensor]]] = {
+    "patch": ("kernels by their pseudo-inverse", pseudo_inverse),
+    "height": ("cubic interpolation", interpolated),
+    "width": ("cubic interpolation", interpolated),
+}
+"""What the places of an axis become, by its name, also with a number behind it."""
+
+
+class Resample(AxisGrower):
+    """Fit patch kernels and the positions of an image's patches to other sizes, then grow.
+
+    Axes of an image's places are 'patch' (rows and columns of a patch's pixels), 'height' and
+    'width' (of a grid of patches, and of the offsets within a window). Each has one map, by which
+    the source's tensors are multiplied before the other grower sees them. It is a step of its own
+    that keeps no function, and the report names it: the larger model sees other images.
+
+    Args:
+        grower: name or config of the grower of widths and depth.
+    """
+
+    def __init__(self, *, grower: str | Annotated[Mapping[str, Any], GROWERS] = "lossless") -> None:
+        built = build_grower(grower)
+        if not isinstance(built, AxisGrower):
+            raise ConfigError(
+                f"grower={grower!r} grows whole models, not tensor by tensor.",
+                where="grower resample",
+                do="Use one that derives from compt.AxisGrower, such as 'lossless' or 'clone'.",
+            )
+        self.grower = built
+        self.function_preserving = built.function_preserving  # type: ignore[misc]
+
+    def check(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where the other grower cannot do the rest."""
+        self.grower.check(_resampled(source, target), target)
+
+    def check_depth(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where the other grower cannot fill the target's depth."""
+        self.grower.check_depth(source, target)
+
+    def prepare(
+        self,
+        source: Mapping[str, Tensor],
+        archs: Mapping[str, Architecture],
+        generator: torch.Generator,
+    ) -> Any:
+        """Make what the other grower shares between parameters."""
+        resampled = _resampled(archs["source"], archs["target"])
+        return self.grower.prepare(source, {**archs, "source": resampled}, generator)
+
+    def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+        """Return what the other grower makes of the resampled tensor."""
+        others = tuple(_places(other, pair) for other in pair.others)
+        resampled = replace(pair, source=_resampled(pair.source, pair.target), others=others)
+        return self.grower.expand(_places(source, pair), target, resampled)
+
+    def also_reads(self, pair: ParamPair) -> tuple[str, ...]:
+        """Name what the other grower reads beside the parameter's source."""
+        return self.grower.also_reads(pair)
+
+    def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
+        """Return the source block that the other grower chooses."""
+        return self.grower.source_block_index(block, source_depth, target_depth)
+
+    def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
+        """Finish a value in a new block as the other grower does."""
+        return self.grower.init_new_block(value, target, pair)
+
+    def without_noise(self) -> Resample:
+        """Return this grower with nothing random in what the other inherits."""
+        even = copy(self)
+        even.grower = self.grower.without_noise()
+        return even
+
+    def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
+        """Name every axis that is resampled, and then what the other grower cannot keep."""
+        reasons = [
+            f"'{axis}' is resampled from {source.sizes[axis]} to {size} "
+            f"({SAMPLED[str(sampled_axis(axis))][0]})"
+            for axis, size in _changed(source, target).items()
+        ]
+        resampled = _resampled(source, target)
+        if (resampled.sizes, resampled.depths) == (target.sizes, target.depths):
+            return reasons
+        return reasons + self.grower.why_not_preserving(resampled, target)
+
+
+def _places(value: Tensor, pair: ParamPair) -> Tensor:
+    """Return an unfolded tensor of the source with the target's places."""
+    changed = _changed(pair.source, pair.target)
+    for dim, axis in enumerate(pair.param.axes):
+        if axis in changed:
+            _, make_map = SAMPLED[str(sampled_axis(axis))]
+            places = make_map(pair.source.sizes[axis], changed[axis])
+            value = torch.tensordot(places, value.movedim(dim, 0), dims=1).movedim(0, dim)
+    return value
+
+
+def _changed(source: Architecture, target: Architecture) -> dict[str, int]:
+    """Return the target's sizes of all axes that have to be resampled."""
+    return {
+        axis: target.sizes[axis]
+        for axis in source.roles
+        if sampled_axis(axis) and target.sizes.get(axis) not in (None, source.sizes[axis])
+    }
+
+
+def _resampled(source: Architecture, target: Architecture) -> Architecture:
+    """Return what the source is once it has the target's patches and grid."""
+    return replace(source, sizes={**source.sizes, **_changed(source, target)})
