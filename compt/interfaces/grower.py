@@ -17,7 +17,8 @@ Status = Literal["copied", "expanded", "initialised", "shared"]
 Objective = Callable[[Mapping[str, Tensor]], Tensor]
 """The loss, [], on the next batch with these parameters of the target, by name.
 
-Parameters that are not given keep their values.
+Parameters that are not given keep their values. It may have a method ``restart()``, after which
+the batches come again from the first.
 """
 
 
@@ -34,6 +35,7 @@ class Growth:
     is the grower's claim for this pair, with ``reason`` where it is False. What ``compt.grow``
     returns is corrected by measurement: ``error`` is the largest relative difference of the
     outputs, in full precision. Where it is None nothing could be measured, and ``reason`` says so.
+    ``details`` is what else the grower has to report, as JSON types.
     """
 
     params: Mapping[str, Status]
@@ -42,6 +44,7 @@ class Growth:
     function_preserving: bool = False
     reason: str = ""
     error: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -58,6 +61,7 @@ class Growth:
             "function_preserving": self.function_preserving,
             "reason": self.reason,
             "error": self.error,
+            **({"details": dict(self.details)} if self.details else {}),
         }
 
 

@@ -156,6 +156,9 @@ def growth_text(growth: GrowthReport) -> str:
         text = "keeps the function"
     if growth.error is not None:
         text += f" (measured error {growth.error:.1e})"
+    if growth.probed:
+        losses = (f"{name} {held_out:.4g}" for name, _, held_out in growth.probed)
+        text += f"; the best of a probe, by held-out loss: {', '.join(losses)}"
     if growth.grown_from:
         text += f"; grown from {growth.grown_from}"
     if growth.dropped:

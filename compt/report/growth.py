@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class GrowthReport:
     """None for a grower that did not ask for the loss."""
     grown_from: str = ""
     """Which point of its source it grew from, '' for the delivered weights."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else the grower reports, as the table of a probe."""
     held_whole: str = ""
     """Why a large model was in memory as a whole, '' for a small one and one that was not."""
 
@@ -53,7 +56,7 @@ class GrowthReport:
         content = asdict(self)
         if self.objective is None:
             del content["objective"]
-        for name in ("reset", "grown_from", "held_whole"):
+        for name in ("reset", "grown_from", "details", "held_whole"):
             if not content[name]:
                 del content[name]
         return content
@@ -74,7 +77,24 @@ class GrowthReport:
             dropped=tuple(content.get("dropped", ())),
             reset=tuple(content.get("reset", ())),
             objective=None if objective is None else LearnedGrowth(**objective),
+            details=dict(content.get("details", {})),
         )
+
+    @property
+    def probed(self) -> Sequence[tuple[str, float, float]]:
+        """The growers that a probe tried, with first and held-out loss, the least of those first.
+
+        A loss that is no number is inf.
+        """
+        rows = (
+            (tried["grower"], *(_loss(tried[key]) for key in ("first_loss", "held_out_loss")))
+            for tried in self.details.get("probe", ())
+        )
+        return sorted(rows, key=lambda row: row[2])
+
+
+def _loss(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 @dataclass(frozen=True)

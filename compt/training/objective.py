@@ -87,6 +87,12 @@ class StageObjective:
             self.on_progress(len(self.losses), self.losses[-1])
         return loss
 
+    def restart(self) -> None:
+        """Let the batches, and what is drawn for each, come again from the first."""
+        if self._stage is not None:
+            self._stage.iteration = 0
+            self._batches = iter(self._loader(self._stage))
+
     def summary(self) -> dict[str, Any]:
         """Return the number of calls, and the mean loss of their first and last tenth."""
         tenth = max(1, len(self.losses) // 10)

@@ -90,7 +90,9 @@ def _counts(growth: GrowthReport) -> Iterator[tuple[str, int, float]]:
 
 
 def _notes(growth: GrowthReport) -> Iterator[str]:
-    if growth.objective is not None:
+    for name, first, held_out in growth.probed:
+        yield f"Probed: {name}, held-out loss {held_out:.4g} after {first:.4g} as grown."
+    if growth.objective is not None and not growth.probed:
         learned = growth.objective
         yield (
             f"Learned in {learned.calls:,} steps: loss {learned.first_loss:.4g} -> "
