@@ -63,4 +63,5 @@ def architecture(paradigm: Paradigm, model: nn.Module, outputs: Outputs) -> Arch
         name: outputs[name].shape[-1] for name in sorted(paradigm.outputs) if outputs[name].ndim > 1
     }
     features = {name: widths[name] for name in paradigm.features or widths}
-    return replace(describe(model), features=features, outputs=widths)
+    tokens = {name: tuple(outputs[name].shape[1:-1]) for name in widths}
+    return replace(describe(model), features=features, outputs=widths, tokens=tokens)

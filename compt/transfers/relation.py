@@ -23,6 +23,7 @@ class Relation(FeatureTransfer):
     """
 
     projected = False
+    averages_tokens = True
 
     def forward(self, student: Outputs, teacher: Outputs, *, progress: float) -> dict[str, Tensor]:
         """Return ``{'relation': scalar}``, 0 where all pairs are equally alike, at most 4.

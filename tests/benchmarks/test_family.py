@@ -106,7 +106,7 @@ def test_a_family_that_cannot_be_used_is_named(
 
 
 def test_names_that_are_not_there_list_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"one of: clip, lm, lm_average, lm_cosine, mae, scenes"):
+    with pytest.raises(ConfigError, match=r"one of: clip, lm, lm_average, lm_cosine, lm_d"):
         read_family("causal_lm", "smoke", {})
     with pytest.raises(ConfigError, match=r"One of: 8"):
         toys(tmp_path).row_lengths(16)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 import compt
 from compt.errors import ConfigError, GrowthError
+from compt.interfaces import Member
+from compt.registry import PARADIGMS
 from tests.planning.conftest import little_memory, refused, stages
 
 
@@ -95,6 +99,34 @@ def test_members_with_another_input_are_refused():
     other["vision_cfg"]["image_size"] = 64
     with pytest.raises(ConfigError, match=r"'b' has image size \(64, 64\)"):
         compt.plan(clip_chain(clip(64, 2, 2), other))
+
+
+def test_members_may_have_image_sizes_of_their_own():
+    """A teacher gets the student's images in its own size, and costs what it costs there."""
+    other = clip(96, 3, 2)
+    other["vision_cfg"]["image_size"] = 64
+    chain = clip_chain(clip(64, 2, 2), other, grower=dict(type="scratch"))
+    chain["paradigm"]["own_image_sizes"] = True
+    alike = compt.plan(clip_chain(clip(64, 2, 2), clip(96, 3, 2))).stages[1]
+    stage = compt.plan(chain).stages[1]
+    assert stage.teacher_flops == alike.teacher_flops
+    assert stage.student_flops > 2 * alike.student_flops
+
+
+def test_a_teacher_sees_what_the_student_sees():
+    paradigm = PARADIGMS.build(dict(type="clip", own_image_sizes=True))
+    small, large = clip(64, 1, 1), clip(64, 1, 1)
+    large["vision_cfg"]["image_size"] = 64
+    student = paradigm.build_model(Member("b", large)).eval()
+    teacher = paradigm.build_model(Member("a", small)).eval()
+    batch = dict(paradigm.example_batch(student, 2))
+    assert batch["image"].shape[-2:] == (64, 64)
+    batch["image"] = torch.rand(2, 3, 64, 64)
+    half = F.interpolate(batch["image"], (32, 32), mode="bicubic", antialias=True)
+    with torch.no_grad():
+        resized = paradigm.teacher_forward(teacher, batch, paradigm.outputs)
+        expected = paradigm.forward(teacher, {**batch, "image": half})
+    assert all(torch.equal(resized[name], expected[name]) for name in expected)
 
 
 def test_a_large_clip_model_is_planned_without_data_or_memory():

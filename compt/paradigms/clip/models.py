@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from copy import deepcopy
 from dataclasses import fields
 from functools import lru_cache
@@ -135,6 +135,13 @@ def vocabulary(model: nn.Module) -> int | None:
         if isinstance(size, int):
             return size
     return None
+
+
+def image_sides(model: Any) -> tuple[int, int]:
+    """Return the height and width of the images that a model reads."""
+    size = model.visual.image_size
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return height, width
 
 
 def tokens_of(tokenizer: Any) -> int | None:

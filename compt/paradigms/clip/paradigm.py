@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from open_clip.utils import to_2tuple
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -42,6 +43,7 @@ from compt.paradigms.clip.metrics import contrastive, negatives, retrieval, zero
 from compt.paradigms.clip.models import (
     as_open_clip,
     build,
+    image_sides,
     in_folder,
     load_folder,
     model_config,
@@ -74,7 +76,8 @@ class Clip(Sourced):
 
     A member's ``model`` is an open_clip model name, a folder that open_clip loads, or a config dict
     as in open_clip's JSON files (``embed_dim``, ``vision_cfg``, ``text_cfg``, ...). All members
-    share image size, context length and tokenizer, so that teacher and student see the same batch.
+    share context length, tokenizer and, without ``own_image_sizes``, image size, so that teacher
+    and student see the same batch.
 
     Args:
         data: what to train on and measure on: ``dict(type='icons')``, ``dict(type='csv', train=...,
@@ -90,6 +93,8 @@ class Clip(Sourced):
         mean, std, interpolation, resize_mode: how an image becomes a model's input, as in an
             open_clip folder's ``preprocess_cfg``; by default as in the folder that is followed, and
             where there is none, as open_clip does.
+        own_image_sizes: whether members may differ in image size: a stage reads images at its
+            student's, and a teacher of another one gets the same ones resized.
 
     A subclass with another loss says with ``model_defaults`` and ``check_model`` which models it
     trains, and overrides ``outputs``, ``forward`` and ``loss``; all else stays as it is.
@@ -119,10 +124,11 @@ class Clip(Sourced):
         std: Sequence[Annotated[float, Range(positive=True)]] | None = None,
         interpolation: str | None = None,
         resize_mode: str | None = None,
+        own_image_sizes: bool = False,
     ) -> None:
         self._use(data)
         self.templates = tuple(templates)
-        self.augment = augment
+        self.augment, self.own_image_sizes = augment, own_image_sizes
         self._vocabulary_size = None if tokenizer is None else vocabulary_size(tokenizer)
         self._own_pixels = {
             "mean": mean,
@@ -223,8 +229,7 @@ class Clip(Sourced):
 
     def _agreed(self, member: Member, config: dict[str, Any], model: nn.Module) -> nn.Module:
         """Hold a model to the input of the members before it, and keep its config for exports."""
-        size: Any = model.visual.image_size  # type: ignore[union-attr]
-        sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+        sides = image_sides(model)
         check_image_size(member.name, sides)
         wants = {
             "image size": sides,
@@ -232,7 +237,8 @@ class Clip(Sourced):
             "tokenizer": {k: v for k, v in config["text_cfg"].items() if "tokenizer" in k},
         }
         for quantity, value in wants.items():
-            self._input.hold(member.name, quantity, value)
+            is_free = self.own_image_sizes and quantity == "image size"
+            self._input.hold(member.name, quantity, value, binding=not is_free)
         self._vocabularies[member.name] = vocabulary(model)
         model.open_clip_config = config  # type: ignore[assignment]
         return model
@@ -311,7 +317,7 @@ class Clip(Sourced):
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
         """Return zeros for images [B, 3, H, W] and texts [B, context] on the model's device."""
         weight = next(model.parameters())
-        size, length = self._input["image size"], self._input["context length"]
+        size, length = image_sides(model), self._input["context length"]
         return {
             "image": torch.zeros(batch_size, 3, *size, device=weight.device, dtype=weight.dtype),
             "text": torch.zeros(batch_size, length, device=weight.device, dtype=torch.long),
@@ -344,6 +350,13 @@ class Clip(Sourced):
             "text_features": clip.encode_text(batch["text"], normalize=True),
             "logit_scale": clip.logit_scale.exp(),
         }
+
+    def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
+        """Run a teacher, on images of its own size where the student's is another."""
+        image, sides = batch["image"], image_sides(model)
+        if tuple(image.shape[-2:]) != sides:
+            image = F.interpolate(image, sides, mode="bicubic", antialias=True)
+        return super().teacher_forward(model, {**batch, "image": image}, needs)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return open_clip's ClipLoss.
