@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 transformers = pytest.importorskip("transformers")
 
@@ -101,6 +103,28 @@ def both(tmp_path: Path, source: Path, to: str, **options: Any) -> list[dict[str
     assert hashes(tmp_path / "streamed") == hashes(tmp_path / "whole")
     assert hashes(source) == before
     return reports
+
+
+def test_measuring_holds_a_layer_at_a_time(tmp_path, small_tensors, monkeypatch):
+    """Not all of what the files hold, as that may be larger than memory."""
+    source = saved(tmp_path / "source", "llama", torch.float32)
+    total, most, largest = 0, 0, 0
+    alive: dict[StorageWeakRef, int] = {}
+
+    def read(self, name, get=streamed.StoredWeights.__getitem__):
+        nonlocal most, total, largest
+        tensor = get(self, name)
+        for storage in [*alive]:
+            if storage.expired():
+                del alive[storage]
+        alive[StorageWeakRef(tensor.untyped_storage())] = tensor.nbytes
+        most, largest = max(most, sum(alive.values())), max(largest, tensor.nbytes)
+        total = max(total, 4 * sum(map(math.prod, self.shapes.values())))
+        return tensor
+
+    monkeypatch.setattr(streamed.StoredWeights, "__getitem__", read)
+    grow_checkpoint(source, larger(tmp_path, "llama", 64, 12), tmp_path / "grown", stream_from=0)
+    assert largest <= most <= 2 * largest < total / 10
 
 
 def same(reports: list[dict[str, Any]], *keys: str) -> bool:
