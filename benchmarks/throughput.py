@@ -3,11 +3,11 @@
 ``python benchmarks/throughput.py clip --json FILE`` trains one member of the chain that compt
 ships for a paradigm (``clip``, ``mae``, ``lm``), in compt, in a PyTorch loop by hand, and in the
 loop of the paradigm's own library: open_clip's ``train_one_epoch``, mmengine's Runner as
-mmpretrain's ``tools/train.py`` builds it, the Trainer of transformers. Model, first weights, batches and their
-order, precision, optimizer (fused), parameter groups and learning rates are the same; so are the
-losses of the first iterations, or the comparison is void and fails. Each has a process of its own,
-and they take turns of some iterations, so that all get the same share of whatever else the machine
-does. A ratio is the time of the fastest other loop by compt's: 1 means the same speed.
+mmpretrain's ``tools/train.py`` builds it, the Trainer of transformers. Model, first weights,
+batches and their order, precision, optimizer (fused), parameter groups and learning rates are the
+same; so are the losses of the first iterations, or the comparison is void and fails. Each has a
+process of its own, and they take turns of some iterations, so that all get the same share of
+whatever else the machine does. A ratio is the time of the fastest other loop by compt's: 1 means the same speed.
 
 The last row has a teacher: compt's stage with feature transfer, against a loop by hand that runs
 the student forward and backward and the teacher forward, and does nothing with what it says.

@@ -297,7 +297,8 @@ class StageModel(BaseModel):
         """
         if mode == "within":
             return batch["function"]()
-        generator, draws = self.generator(), self.draws()
+        generator = self.generator()
+        draws = self.draws() if self._takes_draws else None
         prepared = self.prepare(batch, generator, training=self.training, draws=draws)
         with self.context():
             outputs = self._outputs(prepared)

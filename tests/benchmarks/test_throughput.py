@@ -33,13 +33,13 @@ def test_a_turn_is_timed_from_its_go_to_its_last_iteration(monkeypatch) -> None:
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(contest, "now", lambda: (clock.now, clock.now / 2))
     connection = Connection(2)
-    baton, num_steps = Baton(connection, 4), 0
+    baton, num_steps = Baton(connection, 4), WARM_UP + 2 * 4
+    for i in range(num_steps - 1):
+        clock.now += 0.5
+        baton.step(float(i + 1))
+    clock.now += 0.5
     with pytest.raises(Finished):
-        while True:
-            clock.now += 0.5
-            num_steps += 1
-            baton.step(float(num_steps))
-    assert num_steps == WARM_UP + 2 * 4
+        baton.step(float(num_steps))
     losses, *turns = connection.sent
     assert losses == {"losses": [float(i + 1) for i in range(WARM_UP)]}
     assert turns == [{"wall": 500.0, "processor": 250.0}] * 2
