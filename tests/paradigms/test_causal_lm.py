@@ -272,16 +272,43 @@ def sized(kind: str, **more):
         sized("granite"),
         sized("cohere"),
         sized("gemma2", head_dim=8),
-        sized("mixtral", num_local_experts=2),
+        sized("mixtral", num_local_experts=2, output_router_logits=True),
     ],
     ids=lambda model: model["model_type"],
 )
 def test_families_whose_logits_are_more_than_an_output_layers_are_refused(model):
-    """Scaled, capped, or with a loss for experts."""
+    """Scaled, capped, or with a loss that balances experts."""
     with pytest.raises(
         ConfigError, match=f"'a' .{model['model_type']}. does more than an output layer"
     ):
         CausalLm(context=CONTEXT, attention="eager").build_model(Member("a", model))
+
+
+EXPERTS = {
+    "mixtral": sized("mixtral", num_local_experts=4, num_experts_per_tok=2),
+    "gpt_oss": sized("gpt_oss", num_local_experts=4, num_experts_per_tok=2, head_dim=16),
+}
+
+
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_experts_are_planned_without_values(kind):
+    """Of the MLPs, a plan counts those that a token chooses."""
+
+    def flops(num_chosen):
+        model = dict(EXPERTS[kind], num_experts_per_tok=num_chosen)
+        with torch.device("meta"):
+            paradigm, planned = made(model, attention="eager")
+            batch = paradigm.example_batch(planned, 2)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            logits = paradigm.forward(planned, batch)["logits"]
+        assert logits.shape[:2] == batch["input_ids"].shape
+        return counter.get_total_flops()
+
+    config = made(EXPERTS[kind], attention="eager")[1].config
+    products = 2 * 3 * config.hidden_size * config.intermediate_size
+    one_more = config.num_hidden_layers * 2 * CONTEXT * products
+    assert flops(3) - flops(2) == flops(2) - flops(1) == one_more
 
 
 def test_the_check_of_the_output_layer_leaves_the_model_as_it_was():

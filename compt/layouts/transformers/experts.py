@@ -28,7 +28,7 @@ class ExpertsLayout(DecoderLayout):
     ) -> Outputs:
         """Return the logits of random tokens, of experts that run one after the other."""
         # The kernels for all of them at once know no float64.
-        usual = module.get_experts_implementation()
+        usual = module.config._experts_implementation
         module.set_experts_implementation("eager")
         try:
             return super().probe(module, generator, common)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,23 +28,32 @@ DECODERS = Family(
 )
 
 
+@dataclass
+class _HiddenStates(BaseModelOutputWithPastAndCrossAttentions):
+    """What a decoder returns that has run nothing, also one with experts."""
+
+    router_logits: tuple[torch.Tensor, ...] | None = None
+
+
 def check_head(name: str, model: PreTrainedModel) -> None:
     """Raise ConfigError where a family's logits are more than an output layer's.
 
-    Some families scale or cap the logits after it, or add a loss for their experts. The paradigm
-    runs decoder and output layer by themselves, so that a teacher can be asked for hidden states
-    alone; all else in the family's own forward would be left out without a word.
+    Some families scale or cap the logits after it, or add a loss that balances their experts where
+    the config asks for it. The paradigm runs decoder and output layer by themselves, so that a
+    teacher can be asked for hidden states alone; all else in the family's own forward would be left
+    out without a word.
     """
     head, decoder = model.get_output_embeddings(), model.get_decoder()
     hidden = torch.zeros(
         1, 1, head.weight.shape[-1], device=head.weight.device, dtype=head.weight.dtype
     )
     ids = torch.zeros(1, 1, device=head.weight.device, dtype=torch.long)
-    decoder.forward = lambda *args, **kwargs: BaseModelOutputWithPastAndCrossAttentions(
-        last_hidden_state=hidden
-    )
+    decoder.forward = lambda *args, **kwargs: _HiddenStates(last_hidden_state=hidden)
+    balances = getattr(model.config, "output_router_logits", False)
     try:
-        plain = _operators(lambda: head(hidden)) == _operators(lambda: model(input_ids=ids))
+        plain = not balances and _operators(lambda: head(hidden)) == _operators(
+            lambda: model(input_ids=ids)
+        )
     except (AttributeError, TypeError, RuntimeError):  # it reads more than the hidden states
         plain = False
     finally:

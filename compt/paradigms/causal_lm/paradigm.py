@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compt.interfaces import Batch, Metric, Outputs
 from compt.paradigms.causal_lm import folder
+from compt.paradigms.causal_lm.experts import plan_experts
 from compt.paradigms.causal_lm.models import DECODERS, check_head
 from compt.paradigms.causal_lm.starter import CausalLmStarter
 from compt.paradigms.text.losses import cross_entropy, cross_entropy_of
@@ -68,6 +69,13 @@ class CausalLm(TextParadigm):
     def check_model(self, model: nn.Module, name: str) -> None:
         """Raise ConfigError where a family's logits are more than an output layer's."""
         check_head(name, model)  # type: ignore[arg-type]
+
+    def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
+        """Return zeros for tokens [B, context]; experts on the meta device run without values."""
+        batch = super().example_batch(model, batch_size)
+        if batch["input_ids"].is_meta:
+            plan_experts(model)  # type: ignore[arg-type]
+        return batch
 
     def prepare(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Split tokens [B, L + 1] into ``input_ids`` and ``labels``, both [B, L].
