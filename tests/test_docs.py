@@ -33,7 +33,10 @@ BUDGETS = {
     " evaluations=1",
 }
 """What is set for the commands of a page that train, so that they take seconds."""
-OF_BENCHMARKS = {"does_it_pay.md", "paper.md", "results.md", "study.md", "study_short.md"}
+OF_BENCHMARKS = {
+    *("architectures.md", "does_it_pay.md", "paper.md", "results.md", "study.md"),
+    "study_short.md",
+}
 """Their blocks are commands of benchmarks/, which its tests run."""
 ELSEWHERE = {
     "plan_large.md": "tests/planning/test_plan_large.py",

@@ -40,7 +40,8 @@ def pseudo_inverse(small: int, large: int) -> Tensor:
     """
     rows = torch.eye(small, dtype=torch.float64)[None]
     resized = F.interpolate(rows, size=large, mode="linear")[0].T
-    return torch.linalg.pinv(resized.T)
+    inverse: Tensor = torch.linalg.pinv(resized.T)
+    return inverse
 
 
 SAMPLED: Mapping[str, tuple[str, Callable[[int, int], Tensor]]] = {

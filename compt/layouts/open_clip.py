@@ -103,7 +103,7 @@ class VisionTransformerLayout(Layout):
         """Return the patterns, with the places of its tokens, and of the attention that pools."""
         places = tokens_on_grid(len(module.positional_embedding), module.grid_size)
         own = {**self.patterns, "positional_embedding": f"{places} -> patch_embed"}
-        return own | POOLED if module.attn_pool is not None else own
+        return own if module.attn_pool is None else {**own, **POOLED}
 
     def sizes(self, module: Any) -> Mapping[str, int]:
         """Return the numbers of heads and of patches."""

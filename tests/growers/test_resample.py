@@ -9,12 +9,17 @@ import torch.nn.functional as F
 from compt import ConfigError, GrowthError, describe, grow
 from compt.growers.resample import interpolated, pseudo_inverse
 from compt.growth.optimizer_state import grow_state
+from compt.testing import GrowerContract
 
 pytest.importorskip("timm")
 
 from tests.layouts.families import clip, dino, swin, trained, vit
 
 IMAGES = torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+class TestResample(GrowerContract):
+    grower = dict(type="resample", grower="clone")
 
 
 def resized_patches(images, old, new):
