@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compt.planning.rule import required_step
-from compt.planning.tax import RESTART
 from measuring.curves import length_to
 from measuring.family import CHOOSING, Recipe
 from measuring.job import Job
@@ -18,6 +17,8 @@ from measuring.runs import Bench
 
 SHARES = 16
 """Budgets are tried in steps of one in so many."""
+BEYOND = 0.17
+"""Share of the budget beyond what is left to learn, with which a hop's search begins."""
 HIGHEST, LOWEST = 2, -10
 """Steps of the grid from its own learning rate that a grown member is tried at, at most."""
 
@@ -44,6 +45,10 @@ class Search:
     recipe: Recipe
     tried: tuple[Mapping[str, float], ...]
     """Of every grown member, mean quality less its goal, by 'FRACTION at FACTOR'."""
+    goals: tuple[float, ...]
+    """Of every grown member, the mean quality that it has to reach."""
+    sources: tuple[float, ...]
+    """Mean quality of what each is grown from."""
     reached: tuple[bool, ...]
     """Whether each grown member reached its goal, at its whole budget at most."""
     flops: float
@@ -64,6 +69,8 @@ def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) ->
     bench.run(jobs, diverging=False)
     fractions, mults, flops = [1.0], [1.0], 0.0
     tried: list[Mapping[str, float]] = []
+    goals: list[float] = []
+    sources: list[float] = []
     reached: list[bool] = []
     slack = margins([[quality] for quality in sweep.best])
     for index in range(1, len(sweep.rates)):
@@ -80,15 +87,17 @@ def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) ->
         fractions.append(share / SHARES)
         mults.append(mult)
         tried.append(finder.tried)
+        goals.append(goal)
+        sources.append(source)
         reached.append(finder.gain(share, mult) >= 0)
         flops += finder.flops
     recipe = Recipe(tuple(fractions), tuple(mults))
-    return Search(recipe, tuple(tried), tuple(reached), flops)
+    return Search(recipe, tuple(tried), tuple(goals), tuple(sources), tuple(reached), flops)
 
 
 def _first_guess(source: float, curve: Mapping[int, float], iters: int) -> int:
     """Return the share that should do, from what the source is worth on the member's curve."""
-    fraction = 1 - min(1.0, length_to(source, curve) / iters) + RESTART
+    fraction = 1 - min(1.0, length_to(source, curve) / iters) + BEYOND
     return min(SHARES, max(1, round(SHARES * fraction)))
 
 

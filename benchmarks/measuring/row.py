@@ -234,6 +234,7 @@ class Rows:
             "floor": family.floor,
             "seeds": len(alone.jobs[0]),
             "members": self._members(chosen, alone),
+            "curves": [dict(sorted(curve.items())) for curve in curves],
             "smallest_longer": [bench.value_of(job) for job in longer],
             "gate": gate(qualities, list(map(bench.quality_of, longer))).to_json(),
             "pad_null": asdict(padded(names, flops, means, curves, iters)),

@@ -9,6 +9,8 @@ from typing import Any
 
 from compt.errors import ConfigError
 from compt.files import atomic
+from compt.planning.fading import worth_after
+from measuring.overwritten import deviation, fitted, miss, points
 from measuring.rule import SEEDS
 from measuring.show import Row, padded_text, published_text, signed, times, why_closed
 from measuring.tax import text_of
@@ -73,6 +75,40 @@ def _verdict(row: Row, key: str) -> str:
 def panel_name(row: Row) -> str:
     """Return what a row's family is called, without its preset, and how many members it has."""
     return f"{str(row['name']).rpartition('-')[0]}, {len(row['members'])} members"
+
+
+def overwritten_table(rows: Sequence[Row]) -> str:
+    """Return the hops of all rows, what their stages have overwritten, and the law's fit.
+
+    Every row's hops are also foretold from the other rows' alone. Without hops it is empty.
+    """
+    by_row = [list(points(row)) for row in rows]
+    every = [point for of_row in by_row for point in of_row]
+    if not every:
+        return ""
+    header = ("hop", "iterations", "source is worth", "stage", "member is worth", "by the law", "c")
+    law = fitted(every)
+    cells = [
+        [
+            " -> ".join(point.hop),
+            str(point.iters),
+            *(f"{share:.2f}" for share in (point.source, point.share, point.worth)),
+            f"{worth_after(point.share, point.source, law):.2f}",
+            f"{point.fading:.2f}",
+        ]
+        for point in every
+    ]
+    caption = (
+        f"c = {law:.2f}, {deviation(every):.2f} its standard deviation over hops; the law misses "
+        f"what members are worth by {miss(every, law):.3f} of the budget (root mean square)"
+    )
+    others = [
+        f"{row['length']:.3g} {row['unit']} by {miss(own, fitted(rest)):.3f}"
+        for row, own in zip(rows, by_row, strict=True)
+        if own and (rest := [point for point in every if point not in own])
+    ]
+    told = f", and from the other rows alone {', '.join(others)}" if others else ""
+    return f"{caption}{told}.\n\n{_table(header, cells)}"
 
 
 def study_table(result: Mapping[str, Any]) -> str:

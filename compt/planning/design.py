@@ -1,7 +1,7 @@
 """Choose members, budgets and rates of a chain, by how its members learn alone.
 
-A grown member begins where its own curve alone crosses its source's loss, at ``tau`` of its length
-``N``, and loses the restart tax on the way. To be as good as alone it needs ``N - tau + tax * N``.
+A grown member begins where its own curve alone crosses its source's loss, at ``tau`` of its length.
+How long it then takes, :mod:`compt.planning.fading` says.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from compt.planning.fading import FADING, share_for
 from compt.planning.lengths import Lengths
 from compt.planning.rule import required_step
-from compt.planning.tax import RESTART
 
 LONGEST = 2.0
 """Times its own length that a member may be worth, so that the next has less left to learn."""
@@ -55,11 +55,11 @@ class Family:
 
     Args:
         candidates: the members, at least one of them wanted.
-        tax: what a hop costs, as a share of the grown member's length.
+        fading: see :data:`compt.planning.fading.FADING`.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], tax: float = RESTART) -> None:
-        self.candidates, self.tax = tuple(candidates), tax
+    def __init__(self, candidates: Sequence[Candidate], fading: float = FADING) -> None:
+        self.candidates, self.fading = tuple(candidates), fading
 
     @property
     def wanted_flops(self) -> float:
@@ -74,19 +74,21 @@ class Family:
         """Return tau, the share of its length alone that a source saves a member."""
         return self.candidates[target.index].lengths.share_to(self.loss(source, draw), draw)
 
-    def shares(self, path: Path, draw: int = 0, tax: float | None = None) -> list[float]:
+    def shares(self, path: Path, draw: int = 0, fading: float | None = None) -> list[float]:
         """Return how long each member is to be trained, as shares of their own lengths."""
-        tax = self.tax if tax is None else tax
-        grown = [self._left(source, stop, draw) + tax for source, stop in pairwise(path)]
+        grown = [self._share(source, stop, draw, fading) for source, stop in pairwise(path)]
         return [path[0].worth, *grown]
 
-    def flops(self, path: Path, draw: int = 0, tax: float | None = None) -> float:
+    def flops(self, path: Path, draw: int = 0, fading: float | None = None) -> float:
         """Return the FLOPs of a chain."""
-        shares = zip(path, self.shares(path, draw, tax), strict=True)
+        shares = zip(path, self.shares(path, draw, fading), strict=True)
         return sum(self.candidates[stop.index].flops * share for stop, share in shares)
 
-    def _left(self, source: Stop, target: Stop, draw: int = 0) -> float:
-        return max(0.0, target.worth - self.skipped(source, target, draw))
+    def _share(
+        self, source: Stop, target: Stop, draw: int = 0, fading: float | None = None
+    ) -> float:
+        fading = self.fading if fading is None else fading
+        return share_for(target.worth, self.skipped(source, target, draw), fading)
 
     def cheapest(self, longest: float = LONGEST) -> Path:
         """Return the chain that takes least compute to all wanted members.
@@ -111,7 +113,7 @@ class Family:
             )
             for source, (flops, path) in best.items():
                 if self._may_follow(source, stop, in_order):
-                    share = self._left(source, stop) + self.tax
+                    share = self._share(source, stop)
                     ways.append((flops + own * share, (*path, stop)))
             if ways:
                 best[stop] = min(ways, key=lambda way: way[0])

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import numpy as np
 
 from compt.planning.design import Family, Path, Stop
+from compt.planning.fading import FADING_DEVIATION
 from compt.planning.law import Laws
 from compt.planning.plans import ChainPlan
 from compt.planning.rates import Floats
 from compt.planning.rule import APART, LONGER
-from compt.planning.tax import RESTART_DEVIATION
 
 LEVEL = 0.8
 """Of all intervals."""
@@ -129,7 +129,7 @@ def forecast(
 ) -> Forecast:
     """Forecast a chain.
 
-    Its interval is over the draws of the laws and over what hops have cost, which is taken to err
+    Its interval is over the draws of the laws and over what stages overwrite, which is taken to err
     alike in all of them.
 
     Args:
@@ -142,9 +142,9 @@ def forecast(
     """
     num_draws = len(laws.alphas)
     errors = np.random.default_rng(seed).standard_normal(num_draws)
-    taxes = np.maximum(0.0, family.tax + RESTART_DEVIATION * errors).tolist()
+    fadings = np.maximum(0.0, family.fading + FADING_DEVIATION * errors).tolist()
     draws = range(1, num_draws)
-    shares = np.array([family.shares(path, draw, taxes[draw]) for draw in draws])
+    shares = np.array([family.shares(path, draw, fadings[draw]) for draw in draws])
     own = np.array([family.candidates[stop.index].flops for stop in path])
     # What a chain costs beside training members, such as teachers, goes with the training.
     charged = chain.flops / family.flops(path)
@@ -169,7 +169,7 @@ def forecast(
 
 def skip_bound(family: Family) -> float:
     """Return the ratio of a chain whose hops cost nothing."""
-    free = Family(family.candidates, tax=0.0)
+    free = Family(family.candidates, fading=0.0)
     return free.wanted_flops / free.flops(free.cheapest(longest=1.0))
 
 

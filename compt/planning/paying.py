@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from compt.planning.fading import FADING, FADING_DEVIATION
 from compt.planning.plans import ChainPlan, StagePlan
-from compt.planning.tax import RESTART, RESTART_DEVIATION
 
 SMALL_STEP = 1.5
 """Growth in parameters below which a member costs about as much as its source."""
 LONG = 0.85
-"""Share of its training alone from which on a grown member saves less than a hop was seen to cost.
+"""Share of its training alone from which on hardly anything is saved.
 
-See :data:`compt.planning.tax.RESTART`.
+See :data:`compt.planning.fading.FADING`.
 """
 DEAR_TEACHER = 1 / 3
 """Share of a stage's compute that is much for a teacher."""
@@ -89,9 +89,9 @@ def _of_stage(stage: StagePlan, compared: bool) -> Iterator[Doubt]:
     if compared and alone and stage.samples > LONG * alone:
         yield Doubt(
             f"'{stage.name}' is trained for {stage.samples / alone:.0%} of what it has alone.",
-            "A hop saves what the source is worth, less what it takes to recover: "
-            f"{RESTART:.2f} ± {RESTART_DEVIATION:.2f} of the training in the hops measured "
-            "(docs/study.md). At this length hardly anything is left.",
+            "That long a stage overwrites nearly all that the source is worth: "
+            f"{FADING:.2f} ± {FADING_DEVIATION:.2f} of it, times its share of the training alone, "
+            "in the hops measured (docs/study.md). At this length hardly anything is saved.",
         )
     teacher = stage.batch_size * stage.teacher_iters * stage.teacher_flops
     if teacher > DEAR_TEACHER * stage.flops > 0:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from compt.planning.fading import FADING, FADING_DEVIATION
 from compt.planning.forecast import LEVEL
 from compt.planning.rule import APART, LONGER
-from compt.planning.tax import RESTART, RESTART_DEVIATION
 from compt.report.format import quantity, times
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def _numbers(forecast: Forecast) -> Iterator[str]:
             f"it to the others: {times(padding.ratio)}, for members without their order"
         )
     yield (
-        f"a hop is taken to cost {RESTART:g} ± {RESTART_DEVIATION:g} of the grown member's length; "
-        f"all members share the exponent {forecast.alpha:.2f}"
+        f"a stage as long as alone is taken to overwrite {FADING:g} ± {FADING_DEVIATION:g} of what "
+        f"its source is worth; all members share the exponent {forecast.alpha:.2f}"
     )
 
 

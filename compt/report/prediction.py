@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from compt.errors import ConfigError
-from compt.planning.tax import RESTART, RESTART_DEVIATION
+from compt.planning.fading import FADING, FADING_DEVIATION as ERROR, share_for
 from compt.report.record import StageRecord
 from compt.report.results import RunResult, read_run, read_state
 
@@ -84,8 +84,8 @@ def read_pilots(folders: Sequence[Path]) -> list[RunResult]:
 def predict(runs: Sequence[RunResult]) -> Prediction:
     """Predict a chain of the members of runs alone, one run a seed.
 
-    A grown member begins where its source ended, so it should need what is left of its own curve
-    alone once that has crossed the source's metric, and ``RESTART``.
+    What of a member's own curve alone comes before its source's metric is skipped; how long the
+    member then takes, :mod:`compt.planning.fading` says.
     """
     return predict_members([[member.record for member in run.members] for run in runs])
 
@@ -97,9 +97,16 @@ def predict_members(runs: Sequence[Sequence[StageRecord]], metric: str | None = 
     """
     columns = list(zip(*runs, strict=True))
     costs = [statistics.mean(record.flops.total for record in column) for column in columns]
-    needs = [[1.0] * len(runs)]
-    needs += [_needs(sources, targets, metric) for sources, targets in pairwise(columns)]
-    rule = [0.0] + [RESTART_DEVIATION] * (len(columns) - 1)
+    skipped = [
+        [1 - fraction_left(*pair, metric) for pair in zip(*hop, strict=True)]
+        for hop in pairwise(columns)
+    ]
+    needs = _needs(skipped, len(runs))
+    low, high = (_needs(skipped, len(runs), FADING + error) for error in (-ERROR, ERROR))
+    rule = [
+        (statistics.mean(most) - statistics.mean(least)) / 2
+        for least, most in zip(low, high, strict=True)
+    ]
     members = tuple(
         MemberPrediction(
             name=column[0].name,
@@ -119,11 +126,11 @@ def predict_members(runs: Sequence[Sequence[StageRecord]], metric: str | None = 
 
 
 def _needs(
-    sources: Sequence[StageRecord], targets: Sequence[StageRecord], metric: str | None
-) -> list[float]:
-    """Return the share of its budget alone that a member should need, by seed."""
-    pairs = zip(sources, targets, strict=True)
-    return [min(1.0, RESTART + fraction_left(source, target, metric)) for source, target in pairs]
+    skipped: Sequence[Sequence[float]], num_runs: int, fading: float = FADING
+) -> list[list[float]]:
+    """Return the share of its budget alone that each member should need, by member and run."""
+    grown = [[share_for(1.0, share, fading) for share in hop] for hop in skipped]
+    return [[1.0] * num_runs, *grown]
 
 
 def fraction_left(source: StageRecord, target: StageRecord, metric: str | None = None) -> float:

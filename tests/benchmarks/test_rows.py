@@ -210,7 +210,8 @@ def test_rows_share_their_runs_and_begin_where_the_shorter_ended(tmp_path: Path)
     assert pytest.approx(2**-0.25, rel=1e-3) in rates
     assert set(rows.curve(0, 2 * ITERS)) == {ITERS // 4, ITERS // 2, ITERS, 2 * ITERS}
     content = tables([first, second])
-    assert content.keys() == {"saving"} and content["saving"].count("made, 3 members") == 2
+    assert content.keys() == {"saving", "overwritten"}
+    assert content["saving"].count("made, 3 members") == 2
     draw_map([first, second], tmp_path / "plot.svg")
     drawn = (tmp_path / "plot.svg").read_text()
     assert "<!-- skip bound -->" in drawn and "<!-- as good, order kept -->" in drawn

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from compt.planning.auto import AutoPlan
+from compt.planning.fading import FADING, FADING_DEVIATION
 from compt.planning.forecast import Forecast, MemberForecast, Padding
 from compt.report.design_table import design_table, design_text, verdict_text
 from compt.report.designed_config import designed_text
@@ -65,7 +66,7 @@ def test_the_numbers():
         "with the pilots charged (10 GFLOP): 1.67x",
         "skip bound, if hops cost nothing: 2.60x",
         "stopping at 'a' after 3 times its length",
-        "0.17 ± 0.1 of the grown member's length",
+        f"overwrite {FADING:g} ± {FADING_DEVIATION:g} of what its source is worth",
         "misses the longest by 1.0%",
         "=> A chain pays here: 1.67x, pilots charged.",
     ):

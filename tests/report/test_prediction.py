@@ -9,7 +9,8 @@ import pytest
 import compt
 from compt.cli import main
 from compt.errors import ConfigError
-from compt.report.prediction import RESTART, RESTART_DEVIATION, fraction_left, predict, read_pilots
+from compt.planning.fading import FADING, FADING_DEVIATION, share_for
+from compt.report.prediction import fraction_left, predict, read_pilots
 from compt.report.results import MemberResult, RunResult
 from tests.conftest import config_file
 from tests.report.records import stage_record
@@ -46,35 +47,36 @@ def test_the_rule_by_hand(source, curve, left):
 
 
 def test_a_family_over_two_seeds_by_hand():
-    """a 100 FLOPs, b 400: nothing of b is left on one seed, a quarter on the other, and a restart
-    each time.
-    """
+    """a 100 FLOPs, b 400: nothing of b is left on one seed, a quarter on the other."""
     runs = []
     for curve in ([4.0, 2.0], [4.0, 3.0, 2.0, 1.0]):
         runs.append(alone(member("a", [2.0]), member("b", curve, flops=400.0)))
     predicted = predict(runs)
-    assert [one.fraction for one in predicted.members] == [1.0, pytest.approx(0.125 + RESTART)]
+    need = 0.25 / (1 - 0.75 * FADING)
+    assert [one.fraction for one in predicted.members] == [1.0, pytest.approx(need / 2)]
     assert predicted.members[0].deviation == 0
-    assert predicted.members[1].deviation == pytest.approx(
-        (0.125**2 * 2 + RESTART_DEVIATION**2) ** 0.5
-    )
-    assert predicted.flops == pytest.approx(100 + (0.125 + RESTART) * 400)
+    error = (share_for(1, 0.75, FADING + FADING_DEVIATION) - share_for(1, 0.75, 0.84)) / 4
+    assert predicted.members[1].deviation == pytest.approx((need**2 / 2 + error**2) ** 0.5)
+    assert predicted.flops == pytest.approx(100 + need / 2 * 400)
     assert predicted.deviation == pytest.approx(400 * predicted.members[1].deviation)
     assert predicted.acceleration == pytest.approx(500 / predicted.flops)
     assert predicted.acceleration_deviation == pytest.approx(
         500 / predicted.flops**2 * predicted.deviation
     )
-    assert predict(runs[:1]).deviation == pytest.approx(400 * RESTART_DEVIATION), "the rule's own"
+    alone_quarter = predict(runs[1:])
+    assert alone_quarter.deviation == pytest.approx(400 * 2 * error), "the rule's own"
 
 
 def test_no_member_needs_more_than_alone():
     """And errors of the rule add up over members: it errs alike for all."""
     members = (member("a", [2.0]), member("b", [1.9, 1.0]), member("c", [0.99, 0.9]))
     predicted = predict([alone(*members)])
-    assert [one.fraction for one in predicted.members] == [1.0, 0.5 + RESTART, 0.5 + RESTART]
+    need = 0.5 / (1 - 0.5 * FADING)
+    assert [one.fraction for one in predicted.members] == [1.0] + [pytest.approx(need)] * 2
     late = (member("a", [2.0]), member("b", [1.9] * 10))
-    assert predict([alone(*late)]).members[1].fraction == 1.0
-    assert predicted.deviation == pytest.approx(200 * RESTART_DEVIATION)
+    assert predict([alone(*late)]).members[1].fraction == pytest.approx(0.9 / (1 - 0.1 * FADING))
+    one = predict([alone(*members[:2])])
+    assert predicted.deviation == pytest.approx(2 * one.deviation)
 
 
 @pytest.fixture
