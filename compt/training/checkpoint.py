@@ -144,6 +144,8 @@ def _parts(value: Any) -> Iterator[Any]:
     """Yield everything in a nested value as bytes, in its order."""
     if isinstance(value, Tensor):
         yield f"{value.dtype}{tuple(value.shape)}".encode()
+        if not value.numel():  # one that was NumPy's has a stride of 0, which no view takes
+            return
         # As bytes, since numpy has no bfloat16.
         yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     elif isinstance(value, Mapping):
