@@ -7,7 +7,8 @@ mmpretrain's ``tools/train.py`` builds it, the Trainer of transformers. Model, f
 batches and their order, precision, optimizer (fused), parameter groups and learning rates are the
 same; so are the losses of the first iterations, or the comparison is void and fails. Each has a
 process of its own, and they take turns of some iterations, so that all get the same share of
-whatever else the machine does. A ratio is the time of the fastest other loop by compt's: 1 means the same speed.
+whatever else the machine does. A ratio is the time of the fastest other loop by compt's: 1 means
+the same speed.
 
 The last row has a teacher: compt's stage with feature transfer, against a loop by hand that runs
 the student forward and backward and the teacher forward, and does nothing with what it says.

@@ -112,6 +112,9 @@ class Task:
 class Bounded:
     """Some batches of an endless sampler, without the seeds of their samples."""
 
+    sampler = None
+    """Where mmengine looks for a sampler to be told of epochs."""
+
     def __init__(self, order: EndlessBatches, batches: int) -> None:
         self.order, self.batches = order, batches
 
