@@ -140,7 +140,8 @@ class Lesa(AxisGrower):
         network.learn(coordinates, self.steps, self.lr)
         with torch.no_grad():
             predicted = network(coordinates[lower], coordinates[above])
-        return ((left * sizes) @ predicted.mT).view(len(lower), *blocks.shape[1:])
+        matrices = (left * sizes) @ predicted.mT
+        return matrices.view(len(lower), *blocks.shape[1:])
 
 
 class Between:

@@ -112,14 +112,19 @@ class Probe(Grower):
                 "probe has growers to train, and no loss to train them by.",
                 do="Use it in a chain, or give grow() an objective=.",
             )
-        archs = {"source_arch": source_arch, "target_arch": target_arch}
         tried: list[Tried] = []
         best: Growth | None = None
         for name, grower in self.growers.items():
             _restart(objective)
             pair = (source, target) if grower.objective_calls else _on_cpu(source, target)
             seeded = torch.Generator().manual_seed(generator.initial_seed())
-            growth = grower.grow(*pair, **archs, generator=seeded, objective=objective)
+            growth = grower.grow(
+                *pair,
+                source_arch=source_arch,
+                target_arch=target_arch,
+                generator=seeded,
+                objective=objective,
+            )
             _restart(objective)
             first, held_out = self._try(growth, target, objective)
             least = min((other.held_out_loss for other in tried), default=math.inf)
@@ -166,9 +171,12 @@ def _step(
     return loss.item()
 
 
-def _on_cpu(*modules: nn.Module) -> list[nn.Module]:
-    """Return modules on the CPU, where growers that do not learn find them."""
-    return [module if _is_on_cpu(module) else copy.deepcopy(module).cpu() for module in modules]
+def _on_cpu(source: nn.Module, target: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Return both on the CPU, where growers that do not learn find them."""
+    source, target = (
+        module if _is_on_cpu(module) else copy.deepcopy(module).cpu() for module in (source, target)
+    )
+    return source, target
 
 
 def _is_on_cpu(module: nn.Module) -> bool:
