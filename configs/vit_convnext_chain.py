@@ -6,6 +6,7 @@ Gives:  not measured yet; python benchmarks/across.py configs/vit_convnext_chain
 Alone:  trained too, for the same samples, which is what the teacher has to beat
 """
 
+custom_imports = dict(imports=["compt.paradigms.clip.towers"])  # small towers, for timm
 paradigm = dict(type="clip", data=dict(type="icons"))
 
 
@@ -23,9 +24,7 @@ chain = [
     dict(name="vit", model=clip(64, 2, patch_size=8, width=64, layers=3, head_width=32), epochs=24),
     dict(
         name="convnext",
-        model=clip(
-            128, 3, timm_model_name="convnext_atto", timm_pool="", timm_proj="linear"
-        ),  # 3.4 M
+        model=clip(128, 3, timm_model_name="convnext_mini_32", timm_pool="", timm_proj="linear"),
         epochs=5,
     ),
 ]

@@ -6,6 +6,7 @@ Gives:  not measured yet; python benchmarks/across.py configs/vit_swin_chain.py 
 Alone:  trained too, for the same samples, which is what the teacher has to beat
 """
 
+custom_imports = dict(imports=["compt.paradigms.clip.towers"])  # small towers, for timm
 paradigm = dict(type="clip", data=dict(type="icons"))
 
 
@@ -26,11 +27,11 @@ chain = [
         model=clip(
             128,
             3,
-            timm_model_name="swin_tiny_patch4_window7_224",  # 28 M, at 32 pixels
+            timm_model_name="swin_mini_32",
             timm_pool="",
             timm_proj="linear",
         ),
-        epochs=3,
+        epochs=5,
     ),
 ]
 grower = dict(type="scratch")
