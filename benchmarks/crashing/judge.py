@@ -20,6 +20,7 @@ TIMED = frozenset(
         "peak_memory_bytes",
         "evaluation_seconds",
         "data_seconds",
+        "teacher_seconds",
     )
 )
 """Entries of records that say how long something took, or on what."""
