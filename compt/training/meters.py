@@ -6,6 +6,7 @@ import contextlib
 import math
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,30 @@ def peak_memory_bytes() -> int | None:
 def peak_device_memory_bytes() -> int | None:
     """Return the most that torch had allocated on this process's CUDA device, None without one."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def matmul_rate(dtype: torch.dtype, size: int = 8192, *, times: int = 10) -> float:
+    """Return the FLOP/s at which this process's device multiplies square matrices.
+
+    It is the fastest of several times, which a GPU reaches once it is warm.
+
+    Args:
+        dtype: of the matrices.
+        size: rows and columns.
+        times: products that are timed.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    fastest = math.inf
+    for _ in range(times):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * size**3 / fastest
 
 
 class EnergyCounter:

@@ -132,6 +132,7 @@ def test_pieces_on_a_gpu_go_on_until_all_is_there(
     monkeypatch.setattr(
         on_gpu, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True))
     )
+    monkeypatch.setattr(on_gpu, "device", lambda end: True)
     monkeypatch.setattr(on_gpu, "FAMILIES", (str(family_file(tmp_path)),))
     monkeypatch.setattr(on_gpu, "MINUTES", 0.0)
     code, printed = call(on_gpu)
