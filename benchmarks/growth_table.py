@@ -25,7 +25,7 @@ from measuring.tables import put_between
 
 from compt.errors import ComptError, ConfigError, GrowthError, LayoutError, did_you_mean
 from compt.files import atomic
-from compt.growth import axes
+from compt.growth.axes import find_layout
 from compt.growth.run import grow
 from compt.interfaces import Growth
 from compt.report.format import plain_console
@@ -69,12 +69,11 @@ def measure(name: str, family: Any, growers: Sequence[str]) -> Row:
     row: Row = {"architecture": name, "growers": hops}
     for hop in HOPS:
         source, target = family.pair(hop)
-        layout = type(axes.find_layout(source))
-        lines = lines_of(layout)
-        row |= {"layout": _place(layout), "own_lines": lines.own, "shared_lines": lines.shared}
         for grower in growers:
             hops[grower][hop] = _measure_hop(source, deepcopy(target), grower)
-    return row
+    layout = type(find_layout(source))
+    lines = lines_of(layout)
+    return row | {"layout": _place(layout), "own_lines": lines.own, "shared_lines": lines.shared}
 
 
 def _place(layout: type) -> str:
