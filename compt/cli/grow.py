@@ -29,7 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONFIG_OR_DIR",
         help="JSON config, model name or folder",
     )
-    parser.add_argument("--grower", default="compt:lossless", help="see compt list")
+    parser.add_argument(
+        "--grower",
+        default="compt:lossless",
+        help="see compt list; with options as JSON: "
+        """'{"type": "extend", "axes": {"vocab": "mean"}}'""",
+    )
     parser.add_argument(
         "--paradigm", help="which reads the formats; found from the checkpoint by default"
     )
@@ -49,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Grow, write, and say what became of the tensors."""
     from compt.growth.convert import grow_checkpoint, reading_paradigm
-    from compt.registry.registry import short_name
     from compt.report.card import export_folders, growth_card, write_cards
     from compt.report.format import growth_text, tensor_counts
     from compt.report.growth import GrowthReport
@@ -58,14 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
         Path(arguments.source),
         arguments.target,
         Path(arguments.out),
-        grower=arguments.grower,
+        grower=_grower(arguments.grower),
         paradigm=arguments.paradigm,
         source_model=arguments.source_model,
         seed=arguments.seed,
         dtype=arguments.dtype,
         max_shard_size=num_bytes(arguments.shard_size),
     )
-    growth["grower"] = short_name(arguments.grower)
     source, out = Path(arguments.source), Path(arguments.out)
     paradigm = reading_paradigm(out, arguments.paradigm)
     formats = {folder: paradigm.export_format(folder) for folder in export_folders(out)}
@@ -82,6 +85,24 @@ def run(arguments: argparse.Namespace) -> int:
     for note in growth["notes"]:
         print(f"note: {note}")
     return 0
+
+
+def _grower(text: str) -> str | dict[str, Any]:
+    """Return a grower's name, or the config that a JSON object is."""
+    from compt.errors import ConfigError
+
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        config: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--grower is no JSON: {error}.",
+            do="""For example --grower '{"type": "extend", "axes": {"vocab": "mean"}}'.""",
+        ) from error
+    if "type" not in config:
+        raise ConfigError("--grower has no 'type', the grower's name.", do="See compt list.")
+    return config
 
 
 def _memory_line(growth: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ This is what ``compt grow`` does.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -42,7 +42,7 @@ def grow_checkpoint(
     target: str,
     out: Path,
     *,
-    grower: str = DEFAULT_GROWER,
+    grower: str | Mapping[str, Any] = DEFAULT_GROWER,
     paradigm: str | None = None,
     source_model: str | None = None,
     seed: int = 0,
@@ -59,7 +59,7 @@ def grow_checkpoint(
         source: a folder or file that a paradigm reads, or the folder of a finished stage.
         target: JSON file of a model config, folder with one, or a name the paradigm knows.
         out: folder to write; must not exist or be empty.
-        grower: registered name.
+        grower: registered name, or config dict.
         paradigm: registered name; by default the first installed one that recognises the source.
         source_model: the model of the source, given like ``target``, where it is weights alone.
         seed: of fresh weights and of the grower.
@@ -85,7 +85,8 @@ def grow_checkpoint(
     number_format = number_format or reading_paradigm(checkpoint, paradigm).weight_dtype(checkpoint)
     settings = Settings(grower, seed, number_format, max_shard_size, stream_from)
     report = _grow(checkpoint, target, out, paradigm, source_model, settings)
-    return {"grower": short_name(grower), **report, "out": str(out), "peak_memory": peak_memory()}
+    name = short_name(grower if isinstance(grower, str) else grower["type"])
+    return {"grower": name, **report, "out": str(out), "peak_memory": peak_memory()}
 
 
 def _grow(

@@ -54,7 +54,7 @@ Build = Callable[[], nn.Module]
 class Settings:
     """How a checkpoint is grown."""
 
-    grower: str
+    grower: str | Mapping[str, Any]
     seed: int = 0
     dtype: torch.dtype | None = None
     """Number format to write, None for that of the constructor."""

@@ -184,8 +184,30 @@ def test_another_source_model_is_refused_by_its_tensors(run, folder, tmp_path, s
     assert not (tmp_path / "out").exists()
 
 
-def test_another_vocabulary_is_refused(run, folder, tmp_path):
+def test_another_vocabulary_is_refused_with_how_it_grows(run, folder, tmp_path):
     to = written(tmp_path / "to.json", llama(64, 3, vocab_size=512))
-    refused(
-        run("grow", "--from", folder / "source", "--to", to, "-o", tmp_path / "out"), "512", "301"
-    )
+    result = run("grow", "--from", folder / "source", "--to", to, "-o", tmp_path / "out")
+    refused(result, "512", "301", "type='extend'")
+
+
+def test_a_vocabulary_is_extended(run, folder, tmp_path):
+    """By a grower with options, which are JSON."""
+    source, out = folder / "source", tmp_path / "out"
+    to = written(tmp_path / "to.json", llama(64, 3, vocab_size=320))
+    grower = json.dumps(dict(type="extend", axes=dict(vocab="mean")))
+    report = grown(run, "--from", source, "--to", to, "--grower", grower, "-o", out)
+    assert report["grower"] == "extend"
+    small, large = (AutoModelForCausalLM.from_pretrained(path).eval() for path in (source, out))
+    ids = torch.randint(301, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = small(ids).logits, large(ids).logits
+    assert after.shape[-1] == 320
+    torch.testing.assert_close(after[..., :301], before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("grower", "word"), [('{"type" "extend"}', "no JSON"), ('{"axes": {}}', "has no 'type'")]
+)
+def test_options_of_a_grower_that_cannot_be_read(run, folder, tmp_path, grower, word):
+    arguments = ["--from", folder / "source", "--to", folder / "large.json"]
+    refused(run("grow", *arguments, "--grower", grower, "-o", tmp_path / "out"), word)

@@ -127,6 +127,17 @@ def test_measuring_holds_a_layer_at_a_time(tmp_path, small_tensors, monkeypatch)
     assert largest <= most <= 2 * largest < total / 10
 
 
+def test_longer_axes_are_made_tensor_by_tensor(tmp_path, small_tensors):
+    config = KINDS["qwen3"](64, 3) | dict(vocab_size=VOCABULARY + 9, num_key_value_heads=2)
+    to = tmp_path / "longer.json"
+    to.write_text(json.dumps(config))
+    source = saved(tmp_path / "source", "qwen3", torch.float32)
+    grower = dict(type="extend", axes=dict(vocab="mean", kv_heads="split"))
+    report, _ = both(tmp_path, source, str(to), grower=grower)
+    assert report["function_preserving"], report["reason"]
+    assert report["grower"] == "extend"
+
+
 def same(reports: list[dict[str, Any]], *keys: str) -> bool:
     return all(reports[0][key] == reports[1][key] for key in keys)
 

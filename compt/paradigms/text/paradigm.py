@@ -127,8 +127,10 @@ class TextParadigm(Sourced, ABC):
         )
         self._note_differences(member, config)
         context = self.context or getattr(config, models.POSITIONS, None)
-        self._input.hold(member.name, "vocab_size", config.vocab_size)
-        self._input.hold(member.name, "context", context)
+        # Where a checkpoint is grown alone, nothing is taught: both may become longer.
+        taught = self.data is not None or self.like is None
+        self._input.hold(member.name, "vocab_size", config.vocab_size, binding=taught)
+        self._input.hold(member.name, "context", context, binding=taught)
         model = models.build(self.family, member.name, config, self.attention)
         self.check_model(model, member.name)
         return model
