@@ -184,9 +184,12 @@ class StageRecord(Incidents, Usage):
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
+        content = as_json(self)
+        if not self.flops.saved:
+            del content["flops"]["saved"]
         return {
             "format": FORMAT,
-            **as_json(self),
+            **content,
             "curve": [point.to_json() for point in self.curve],
             "growth": None if self.growth is None else self.growth.to_json(),
         }
