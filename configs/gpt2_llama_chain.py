@@ -3,7 +3,7 @@ across architectures.
 
 Run:    mim train compt configs/gpt2_llama_chain.py
 Needs:  pip install "compt[lm]"; no GPU, no download but the packages
-Gives:  not measured yet; python benchmarks/across.py configs/gpt2_llama_chain.py does it
+Gives:  measured by python benchmarks/across.py configs/gpt2_llama_chain.py; no figures yet
 Alone:  trained too, for the same samples, which is what the teacher has to beat
 """
 

@@ -2,7 +2,7 @@
 
 Run:    mim train compt configs/vit_convnext_chain.py
 Needs:  pip install "compt[demo]"; no GPU, no download but the packages
-Gives:  not measured yet; python benchmarks/across.py configs/vit_convnext_chain.py does it
+Gives:  measured by python benchmarks/across.py configs/vit_convnext_chain.py; no figures yet
 Alone:  trained too, for the same samples, which is what the teacher has to beat
 """
 
