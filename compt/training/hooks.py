@@ -15,6 +15,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from compt.report.progress import StageProgress
+from compt.training.optim import unread_norms
 
 MOST_SILENT = 10.0
 """Seconds of iterations after which the progress hears of one, whatever its number is."""
@@ -56,10 +57,14 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
         """Pass the losses on at the interval, and at the last iteration."""
         num_done = runner.iter + 1
         if num_done % self.interval == 0 or num_done == runner.max_iters:
+            if norms := unread_norms(runner.optim_wrapper):
+                norms.note()
             super().after_train_iter(runner, batch_idx, data_batch, outputs)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep what logs average over, so that a resumed stage logs what it would have."""
+        if norms := unread_norms(runner.optim_wrapper):
+            norms.note()
         checkpoint[LOGGED] = {
             name: [torch.as_tensor(column[-MAX_HISTORY:]).double() for column in history.data]
             for name, history in runner.message_hub.log_scalars.items()
@@ -68,6 +73,8 @@ class IntervalRuntimeInfoHook(RuntimeInfoHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Go on from there; checkpoints of older versions have none of it."""
+        if norms := unread_norms(runner.optim_wrapper):
+            norms.forget()
         for name, (values, counts) in checkpoint.get(LOGGED, {}).items():
             history = HistoryBuffer(values.tolist(), counts.tolist(), max_length=MAX_HISTORY)
             runner.message_hub.log_scalars[name] = history

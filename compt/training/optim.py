@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from compt.weights import read_state
 
 IMPLEMENTATIONS = {"fused", "foreach", "differentiable"}
 """Options by which a config chooses how an optimizer of torch computes."""
+MOST_UNREAD = 1000
+"""Norms of gradients that are kept where nothing reads them."""
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name="ComptOptimWrapperConstructor")
@@ -113,6 +116,46 @@ def _fused(config: Mapping[str, Any], model: nn.Module) -> dict[str, bool]:
     if issubclass(optimizer, torch.optim.SGD):  # which cannot begin to train what was frozen
         can_fuse = can_fuse and not getattr(getattr(model, "frozen", None), "until", None)
     return {"fused": True} if is_default and can_fuse else {}
+
+
+class UnreadNorms:
+    """The norms of gradients since the log was last written, which are still on their device.
+
+    mmengine reads each of them at once, and so waits for the device in every iteration.
+
+    Args:
+        wrapper: whose gradients are clipped.
+    """
+
+    def __init__(self, wrapper: OptimWrapper) -> None:
+        self._clip, self._wrapper = wrapper.clip_func, wrapper
+        self._norms: deque[Tensor] = deque(maxlen=MOST_UNREAD)
+        wrapper.clip_func = self
+
+    def __call__(self, params: Any, **options: Any) -> None:
+        """Clip gradients, and keep their norm, where there is one."""
+        norm = self._clip(params, **options)
+        if norm is not None:
+            self._norms.append(torch.as_tensor(norm).detach().reshape(()))
+
+    def note(self) -> None:
+        """Pass them on to the log."""
+        if not self._norms:
+            return
+        hub, name = self._wrapper.message_hub, f"train/{self._wrapper.grad_name}"
+        for norm in torch.stack([norm.double() for norm in self._norms]).tolist():
+            hub.update_scalar(name, norm)
+        self._norms.clear()
+
+    def forget(self) -> None:
+        """Drop them, as the log goes on from a checkpoint."""
+        self._norms.clear()
+
+
+def unread_norms(wrapper: Any) -> UnreadNorms | None:
+    """Return the norms that a wrapper keeps, None where it keeps none."""
+    clip = getattr(wrapper, "clip_func", None)
+    return clip if isinstance(clip, UnreadNorms) else None
 
 
 def named_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressHook
 from compt.training.known_samples import bring_together
 from compt.training.loops import TrainLoop
-from compt.training.optim import named_state
+from compt.training.optim import UnreadNorms, named_state
 from compt.training.sharding import adapt, is_sharded, shard_stage
 from compt.training.stage import StageModel, stage_model
 from compt.training.stage_config import LOG_INTERVAL
@@ -74,6 +74,8 @@ class StageRunner(Runner):
         wrapper = super().build_optim_wrapper(optim_wrapper)
         if is_sharded(self.model):
             adapt(wrapper, self.model.parameters())
+        if getattr(wrapper, "clip_grad_kwargs", None):
+            UnreadNorms(wrapper)
         return wrapper
 
     def _init_model_weights(self) -> None:
