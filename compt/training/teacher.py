@@ -108,6 +108,7 @@ class Teacher:
 
     def _run(self, batch: Batch, needs: frozenset[str]) -> Outputs:
         self.num_runs += 1
+        outputs: Outputs
         if isinstance(self.model, Held):
             outputs = self.model(self.forward, batch, needs)
             forget_order(self.model)
