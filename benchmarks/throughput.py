@@ -14,7 +14,8 @@ The last row has a teacher: compt's stage with feature transfer, against a loop 
 the student forward and backward and the teacher forward, and does nothing with what it says.
 
 compt trains as in a chain: loop, hooks, guard, log files and TensorBoard. Evaluations and
-checkpoints are left out, as the config says how many there are. ``--one-batch`` leaves the loading of data out too.
+checkpoints are left out, as the config says how many there are. ``--one-batch`` leaves the loading
+of data out too.
 """
 
 from __future__ import annotations

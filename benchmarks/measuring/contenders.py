@@ -90,7 +90,7 @@ class Task:
             {"params": [p for p in params if p.ndim >= 2]},
             {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
         ]
-        return kind(groups, fused=True, **options)
+        return kind(groups, **{"fused": True, **options})
 
     def factor(self, iteration: int) -> float:
         """Return the learning rate by its peak: a linear warm-up over 5 %, then a cosine to 0."""
@@ -195,7 +195,8 @@ def bare(task: Task, baton: Baton, *, teacher: bool = False) -> None:
         optimizer.zero_grad(set_to_none=True)
         if hasattr(model, "logit_scale"):
             with torch.no_grad():
-                model.logit_scale.clamp_(0, math.log(100))
+                scale: Any = model.logit_scale
+                scale.clamp_(0, math.log(100))
         if (iteration + 1) % LOG_INTERVAL == 0:
             loss.item()
         baton.step(loss.detach())
@@ -377,7 +378,7 @@ def hugging_face_trainer(task: Task, baton: Baton) -> None:
             return self.accelerator.prepare(task.loader(collate, task.iters))
 
         def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-            loss = super().compute_loss(*args, **kwargs)
+            loss: Any = super().compute_loss(*args, **kwargs)
             losses[:] = [loss.detach()]
             return loss
 

@@ -7,6 +7,7 @@ budgets of the member alone, on the choosing seeds. ``s + b - w`` is what the ho
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,4 +79,4 @@ def deviation(of: Sequence[Point]) -> float:
 def miss(of: Sequence[Point], fading: float) -> float:
     """Return the root of the mean squared error of members' worths by a ``FADING``."""
     errors = [worth_after(point.share, point.source, fading) - point.worth for point in of]
-    return statistics.mean(error**2 for error in errors) ** 0.5
+    return math.sqrt(statistics.mean(error**2 for error in errors))

@@ -41,7 +41,10 @@ class LeadingBlock(AxisGrower):
         """Raise GrowthError where the pair cannot grow, or 'whole' meets a concatenation."""
         super().check(source, target)
         for param in target.params.values():
-            if self.fused == "whole" and param.sections:
+            axes = {axis for part in param.sections for axis in part.groups[param.joined]}
+            if self.fused == "whole" and any(
+                source.size(axis) != target.size(axis) for axis in axes
+            ):
                 raise GrowthError(
                     f"'{param.name}' concatenates {param.groups[param.joined][0]}, of which "
                     "fused='whole' cannot say where the corner is.",

@@ -140,8 +140,8 @@ class Lesa(AxisGrower):
         network.learn(coordinates, self.steps, self.lr)
         with torch.no_grad():
             predicted = network(coordinates[lower], coordinates[above])
-        matrices = (left * sizes) @ predicted.mT
-        return matrices.view(len(lower), *blocks.shape[1:])
+        between: Tensor = (left * sizes) @ predicted.mT
+        return between.view(len(lower), *blocks.shape[1:])
 
 
 class Between:

@@ -101,7 +101,7 @@ class Architecture:
     features: Mapping[str, int] = field(default_factory=dict)
     outputs: Mapping[str, int] = field(default_factory=dict)
     tokens: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """The dimensions that each output has between batch and width, as ``(196,)`` or ``(14, 14)``."""
+    """Dimensions of each output between batch and width, as ``(196,)`` or ``(14, 14)``."""
     whole: frozenset[str] = frozenset()
     periods: Mapping[str, int] = field(default_factory=dict)
     """After how many blocks their kinds come again, by scope, where it is not 1."""

@@ -122,7 +122,8 @@ def _tokens(module: Any, generator: torch.Generator) -> Tensor:
     # RoBERTa counts positions from 2, behind that of its padding.
     length = min(length, config.max_position_embeddings - 2)
     tokens = torch.randint(1, config.vocab_size, (2, length), generator=generator)
-    tokens = tokens.masked_fill(tokens == config.pad_token_id, 0)
+    if config.pad_token_id is not None:
+        tokens = tokens.masked_fill(tokens == config.pad_token_id, 0)
     return tokens.to(next(module.parameters()).device)
 
 

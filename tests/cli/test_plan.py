@@ -15,9 +15,9 @@ def test_the_command_explains_and_estimates(run, toy, tmp_path):
     code, out, err = run("plan", file, "--explain", "--device", "h200")
     assert (code, err) == (0, "")
     assert "estimate for one H200" in out and "mfu = 0.35" in out
-    assert "may not pay: 'b' is trained for 100% of what it has alone. A hop saves" in out
+    assert "may not pay: 'b' is trained for 100% of what it has alone. That long" in out
     brief = run("plan", file).out
-    assert "may not pay: 'b' is trained" in brief and "A hop saves" not in brief
+    assert "may not pay: 'b' is trained" in brief and "That long" not in brief
 
 
 def test_the_command_estimates_as_json(run, toy, tmp_path):

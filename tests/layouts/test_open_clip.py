@@ -10,14 +10,18 @@ import torch
 from torch import nn
 
 from compt import GrowthError, LayoutError, describe, grow
+from compt.growth.axes import find_layout
 from compt.growth.measure import output_error
 from compt.testing import LayoutContract
 from compt.testing.contracts import randomised
+from compt.testing.layouts.axes import require_known_roles
 
 open_clip = pytest.importorskip("open_clip")
 timm = pytest.importorskip("timm")
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.timm_model import TimmModel
+
+from tests.layouts.families import siglip
 
 
 def clip(
@@ -61,6 +65,10 @@ class TestCustomTextClip(LayoutContract):
     def pair(self):
         options = dict(cls=CustomTextCLIP, text=dict(proj_bias=True), no_ln_pre=True)
         return clip(32, 2, 48, 2, **options), clip(80, 3, 64, 3, **options)
+
+    def test_roles_are_known(self):
+        """Of models whose image towers end with features, some roles are SigLIP's alone."""
+        require_known_roles(find_layout(siglip()), (*self.pair(), siglip()))
 
 
 class TestTimmVit(LayoutContract):

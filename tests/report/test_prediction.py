@@ -55,7 +55,10 @@ def test_a_family_over_two_seeds_by_hand():
     need = 0.25 / (1 - 0.75 * FADING)
     assert [one.fraction for one in predicted.members] == [1.0, pytest.approx(need / 2)]
     assert predicted.members[0].deviation == 0
-    error = (share_for(1, 0.75, FADING + FADING_DEVIATION) - share_for(1, 0.75, FADING - FADING_DEVIATION)) / 4
+    error = (
+        share_for(1, 0.75, FADING + FADING_DEVIATION)
+        - share_for(1, 0.75, FADING - FADING_DEVIATION)
+    ) / 4
     assert predicted.members[1].deviation == pytest.approx((need**2 / 2 + error**2) ** 0.5)
     assert predicted.flops == pytest.approx(100 + need / 2 * 400)
     assert predicted.deviation == pytest.approx(400 * predicted.members[1].deviation)

@@ -51,11 +51,12 @@ class Ligo(compt.Grower):
     def check(self, source: compt.Architecture, target: compt.Architecture) -> None:
         """Raise GrowthError where an axis shrinks, a fixed axis changes, or a layer is missing.
 
-        Tensors that concatenate axes of their own sizes have no one map, and are refused too.
+        Tensors that concatenate axes which grow have no one map, and are refused too.
         """
         compt.check_growable(source, target)
         for param in target.params.values():
-            if param.sections:
+            axes = {axis for part in param.sections for axis in part.groups[param.joined]}
+            if any(source.size(axis) != target.size(axis) for axis in axes):
                 raise compt.GrowthError(
                     f"ligo cannot grow '{param.name}', which concatenates "
                     f"{param.groups[param.joined][0]}.",
