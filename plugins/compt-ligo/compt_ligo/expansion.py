@@ -152,7 +152,7 @@ class Pair:
     ) -> Bundle:
         along = tuple(
             (dim, self._key(param, axis, use))
-            for dim, (axis, use) in enumerate(param.directions)
+            for dim, (axis, use) in _dimensions(param)
             if self.grows(axis)
         )
         return Bundle(
@@ -217,6 +217,20 @@ class Pair:
         helped = {norm.norm_axis for norm in norms if self.passes_to_table(norm)}
         differ = {axis for axis, _ in {*owner.directions} ^ {*tied.directions} if self.grows(axis)}
         return sorted(differ - helped)
+
+
+def _dimensions(param: ParamAxes) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Yield the dimensions of the unfolded tensor, each with its axis and how that is used.
+
+    A concatenation is one dimension, whose parts do not grow; it is left out.
+    """
+    if not param.sections:
+        yield from enumerate(param.directions)
+        return
+    uses = dict(param.directions)
+    for dim, axis in enumerate(axis for group in param.groups for axis in group):
+        if axis in uses:
+            yield dim, (axis, uses[axis])
 
 
 class Expansion:
