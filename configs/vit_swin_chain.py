@@ -24,13 +24,7 @@ chain = [
     dict(name="vit", model=clip(64, 2, patch_size=8, width=64, layers=3, head_width=32), epochs=24),
     dict(
         name="swin",
-        model=clip(
-            128,
-            3,
-            timm_model_name="swin_mini_32",
-            timm_pool="",
-            timm_proj="linear",
-        ),
+        model=clip(128, 3, timm_model_name="swin_mini_32", timm_pool="", timm_proj="linear"),
         epochs=5,
     ),
 ]

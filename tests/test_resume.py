@@ -450,6 +450,14 @@ def test_a_stage_without_a_manifest_is_trained_again_and_said(whole, tmp_path):
     assert files(folder, *STAGES) == files(whole, *STAGES)
 
 
+def test_checkpoints_that_a_finished_stage_had_no_time_to_drop_are_dropped(stopped):
+    folder, config = stopped
+    (folder / "01_a" / "checkpoints").mkdir()
+    (folder / "01_a" / "checkpoints" / "iter_00000008.pt").write_bytes(b"left over")
+    train(folder, config, resume=True)
+    assert not [*folder.glob("*/checkpoints")]
+
+
 def test_a_cut_record_says_how_it_is_made_again(stopped, whole):
     folder, config = stopped
     for record in ("01_a/manifest.json", "02_b/growth.json"):

@@ -2,22 +2,9 @@
 
 _base_ = ["lm.py"]
 
-
-def llama(width, layers):
-    return dict(
-        model_type="llama",
-        hidden_size=width,
-        intermediate_size=8 * width // 3 // 16 * 16,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 16,
-        num_key_value_heads=width // 16,
-        tie_word_embeddings=True,
-    )
-
-
 family = [
-    dict(name="llama-48x3", model=llama(48, 3), lr=0.0131),
-    dict(name="llama-64x4", model=llama(64, 4), lr=0.0067),
+    dict(_base_.family[2], lr=0.0131),
+    dict(_base_.family[3], lr=0.0067),
 ]
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.2),

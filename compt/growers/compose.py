@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from compt.errors import ConfigError
+from compt.growers._around import GrowerConfig, inner_grower
 from compt.growth.operators import AxisGrower, ParamPair
-from compt.growth.run import build_grower
 from compt.interfaces import Architecture
-from compt.registry import GROWERS
-
-GrowerConfig = Annotated[Mapping[str, Any], GROWERS]
 
 
 class Compose(AxisGrower):
@@ -29,7 +25,8 @@ class Compose(AxisGrower):
     """
 
     def __init__(self, *, width: str | GrowerConfig, depth: str | GrowerConfig) -> None:
-        self.width, self.depth = _axis_grower("width", width), _axis_grower("depth", depth)
+        self.width = inner_grower(width, "width", "compose")
+        self.depth = inner_grower(depth, "depth", "compose")
         aims_at_it = self.width.function_preserving and self.depth.function_preserving
         self.function_preserving = aims_at_it  # type: ignore[misc]
 
@@ -79,20 +76,3 @@ class Compose(AxisGrower):
             as_wide = replace(source, sizes=target.sizes)
             reasons += self.depth.why_not_preserving(as_wide, target)
         return reasons
-
-
-def _axis_grower(key: str, config: str | Mapping[str, Any]) -> AxisGrower:
-    """Build the grower of one direction.
-
-    Raises:
-        ConfigError: it does not grow tensor by tensor.
-    """
-    grower = build_grower(config)
-    if not isinstance(grower, AxisGrower) or type(grower).grow is not AxisGrower.grow:
-        raise ConfigError(
-            f"{key}={config!r} grows whole models, not tensor by tensor.",
-            where="grower compose",
-            do="Use one that derives from compt.AxisGrower, such as 'clone', 'lossless', "
-            "'leading_block' or 'stack'.",
-        )
-    return grower

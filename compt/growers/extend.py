@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from compt.errors import ConfigError, GrowthError, did_you_mean
+from compt.growers._around import Around, GrowerConfig
 from compt.growers._rules import RULES, Rule
-from compt.growth.operators import AxisGrower, ParamPair
-from compt.growth.run import build_grower
+from compt.growth.operators import ParamPair
 from compt.interfaces import Architecture
-from compt.registry import GROWERS, Range
+from compt.registry import Range
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 RuleName = Literal["fresh", "mean", "interpolate", "copy", "split"]
 
 
-class Extend(AxisGrower):
+class Extend(Around):
     """Make some axes of the source longer by a rule for each, then grow it by another grower.
 
     What is made longer has the target's number of units, and the source's widths and depth. So a
@@ -40,7 +42,7 @@ class Extend(AxisGrower):
         self,
         *,
         axes: Mapping[str, RuleName],
-        grower: str | Annotated[Mapping[str, Any], GROWERS] = "lossless",
+        grower: str | GrowerConfig = "lossless",
         noise: Annotated[float, Range(minimum=0)] = 1.0,
     ) -> None:
         if not axes:
@@ -57,8 +59,8 @@ class Extend(AxisGrower):
                     do=f"One of {', '.join(RULES)}.",
                 )
         self.rules = {axis: RULES[rule]() for axis, rule in axes.items()}
-        self.grower, self.noise = _axis_grower(grower, self.label), noise
-        self.function_preserving = self.grower.function_preserving  # type: ignore[misc]
+        super().__init__(grower, self.label)
+        self.noise = noise
 
     label = "extend"
     """The grower's name, for errors."""
@@ -66,10 +68,6 @@ class Extend(AxisGrower):
     def check(self, source: Architecture, target: Architecture) -> None:
         """Raise GrowthError where an axis is missing, or the other grower cannot do the rest."""
         self.grower.check(self.longer(source, target), target)
-
-    def check_depth(self, source: Architecture, target: Architecture) -> None:
-        """Raise GrowthError where the other grower cannot fill the target's depth."""
-        self.grower.check_depth(source, target)
 
     def longer(self, source: Architecture, target: Architecture) -> Architecture:
         """Return what the source is once its axes are longer.
@@ -128,22 +126,10 @@ class Extend(AxisGrower):
             fresh = fresh.narrow(dim, 0, length)
         return rule.lengthen(value, fresh, pair.param.axes.index(axis), axis, pair, self.noise)
 
-    def also_reads(self, pair: ParamPair) -> tuple[str, ...]:
-        """Return what the other grower reads beside a tensor."""
-        return self.grower.also_reads(pair)
-
-    def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
-        """Return the source block that the other grower chooses."""
-        return self.grower.source_block_index(block, source_depth, target_depth)
-
-    def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Finish a value in a new block as the other grower does."""
-        return self.grower.init_new_block(value, target, pair)
-
-    def without_noise(self) -> Extend:
+    def without_noise(self) -> Self:
         """Return this grower with nothing random in what is inherited."""
-        even = copy(self)
-        even.grower, even.noise = self.grower.without_noise(), 0.0
+        even = super().without_noise()
+        even.noise = 0.0
         return even
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
@@ -157,19 +143,3 @@ class Extend(AxisGrower):
         if (longer.sizes, longer.depths) == (target.sizes, target.depths):
             return reasons
         return reasons + self.grower.why_not_preserving(longer, target)
-
-
-def _axis_grower(grower: str | Mapping[str, Any], label: str) -> AxisGrower:
-    """Build the grower of widths and depth.
-
-    Raises:
-        ConfigError: it does not grow tensor by tensor.
-    """
-    built = build_grower(grower)
-    if not isinstance(built, AxisGrower):
-        raise ConfigError(
-            f"grower={grower!r} grows whole models, not tensor by tensor.",
-            where=f"grower {label}",
-            do="Use one that derives from compt.AxisGrower, such as 'lossless' or 'clone'.",
-        )
-    return built

@@ -6,20 +6,17 @@ Shapes: s places of an axis before, t after, which may be fewer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compt.errors import ConfigError
+from compt.growers._around import Around, GrowerConfig
 from compt.growth.matching import sampled_axis
-from compt.growth.operators import AxisGrower, ParamPair
-from compt.growth.run import build_grower
+from compt.growth.operators import ParamPair
 from compt.interfaces import Architecture
-from compt.registry import GROWERS
 
 
 def interpolated(small: int, large: int) -> Tensor:
@@ -52,7 +49,7 @@ SAMPLED: Mapping[str, tuple[str, Callable[[int, int], Tensor]]] = {
 """What the places of an axis become, by its name, also with a number behind it."""
 
 
-class Resample(AxisGrower):
+class Resample(Around):
     """Fit patch kernels and the positions of an image's patches to other sizes, then grow.
 
     Axes of an image's places are 'patch' (rows and columns of a patch's pixels), 'height' and
@@ -64,24 +61,12 @@ class Resample(AxisGrower):
         grower: name or config of the grower of widths and depth.
     """
 
-    def __init__(self, *, grower: str | Annotated[Mapping[str, Any], GROWERS] = "lossless") -> None:
-        built = build_grower(grower)
-        if not isinstance(built, AxisGrower):
-            raise ConfigError(
-                f"grower={grower!r} grows whole models, not tensor by tensor.",
-                where="grower resample",
-                do="Use one that derives from compt.AxisGrower, such as 'lossless' or 'clone'.",
-            )
-        self.grower = built
-        self.function_preserving = built.function_preserving  # type: ignore[misc]
+    def __init__(self, *, grower: str | GrowerConfig = "lossless") -> None:
+        super().__init__(grower, "resample")
 
     def check(self, source: Architecture, target: Architecture) -> None:
         """Raise GrowthError where the other grower cannot do the rest."""
         self.grower.check(_resampled(source, target), target)
-
-    def check_depth(self, source: Architecture, target: Architecture) -> None:
-        """Raise GrowthError where the other grower cannot fill the target's depth."""
-        self.grower.check_depth(source, target)
 
     def prepare(
         self,
@@ -98,24 +83,6 @@ class Resample(AxisGrower):
         others = tuple(_places(other, pair) for other in pair.others)
         resampled = replace(pair, source=_resampled(pair.source, pair.target), others=others)
         return self.grower.expand(_places(source, pair), target, resampled)
-
-    def also_reads(self, pair: ParamPair) -> tuple[str, ...]:
-        """Name what the other grower reads beside the parameter's source."""
-        return self.grower.also_reads(pair)
-
-    def source_block_index(self, block: int, source_depth: int, target_depth: int) -> int:
-        """Return the source block that the other grower chooses."""
-        return self.grower.source_block_index(block, source_depth, target_depth)
-
-    def init_new_block(self, value: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
-        """Finish a value in a new block as the other grower does."""
-        return self.grower.init_new_block(value, target, pair)
-
-    def without_noise(self) -> Resample:
-        """Return this grower with nothing random in what the other inherits."""
-        even = copy(self)
-        even.grower = self.grower.without_noise()
-        return even
 
     def why_not_preserving(self, source: Architecture, target: Architecture) -> list[str]:
         """Name every axis that is resampled, and then what the other grower cannot keep."""

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library as operators
 from torch._C import DispatchKey
 from torch._ops import OpOverload
-from torch.library import Library, _scoped_library
 
 aten = torch.ops.aten
 LOWERED: tuple[OpOverload, ...] = (
@@ -79,7 +78,7 @@ def as_on_gpu(*, is_half: bool, is_fused: bool) -> Iterator[WeightCopies]:
         The copies of weights in 16 bits.
     """
     copies = WeightCopies()
-    with _scoped_library("aten", "IMPL") as library:
+    with operators._scoped_library("aten", "IMPL") as library:
         if is_half:
             for operator in LOWERED:
                 _register(library, operator, lambda t: copies.lowered(t) if _is_wide(t) else t)
@@ -91,7 +90,9 @@ def as_on_gpu(*, is_half: bool, is_fused: bool) -> Iterator[WeightCopies]:
         yield copies
 
 
-def _register(library: Library, operator: OpOverload, cast: Callable[[Tensor], Tensor]) -> None:
+def _register(
+    library: operators.Library, operator: OpOverload, cast: Callable[[Tensor], Tensor]
+) -> None:
     """Let an operator have its tensors cast, and do as it did."""
     key = DispatchKey.CompositeImplicitAutograd
     if not operator.has_kernel_for_dispatch_key(key):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -160,10 +161,7 @@ def median_of(values: Collection[float]) -> float:
     """
     if len(values) > FEW:
         return float(np.median(np.asarray(values)))
-    ordered, middle = sorted(values), len(values) // 2
-    if len(values) % 2:
-        return ordered[middle]
-    return (ordered[middle - 1] + ordered[middle]) / 2
+    return statistics.median(values)
 
 
 def unfit_weights(model: nn.Module) -> Fault | None:

@@ -137,6 +137,9 @@ class WorkDir:
         if old is not None and (is_begun(self.path) or from_stage is not None):
             self._check_mode(old, resume)
             sweep(self.path)
+            for stage in self.stages:
+                if stage.done:  # interrupted after its manifest, before it dropped these
+                    shutil.rmtree(stage.checkpoints, ignore_errors=True)
             resumption = Resumption(self.path, self.config, self.stages, old, state)
             state = resumption.merge(from_stage)
             self.notes += resumption.notes

@@ -247,6 +247,8 @@ def test_what_cannot_be_extended_is_named_before_any_write(case):
         (dict(axes={}), "axes names none that grows"),
         (dict(axes=dict(vocab="means")), r"axes.vocab='means' is no rule. Did you mean 'mean'\?"),
         (dict(axes=dict(vocab="mean"), grower="whole"), "grows whole models"),
+        (dict(axes=dict(vocab="mean"), grower="lesa"), "grows whole models"),
+        (dict(axes=dict(vocab="mean"), grower="upcycle"), "grows whole models"),
         (dict(axes=dict(vocab="mean"), noise=-1), "noise"),
     ],
 )
