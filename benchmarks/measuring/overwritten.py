@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compt.planning.fading import worth_after
+from compt.planning.fading import share_for, worth_after
 from measuring.curves import length_to
 
 
@@ -65,6 +65,13 @@ def fitted(of: Sequence[Point]) -> float:
     costs = [point.cost for point in of]
     above = sum(product * cost for product, cost in zip(products, costs, strict=True))
     return above / sum(product**2 for product in products)
+
+
+def foretold(row: Mapping[str, Any], fading: float) -> float:
+    """Return the ratio of a chain whose members are as good as alone, and no better, by the law."""
+    alone = [member["alone_flops"] for member in row["members"]]
+    shares = [1.0, *(share_for(1.0, skipped, fading) for skipped in row["skipped"][1:])]
+    return sum(alone) / sum(cost * share for cost, share in zip(alone, shares, strict=True))
 
 
 def deviation(of: Sequence[Point]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from compt.errors import ConfigError
 from compt.files import atomic
 from compt.planning.fading import worth_after
-from measuring.overwritten import deviation, fitted, miss, points
+from measuring.overwritten import deviation, fitted, foretold, miss, points
 from measuring.rule import SEEDS
 from measuring.show import Row, padded_text, published_text, signed, times, why_closed
 from measuring.tax import text_of
@@ -103,11 +103,13 @@ def overwritten_table(rows: Sequence[Row]) -> str:
         f"what members are worth by {miss(every, law):.3f} of the budget (root mean square)"
     )
     others = [
-        f"{row['length']:.3g} {row['unit']} by {miss(own, fitted(rest)):.3f}"
+        f"{row['length']:.3g} {row['unit']} by {miss(own, fitted(rest)):.3f}, whose chain it "
+        f"foretells at {times(foretold(row, fitted(rest)))} "
+        f"({times(row['equal_quality'])} at equal quality)"
         for row, own in zip(rows, by_row, strict=True)
         if own and (rest := [point for point in every if point not in own])
     ]
-    told = f", and from the other rows alone {', '.join(others)}" if others else ""
+    told = f", and from the other rows alone {'; '.join(others)}" if others else ""
     return f"{caption}{told}.\n\n{_table(header, cells)}"
 
 

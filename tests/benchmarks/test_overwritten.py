@@ -24,7 +24,9 @@ def row(iters: int, fading: float, source: float = 0.5) -> dict:
         "iters": iters,
         "length": iters / 10,
         "unit": "units",
-        "members": [{"name": "a"}, {"name": "b"}],
+        "members": [{"name": "a", "alone_flops": 1.0}, {"name": "b", "alone_flops": 3.0}],
+        "skipped": [0.0, source],
+        "equal_quality": 1.2,
         "curves": [{}, curve],
         "search": {"tried": [tried], "goals": [goal], "sources": [math.log2(source)]},
     }
@@ -48,7 +50,9 @@ def test_hops_that_differ_have_a_deviation():
 
 def test_the_table_foretells_each_row_from_the_others():
     table = overwritten_table([row(100, 0.8), row(200, 0.8)])
-    assert "c = 0.80, 0.00 its" in table and "10 units by 0.000, 20 units by 0.000" in table
+    assert "c = 0.80, 0.00 its" in table and "10 units by 0.000" in table
+    # b needs 0.5 / (1 - 0.8 * 0.5) of its length
+    assert f"foretells at {4 / (1 + 3 * 0.5 / 0.6):.2f}x (1.20x at equal quality)" in table
     assert "| a -> b | 100 | 0.50 | 0.25 | 0.65 | 0.65 | 0.80 |" in table
     assert "from the other rows" not in overwritten_table([row(100, 0.8)])
     assert overwritten_table([{"members": [], "search": None}]) == ""
