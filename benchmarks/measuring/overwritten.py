@@ -69,7 +69,7 @@ def fitted(of: Sequence[Point]) -> float:
 
 def foretold(row: Mapping[str, Any], fading: float) -> float:
     """Return the ratio of a chain whose members are as good as alone, and no better, by the law."""
-    alone = [member["alone_flops"] for member in row["members"]]
+    alone: list[float] = [member["alone_flops"] for member in row["members"]]
     shares = [1.0, *(share_for(1.0, skipped, fading) for skipped in row["skipped"][1:])]
     return sum(alone) / sum(cost * share for cost, share in zip(alone, shares, strict=True))
 
