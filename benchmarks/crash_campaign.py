@@ -116,7 +116,7 @@ def show(trial: Trial) -> None:
         f"{trial.verdict}{mark} ({trial.seconds:.1f} s)",
         flush=True,
     )
-    for reason in trial.reasons[:5]:
+    for reason in (*trial.reasons[:5], *filter(None, [trial.said])):
         print(f"     {reason}", flush=True)
 
 

@@ -343,16 +343,27 @@ def test_a_run_that_was_killed_before_it_had_weights_blocks_nothing(tmp_path, wh
     }
     interrupted_by(killing, folder, {**TOY, "seed": 7})
     assert (folder / "chain.json").is_file()
+    for name in ("01_a/.growth.json.0a1b2c3d4e5f.tmp", ".status.json.77.tmp"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("ha")  # as a write that was cut off leaves it
     train(folder, {**TOY, "chain": TOY["chain"][:1]})
     assert files(folder, "01_a") == files(whole, "01_a")
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_what_merely_lies_in_the_folder_stays(tmp_path):
     folder = tmp_path / "run"
-    (folder / "logs").mkdir(parents=True)
-    (folder / "logs" / "job.out").write_text("mine")
+    for name in ("logs/job.out", "logs/.chain.json.0a1b2c3d4e5f.tmp", ".notes.tmp"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    (folder / ".chain.json.0a1b2c3d4e5f.tmp").write_text("of a run that was killed at once")
     train(folder, {**TOY, "chain": TOY["chain"][:1]})
-    assert (folder / "logs" / "job.out").read_text() == "mine"
+    left = {*folder.glob("*.tmp"), *folder.glob("logs/*")}
+    assert {path.relative_to(folder).as_posix() for path in left} == {
+        "logs/job.out",
+        "logs/.chain.json.0a1b2c3d4e5f.tmp",
+        ".notes.tmp",
+    }
 
 
 @pytest.mark.parametrize("name", ["01_a", "report.json", "quality_vs_compute.png", "05_other"])

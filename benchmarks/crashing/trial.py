@@ -94,6 +94,8 @@ class Trial:
     """Exit codes of the struck run."""
     is_clear: bool = True
     """Whether the struck run ended without a traceback, and with a word where it could speak."""
+    said: str = ""
+    """What the struck run wrote last to stderr, where it is not clear."""
     damaged: str = ""
     advice: list[str] = field(default_factory=list)
     """What was followed, one entry an attempt."""
@@ -196,6 +198,8 @@ class Stage:
         trial.is_struck = (disk / MARK).exists()
         is_ignored = trial.is_struck and ended.is_done and drawn.fault in SIGNALS
         trial.is_clear = is_clear(drawn.fault, ended) and not is_ignored
+        if not trial.is_clear:
+            trial.said = "\n".join(error[-3000:] for error in ended.errors)
         if ended.is_hung:
             trial.reasons.append("a process went on after another had ended")
         folder = self._aftermath(trial, folder, disk)

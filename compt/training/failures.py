@@ -74,6 +74,17 @@ def _explained(where: str) -> Iterator[None]:
         raise TrainingError(what, where=where, do=do) from error
 
 
+def is_exhausted(error: BaseException) -> bool:
+    """Return whether memory or the disk is out, or the disk cannot be written any more."""
+    is_full = isinstance(error, OSError) and error.errno in FULL
+    return is_full or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return of_memory or NO_MEMORY.search(str(error)) is not None
+
+
 def _unwritten(error: Exception, where: str) -> Path | None:
     """Return the file, or else the folder, that could not be written, None for another error."""
     if not isinstance(error, OSError):
@@ -92,7 +103,7 @@ def _explanation(error: Exception) -> tuple[str, str] | None:
     is_cut_off = isinstance(error, ConnectionError | EOFError) and _came_from(error, PROCESSES)
     if DEATH.search(text) or is_cut_off:
         return _death(text)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or NO_MEMORY.search(text):
+    if _is_out_of_memory(error):
         return (
             f"Out of memory: {first_line(error)}",
             "Free some and go on with --resume, with a lower train_dataloader.num_workers or with "

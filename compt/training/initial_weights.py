@@ -132,6 +132,7 @@ class InitialWeights:
             runner_config, target, num_calls=num_calls, on_progress=on_progress
         )
         growth = growing.grow(source, target, self.config.grower, seed=seed, objective=objective)
+        objective.close()
         growth, reset = finish_growth(self.paradigm, source, target, growth, seed=seed)
         if fault := unfit_weights(target):
             raise DivergedError(

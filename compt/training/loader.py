@@ -263,6 +263,15 @@ def train_loader(
     return _loader(fetch, collate, batch_sampler=batches, **options)
 
 
+def end_workers(loader: DataLoader[Any]) -> None:
+    """Let go of the processes that read samples for a loader whose batches nobody holds any more.
+
+    A stage's last batches are part of a cycle. The garbage collector may find it in a process that
+    reads samples for the next stage, where torch complains that the old ones are not its children.
+    """
+    loader._iterator = None  # what persistent_workers keeps
+
+
 def order_summary(loader: DataLoader[Any], iters: int) -> str:
     """Say what so many iterations of a loader take of the samples, '' for nothing to say."""
     batches = getattr(loader, "batch_sampler", None)

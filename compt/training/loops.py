@@ -33,7 +33,13 @@ from compt.training.evaluation import EvalLoop
 from compt.training.guard import LossMonitor, Rollback, unfit_weights
 from compt.training.hook_effects import averages, checksums, replay, stop_reason
 from compt.training.known_samples import known_samples, remember_samples
-from compt.training.loader import loader_options, open_dataset, order_summary, train_loader
+from compt.training.loader import (
+    end_workers,
+    loader_options,
+    open_dataset,
+    order_summary,
+    train_loader,
+)
 from compt.training.optim import named_state
 from compt.training.sharding import is_sharded
 from compt.training.signals import StopSignals, exit_code
@@ -151,6 +157,7 @@ class TrainLoop(BaseLoop):
                 self._step(next(self._batches))
                 self.seconds += time.perf_counter() - start
                 self._after_step(signals)
+            self._end_workers()
             if not self._max_iters and self.runner.val_loop is not None:
                 self._evaluate()  # a member that is given is measured all the same
             self.runner.call_hook("after_train_epoch")
@@ -178,6 +185,10 @@ class TrainLoop(BaseLoop):
             world_size=self.runner.world_size,
             **loader_options(self.options),
         )
+
+    def _end_workers(self) -> None:
+        self._batches = iter(())
+        end_workers(self.dataloader)
 
     def _step(self, batch: Batch) -> None:
         self.stage.begin(self._iter, self._max_iters, batch)
@@ -305,6 +316,7 @@ class TrainLoop(BaseLoop):
         restore_random_state(state["random"])
         barrier()  # every process has read the checkpoint before it is written anew
         self._save()  # so that a resumed stage leaves out the same batches
+        self._end_workers()
         self.dataloader = self._loader()
         self._batches = iter(self.dataloader)
         self.runner.model.train()

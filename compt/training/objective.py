@@ -93,6 +93,10 @@ class StageObjective:
             self._stage.iteration = 0
             self._batches = iter(self._loader(self._stage))
 
+    def close(self) -> None:
+        """Let go of the data, and of the processes that read it."""
+        self._batches = iter(())
+
     def summary(self) -> dict[str, Any]:
         """Return the number of calls, and the mean loss of their first and last tenth."""
         tenth = max(1, len(self.losses) // 10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import textwrap
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from mmengine.visualization.vis_backend import BaseVisBackend
 
 from compt.interfaces.tracker import Tracker
 from compt.registry.loading import first_line
+from compt.training.failures import is_exhausted
 from compt.training.tracking_tools import run_key, tracker_of
 
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
@@ -95,7 +95,7 @@ class GuardedBackend(BaseVisBackend):  # type: ignore[misc]
         """Send one record, or count it as lost.
 
         Raises:
-            OSError: the disk is full, which the stage cannot go on with.
+            Exception: memory or the disk is out, which the stage cannot go on without.
         """
         self.num_records += 1
         if time.monotonic() < self._next_attempt or not self._attempt(lambda: self._send(send)):
@@ -113,7 +113,7 @@ class GuardedBackend(BaseVisBackend):  # type: ignore[misc]
         try:
             send()
         except Exception as error:  # every tracker has its own
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_exhausted(error):
                 raise
             now = time.monotonic()
             pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)

@@ -136,10 +136,7 @@ class WorkDir:
             )
         if old is not None and (is_begun(self.path) or from_stage is not None):
             self._check_mode(old, resume)
-            sweep(self.path)
-            for stage in self.stages:
-                if stage.done:  # interrupted after its manifest, before it dropped these
-                    shutil.rmtree(stage.checkpoints, ignore_errors=True)
+            self._sweep(is_own=True)
             resumption = Resumption(self.path, self.config, self.stages, old, state)
             state = resumption.merge(from_stage)
             self.notes += resumption.notes
@@ -149,6 +146,7 @@ class WorkDir:
                 self._check_foreign(existing)
             else:
                 state = replace(state, history=old.history)
+            self._sweep(is_own=old is not None)
             if resume:
                 self.notes.append("there is nothing to resume: the chain begins")
             is_first_run = True
@@ -160,6 +158,21 @@ class WorkDir:
                 error.what, where=error.where, do="Choose another with --work-dir."
             ) from error
         self._is_first_run = is_first_run
+
+    def _sweep(self, *, is_own: bool) -> None:
+        """Remove what an interrupted run left behind.
+
+        Args:
+            is_own: whether the folder is a chain's; else files of others may lie in it too.
+        """
+        if is_own:
+            sweep(self.path)
+        for name in (STATE, STATE_COPY, *RESULTS):
+            for leftover in self.path.glob(f".{name}.*.tmp"):
+                leftover.unlink()
+        for stage in self.stages:
+            if stage.done:  # interrupted after its manifest, before it dropped these
+                shutil.rmtree(stage.checkpoints, ignore_errors=True)
 
     def _read_state(self) -> ChainState | None:
         """Read chain.json, or where it is damaged or gone its copy; None where there is neither.

@@ -177,13 +177,21 @@ def test_slow_failures_take_a_twentieth_of_the_time_at_most(monkeypatch):
     assert 90 < waited <= 86_400 / 20
 
 
-def test_a_full_disk_ends_the_stage_as_nothing_else_could_be_written(
-    recording, toy, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+        (MemoryError(), "Out of memory"),
+        (RuntimeError("can't start new thread"), "Out of memory"),
+    ],
+)
+def test_a_tracker_that_the_machine_has_no_room_for_ends_the_stage(
+    recording, toy, tmp_path, monkeypatch, error, message
 ):
     monkeypatch.setattr(recording, "fails", range(1, 9))
-    monkeypatch.setattr(recording, "error", OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(recording, "error", error)
     toy.update(visualizer=dict(type="Visualizer", vis_backends=[dict(type="Recording")]))
-    with pytest.raises(TrainingError, match="No space left"):
+    with pytest.raises(TrainingError, match=message):
         compt.train(toy, work_dir=tmp_path / "toys")
     assert recording.runs[0].closed == 1
 
