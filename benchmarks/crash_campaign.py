@@ -46,6 +46,7 @@ def prepare(paradigm: str, folder: Path, world_sizes: Sequence[int]) -> tuple[St
     stage = Stage(folder, configs, references)
     for world_size in world_sizes:
         counts[world_size] = _reference(stage, world_size)
+        stage.num_steps = counts[world_size][0]["step"]
     return stage, counts
 
 

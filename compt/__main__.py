@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 INTERRUPTED = 128
@@ -24,6 +25,8 @@ def main() -> int:
         # Where the interrupt came inside of exec(), as dataclasses call it, Python would end with
         # a signal of its own in place of the exit code; and there is nothing left to wait for.
         os._exit(code)
+    # What is left is Python's own end, where an interrupt would leave a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     return code
 
 

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ UNTIMED_THREAD = "compt status"
 """It writes every few seconds, so that its moments have no fixed number."""
 BALLAST = ".ballast"
 MARK = ".struck"
-"""File beside a run's folder that says that the moment has come."""
+"""File beside a run's folder that says that the moment has come, and after how many steps."""
 MOST_LATER = 0.08
 """Seconds that a strike may come after its moment."""
 YEAR = 365 * 24 * 3600.0
@@ -139,18 +140,16 @@ class Strike:
 
     def arm(self) -> None:
         """Wait for the moment, in the process that is struck."""
-        if self.kind == "read-only folder":
-            drop_capabilities()
-        strike = STRIKES[self.kind](self)
-
-        def blow(path: str) -> None:
-            (self.folder.parent / MARK).touch()
-            strike(path)
-
-        moment = self.moment
+        strike, moment = STRIKES[self.kind](self), self.moment
         if self.kind in AT_ONCE:  # an error rises where the process is, not in a timer's thread
             moment = replace(moment, later=0.0)
-        Moments(self.folder, blow, moment).watch()
+
+        def blow(path: str) -> None:
+            (self.folder.parent / MARK).write_text(str(moments.counts["step"]))
+            strike(path)
+
+        moments = Moments(self.folder, blow, moment)
+        moments.watch()
 
 
 def _killed(strike: Strike) -> Callable[[str], None]:
@@ -213,7 +212,7 @@ def _disk_filled(strike: Strike) -> Callable[[str], None]:
         ballast = strike.folder.parent / BALLAST
         size = os.statvfs(strike.folder.parent)
         free = size.f_bavail * size.f_frsize - strike.options["room"]
-        with ballast.open("wb") as file:
+        with suppress(OSError), ballast.open("wb") as file:  # the run may have been faster
             os.posix_fallocate(file.fileno(), 0, max(1, free))
 
     return blow

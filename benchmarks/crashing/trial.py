@@ -35,6 +35,7 @@ from crashing.strikes import (
     YEAR,
     Moment,
     Strike,
+    drop_capabilities,
     move_clock,
     set_writable,
 )
@@ -167,6 +168,8 @@ class Stage:
         self, folder: Path, configs: Mapping[int, Path], references: Mapping[int, Path]
     ) -> None:
         self.folder, self.configs, self.references = folder, configs, references
+        self.num_steps = 0
+        """Of the optimizer in an uninterrupted run, once that is known."""
 
     def command(self, run_folder: Path, world_size: int, *, num_workers: int) -> list[str]:
         """Return the command of a run."""
@@ -195,8 +198,10 @@ class Stage:
         streams.mkdir(exist_ok=True)
         ended = self._strike(drawn, folder, streams, is_small)
         trial.codes, trial.others_seconds = ended.codes, ended.others_seconds
-        trial.is_struck = (disk / MARK).exists()
-        is_ignored = trial.is_struck and ended.is_done and drawn.fault in SIGNALS
+        mark = disk / MARK
+        trial.is_struck = mark.exists()
+        had_steps_left = trial.is_struck and int(mark.read_text() or 0) < self.num_steps
+        is_ignored = had_steps_left and ended.is_done and drawn.fault in SIGNALS
         trial.is_clear = is_clear(drawn.fault, ended) and not is_ignored
         if not trial.is_clear:
             trial.said = "\n".join(error[-3000:] for error in ended.errors)
@@ -218,6 +223,8 @@ class Stage:
             strikes.append(Strike("SIGKILL", folder, drawn.number, death, drawn.options))
 
         def arm(rank: int) -> None:
+            if kind == "read-only folder":
+                drop_capabilities()
             if rank == drawn.rank:
                 for strike in strikes:
                     strike.arm()

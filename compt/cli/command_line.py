@@ -23,6 +23,7 @@ from compt.cli import (
     train,
 )
 from compt.cli.completion import add_completion
+from compt.cli.unheard import said_in_a_line
 from compt.errors import ComptError, ConfigError
 from compt.registry.arguments import shown
 from compt.training.signals import Interruptible, exit_code
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 when it is done, 1 if training or data failed, 2 for bad input, 130 and 143 where SIGINT
     (Ctrl-C) or SIGTERM has ended it.
     """
-    with Interruptible() as signals:
+    with Interruptible() as signals, said_in_a_line():
         return _guarded(lambda: _parsed(arguments), signals)
 
 
@@ -86,7 +87,7 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
         train.add_arguments(parser)
         return parser.parse_args(arguments, argparse.Namespace(command="train"))
 
-    with Interruptible() as signals:
+    with Interruptible() as signals, said_in_a_line():
         return _guarded(parsed, signals)
 
 

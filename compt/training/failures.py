@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -78,6 +80,22 @@ def is_exhausted(error: BaseException) -> bool:
     """Return whether memory or the disk is out, or the disk cannot be written any more."""
     is_full = isinstance(error, OSError) and error.errno in FULL
     return is_full or _is_out_of_memory(error)
+
+
+def say_once(handler: logging.Handler) -> None:
+    """Let a log that the machine has no room for say so in a line, once, and not in a traceback."""
+    by_default = handler.handleError
+    told: list[BaseException] = []
+
+    def handle(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if error is None or not is_exhausted(error):
+            by_default(record)
+        elif not told:
+            told.append(error)
+            print(f"compt: lines of the stage's log are lost: {error}", file=sys.stderr)
+
+    handler.handleError = handle  # type: ignore[method-assign]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -19,6 +19,7 @@ from compt.config.parallel import Sharded
 from compt.interfaces import left_out
 from compt.report.outcome import StageOutcome, Usage
 from compt.report.progress import StageProgress
+from compt.training.failures import say_once
 from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressHook
 from compt.training.known_samples import bring_together
@@ -50,9 +51,9 @@ class StageRunner(Runner):
         """Build the logger without its console handler."""
         logger = super().build_logger(*args, **kwargs)
         for handler in list(logger.handlers):
-            if isinstance(handler, logging.StreamHandler) and not isinstance(
-                handler, logging.FileHandler
-            ):
+            if isinstance(handler, logging.FileHandler):
+                say_once(handler)
+            elif isinstance(handler, logging.StreamHandler):
                 logger.removeHandler(handler)
         return logger
 

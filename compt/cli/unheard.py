@@ -1,0 +1,49 @@
+"""Errors that no caller can catch: in threads of libraries, and where Python frees something.
+
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def said_in_a_line() -> Iterator[None]:
+    """Say that memory or the disk is out in a line, where Python would print a traceback.
+
+    What ends the run because of that says so too, and what to do.
+    """
+    of_threads, of_freeing = threading.excepthook, sys.unraisablehook
+
+    def in_thread(unheard: threading.ExceptHookArgs) -> None:
+        name = "a thread" if unheard.thread is None else f"the thread '{unheard.thread.name}'"
+        if not _is_said(f"{name} has ended", unheard.exc_value):
+            of_threads(unheard)
+
+    def on_freeing(unheard: Any) -> None:
+        name = getattr(unheard.object, "__qualname__", type(unheard.object).__name__)
+        if not _is_said(f"{name} did not end well", unheard.exc_value):
+            of_freeing(unheard)
+
+    threading.excepthook, sys.unraisablehook = in_thread, on_freeing
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = of_threads, of_freeing
+
+
+def _is_said(what: str, error: BaseException | None) -> bool:
+    """Say it if the machine is at fault, and return whether it is."""
+    if error is None or "torch" not in sys.modules:
+        return False
+    from compt.training.failures import is_exhausted
+
+    if not is_exhausted(error):
+        return False
+    print(f"compt: {what}: {type(error).__name__}: {error}", file=sys.stderr)
+    return True
