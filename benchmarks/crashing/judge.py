@@ -20,6 +20,7 @@ TIMED = frozenset(
         "peak_memory_bytes",
         "evaluation_seconds",
         "data_seconds",
+        "checkpoint_seconds",
         "teacher_seconds",
     )
 )

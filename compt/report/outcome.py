@@ -49,6 +49,10 @@ class Usage:
 
     evaluation_seconds: float | None = None
     """Of all evaluations together."""
+    data_seconds: float | None = None
+    """Of the stage's seconds, those in which the main process waited for batches."""
+    checkpoint_seconds: float | None = None
+    """In which training stood still for checkpoints, beside the stage's seconds."""
     peak_memory_bytes: int | None = None
     """The most that the main process held in the machine's memory (its resident set).
 
@@ -79,6 +83,8 @@ class Usage:
         """
         kinds = {
             "evaluation_seconds": float,
+            "data_seconds": float,
+            "checkpoint_seconds": float,
             "peak_memory_bytes": int,
             "peak_device_memory_bytes": int,
             "energy_joules": float,

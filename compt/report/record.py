@@ -59,9 +59,10 @@ class StageRecord(Incidents, Usage):
     """What a finished stage was, cost and reached.
 
     What it took of the machine is declared in :class:`compt.report.outcome.Usage`:
-    ``evaluation_seconds``, ``peak_memory_bytes``, ``peak_device_memory_bytes``, ``energy_joules``,
-    ``energy_meters``, ``teacher_iters`` and ``teacher_seconds``. ``samples_per_second``,
-    ``teacher_share`` and ``teacher_time_share`` follow from other fields.
+    ``evaluation_seconds``, ``data_seconds``, ``checkpoint_seconds``, ``peak_memory_bytes``,
+    ``peak_device_memory_bytes``, ``energy_joules``, ``energy_meters``, ``teacher_iters`` and
+    ``teacher_seconds``. ``samples_per_second``, ``teacher_share`` and ``teacher_time_share`` follow
+    from other fields.
     """
 
     name: str

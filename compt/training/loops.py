@@ -97,6 +97,8 @@ class TrainLoop(BaseLoop):
         self.stage.open_cache(self.dataset)
         self.curve: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self.data_seconds, self.checkpoint_seconds = 0.0, 0.0
+        """For which this process has waited for batches, and for checkpoints."""
         self.stopping_rule, self.stopped = stopping_rule(stop), ""
         self.plateau_iter = plateau_iter
         self.guard = GuardOptions(**(guard or {}))
@@ -154,7 +156,7 @@ class TrainLoop(BaseLoop):
             self.runner.call_hook("before_train_epoch")
             while self._iter < self._max_iters:
                 start = time.perf_counter()
-                self._step(next(self._batches))
+                self._step(self._next_batch())
                 self.seconds += time.perf_counter() - start
                 self._after_step(signals)
             self._end_workers()
@@ -189,6 +191,12 @@ class TrainLoop(BaseLoop):
     def _end_workers(self) -> None:
         self._batches = iter(())
         end_workers(self.dataloader)
+
+    def _next_batch(self) -> Batch:
+        start = time.perf_counter()
+        batch = next(self._batches)
+        self.data_seconds += time.perf_counter() - start
+        return batch
 
     def _step(self, batch: Batch) -> None:
         self.stage.begin(self._iter, self._max_iters, batch)
@@ -387,6 +395,11 @@ class TrainLoop(BaseLoop):
         return error
 
     def _save(self) -> None:
+        start = time.perf_counter()
+        self._hand_to_writer()
+        self.checkpoint_seconds += time.perf_counter() - start
+
+    def _hand_to_writer(self) -> None:
         self.stage.warn_of_differences()
         if self.runner.rank != 0 and not is_sharded(self.stage):
             return

@@ -22,7 +22,7 @@ from compt.training.meters import (
 
 KEY = "compt_usage"
 """Under which a checkpoint has what the stage took up to it."""
-NOTHING = Usage(evaluation_seconds=0.0, energy_joules=0.0)
+NOTHING = Usage(evaluation_seconds=0.0, data_seconds=0.0, checkpoint_seconds=0.0, energy_joules=0.0)
 """Taken before a stage begins."""
 READ_EVERY = 10.0
 """Seconds between two readings of counters of energy, which go round within minutes."""
@@ -38,10 +38,12 @@ class UsageHook(Hook):
         self._earlier = NOTHING
         """Taken before the stage was interrupted."""
         self._is_resumed = self._is_begun = False
+        self._loop: Any = None
 
     def before_train(self, runner: Runner) -> None:
         """Begin to measure."""
         reset_peaks()
+        self._loop = runner.train_loop
         self._counters = energy_counters()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -102,6 +104,8 @@ class UsageHook(Hook):
         energy = sum(joules.values()) if joules and is_like_earlier else None
         return Usage(
             evaluation_seconds=_total(self._evaluation_seconds, earlier.evaluation_seconds),
+            data_seconds=_total(self._loop.data_seconds, earlier.data_seconds),
+            checkpoint_seconds=_total(self._loop.checkpoint_seconds, earlier.checkpoint_seconds),
             peak_memory_bytes=_most(peak_memory_bytes(), earlier.peak_memory_bytes),
             peak_device_memory_bytes=_most(
                 peak_device_memory_bytes(), earlier.peak_device_memory_bytes

@@ -112,6 +112,8 @@ RECORD = StageRecord(
 
 USAGE = Usage(
     evaluation_seconds=0.5,
+    data_seconds=0.0625,
+    checkpoint_seconds=0.125,
     peak_memory_bytes=2**30,
     peak_device_memory_bytes=2**20,
     energy_joules=12.5,

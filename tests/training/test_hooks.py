@@ -85,4 +85,6 @@ def test_a_stage_records_what_it_took(trained):
     record = StageRecord.read(trained[0] / "01_a" / "manifest.json")
     assert record.peak_memory_bytes > 50 * 2**20
     assert 0 < record.evaluation_seconds < 60
+    assert 0 < record.data_seconds < record.seconds
+    assert 0 < record.checkpoint_seconds < 60
     assert record.samples_per_second > 0

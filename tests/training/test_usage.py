@@ -35,7 +35,8 @@ def meter(monkeypatch):
 def begun(checkpoint=None):
     """A hook as a stage calls it, anew or from a checkpoint."""
     hook = UsageHook()
-    hook.before_train(None)
+    loop = SimpleNamespace(data_seconds=0.25, checkpoint_seconds=0.5)
+    hook.before_train(SimpleNamespace(train_loop=loop))
     if checkpoint is not None:
         hook.after_load_checkpoint(None, checkpoint)
     hook.before_train_epoch(None)
@@ -60,6 +61,7 @@ def test_a_resumed_stage_adds_to_what_it_took_before(meter):
     result = second.result()
     assert (result.energy_joules, result.energy_meters) == (10.0, ("rapl",))
     assert result.evaluation_seconds == checkpoint[KEY]["evaluation_seconds"] > 0
+    assert (result.data_seconds, result.checkpoint_seconds) == (0.5, 1.0)
     assert result.peak_memory_bytes > 10 * 2**20
 
 
