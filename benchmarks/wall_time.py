@@ -31,7 +31,6 @@ from compt.report.format import duration, plain_console
 from compt.report.record import StageRecord
 from compt.report.watch.status import RunStatus
 
-
 BESIDE = ("loading", "growth", "checkpoints", "evaluations")
 """What a stage takes beside its training."""
 
@@ -52,7 +51,8 @@ class Stage:
     @property
     def seconds(self) -> float:
         """All of them together."""
-        return self.training + sum(getattr(self, part) for part in BESIDE)
+        others: float = sum(getattr(self, part) for part in BESIDE)
+        return self.training + others
 
 
 @dataclass(frozen=True)
