@@ -9,7 +9,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenParams:
     """The parameters that are not trained.
 
     Those that are frozen for all of the stage ask for no gradient before the model is wrapped and

@@ -42,7 +42,7 @@ from compt.registry.entry_points import object_path
 from compt.training.buffers import differing, unite
 from compt.training.distributed import mean_over_processes
 from compt.training.drawn import noted_draws
-from compt.training.frozen import Frozen
+from compt.training.frozen import FrozenParams
 from compt.training.loader import Collate, step_seed
 from compt.training.numbered import INDEX, NumberedCollate, NumberedDataset
 from compt.training.performance import Performance
@@ -103,7 +103,7 @@ class StageModel(BaseModel):
         self._student_rules = ruled_buffers(
             self.paradigm.buffer_rules, self.student, type(self.paradigm).__name__
         )
-        self.frozen = Frozen(**(frozen or {}))
+        self.frozen = FrozenParams(**(frozen or {}))
         self.frozen.begin(self.student)
         self._last: tuple[Outputs, Batch] = {}, {}
         self._warned = self._has_run = False
