@@ -108,16 +108,16 @@ class Copy(Rule):
     """Let each unit be a copy of unit t mod S, where a model averages what its units make.
 
     So are the experts that a token chooses, whose weights sum to 1. A copy is chosen wherever its
-    source is, so that ``chosen_<axis>`` has to grow likewise; a single unit may be copied any
-    number of times, and what chooses among its copies is fresh. Copies get noise that sums to 0
-    where they write the residual stream, and so learn different things.
+    source is, so that as many times more have to be chosen (``Architecture.chosen``); a single unit
+    may be copied any number of times, and what chooses among its copies is fresh. Copies get noise
+    that sums to 0 where they write the residual stream, and so learn different things.
     Source: Sparse Upcycling, arXiv 2212.05055, for one unit.
     """
 
     def sizes(self, axis: str, source: Architecture, target: Architecture) -> dict[str, int]:
         """Return the number of units, and of those that are chosen."""
-        names = [name for name in (axis, _chosen(axis)) if name in target.sizes]
-        return {name: target.sizes[name] for name in names}
+        names = [axis, target.chosen.get(axis)]
+        return {name: target.sizes[name] for name in names if name}
 
     def lengthen(
         self, value: Tensor, fresh: Tensor, dim: int, axis: str, pair: ParamPair, noise: float
@@ -141,19 +141,14 @@ class Copy(Rule):
     def reasons(self, axis: str, source: Architecture, target: Architecture) -> list[str]:
         """Name numbers of copies, or of chosen units, that change the average."""
         small, large = source.sizes[axis], target.sizes[axis]
-        chosen = _chosen(axis)
-        before, after = source.sizes.get(chosen, small), target.sizes.get(chosen, large)
+        before = source.sizes.get(source.chosen.get(axis, ""), small)
+        after = target.sizes.get(target.chosen.get(axis, ""), large)
         if small == 1 or (large % small == 0 and after * small == before * large):
             return []
         return [
             f"'{axis}' grows from {small} to {large} by copies, of which {after} are chosen, after "
             f"{before}: exact at whole multiples of both alike"
         ]
-
-
-def _chosen(axis: str) -> str:
-    """Return the name of the number of units that are chosen at once."""
-    return f"chosen_{axis}"
 
 
 class Split(Rule):

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compt.growers._around import Around, GrowerConfig
-from compt.growth.matching import sampled_axis
 from compt.growth.operators import ParamPair
-from compt.interfaces import Architecture
+from compt.interfaces import Architecture, Unit
 
 
 def interpolated(small: int, large: int) -> Tensor:
@@ -41,21 +40,20 @@ def pseudo_inverse(small: int, large: int) -> Tensor:
     return inverse
 
 
-SAMPLED: Mapping[str, tuple[str, Callable[[int, int], Tensor]]] = {
-    "patch": ("kernels by their pseudo-inverse", pseudo_inverse),
-    "height": ("cubic interpolation", interpolated),
-    "width": ("cubic interpolation", interpolated),
+SAMPLED: Mapping[Unit, tuple[str, Callable[[int, int], Tensor]]] = {
+    "pixels": ("kernels by their pseudo-inverse", pseudo_inverse),
+    "places": ("cubic interpolation", interpolated),
 }
-"""What the places of an axis become, by its name, also with a number behind it."""
+"""How an axis is resampled, by what it counts."""
 
 
 class Resample(Around):
     """Fit patch kernels and the positions of an image's patches to other sizes, then grow.
 
-    Axes of an image's places are 'patch' (rows and columns of a patch's pixels), 'height' and
-    'width' (of a grid of patches, and of the offsets within a window). Each has one map, by which
-    the source's tensors are multiplied before the other grower sees them. It is a step of its own
-    that keeps no function, and the report names it: the larger model sees other images.
+    Layouts say by roles which axes those are: 'pixels' (rows and columns of a patch) and 'places'
+    (of a grid of patches, and of the offsets within a window). Each has one map, by which the
+    source's tensors are multiplied before the other grower sees them. It is a step of its own that
+    keeps no function, and the report names it: the larger model sees other images.
 
     Args:
         grower: name or config of the grower of widths and depth.
@@ -88,7 +86,7 @@ class Resample(Around):
         """Name every axis that is resampled, and then what the other grower cannot keep."""
         reasons = [
             f"'{axis}' is resampled from {source.sizes[axis]} to {size} "
-            f"({SAMPLED[str(sampled_axis(axis))][0]})"
+            f"({SAMPLED[source.units[axis]][0]})"
             for axis, size in _changed(source, target).items()
         ]
         resampled = _resampled(source, target)
@@ -102,7 +100,7 @@ def _places(value: Tensor, pair: ParamPair) -> Tensor:
     changed = _changed(pair.source, pair.target)
     for dim, axis in enumerate(pair.param.axes):
         if axis in changed:
-            _, make_map = SAMPLED[str(sampled_axis(axis))]
+            _, make_map = SAMPLED[pair.source.units[axis]]
             places = make_map(pair.source.sizes[axis], changed[axis])
             value = torch.tensordot(places, value.movedim(dim, 0), dims=1).movedim(0, dim)
     return value
@@ -112,8 +110,8 @@ def _changed(source: Architecture, target: Architecture) -> dict[str, int]:
     """Return the target's sizes of all axes that have to be resampled."""
     return {
         axis: target.sizes[axis]
-        for axis in source.roles
-        if sampled_axis(axis) and target.sizes.get(axis) not in (None, source.sizes[axis])
+        for axis in source.units
+        if target.sizes.get(axis) not in (None, source.sizes[axis])
     }
 
 

@@ -119,10 +119,14 @@ class Upcycle(Extend):
                 do="Take a target whose experts are MLPs of the source's design.",
             )
         of_experts = dict(zip(new, map(source.sizes.__getitem__, renamed), strict=True))
-        of_experts |= {self.experts: 1, f"chosen_{self.experts}": 1}
-        sizes = {**source.sizes, **of_experts}
-        roles = {**source.roles, **target.roles}
-        return replace(source, params={**params, **singles}, sizes=sizes, roles=roles)
+        counts = [self.experts, target.chosen.get(self.experts)]
+        return replace(
+            source,
+            params={**params, **singles},
+            sizes={**source.sizes, **of_experts, **{name: 1 for name in counts if name}},
+            roles={**source.roles, **target.roles},
+            chosen=target.chosen,
+        )
 
 
 def _held(param: ParamAxes) -> tuple[str, ...]:

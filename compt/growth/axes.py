@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import cast, get_args
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -14,10 +15,10 @@ from compt.errors import LayoutError
 from compt.growth.names import class_path
 from compt.growth.sizes import ParamTensor, solve
 from compt.growth.tensors import named_tensors, own_params
-from compt.interfaces import Architecture, Layout, ParamAxes, Role
+from compt.interfaces import Architecture, Layout, ParamAxes, Role, Unit
 from compt.registry import LAYOUTS
 
-ROLES: Mapping[str, Role] = {
+ROLES: Mapping[str, Role | Unit] = {
     "embed": "stream",
     "heads": "hidden",
     "kv_heads": "hidden",
@@ -27,12 +28,18 @@ ROLES: Mapping[str, Role] = {
     "head_dim": "fixed",
     "vocab": "fixed",
     "position": "fixed",
-    "height": "fixed",
-    "width": "fixed",
-    "patch": "fixed",
+    "height": "places",
+    "width": "places",
+    "patch": "pixels",
     "classes": "fixed",
 }
 """How an axis may grow by its name, also with a number behind it (``embed_2``)."""
+
+UNITS: frozenset[str] = frozenset(get_args(Unit))
+"""Roles of fixed axes that say what they count."""
+
+CHOSEN = "chosen_"
+"""What the name of a size begins with that counts the chosen units of an axis."""
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -78,11 +85,16 @@ def describe(module: nn.Module) -> Architecture:
     return Architecture(
         module=class_path(type(module)),
         sizes=sizes,
-        roles=description.roles,
+        roles={
+            axis: "fixed" if role in UNITS else cast(Role, role)
+            for axis, role in description.roles.items()
+        },
         depths=depths,
         params={param.name: param for param, _ in description.params},
         whole=frozenset(description.multiples_only & sizes.keys()),  # a variant may lack one
         periods=description.periods,
+        units=_units(description.roles),
+        chosen={axis: of for axis, of in description.chosen.items() if of in sizes},
     )
 
 
@@ -111,12 +123,14 @@ class _Description:
     params: list[ParamTensor] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     """Those that the layouts give, as shapes alone cannot tell them."""
-    roles: dict[str, Role] = field(default_factory=dict)
+    roles: dict[str, Role | Unit] = field(default_factory=dict)
     """By axis, for every axis that a tensor has."""
     multiples_only: set[str] = field(default_factory=set)
     """Axes that keep the function at whole multiples only, as ``Layout.whole`` says."""
     periods: dict[str, int] = field(default_factory=dict)
     """By scope, as ``Layout.periods`` says."""
+    chosen: dict[str, str] = field(default_factory=dict)
+    """The name of a size by axis, as ``Layout.chosen`` says."""
 
     def add_child(self, child: str, inner: _Description, aliases: Mapping[str, str]) -> None:
         """Take over what is known of a child module, with its axes as this module names them."""
@@ -133,11 +147,17 @@ class _Description:
         self.roles |= {names[axis]: role for axis, role in inner.roles.items()}
         self.multiples_only |= {names[axis] for axis in inner.multiples_only}
         self.periods |= {f"{child}.{scope}": period for scope, period in inner.periods.items()}
+        self.chosen |= {names[axis]: names[size] for axis, size in inner.chosen.items()}
 
     def add_layout(self, module: nn.Module, layout: Layout, aliases: Mapping[str, str]) -> None:
-        """Add the sizes, axes of whole multiples and periods that the module's layout names."""
+        """Add all that the module's layout says of sizes, whole multiples and periods."""
         sizes = layout.sizes(module)
         self.sizes |= {aliases.get(axis, axis): size for axis, size in sizes.items()}
+        by_name = {size.removeprefix(CHOSEN): size for size in sizes if size.startswith(CHOSEN)}
+        self.chosen |= {
+            aliases.get(axis, axis): aliases.get(size, size)
+            for axis, size in (by_name | dict(layout.chosen)).items()
+        }
         self.multiples_only |= {aliases.get(axis, axis) for axis in layout.whole}
         self.periods |= layout.periods(module)
 
@@ -185,15 +205,12 @@ def _described_children(module: nn.Module, layout: Layout) -> dict[str, nn.Modul
     }
 
 
-def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
+def _role(axis: str, layout: Layout, param: ParamAxes) -> Role | Unit:
     """Return how an axis may grow, by the layout or else by its name."""
-    base = axis.rpartition(".")[2]
-    unnumbered = re.sub(r"_\d+\Z", "", base)
     role = (
         layout.roles.get(axis)
         or layout.roles.get(re.sub(r"_\d+\Z", "", axis))
-        or ROLES.get(base)
-        or ROLES.get(unnumbered)
+        or _role_by_name(axis)
     )
     if role is not None:
         return role
@@ -204,6 +221,22 @@ def _role(axis: str, layout: Layout, param: ParamAxes) -> Role:
         do="Say in the layout's `roles` whether it is a 'stream', 'hidden', 'output' or 'fixed' "
         "axis.",
     )
+
+
+def _role_by_name(axis: str) -> Role | Unit | None:
+    """Return the role that an axis has by its name, behind that of a module."""
+    base = axis.rpartition(".")[2]
+    return ROLES.get(base) or ROLES.get(re.sub(r"_\d+\Z", "", base))
+
+
+def _units(roles: Mapping[str, Role | Unit]) -> dict[str, Unit]:
+    """Return what fixed axes count, of those of which it is known.
+
+    A layout may say no more than that such an axis is fixed, as it had to before there were units:
+    what it counts is then told by its name.
+    """
+    said = {axis: _role_by_name(axis) if role == "fixed" else role for axis, role in roles.items()}
+    return {axis: cast(Unit, role) for axis, role in said.items() if role in UNITS}
 
 
 def _renamed(param: ParamAxes, child: str, names: Mapping[str, str]) -> ParamAxes:

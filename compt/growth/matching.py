@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from math import ceil
 
@@ -17,17 +16,6 @@ EXTEND_HINT = ", or make it longer first: grower=dict(type='extend', axes=dict({
 ROTARY_HINT = ": grow the number of heads instead (rotary positions allow nothing else)."
 
 RESAMPLE_HINT = ", or fit it by a step of its own, grower=dict(type='resample')."
-
-_SAMPLED = re.compile(r"(?:.*\.)?(patch|height|width)(?:_\d+)?")
-
-
-def sampled_axis(axis: str) -> str | None:
-    """Return which of an image's axes an axis is, 'patch', 'height' or 'width', None for others.
-
-    A module may stand before its name and a number behind it.
-    """
-    match = _SAMPLED.fullmatch(axis)
-    return match[1] if match else None
 
 
 def source_block(block: int, source_depth: int, target_depth: int) -> int:
@@ -138,14 +126,14 @@ def _check_axes(
         )
     for axis in param.axes:
         small, large = source.size(axis), target.size(axis)
-        if large < small and not sampled_axis(axis):
+        if large < small and axis not in target.units:
             raise GrowthError(
                 f"'{param.name}': the axis '{axis}' would shrink from {small} to {large}.",
                 do="Order the chain from small to large.",
             )
         if large != small and target.roles.get(axis, "fixed") == "fixed":
             hint = ROTARY_HINT if axis.endswith("head_dim") else EXTEND_HINT.format(axis=axis)
-            hint = RESAMPLE_HINT if sampled_axis(axis) else hint
+            hint = RESAMPLE_HINT if axis in target.units else hint
             raise GrowthError(
                 f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot "
                 "grow.",

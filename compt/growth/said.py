@@ -11,7 +11,7 @@ from torch import nn
 
 from compt.errors import LayoutError
 from compt.growth.names import matcher, named_others
-from compt.interfaces import Layout, Role
+from compt.interfaces import Layout, Role, Unit
 
 
 def check_said(layout: Layout, module: nn.Module, children: Iterable[str]) -> None:
@@ -23,10 +23,14 @@ def check_said(layout: Layout, module: nn.Module, children: Iterable[str]) -> No
         children: names of child modules that their own layouts describe.
     """
     name, patterns = type(layout).__name__, layout.patterns_of(module)
-    roles = {axis: role for axis, role in layout.roles.items() if role not in get_args(Role)}
-    _refuse(f"{name}.roles", roles, f"A role is one of {get_args(Role)}.")
-    sizes = {axis: size for axis, size in layout.sizes(module).items() if not _is_count(size)}
+    known_roles = (*get_args(Role), *get_args(Unit))
+    roles = {axis: role for axis, role in layout.roles.items() if role not in known_roles}
+    _refuse(f"{name}.roles", roles, f"A role is one of {known_roles}.")
+    said_sizes = layout.sizes(module)
+    sizes = {axis: size for axis, size in said_sizes.items() if not _is_count(size)}
     _refuse(f"{name}.sizes()", sizes, "A size is a whole number of at least 1.")
+    uncounted = {axis: size for axis, size in layout.chosen.items() if size not in said_sizes}
+    _refuse(f"{name}.chosen", uncounted, "Say in sizes() how many units of the axis are chosen.")
     periods = {scope: n for scope, n in layout.periods(module).items() if not _is_count(n)}
     _refuse(f"{name}.periods()", periods, "A period is a whole number of at least 1.")
     multipliers = layout.multipliers(module)

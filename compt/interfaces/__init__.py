@@ -7,7 +7,7 @@ small to large; weights grow from *source* to *target*, features are learned by 
 May import: weights, errors and below.
 """
 
-from compt.interfaces.architecture import Architecture, Group, ParamAxes, Role
+from compt.interfaces.architecture import Architecture, Group, ParamAxes, Role, Unit
 from compt.interfaces.buffers import BufferRule, ruled_buffers
 from compt.interfaces.data import (
     DataSource,
@@ -85,6 +85,7 @@ __all__ = [
     "Tokens",
     "Tracker",
     "Transferer",
+    "Unit",
     "accepted",
     "asked_after_step",
     "check_signatures",

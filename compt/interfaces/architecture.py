@@ -9,6 +9,11 @@ from math import prod
 from typing import Literal
 
 Role = Literal["stream", "hidden", "output", "fixed"]
+"""How an axis grows with the width: a residual width, units in a layer, a feature width, not."""
+
+Unit = Literal["pixels", "places"]
+"""What a fixed axis counts: pixels of a patch, or places of an image's grid or of a window."""
+
 Group = tuple[str, ...]
 
 
@@ -105,6 +110,10 @@ class Architecture:
     whole: frozenset[str] = frozenset()
     periods: Mapping[str, int] = field(default_factory=dict)
     """After how many blocks their kinds come again, by scope, where it is not 1."""
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    """What some fixed axes count, by which growers know what other sizes mean."""
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    """The size that says how many units of an axis a token chooses, by axis, as of experts."""
 
     @cached_property
     def first_blocks(self) -> frozenset[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from compt.interfaces.architecture import Role
+from compt.interfaces.architecture import Role, Unit
 from compt.interfaces.paradigm import Outputs
 from compt.interfaces.plugin import Plugin, renamed_method
 
@@ -28,8 +28,17 @@ class Layout(Plugin, ABC):
 
     Their axes are prefixed with the child's name.
     """
-    roles: Mapping[str, Role] = {}
-    """How axes may grow, where their name does not already say it."""
+    roles: Mapping[str, Role | Unit] = {}
+    """How axes may grow, where their name does not already say it.
+
+    ``"pixels"`` (of a patch) and ``"places"`` (of an image's grid, or of offsets in a window) are
+    fixed too, but other patch and image sizes may change them.
+    """
+    chosen: Mapping[str, str] = {}
+    """The size, as :meth:`sizes` names it, that says how many units of an axis a token chooses.
+
+    For example ``{"experts": "top_k"}``. Of ``experts`` it is ``chosen_experts`` by name.
+    """
     whole: frozenset[str] = frozenset()
     """Axes that keep the function at whole multiples only, as the layout alone can tell.
 

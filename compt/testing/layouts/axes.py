@@ -67,7 +67,7 @@ def require_growing_axes(small: Architecture, large: Architecture) -> None:
 
 
 def require_known_roles(layout: Layout, modules: tuple[nn.Module, ...]) -> None:
-    """Require that ``roles`` and ``whole`` speak of axes that there are.
+    """Require that ``roles``, ``whole`` and ``chosen`` speak of axes that there are.
 
     An axis that is misspelt there would grow as its name says.
     """
@@ -75,7 +75,7 @@ def require_known_roles(layout: Layout, modules: tuple[nn.Module, ...]) -> None:
     patterns = [pattern for m in modules for pattern in layout.patterns_of(m).values()]
     axes = set(re.findall(r"[\w.{}]+", " ".join([*layout.patterns.values(), *patterns, *aliases])))
     axes |= {re.sub(r"_(\d+|\{\w+\})\Z", "", axis) for axis in axes}  # a role for all numbers
-    for attribute in ("roles", "whole"):
+    for attribute in ("roles", "whole", "chosen"):
         named = getattr(layout, attribute)
         unknown = {axis for axis in named if axis not in axes and not _is_numbered(axis, axes)}
         require(
