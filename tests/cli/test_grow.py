@@ -162,7 +162,8 @@ def clip_model(width: int, layers: int, size: int = 32) -> dict[str, Any]:
 def test_a_grown_open_clip_folder_computes_the_same(run, tmp_path, kind):
     open_clip = pytest.importorskip("open_clip")
     from compt.interfaces import Member
-    from compt.paradigms.clip.paradigm import CONFIG_FILE, Clip
+    from compt.paradigms.clip import Clip
+    from compt.paradigms.clip.folder import CONFIG_FILE
 
     source, target, out = tmp_path / "source", tmp_path / "target", tmp_path / "out"
     source.mkdir()
