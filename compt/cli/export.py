@@ -111,7 +111,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
 
     from compt.config.keys import listed
     from compt.files import STATE
-    from compt.registry.foreign_types import check_types
+    from compt.registry.foreign_configs import check_types
     from compt.report.state import ChainState
 
     work = folder.absolute().parent

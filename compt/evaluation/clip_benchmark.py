@@ -16,9 +16,10 @@ from compt.errors import ConfigError, DataError
 from compt.evaluation.images import device, is_open_clip
 from compt.evaluation.options import folder, lines, require
 from compt.interfaces import Suite
-from compt.interfaces.foreign import read_text, refuse_code, tar_members
+from compt.interfaces.foreign import read_text, tar_members
 from compt.interfaces.paradigm import Metric
 from compt.registry import Range
+from compt.registry.foreign_configs import refuse_code
 
 RETRIEVAL = "retrieval"
 Rank = Annotated[int, Range(minimum=1)]

@@ -22,8 +22,6 @@ MOST_TEXT = 2**28
 """Bytes of a file that is read whole: the largest tokenizers and indexes have a tenth of it."""
 MOST_LINE = 2**26
 """Characters of a line of a table or of JSON lines: more is no row, but what fills the memory."""
-TRUST = "trust_remote_code"
-"""The argument by which transformers runs code that lies beside a model."""
 
 
 def check_regular(path: Path, most: int = MOST_TEXT) -> None:
@@ -163,17 +161,6 @@ def read_literals(path: Path) -> dict[str, Any]:
     return values
 
 
-def refuse_code(content: Any, where: Path | str) -> None:
-    """Raise ConfigError where a config asks that code beside a model be run."""
-    for mapping in mappings(content):
-        if mapping.get(TRUST):
-            raise ConfigError(
-                f"The config asks for code of its own to be run ({TRUST}), which is not done.",
-                where=str(where),
-                do=f"Read what it would run; take {TRUST} out to go on without.",
-            )
-
-
 def tar_members(tar: tarfile.TarFile, size: int) -> Iterator[tarfile.TarInfo]:
     """Yield the members of an archive, of which nothing is kept.
 
@@ -226,7 +213,7 @@ def file_in(folder: Path, name: Any, where: Path | str) -> Path:
 
 
 def shard_files(index: Path) -> list[Path]:
-    """Return the files of weights that an index of transformers names, each once.
+    """Return the files of weights that an index of shards names, each once.
 
     Raises:
         OSError, ValueError: it cannot be read, or is no such index.

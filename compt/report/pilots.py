@@ -18,7 +18,7 @@ from compt.files import CONFIG, stage_name
 from compt.interfaces.foreign import read_literals
 from compt.planning.law import FEWEST_POINTS, Curve
 from compt.planning.rates import Schedule
-from compt.registry.foreign_types import check_types
+from compt.registry.foreign_configs import check_types
 from compt.report.format import is_share
 from compt.report.metrics import MetricValue
 from compt.report.record import StageRecord

@@ -31,7 +31,7 @@ PLACES = {
         "config/file.py": "custom_imports of a config",
         "data/_storage.py": OWN,
         "paradigms/_deferred.py": OWN,
-        "registry/foreign_types.py": OWN,
+        "registry/foreign_configs.py": OWN,
         "registry/loading.py": OWN,
     },
     "import_modules_from_strings": {

@@ -15,7 +15,7 @@ from compt.evaluation.lm_eval import LmEval
 from compt.evaluation.run import _check_repeatable
 from compt.evaluation.subjects import find
 from compt.files import check_digests, check_recorded
-from compt.registry import foreign_types
+from compt.registry import foreign_configs
 from compt.report.build import report as build_report
 from compt.report.evaluations import Evaluation
 from compt.report.pilots import read_pilots
@@ -169,11 +169,11 @@ def test_types_of_mmengine_are_known_before_anything_has_loaded_them(monkeypatch
 
     registered = dict(PARAM_SCHEDULERS.module_dict)
     monkeypatch.setattr(PARAM_SCHEDULERS, "_module_dict", {})
-    monkeypatch.setattr(foreign_types.importlib, "import_module", load)
-    foreign_types.check_types({"type": "LinearLR"}, "config.py")
+    monkeypatch.setattr(foreign_configs.importlib, "import_module", load)
+    foreign_configs.check_types({"type": "LinearLR"}, "config.py")
     assert loaded == ["mmengine.runner"] and "LinearLR" in registered
     with pytest.raises(ConfigError, match="LinearLRX"):
-        foreign_types.check_types({"type": "LinearLRX"}, "config.py")
+        foreign_configs.check_types({"type": "LinearLRX"}, "config.py")
 
 
 @pytest.mark.parametrize(

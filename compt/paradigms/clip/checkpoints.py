@@ -15,7 +15,6 @@ from torch import nn
 
 from compt.errors import ConfigError
 from compt.interfaces import ExportFormat, Images, Member
-from compt.interfaces.foreign import refuse_code
 from compt.paradigms._checkpoints import (
     copy_files,
     left_behind,
@@ -48,6 +47,7 @@ from compt.paradigms.clip.models import (
     weight_dtype,
 )
 from compt.paradigms.clip.words import NAME as WORDS, Words, captions_of, vocabulary_size
+from compt.registry.foreign_configs import refuse_code
 from compt.weights import load_state, read_state, save_weights
 
 FORMAT = ExportFormat(

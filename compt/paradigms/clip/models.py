@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import Member
-from compt.interfaces.foreign import TRUST, refuse_code
 from compt.paradigms._checkpoints import dtype_in_files
+from compt.registry.foreign_configs import TRUST, refuse_code
 
 OF_OPENAI = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's archives hold among the weights."""

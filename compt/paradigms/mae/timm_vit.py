@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from compt.errors import ConfigError, did_you_mean
 from compt.interfaces import ExportFormat, Member
-from compt.interfaces.foreign import read_json, refuse_code
+from compt.interfaces.foreign import read_json
+from compt.registry.foreign_configs import refuse_code
 from compt.weights import load_state, read_state, save_weights
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"

@@ -1,7 +1,8 @@
-"""Hold configs that came with checkpoints and work folders to types that a library has registered.
+"""Refuse configs that came with checkpoints and work folders where they would run code.
 
-mmengine imports whatever dotted path stands as a ``type``, ``os.system`` among them, and calls it.
-In a config of one's own that is as it should be: a config is a program.
+mmengine imports whatever dotted path stands as a ``type``, ``os.system`` among them, and calls it;
+transformers runs what lies beside a model where a config says so. In a config of one's own that is
+as it should be: a config is a program.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import mmengine.registry
 from mmengine.registry import Registry
 
 from compt.errors import ConfigError, did_you_mean
-from compt.interfaces.foreign import mappings, refuse_code
+from compt.interfaces.foreign import mappings
+
+TRUST = "trust_remote_code"
+"""The argument by which transformers runs code that lies beside a model."""
 
 
 def check_types(content: Any, where: Path | str, *, has_plugins: bool = False) -> None:
@@ -41,6 +45,17 @@ def check_types(content: Any, where: Path | str, *, has_plugins: bool = False) -
                 where=str(where),
                 do="Install the library that has it, and import it with custom_imports. Paths to "
                 "objects are not followed: they could lead to any program.",
+            )
+
+
+def refuse_code(content: Any, where: Path | str) -> None:
+    """Raise ConfigError where a config asks that code beside a model be run."""
+    for mapping in mappings(content):
+        if mapping.get(TRUST):
+            raise ConfigError(
+                f"The config asks for code of its own to be run ({TRUST}), which is not done.",
+                where=str(where),
+                do=f"Read what it would run; take {TRUST} out to go on without.",
             )
 
 
