@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from compt.errors import GrowthError
+from compt.growth.matching import queries_over
 from compt.growth.operators import ParamPair
 from compt.interfaces import Architecture
 
@@ -193,11 +194,53 @@ def _group(axis: str, arch: Architecture) -> str:
     )
 
 
+class Pad(Rule):
+    """Give heads channels that bring nothing yet: new ones of queries are 0, and are not read.
+
+    Queries grow by as much as the scale of scores falls, mostly 1 / sqrt(channels), so that scores
+    stay. New channels of keys and values are fresh, by which the zeros learn.
+    """
+
+    def sizes(self, axis: str, source: Architecture, target: Architecture) -> dict[str, int]:
+        """Return the number of channels.
+
+        Raises:
+            GrowthError: it is not known what makes queries, or a norm spans the channels.
+        """
+        if not queries_over(axis, source) or not queries_over(axis, target):
+            raise GrowthError(
+                f"'{axis}' cannot be padded: {target.module} turns or normalises what it counts, "
+                "or its layout does not say what makes queries of it.",
+                do="Use another rule, or leave the axis out.",
+            )
+        return super().sizes(axis, source, target)
+
+    def lengthen(
+        self, value: Tensor, fresh: Tensor, dim: int, axis: str, pair: ParamPair, noise: float
+    ) -> Tensor:
+        """Return the value and its new channels, of queries scaled up."""
+        num_old = value.shape[dim]
+        new = fresh.narrow(dim, num_old, fresh.shape[dim] - num_old).clone()
+        small, large = pair.source_param.score_scale, pair.param.score_scale
+        if small is not None and large is not None:
+            value = value.clone()
+            fused = pair.param.axes.index("3") if "3" in pair.param.axes else None
+            queries, new_queries = (
+                part if fused is None else part.select(fused, 0) for part in (value, new)
+            )
+            queries.mul_(small / large)
+            new_queries.zero_()
+        elif (axis, "reads") in pair.param.directions:
+            new.zero_()
+        return torch.cat([value, new], dim)
+
+
 RULES: Mapping[str, Callable[[], Rule]] = {
     "fresh": Fresh,
     "mean": Mean,
     "interpolate": Interpolate,
     "copy": Copy,
     "split": Split,
+    "pad": Pad,
 }
 """By the name that configs have."""

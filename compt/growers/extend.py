@@ -19,7 +19,7 @@ from compt.registry import Range
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-RuleName = Literal["fresh", "mean", "interpolate", "copy", "split"]
+RuleName = Literal["fresh", "mean", "interpolate", "copy", "split", "pad"]
 
 
 class Extend(Around):
@@ -33,7 +33,8 @@ class Extend(Around):
             last); 'mean' appends entries near the mean of the others (a vocabulary: the odds of
             old tokens hardly move, tied or not); 'interpolate' stretches the entries (positions);
             'copy' repeats units that are averaged (experts); 'split' repeats key/value heads and
-            shares their queries out.
+            shares their queries out; 'pad' gives heads further channels (without rotary
+            positions).
         grower: name or config of the grower of widths and depth.
         noise: of copies, in units of the rms of what they write; it sums to 0 over the copies.
     """

@@ -110,8 +110,8 @@ def _changed(source: Architecture, target: Architecture) -> dict[str, int]:
     """Return the target's sizes of all axes that have to be resampled."""
     return {
         axis: target.sizes[axis]
-        for axis in source.units
-        if target.sizes.get(axis) not in (None, source.sizes[axis])
+        for axis, unit in source.units.items()
+        if unit in SAMPLED and target.sizes.get(axis) not in (None, source.sizes[axis])
     }
 
 

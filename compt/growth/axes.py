@@ -16,6 +16,7 @@ from compt.growth.names import class_path
 from compt.growth.sizes import ParamTensor, solve
 from compt.growth.tensors import named_tensors, own_params
 from compt.interfaces import Architecture, Layout, ParamAxes, Role, Unit
+from compt.interfaces.architecture import RESIZED
 from compt.registry import LAYOUTS
 
 ROLES: Mapping[str, Role | Unit] = {
@@ -25,7 +26,7 @@ ROLES: Mapping[str, Role | Unit] = {
     "alibi_heads": "fixed",  # the slope of each depends on how many there are
     "mlp": "hidden",
     "feature": "output",
-    "head_dim": "fixed",
+    "head_dim": "channels",
     "vocab": "fixed",
     "position": "fixed",
     "height": "places",
@@ -232,11 +233,16 @@ def _role_by_name(axis: str) -> Role | Unit | None:
 def _units(roles: Mapping[str, Role | Unit]) -> dict[str, Unit]:
     """Return what fixed axes count, of those of which it is known.
 
-    A layout may say no more than that such an axis is fixed, as it had to before there were units:
-    what it counts is then told by its name.
+    A layout may say no more of an image's axis than that it is fixed, as it had to before there
+    were units: what it counts is then told by its name.
     """
-    said = {axis: _role_by_name(axis) if role == "fixed" else role for axis, role in roles.items()}
-    return {axis: cast(Unit, role) for axis, role in said.items() if role in UNITS}
+    units: dict[str, Unit] = {}
+    for axis, role in roles.items():
+        by_name = _role_by_name(axis)
+        unit = by_name if role == "fixed" and by_name in RESIZED else role
+        if unit in UNITS:
+            units[axis] = cast(Unit, unit)
+    return units
 
 
 def _renamed(param: ParamAxes, child: str, names: Mapping[str, str]) -> ParamAxes:

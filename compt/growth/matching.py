@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil
 
 from compt.errors import GrowthError
-from compt.interfaces import Architecture, ParamAxes
+from compt.interfaces import Architecture, ParamAxes, Unit
+from compt.interfaces.architecture import RESIZED
 
 DepthMap = Callable[[int, int, int], int]
 """(target block, source depth, target depth) -> the source block that fills it."""
 
-EXTEND_HINT = ", or make it longer first: grower=dict(type='extend', axes=dict({axis}=...))."
+EXTEND_HINT = ", or make it longer first: grower=dict(type='extend', axes={{'{axis}': {rule}}})."
 
-ROTARY_HINT = ": grow the number of heads instead (rotary positions allow nothing else)."
-
-RESAMPLE_HINT = ", or fit it by a step of its own, grower=dict(type='resample')."
+HINTS: Mapping[Unit, str] = {
+    "pixels": ", or fit it by a step of its own, grower=dict(type='resample').",
+    "places": ", or fit it by a step of its own, grower=dict(type='resample').",
+    "rotary": ": grow the number of heads instead (rotary positions turn each channel by an angle "
+    "that depends on how many there are).",
+    "channels": ": grow the number of heads instead (attention scales its scores by how many "
+    "channels a head has, and nothing is known that could make up for it).",
+}
+"""What else to do, by what an axis counts."""
 
 
 def source_block(block: int, source_depth: int, target_depth: int) -> int:
@@ -126,16 +133,32 @@ def _check_axes(
         )
     for axis in param.axes:
         small, large = source.size(axis), target.size(axis)
-        if large < small and axis not in target.units:
+        if large < small and target.units.get(axis) not in RESIZED:
             raise GrowthError(
                 f"'{param.name}': the axis '{axis}' would shrink from {small} to {large}.",
                 do="Order the chain from small to large.",
             )
         if large != small and target.roles.get(axis, "fixed") == "fixed":
-            hint = ROTARY_HINT if axis.endswith("head_dim") else EXTEND_HINT.format(axis=axis)
-            hint = RESAMPLE_HINT if axis in target.units else hint
             raise GrowthError(
                 f"'{param.name}': the axis '{axis}' changes from {small} to {large}, and it cannot "
                 "grow.",
-                do=f"Keep '{axis}' the same in all members{hint}",
+                do=f"Keep '{axis}' the same in all members{_hint(axis, target)}",
             )
+
+
+def queries_over(axis: str, arch: Architecture) -> list[ParamAxes]:
+    """Return what makes queries of an axis of channels, where growing it can be made up for.
+
+    A norm over the channels of a query or a key would see those that come in.
+    """
+    normed = any(axis in str(param.norm_axis).split("+") for param in arch.params.values())
+    params = [] if normed else arch.params.values()
+    return [param for param in params if axis in param.axes and param.score_scale is not None]
+
+
+def _hint(axis: str, arch: Architecture) -> str:
+    """Return what else may be done where an axis must stay, as the end of a sentence."""
+    unit = arch.units.get(axis)
+    if unit == "channels" and queries_over(axis, arch):
+        return EXTEND_HINT.format(axis=axis, rule="'pad'")
+    return HINTS[unit] if unit else EXTEND_HINT.format(axis=axis, rule="...")

@@ -189,7 +189,14 @@ def _backward(param: ParamAxes, arch: Architecture) -> ParamAxes:
         reads, writes = tuple(dim for dim in every if dim not in param.reads), param.reads
     else:
         reads, writes = param.writes, param.reads
-    sections = tuple(_backward(section, arch) for section in param.sections)
+    scale = param.score_scale
     return replace(
-        param, kind="weight", reads=reads, writes=writes, read_by=None, sections=sections
+        param,
+        kind="weight",
+        reads=reads,
+        writes=writes,
+        read_by=None,
+        sections=tuple(_backward(section, arch) for section in param.sections),
+        # A weight that grows by a factor has a gradient that falls by it.
+        score_scale=None if scale is None else 1 / scale,
     )

@@ -33,11 +33,12 @@ def check_said(layout: Layout, module: nn.Module, children: Iterable[str]) -> No
     _refuse(f"{name}.chosen", uncounted, "Say in sizes() how many units of the axis are chosen.")
     periods = {scope: n for scope, n in layout.periods(module).items() if not _is_count(n)}
     _refuse(f"{name}.periods()", periods, "A period is a whole number of at least 1.")
-    multipliers = layout.multipliers(module)
-    wrong = {key: factor for key, factor in multipliers.items() if not _is_factor(factor)}
-    _refuse(f"{name}.multipliers()", wrong, "A multiplier is a finite number other than 0.")
-    unknown = {key: multipliers[key] for key in multipliers.keys() - patterns.keys()}
-    _refuse(f"{name}.multipliers()", unknown, "Name in it what patterns name, word for word.")
+    for method in ("multipliers", "score_scales"):
+        factors: Mapping[str, float] = getattr(layout, method)(module)
+        wrong = {key: factor for key, factor in factors.items() if not _is_factor(factor)}
+        _refuse(f"{name}.{method}()", wrong, "A multiplier is a finite number other than 0.")
+        unknown = {key: factors[key] for key in factors.keys() - patterns.keys()}
+        _refuse(f"{name}.{method}()", unknown, "Name in it what patterns name, word for word.")
     unknown_dense = {key: layout.dense[key] for key in layout.dense.keys() - patterns.keys()}
     _refuse(f"{name}.dense", unknown_dense, "Name in it what patterns name, word for word.")
     _check_others(name, patterns, children)

@@ -51,6 +51,7 @@ def own_params(
     """Yield the tensors that the module's own layout describes, without those of children."""
     check_said(layout, module, children)
     patterns, multipliers = layout.patterns_of(module), layout.multipliers(module)
+    score_scales = layout.score_scales(module)
     # {block} is any block, so the first has to be tried before it.
     names = sorted(patterns, key=lambda name: "{first}" not in name)
     templates = [
@@ -60,6 +61,7 @@ def own_params(
             pattern=patterns[name],
             multiplier=multipliers.get(name, 1.0),
             dense=layout.dense.get(name),
+            score_scale=score_scales.get(name),
             layout=type(layout).__name__,
         )
         for name in names
@@ -80,6 +82,7 @@ class _Template:
     pattern: str
     multiplier: float
     dense: tuple[str, ...] | None
+    score_scale: float | None
     layout: str
     """The class of the layout, for errors."""
 
@@ -159,8 +162,12 @@ def _param_axes(
         joined=axes.joined,
         each=axes.each,
         dense=template.dense,
+        score_scale=template.score_scale,
     )
-    return replace(param, sections=tuple(_section(param, axes) for axes in axes.sections))
+    sections = [_section(param, axes) for axes in axes.sections]
+    # queries come first
+    sections[1:] = [replace(section, score_scale=None) for section in sections[1:]]
+    return replace(param, sections=tuple(sections))
 
 
 def _section(param: ParamAxes, axes: TensorAxes) -> ParamAxes:

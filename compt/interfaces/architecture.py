@@ -11,8 +11,15 @@ from typing import Literal
 Role = Literal["stream", "hidden", "output", "fixed"]
 """How an axis grows with the width: a residual width, units in a layer, a feature width, not."""
 
-Unit = Literal["pixels", "places"]
-"""What a fixed axis counts: pixels of a patch, or places of an image's grid or of a window."""
+Unit = Literal["pixels", "places", "channels", "rotary"]
+"""What a fixed axis counts.
+
+Pixels of a patch, places of an image's grid or of a window, channels of a head, or those that
+rotary positions turn.
+"""
+
+RESIZED: frozenset[str] = frozenset({"pixels", "places"})
+"""Units of which there may be less too, as smaller images have less."""
 
 Group = tuple[str, ...]
 
@@ -60,6 +67,8 @@ class ParamAxes:
     """What a tensor of experts holds of a model without them, as ``Layout.dense`` says."""
     each: tuple[str, ...] = ()
     """Axes for each unit of which the sections are concatenated anew."""
+    score_scale: float | None = None
+    """Of what makes an attention's queries, by what it multiplies their products with keys."""
 
     @property
     def gain_offset(self) -> float:

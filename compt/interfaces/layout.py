@@ -32,7 +32,8 @@ class Layout(Plugin, ABC):
     """How axes may grow, where their name does not already say it.
 
     ``"pixels"`` (of a patch) and ``"places"`` (of an image's grid, or of offsets in a window) are
-    fixed too, but other patch and image sizes may change them.
+    fixed too, but other patch and image sizes may change them; ``"channels"`` (of a head) may grow
+    where :meth:`score_scales` tells the queries, and ``"rotary"`` says why they may not.
     """
     chosen: Mapping[str, str] = {}
     """The size, as :meth:`sizes` names it, that says how many units of an axis a token chooses.
@@ -65,6 +66,15 @@ class Layout(Plugin, ABC):
 
         They are named as in ``patterns``. Growing makes up for a constant that changes with the
         size. Only those that may differ between members need be named.
+        """
+        return {}
+
+    def score_scales(self, module: nn.Module) -> Mapping[str, float]:
+        """Return by what attention multiplies the products of queries and keys.
+
+        It is said of what makes the queries, named as in ``patterns``, as ``{"q_proj.*": 0.125}``.
+        Where a tensor makes several, the queries are the first. Growing the channels of heads makes
+        up for it; where positions rotate them it cannot, and there is nothing to say.
         """
         return {}
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compt.interfaces import Layout, Outputs, Role
+from compt.interfaces import Layout, Outputs, Role, Unit
 from compt.layouts._probes import images, tokens_on_grid
 
 HEADS = "(heads head_dim)"
@@ -90,12 +90,12 @@ class VisionTransformerLayout(Layout):
         "ln_post.*": "embed",
         "proj": "embed -> feature",
     }
-    roles: Mapping[str, Role] = {
+    roles: Mapping[str, Role | Unit] = {
         "patch_embed": "stream",
         "pooled": "stream",
         "image": "stream",
         "pool_heads": "hidden",
-        "pool_head_dim": "fixed",
+        "pool_head_dim": "channels",
         "query": "fixed",
     }
 

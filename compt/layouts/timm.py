@@ -97,6 +97,12 @@ class VisionTransformerLayout(Layout):
             return heads
         return heads | dict(zip(("height", "width"), module.patch_embed.grid_size, strict=True))
 
+    def score_scales(self, module: Any) -> Mapping[str, float]:
+        """Return the scale of scores, in blocks and in the pooling of their tokens."""
+        scales = {f"{BLOCK}.attn.qkv.*": block.attn.scale for block in module.blocks[:1]}
+        pool = module.attn_pool
+        return scales | ({} if pool is None else {"attn_pool.q.*": pool.scale})
+
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say that the patches write the residual stream itself where no ``norm_pre`` follows."""
         return {"patch_embed": "embed"} if isinstance(module.norm_pre, nn.Identity) else {}
@@ -123,3 +129,7 @@ class EvaLayout(VisionTransformerLayout):
         f"{BLOCK}.attn.v_proj.*": f"{HEADS} <- embed",
         f"{BLOCK}.attn.gate.*": f"{HEADS} <- embed",
     }
+
+    def score_scales(self, module: Any) -> Mapping[str, float]:
+        """Return nothing, as positions mostly rotate the channels."""
+        return {}

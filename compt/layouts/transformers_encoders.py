@@ -54,6 +54,11 @@ class BertModelLayout(Layout):
         """Return the number of heads, which the projections do not tell."""
         return {"heads": module.config.num_attention_heads}
 
+    def score_scales(self, module: Any) -> Mapping[str, float]:
+        """Return the scale of scores."""
+        scales = [layer.attention.self.scaling for layer in module.encoder.layer[:1]]
+        return dict.fromkeys(scales and [f"{LAYER}.attention.self.query.*"], *scales)
+
     def probe(self, module: Any, generator: torch.Generator) -> Outputs:
         """Return how alike the tokens of two random texts are at the end."""
         return {"similarity": similarity(module(_tokens(module, generator)).last_hidden_state)}
@@ -77,7 +82,12 @@ class ModernBertModelLayout(BertModelLayout):
         "final_norm.*": "embed",
     }
     patterns |= {key.replace("{block}", "{first}"): value for key, value in patterns.items()}
+    roles = {"head_dim": "rotary"}
     whole = frozenset({"embed"})
+
+    def score_scales(self, module: Any) -> Mapping[str, float]:
+        """Return nothing, as positions rotate the channels."""
+        return {}
 
     def periods(self, module: Any) -> Mapping[str, int]:
         """Return after how many blocks attention sees the whole text again."""

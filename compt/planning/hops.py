@@ -119,7 +119,10 @@ def hop_warnings(
     if not EXPANSION[0] <= ratio <= EXPANSION[1]:
         yield f"{hop} grows {ratio:.1f}x in parameters; the paper's chains stay between 2x and 4x."
     for axis, size in source.sizes.items():
-        if axis.endswith("head_dim") and target.sizes.get(axis, size) != size:
+        if (
+            source.units.get(axis) in ("channels", "rotary")
+            and target.sizes.get(axis, size) != size
+        ):
             yield (
                 f"{hop}: '{axis}' changes from {size} to {target.sizes[axis]}; attention cannot be "
                 "inherited."

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from compt.interfaces import Layout, Outputs
+from compt.interfaces import Layout, Outputs, Role, Unit
 
 TOKENS = 24
 """The length of the probe's sequences, where the context allows it."""
@@ -58,7 +58,7 @@ def decoder(layer: Mapping[str, str], norm: str = RMS_NORM) -> dict[str, str]:
 class DecoderLayout(Layout):
     """A decoder of transformers, which is probed by its logits of random tokens."""
 
-    roles = {"group": "hidden"}
+    roles: Mapping[str, Role | Unit] = {"group": "hidden", "head_dim": "rotary"}
 
     def sizes(self, module: Any) -> Mapping[str, int]:
         """Return the number of query heads, and of the key/value heads that they share."""

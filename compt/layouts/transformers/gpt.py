@@ -35,6 +35,13 @@ class Gpt2Layout(GptLayout):
         "lm_head.weight": "vocab <- embed",
     }
 
+    def score_scales(self, module: Any) -> Mapping[str, float]:
+        """Return the scale of scores, in which a block's number may be left out."""
+        config = module.config
+        head_dim = config.hidden_size // config.num_attention_heads
+        scale = head_dim**-0.5 if config.scale_attn_weights else 1.0
+        return {"transformer.h.{block}.attn.c_attn.*": scale}
+
 
 class GptNeoxLayout(GptLayout):
     """The axes of GPT-NeoX and Pythia.
@@ -42,6 +49,7 @@ class GptNeoxLayout(GptLayout):
     They have LayerNorm, rotary positions, and q, k and v fused head by head.
     """
 
+    roles = {"head_dim": "rotary"}
     patterns = {
         "gpt_neox.embed_in.weight": "vocab -> embed",
         "gpt_neox.layers.{block}.input_layernorm.*": "embed",
@@ -63,6 +71,7 @@ class GptJLayout(GptLayout):
     Attention and MLP read one norm side by side, and positions rotate part of each head.
     """
 
+    roles = {"head_dim": "rotary"}
     patterns = {
         "transformer.wte.weight": "vocab -> embed",
         "transformer.h.{block}.ln_1.*": "embed",

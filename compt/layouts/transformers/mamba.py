@@ -33,7 +33,7 @@ class Mamba2Layout(DecoderLayout):
         "backbone.norm_f.*": f"{RMS_NORM} @ lm_head.weight",
         "lm_head.*": "vocab <- embed",
     }
-    roles = {"groups": "fixed", "state": "fixed", "kernel": "fixed"}
+    roles = {"groups": "fixed", "state": "fixed", "kernel": "fixed", "head_dim": "fixed"}
 
     def sizes(self, module: Any) -> Mapping[str, int]:
         """Return the number of groups and of the heads of each, which no shape tells."""
