@@ -15,7 +15,7 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 from compt.config import ChainConfig, load_config
 from compt.config.resuming import plain
 from compt.errors import ConfigError
-from compt.files import STATE, check_digests, check_recorded, digests
+from compt.files import STATE, check_digests, check_recorded, digests, sha256
 from compt.growth.models import build_paradigm
 from compt.interfaces.paradigm import FOLLOW
 from compt.planning.planner import plan
@@ -29,13 +29,14 @@ from compt.report.record import StageRecord, WeightsFile
 from compt.report.software import note_revision
 from compt.report.state import ChainState, Mode, PlannedStage
 from compt.report.watch.follower import Follower
+from compt.shards import weight_files
 from compt.training.failures import explained
 from compt.training.initial_weights import InitialWeights
 from compt.training.preflight import preflight
 from compt.training.runner import StageResult, run_stage
 from compt.training.stage_config import stage_config, write_config
 from compt.training.tracking import Tracking
-from compt.weights import save_tensors, save_weights
+from compt.weights import hand_over_weights, save_tensors
 from compt.workdir import WorkDir, individual_dir
 
 
@@ -214,7 +215,7 @@ class _Stage:
         if growth.report:
             self.progress.grown(growth.report)
         config = self._stage_config(
-            init=self.folder.grown if self.folder.grown.is_file() else None,
+            init=self.folder.grown if weight_files(self.folder.grown) else None,
             teacher=self._teacher(),
             grown=growth.report is not None,
         )
@@ -287,15 +288,16 @@ class _Stage:
     def _hand_over(self, result: StageResult, growth: GrowthRecord) -> None:
         """Write weights and export, then the manifest, and only then drop the checkpoints."""
         assert result.student is not None  # in the first process it is whole
-        digest = save_weights(result.student, self.folder.weights)
+        file, *shards = hand_over_weights(result.student, self.folder.weights)
         with self.folder.exporting() as export:
             # An export may need what the paradigm learns as it builds the model: what that
             # expects as input.
             self.paradigm.build_model(self.config.member)
             self.paradigm.export(result.student.cpu(), export)
         self._hand_over_optimizer(result)
-        weights = WeightsFile(self.folder.weights.name, digest)
+        weights = WeightsFile(file.name, sha256(file))
         written = (
+            *shards,
             self.folder.export,
             self.folder.optimizer,
             self.folder.plateau,

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
 from compt.errors import TrainingError, WorkDirError, visible
+from compt.shards import index_of, shards_beside, weight_files, weights_of
 
 FORMAT = 1
 """Of every JSON file of a run; it rises when an older compt can no longer read one."""
@@ -28,6 +29,7 @@ STATE_COPY = f".{STATE}"
 STATUS = "status.json"
 LOCK = ".chain.lock"
 MANIFEST = "manifest.json"
+# Of the names of weights, WEIGHTS, GROWN and PLATEAU may stand for several files: compt/shards.py.
 WEIGHTS = "weights.safetensors"
 GROWN = "grown.safetensors"
 GROWTH = "growth.json"
@@ -95,6 +97,38 @@ def atomic(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_weights(path: Path) -> Iterator[Path]:
+    """Yield an empty folder, whose files take the place of weights once all are complete.
+
+    They are one file of the name of ``path``, or shards and their index. Whatever ends the work
+    before leaves the weights that were there, or none.
+    """
+    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        share(folder)
+        bring_to_disk(folder)
+        files, index = {file.name for file in folder.iterdir()}, index_of(path)
+        # No index may stand beside shards of two models, on the disk neither: so it goes first
+        # and comes last.
+        if index.is_file():
+            index.unlink()
+            _sync(path.parent)
+        for name in sorted(files - {index.name}):
+            os.replace(folder / name, path.with_name(name))
+        _sync(path.parent)
+        if index.name in files:
+            os.replace(folder / index.name, index)
+            _sync(path.parent)
+        for file in {path, *shards_beside(path)}:
+            if file.name not in files:
+                file.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def share(path: Path) -> None:
@@ -236,15 +270,18 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
     Args:
         folder: of a stage.
-        names: of files, or of folders, of which only files that hold weights count.
+        names: of files, of weights in shards, or of folders, of which only files that hold weights
+            count.
     """
     hashes = {}
     for name in names:
         path = folder / name
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in inside:
-            if file.is_file() and (file == path or file.suffix in WEIGHT_SUFFIXES):
-                hashes[file.relative_to(folder).as_posix()] = sha256(file)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix in WEIGHT_SUFFIXES]
+        else:
+            inside = weight_files(path)
+        for file in filter(Path.is_file, inside):
+            hashes[file.relative_to(folder).as_posix()] = sha256(file)
     return hashes
 
 
@@ -254,7 +291,8 @@ def check_recorded(path: Path) -> None:
     Does nothing for files that are of no finished stage.
 
     Args:
-        path: a stage's folder, or a file or folder in it, which alone is then compared.
+        path: a stage's folder, or a file or folder in it, which alone is then compared; of weights
+            in shards, all files are.
 
     Raises:
         WorkDirError: a file is damaged or missing.
@@ -307,7 +345,7 @@ def leaves_folder(name: str) -> bool:
 
 
 def _is_within(file: Path, path: Path) -> bool:
-    return file == path or path in file.parents
+    return weights_of(file) == weights_of(path) or path in file.parents
 
 
 def sweep(folder: Path, pattern: str = ".*.tmp") -> None:

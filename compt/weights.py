@@ -17,7 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from compt.errors import ConfigError, some
-from compt.files import atomic, not_written, sha256
+from compt.files import atomic, atomic_weights, not_written, sha256
+from compt.shards import (
+    MAX_SHARD,
+    SUFFIX,
+    index_of,
+    shard_name,
+    tensor_files,
+    weight_files,
+    weights_of,
+)
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile put before every name."""
@@ -56,6 +65,71 @@ def write_weights(model: nn.Module, file: Path) -> None:
     _order_metadata(file)
 
 
+def hand_over_weights(
+    model: nn.Module, path: Path, *, max_shard_size: int | None = None
+) -> list[Path]:
+    """Write the weights that a stage hands on, above a size in shards.
+
+    Whatever reads weights (:func:`read_state` and all above it) takes ``path`` for either. The same
+    weights are the same bytes.
+
+    Args:
+        model: whose they are.
+        path: that stands for them.
+        max_shard_size: bytes of a file, None for ``MAX_SHARD``.
+
+    Returns:
+        The files: the one of :func:`save_weights`, or the index and the shards.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; what was there before is
+            there still.
+    """
+    try:
+        with atomic_weights(path) as folder:
+            lay_out_weights(model, folder / path.name, max_shard_size)
+    # torch raises RuntimeError where the disk is full.
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise not_written(path, error) from error
+    return weight_files(path)
+
+
+def lay_out_weights(model: nn.Module, path: Path, max_shard_size: int | None = None) -> None:
+    """Write what :func:`hand_over_weights` does into an empty folder, one shard at a time."""
+    state: dict[str, Tensor] = model.state_dict()
+    tied: dict[str, list[str]] = safetensors.torch._remove_duplicate_names(state)
+    left_out = {name for names in tied.values() for name in names}
+    kept_state = {name: value for name, value in state.items() if name not in left_out}
+    shards = _shards(kept_state, MAX_SHARD if max_shard_size is None else max_shard_size)
+    if len(shards) < 2:
+        write_weights(model, path)
+        return
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = path.with_name(shard_name(path, number, len(shards)))
+        metadata = {name: kept for kept in shard for name in tied.get(kept, ())}
+        values = {name: value.contiguous() for name, value in shard.items()}
+        safetensors.torch.save_file(values, str(file), metadata=metadata or None)
+        _order_metadata(file)
+        weight_map |= dict.fromkeys(shard, file.name)
+    total = sum(value.nbytes for shard in shards for value in shard.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    index_of(path).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _shards(state: Mapping[str, Tensor], max_shard_size: int) -> list[dict[str, Tensor]]:
+    """Split tensors, in their order, into shards of so many bytes, or of one tensor."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, value in state.items():
+        if shards[-1] and size + value.nbytes > max_shard_size:
+            shards.append({})
+            size = 0
+        shards[-1][name] = value
+        size += value.nbytes
+    return shards
+
+
 def _order_metadata(path: Path) -> None:
     """Put the names of tied tensors in a safetensors header in order.
 
@@ -82,7 +156,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a file of weights into a model.
+    """Load a file of weights, or weights in shards, into a model.
 
     Raises:
         ConfigError: the file is missing, damaged, or another model's; the model is then as it was.
@@ -133,15 +207,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     The latter holds it alone, or in a trainer's checkpoint.
 
+    Args:
+        path: of a file; of weights in shards, the one that stands for them or their index.
+
     Raises:
-        ConfigError: the file is missing or damaged, or holds no state dict.
+        ConfigError: a file is missing or damaged, or holds no state dict.
     """
-    if path.suffix == ".safetensors":
+    if weights_of(path).suffix != SUFFIX:
+        return plain_state(read_checkpoint(path), path)
+    state: dict[str, Tensor] = {}
+    for file in tensor_files(path):
         try:
-            return safetensors.torch.load_file(path)
+            state |= safetensors.torch.load_file(file)
         except (OSError, KeyError, safetensors.SafetensorError) as error:
-            raise _unreadable(path, error) from error
-    return plain_state(read_checkpoint(path), path)
+            raise _unreadable(file, error) from error
+    return state
 
 
 def plain_state(content: Any, path: Path) -> dict[str, Tensor]:

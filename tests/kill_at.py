@@ -63,7 +63,7 @@ def before_a_manifest() -> None:
 
 
 def before_grown_weights() -> None:
-    initial_weights.save_weights = die
+    initial_weights.hand_over_weights = die
 
 
 def after_growth() -> None:

@@ -17,6 +17,7 @@ from compt.config.mmengine_keys import REFUSED, refusal
 from compt.config.schema import ChainConfig, StageConfig, StageDefaults
 from compt.files import EXPORT, MANIFEST, PLATEAU, WEIGHTS
 from compt.interfaces.paradigm import FOLLOW
+from compt.shards import stored_at, weights_of
 
 
 def load_config(
@@ -53,12 +54,12 @@ def _following_init(config: ChainConfig) -> ChainConfig:
     if not init:
         return config
     path = Path(init)
-    if path.name == PLATEAU and (path.parent / MANIFEST).is_file():
+    if weights_of(path).name == PLATEAU and (path.parent / MANIFEST).is_file():
         path = path.parent
     is_stage = (path / MANIFEST).is_file()
     followed = path / EXPORT if is_stage else path
     if is_stage and not followed.is_dir():  # removed to save space: its weights are there still
-        followed = path / WEIGHTS
+        followed = stored_at(path / WEIGHTS)
     return replace(config, paradigm={**config.paradigm, FOLLOW: str(followed)})
 
 

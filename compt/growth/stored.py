@@ -21,8 +21,8 @@ from torch import Tensor
 from compt.errors import ConfigError, some
 from compt.files import WEIGHT_SUFFIXES
 from compt.interfaces.foreign import parse_json, shard_files
+from compt.shards import INDEX_SUFFIX, SUFFIX, tensor_files
 
-SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -65,7 +65,7 @@ class Entries:
 
 
 class StoredWeights(Entries, Mapping[str, Tensor]):
-    """The tensors of a file or folder by name, each read as it is asked for.
+    """The tensors of a file, of shards or a folder by name, each read as it is asked for.
 
     Files are memory-mapped, and nothing of them stays in memory but what the caller keeps.
 
@@ -74,7 +74,7 @@ class StoredWeights(Entries, Mapping[str, Tensor]):
     """
 
     def __init__(self, path: Path) -> None:
-        self.entries = _all_entries(_weight_files(path) if path.is_dir() else [path])
+        self.entries = _all_entries(_weight_files(path) if path.is_dir() else tensor_files(path))
 
     @classmethod
     def of(cls, files: FilledFiles) -> StoredWeights:

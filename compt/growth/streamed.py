@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from compt.files import atomic, not_written
+from compt.files import atomic_weights, not_written
 from compt.growth.axes import describe
 from compt.growth.deferred import DEVICE_OF
 from compt.growth.models import build_member
@@ -38,7 +38,7 @@ from compt.growth.stored import (
 )
 from compt.interfaces import Architecture, Grower, Growth, Member, Paradigm, accepted
 from compt.interfaces.paradigm import MAX_SHARD
-from compt.weights import not_finite, not_finite_error, write_weights
+from compt.weights import lay_out_weights, not_finite, not_finite_error
 
 STREAM_FROM = 10**9
 """Bytes of a target in float32 from which on it is streamed.
@@ -113,15 +113,16 @@ def grow_file(
 ) -> Growth:
     """Grow a model's file of weights into a larger one's, tensor by tensor, and return the report.
 
-    The bytes are those of :func:`compt.weights.save_weights` after growth in memory.
+    Either may be in shards. The bytes are those of :func:`compt.weights.hand_over_weights` after
+    growth in memory.
 
     Args:
         paradigm: of both models.
         grower: as of :func:`compt.grow`.
         build_source: builds the smaller model.
-        weights: its file.
+        weights: its file, or the path that stands for its shards.
         build: builds the target with fresh weights.
-        out: file to write, which is there once it is complete.
+        out: path of the weights to write, which are there once they are complete.
         seed: of the grower.
         stream_from: bytes of the target in float32 from which on it is streamed.
 
@@ -135,9 +136,9 @@ def grow_file(
     check_large(build, stream_from)
     pair = _Pair.of(operator, build_source, weights, build)
     try:
-        with atomic(out) as file:
-            _lay_out(pair.target, file, None, write_weights)
-            files = FilledFiles([file])
+        with atomic_weights(out) as folder:
+            _lay_out(pair.target, folder / out.name, None, lay_out_weights)
+            files = FilledFiles.within(folder)
             growth = pair.fill(files, seed)
             growth = pair.judge(growth, files)
     except (OSError, safetensors.SafetensorError) as error:

@@ -18,14 +18,13 @@ from compt.interfaces.draws import Draws
 from compt.interfaces.nested import map_tensors
 from compt.interfaces.plugin import Plugin, accepted, may_omit, renamed_method
 from compt.interfaces.starter import Starter
+from compt.shards import MAX_SHARD as MAX_SHARD
 from compt.weights import load_state, load_weights
 
 Batch = Mapping[str, Any]
 Outputs = Mapping[str, Tensor]
 FOLLOW = "_follow_"
 """Key of a paradigm's config under which a chain puts the path that ``follow`` is to get."""
-MAX_SHARD = 5 * 10**9
-"""Bytes of a file of weights in an export, as the Hugging Face Hub has it."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 """The default of outputs and batches, for who calls a method without them."""
 
@@ -244,6 +243,11 @@ class Paradigm(Plugin, ABC):
         """Fill a member's model, strictly, from a checkpoint that need not say what model it is of.
 
         Override it to read what else the paradigm's own library writes.
+
+        Args:
+            model: to fill.
+            path: of a folder or file; of a stage's weights in shards, that of their index, which
+                :func:`compt.weights.read_state` reads as one file.
 
         Raises:
             ConfigError: the file is damaged, or another model's.

@@ -6,6 +6,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from compt.errors import ConfigError, some
 from compt.files import CARD, CARD_MARK
+from compt.shards import tensor_files
 from compt.weights import read_state
 
 WEIGHT_PATTERNS = (
@@ -49,7 +51,7 @@ def dtype_in_files(paths: Iterable[Path]) -> torch.dtype | None:
     Of safetensors only the headers are read. None where a file cannot be read: loading it says why.
     """
     values: Counter[torch.dtype] = Counter()
-    for path in paths:
+    for path in chain.from_iterable(map(tensor_files, paths)):
         try:
             is_header = path.suffix == ".safetensors"
             values.update(_header(path) if is_header else _counted(read_state(path)))

@@ -8,6 +8,7 @@ from compt.config import StageConfig
 from compt.config.rates import decay_begin, iteration, warmup_end
 from compt.errors import ConfigError
 from compt.files import MANIFEST, PLATEAU
+from compt.shards import weight_files
 
 
 def plateau_iter(stage: StageConfig, iters: int) -> int | None:
@@ -46,7 +47,7 @@ def check_given(stage: StageConfig) -> None:
     A folder that is not there says nothing: the stage may be done, and not need it any more.
     """
     path = Path(stage.init or "")
-    if path.exists() and not (path / PLATEAU).is_file():
+    if path.exists() and not weight_files(path / PLATEAU):
         kind = "has kept none" if (path / MANIFEST).is_file() else "is no finished stage"
         raise ConfigError(
             f"trunk: '{stage.name}' is not trained, and '{path}' {kind}, so there is no plateau "

@@ -47,7 +47,10 @@ class Flops:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The file of a stage's weights, which the next stage grows from."""
+    """The file of a stage's weights, which the next stage grows from.
+
+    Of weights in shards it is their index; the shards are among the record's ``files``.
+    """
 
     file: str
     """Its name in the stage's folder."""

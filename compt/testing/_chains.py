@@ -15,6 +15,7 @@ from compt.registry import PluginRegistry
 from compt.registry.entry_points import object_path
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
+from compt.shards import weight_files
 from compt.testing._shared import Violation, described, random_state_kept, require
 
 TOY_MEMBERS = (dict(width=8, depth=1), dict(width=16, depth=2), dict(width=24, depth=3))
@@ -107,7 +108,7 @@ def require_results(config: Mapping[str, Any], folder: Path) -> None:
     for index, stage in enumerate(load_config(dict(config)).stages):
         path = folder / stage_name(index, stage.member.name)
         require(
-            (path / MANIFEST).is_file() and (path / WEIGHTS).is_file(),
+            (path / MANIFEST).is_file() and bool(weight_files(path / WEIGHTS)),
             f"The stage '{stage.member.name}' is not done.",
             "Raise a ComptError for what cannot be done; never end the process.",
         )

@@ -40,9 +40,10 @@ from compt.planning.plateau import check_given
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
 from compt.report.record import StageRecord
+from compt.shards import stored_at
 from compt.training.guard import unfit_weights
 from compt.training.objective import StageObjective
-from compt.weights import load_weights, read_state, save_tensors, save_weights
+from compt.weights import hand_over_weights, load_weights, read_state, save_tensors
 from compt.workdir import WorkDir
 
 
@@ -69,7 +70,7 @@ class InitialWeights:
         start, growth = time.perf_counter(), None
         written = [self.folder.grown, self.folder.new, self.folder.grown_optimizer]
         if self.config.init and self.work.mode == "chain":
-            save_weights(self._load_init(Path(self.config.init)), self.folder.grown)
+            hand_over_weights(self._load_init(Path(self.config.init)), self.folder.grown)
             written += self._take_plateau(Path(self.config.init))
         elif self.work.mode == "chain" and self.plan.index:
             growth = self._grow(runner_config, on_progress)
@@ -141,7 +142,7 @@ class InitialWeights:
                 do="A grower that learns may need a lower rate, or fewer steps.",
             )
         if is_main_process():
-            save_weights(target, self.folder.grown)
+            hand_over_weights(target, self.folder.grown)
         learned = {"objective": objective.summary()} if objective.losses else {}
         held_whole = why_whole(target, reason, STREAM_FROM)
         return {**growth.to_dict(), "reset": reset, "held_whole": held_whole, **learned}
@@ -202,7 +203,7 @@ class InitialWeights:
             check_recorded(path / name)
         model = build_member(self.paradigm, self.config.member, seed=self.work.config.seed)
         load_weights(model, path / PLATEAU)
-        save_weights(model, self.folder.plateau)
+        hand_over_weights(model, self.folder.plateau)
         if not self.work.config.hands_on_optimizer(self.plan.index):
             return [self.folder.plateau]
         memory = path / PLATEAU_OPTIMIZER
@@ -223,9 +224,10 @@ class InitialWeights:
         """
         model = build_member(self.paradigm, self.config.member, seed=self.work.config.seed)
         is_stage = (path / MANIFEST).is_file()
-        check_recorded(path / WEIGHTS if is_stage else path)
+        weights = stored_at(path / WEIGHTS) if is_stage else path
+        check_recorded(weights)
         try:
-            self.paradigm.load_weights(model, path / WEIGHTS if is_stage else path)
+            self.paradigm.load_weights(model, weights)
             self._check_same_outputs(model, path)
         except ConfigError as error:
             where = f"init of member '{self.config.member.name}'"

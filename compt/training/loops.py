@@ -44,7 +44,7 @@ from compt.training.optim import named_state
 from compt.training.sharding import is_sharded
 from compt.training.signals import StopSignals, exit_code
 from compt.training.stage import stage_model
-from compt.weights import save_tensors, save_weights
+from compt.weights import hand_over_weights, save_tensors
 
 # The config.py of an older run names both loops, and imports only this module for them.
 __all__ = ["EvalLoop", "TrainLoop"]
@@ -274,7 +274,7 @@ class TrainLoop(BaseLoop):
             return
         folder = Path(self.runner.work_dir)
         save_tensors(memory, folder / PLATEAU_OPTIMIZER)
-        save_weights(student, folder / PLATEAU)
+        hand_over_weights(student, folder / PLATEAU)
 
     def _rolled_back(self, *, check_weights: bool) -> bool:
         """Look at the losses, and return to the last checkpoint where one is at fault.

@@ -26,6 +26,7 @@ from compt.report.drawings import DRAWN
 from compt.report.growth import GrowthRecord
 from compt.report.record import StageRecord
 from compt.report.state import ChainState, Mode
+from compt.shards import weight_files
 from compt.workdir.folder import StageFolder, is_begun
 from compt.workdir.lock import FolderLock
 from compt.workdir.resumption import Resumption
@@ -111,8 +112,8 @@ class WorkDir:
         if here.done or not there.done or not (chain / STATE).is_file():
             return
         record = StageRecord.read(there.manifest)
-        was_grown = GrowthRecord.read(there.growth).report is not None or there.grown.is_file()
-        if record.iters != iters or was_grown:
+        was_grown = GrowthRecord.read(there.growth).report is not None
+        if record.iters != iters or was_grown or weight_files(there.grown):
             return
         changed = changes(ChainState.read(chain / STATE).config, plain(self.config.raw))
         if not all(may_change(change, num_members=len(self.stages)) for change in changed):

@@ -102,15 +102,15 @@ def test_a_stage_that_was_killed_after_its_end_ends_there_again(early, tmp_path,
     """Killed between the last checkpoint of the stage and its manifest."""
     whole = compt.train(early, work_dir=tmp_path / "whole")
 
-    from compt.weights import save_weights
+    from compt.weights import hand_over_weights
 
     def die(model, path):
         if path.parent.name == "02_b":
             raise RuntimeError("killed")
-        return save_weights(model, path)
+        return hand_over_weights(model, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("compt.chain.save_weights", die)
+        patched.setattr("compt.chain.hand_over_weights", die)
         with pytest.raises(RuntimeError, match="killed"):
             compt.train(early, work_dir=tmp_path / "work")
     resumed = compt.train(early, work_dir=tmp_path / "work", resume=True)

@@ -165,7 +165,7 @@ def chain_of_two(toy: dict[str, Any], folder: Path, **options: Any) -> dict[str,
 def test_a_chain_hands_large_weights_on_from_file_to_file(toy, tmp_path, monkeypatch):
     whole = chain_of_two(toy, tmp_path / "whole")
     monkeypatch.setattr(initial_weights, "STREAM_FROM", 0)
-    monkeypatch.setattr(initial_weights, "save_weights", lambda *_: pytest.fail("in memory"))
+    monkeypatch.setattr(initial_weights, "hand_over_weights", lambda *_: pytest.fail("in memory"))
     streamed_it = chain_of_two(toy, tmp_path / "streamed")
     assert [report.pop("seconds") > 0 for report in (whole, streamed_it)] == [True, True]
     assert streamed_it == whole  # with the hash of the grown weights

@@ -388,7 +388,7 @@ def calling(module: ModuleType, name: str) -> Callable[[pytest.MonkeyPatch], Non
     [
         pytest.param(step_of("02_b", 1), id="before the first checkpoint"),
         pytest.param(calling(initial_weights, "grow_state"), id="between masks and state"),
-        pytest.param(calling(initial_weights, "save_weights"), id="between state and weights"),
+        pytest.param(calling(initial_weights, "hand_over_weights"), id="between state and weights"),
         pytest.param(calling(chain, "save_tensors"), id="before the first stage's state"),
         pytest.param(
             calling(chain.StageRecord, "of_stage"), id="before the first stage's manifest"

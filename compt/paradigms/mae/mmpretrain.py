@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 from compt.errors import ConfigError
 from compt.interfaces import ExportFormat, Member
 from compt.interfaces.foreign import assignments, literal, read_literals
-from compt.registry.foreign_types import check_types
+from compt.registry.foreign_configs import check_types
+from compt.shards import SUFFIX, weights_of
 from compt.weights import check_unpacked, plain_state, read_checkpoint, read_state, saving
 
 # mmpretrain warns while it is imported of compiled operators that mmcv-lite does not have. Nothing
@@ -271,7 +272,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def averages_in(path: Path) -> list[str]:
     """Return the keys under which a checkpoint of a trainer holds averages of its weights."""
-    if path.suffix == ".safetensors":
+    if weights_of(path).suffix == SUFFIX:
         return []
     try:
         content = _checkpoint(path)
@@ -284,7 +285,7 @@ def averages_in(path: Path) -> list[str]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the state dict of a folder of :func:`save`, or of any file of weights."""
     file = path / WEIGHTS_FILE if path.is_dir() else path
-    if file.suffix == ".safetensors":
+    if weights_of(file).suffix == SUFFIX:
         return read_state(file)
     return plain_state(_checkpoint(file), path)
 

@@ -52,6 +52,7 @@ from compt.paradigms.mae.starter import MaeStarter
 from compt.paradigms.mae.weights import fill
 from compt.random_state import random_state, restore_random_state
 from compt.registry import DATA
+from compt.shards import SUFFIX, weights_of
 from compt.weights import load_state
 
 FEATURES = frozenset({"tokens", "pooled"})
@@ -152,7 +153,7 @@ class Mae(Sourced):
         """Return the number format of most weights in a checkpoint of mmpretrain or timm."""
         is_timm = path.is_dir() and not mmpretrain.recognises(path)
         file = timm_vit.weights_file(path) if is_timm else path
-        if file.suffix == ".safetensors":
+        if weights_of(file).suffix == SUFFIX:
             return dtype_in_files([file])
         try:
             return most_used_dtype(mmpretrain.read_weights(file))

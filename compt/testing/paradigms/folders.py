@@ -21,7 +21,7 @@ from compt.testing._shared import (
     snapshot,
     some,
 )
-from compt.weights import save_weights
+from compt.weights import hand_over_weights, save_weights
 
 
 def export_randomised(paradigm: Paradigm, model: nn.Module, folder: Path) -> None:
@@ -78,7 +78,13 @@ def require_loaded_weights(
     """
     weights = export.parent / WEIGHTS
     save_weights(model, weights)
-    for kind, path in {"a stage's weights.safetensors": weights, "its export": export}.items():
+    index = hand_over_weights(model, export.parent / "shards" / WEIGHTS, max_shard_size=1)[0]
+    kinds = {
+        "a stage's weights.safetensors": weights,
+        "a stage's weights in shards, by their index,": index,
+        "its export": export,
+    }
+    for kind, path in kinds.items():
         other = make_other()
         with must_work(
             f"load_weights() cannot read {kind}",
