@@ -266,21 +266,58 @@ def sized(kind: str, **more):
     return dict(SIZES, model_type=kind, num_key_value_heads=2, **more)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        sized("granite"),
-        sized("cohere"),
-        sized("gemma2", head_dim=8),
+CHANGED = {
+    "gemma2": (sized("gemma2", head_dim=8), dict(final_logit_softcapping=0.5)),
+    "cohere": (sized("cohere"), dict(logit_scale=0.25)),
+    "granite": (sized("granite"), dict(logits_scaling=5.0)),
+    "falcon_h1": (
+        sized("falcon_h1", mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8),
+        dict(lm_head_multiplier=0.25),
+    ),
+    "recurrent_gemma": (sized("recurrent_gemma", head_dim=8), dict(logits_soft_cap=0.5)),
+}
+"""Families that do something with logits behind the output layer, and the option that says it."""
+
+
+@pytest.mark.parametrize("family", CHANGED)
+def test_logits_and_losses_are_those_of_the_models_own_head(family):
+    """All at once, in chunks, and of a teacher, in float64; the option matters."""
+    model, option = CHANGED[family]
+    paradigm, student = made({**model, **option}, attention="eager")
+    student = student.double()
+    with torch.no_grad():
+        student.get_output_embeddings().weight.mul_(20)  # logits that a cap is felt by
+    ids = tokens()
+    batch = prepared(paradigm, ids)
+    with torch.no_grad():
+        theirs = student(input_ids=ids, labels=ids)
+        ours = paradigm.forward(student, batch)
+        taught = paradigm.teacher_forward(student, batch, frozenset({"logits"}))
+        chunked = CausalLm(context=CONTEXT, attention="eager", loss_chunk=7)
+        in_chunks = chunked.loss(chunked.forward(student, batch), batch)["next_token"]
+        plain = student.get_output_embeddings()(ours["hidden"])
+    for logits in (ours["logits"], taught["logits"]):
+        torch.testing.assert_close(logits, theirs.logits[:, :-1], rtol=1e-12, atol=1e-12)
+    assert (ours["logits"] - plain).abs().max() > 0.1
+    loss = paradigm.loss(ours, batch)["next_token"]
+    assert loss.item() == pytest.approx(theirs.loss.item(), abs=1e-6)
+    assert in_chunks.item() == pytest.approx(theirs.loss.item(), abs=1e-6)
+
+
+REFUSED = {
+    "hyperclovax": (sized("hyperclovax", logits_scaling=2.0), r"by logits_scaling=2\.0 perhaps"),
+    "mixtral": (
         sized("mixtral", num_local_experts=2, output_router_logits=True),
-    ],
-    ids=lambda model: model["model_type"],
-)
-def test_families_whose_logits_are_more_than_an_output_layers_are_refused(model):
-    """Scaled, capped, or with a loss that balances experts."""
-    with pytest.raises(
-        ConfigError, match=f"'a' .{model['model_type']}. does more than an output layer"
-    ):
+        "by output_router_logits=True perhaps",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_families_whose_logits_are_made_otherwise_are_refused_with_the_option(kind):
+    """Multiplied where others divide, or with a loss that balances experts."""
+    model, options = REFUSED[kind]
+    with pytest.raises(ConfigError, match=rf"'a' .{kind}. does something after .*{options}"):
         CausalLm(context=CONTEXT, attention="eager").build_model(Member("a", model))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from compt.interfaces import Batch, Metric, Outputs
 from compt.paradigms.causal_lm import folder
 from compt.paradigms.causal_lm.experts import plan_experts
-from compt.paradigms.causal_lm.models import DECODERS, check_head
+from compt.paradigms.causal_lm.models import DECODERS, check_head, logits_of
 from compt.paradigms.causal_lm.starter import CausalLmStarter
 from compt.paradigms.text.losses import cross_entropy, cross_entropy_of
 from compt.paradigms.text.paradigm import MAX_CONTEXT, TextParadigm
@@ -67,7 +68,7 @@ class CausalLm(TextParadigm):
             self.outputs = frozenset({"token_losses", "hidden"})
 
     def check_model(self, model: nn.Module, name: str) -> None:
-        """Raise ConfigError where a family's logits are more than an output layer's."""
+        """Raise ConfigError where a family makes its logits in a way that is not known."""
         check_head(name, model)  # type: ignore[arg-type]
 
     def example_batch(self, model: nn.Module, batch_size: int) -> Batch:
@@ -91,7 +92,7 @@ class CausalLm(TextParadigm):
         With ``loss_chunk`` there are losses [B, L] in place of logits.
         """
         hidden = self._hidden(model, batch)
-        head = model.get_output_embeddings()  # type: ignore[operator]
+        head = partial(logits_of, model)
         if self.loss_chunk is None:
             return {"logits": head(hidden), "hidden": hidden}
         losses = cross_entropy_of(hidden, head, batch["labels"], self.loss_chunk)
