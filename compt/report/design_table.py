@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compt.planning.fading import FADING, FADING_DEVIATION
 from compt.planning.forecast import LEVEL
 from compt.planning.rule import APART, LONGER
-from compt.report.format import quantity, times
+from compt.report.format import quantity, quiet_table, times
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,20 +24,11 @@ BAD_FIT = 0.03
 
 def design_table(auto: AutoPlan, pilots: Pilots) -> Table:
     """Return one row a member of the family, in brackets if it is not wanted."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=f"design ({pilots.metric}; ± half of {LEVEL:.0%} intervals)",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
     members = auto.forecast.members
     columns = ["member", "alone", "gap", "tau", "iters", "of alone", "share"]
     with_rates = any(member.lr_mult != 1 for member in members)
-    for column in [*columns, *(["rate"] if with_rates else [])]:
-        table.add_column(column, justify="left" if column == "member" else "right", no_wrap=True)
+    title = f"design ({pilots.metric}; ± half of {LEVEL:.0%} intervals)"
+    table = quiet_table(title, [*columns, *(["rate"] if with_rates else [])])
     stages = {stage.name: stage for stage in auto.plan.stages}
     for member in members:
         stage = stages.get(member.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from compt.report.format import quantity
+from compt.report.format import quantity, quiet_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +59,8 @@ def hours_text(hours: float) -> str:
 def _memory_table(estimate: Estimate) -> Table:
     is_shared = estimate.devices > 1
     names = [name for name in MEMORY if is_shared or name != "gathered"]
-    table = _table(device_title(estimate), "member", "way", *names, "fits", "hours")
+    columns = ["member", "way", *names, "fits", "hours"]
+    table = quiet_table(device_title(estimate), columns, num_text=2)
     for stage in estimate.stages:
         for way in stage.ways:
             sizes = {
@@ -82,7 +83,7 @@ def _memory_table(estimate: Estimate) -> Table:
 
 
 def _disk_table(estimate: Estimate) -> Table:
-    table = _table("on the disk", "member", *DISK)
+    table = quiet_table("on the disk", ["member", *DISK])
     for stage in estimate.stages:
         volume = stage.volume
         table.add_row(
@@ -92,17 +93,6 @@ def _disk_table(estimate: Estimate) -> Table:
             f"{volume.num_written:,} x = {quantity(volume.written, 'B')}",
             quantity(volume.left, "B"),
         )
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in columns:
-        side = "left" if column in ("member", "way") else "right"
-        table.add_column(column, justify=side, no_wrap=True)  # type: ignore[arg-type]
     return table
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compt.report.evaluations import Evaluation, labels
-from compt.report.format import metric_text
+from compt.report.format import metric_text, quiet_table
 from compt.report.metrics import MetricValue
 
 if TYPE_CHECKING:
@@ -95,16 +95,9 @@ def _width(header: str, cells: Sequence[str]) -> int:
 
 def _table(shown: Sequence[Row], members: Sequence[str]) -> Table:
     """Return a rich table, in which each suite is named once and a rule stands below it."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for header in HEADERS:
-        justify = "right" if header == "chance" else "left"
-        table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for name in members:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+    table = quiet_table(None, [*HEADERS, *members], num_text=2, show_edge=False)
     for index, row in enumerate(shown):
         is_first = index == 0 or shown[index - 1].label != row.label
         is_last = index + 1 < len(shown) and shown[index + 1].label != row.label

@@ -11,6 +11,7 @@ from compt.report.outcome import AVERAGE
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from compt.report.growth import GrowthReport
     from compt.report.metrics import MetricValue
@@ -36,6 +37,40 @@ def plain_console() -> Console:
     return console
 
 
+def quiet_table(
+    title: str | None, columns: Sequence[str], *, num_text: int = 1, show_edge: bool = True
+) -> Table:
+    """Return an empty table with a rule below its header, and none elsewhere.
+
+    Args:
+        title: above it.
+        columns: their headers.
+        num_text: how many of the first hold text, which stands left; the others hold numbers.
+        show_edge: whether an empty line stands above and below it.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=show_edge,
+    )
+    for index, column in enumerate(columns):
+        side: Any = "left" if index < num_text else "right"
+        table.add_column(Text(column), justify=side, no_wrap=True)
+    return table
+
+
+def unit_of(numbers: Sequence[float]) -> tuple[float, str]:
+    """Return the largest SI factor that the largest number has, with its prefix."""
+    largest = max(numbers, default=0.0)
+    return next((unit for unit in UNITS if largest >= unit[0]), (1.0, ""))
+
+
 def quantity(value: float, unit: str = "") -> str:
     """Write a number with an SI prefix and three digits, as in '1.23 PFLOP'."""
     for factor, prefix in UNITS:
@@ -55,6 +90,13 @@ def is_share(metric: MetricValue) -> bool:
     numbers = (metric.value, metric.chance)
     within = all(number is not None and 0 <= number <= 1 for number in numbers)
     return within and bool(metric.higher_is_better)
+
+
+def metric_label(name: str, metric: MetricValue) -> str:
+    """Write what an axis of a metric's values says."""
+    unit = " (%)" if is_share(metric) else ""
+    direction = ", lower is better" if metric.higher_is_better is False else ""
+    return f"{name}, held out{unit}{direction}"
 
 
 def metric_text(metric: MetricValue | None, *, with_chance: bool = True) -> str:

@@ -37,7 +37,7 @@ class Incidents:
     @property
     def incidents(self) -> dict[str, Any]:
         """These fields alone, by name."""
-        return {one.name: getattr(self, one.name) for one in fields(Incidents)}
+        return {each.name: getattr(self, each.name) for each in fields(Incidents)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Usage:
     @property
     def usage(self) -> dict[str, Any]:
         """These fields alone, by name."""
-        return {one.name: getattr(self, one.name) for one in fields(Usage)}
+        return {each.name: getattr(self, each.name) for each in fields(Usage)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Usage:

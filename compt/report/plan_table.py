@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from compt.registry.registry import short_name
-from compt.report.format import quantity
+from compt.report.format import quantity, quiet_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,7 +60,7 @@ def prediction_text(prediction: Prediction) -> str:
 
 
 def _stage_table(plan: ChainPlan) -> Table:
-    table = _table("plan (compute in FLOP)", *STAGE_COLUMNS)
+    table = quiet_table("plan (compute in FLOP)", STAGE_COLUMNS)
     for stage in plan.stages:
         table.add_row(*_stage_cells(stage, plan.flops))
     return table
@@ -83,7 +83,7 @@ def _stage_cells(stage: StagePlan, total_flops: float) -> tuple[str, ...]:
 def _sub_chain_table(plan: ChainPlan) -> Table:
     published = any(chain.published is not None for chain in plan.sub_chains)
     columns = ["sub-chain", "compute", f"of {plan.stages[-1].name} alone"]
-    table = _table(None, *columns, *(["published"] if published else []))
+    table = quiet_table(None, [*columns, *(["published"] if published else [])])
     for chain in plan.sub_chains:
         table.add_row(*_sub_chain_cells(chain), *([_published(chain)] if published else []))
     return table
@@ -95,17 +95,6 @@ def _sub_chain_cells(chain: SubChain) -> tuple[str, ...]:
 
 def _published(chain: SubChain) -> str:
     return "-" if chain.published is None else f"{100 * chain.published:.3g} %"
-
-
-def _table(title: str | None, *columns: str) -> Table:
-    """Return an empty table, the first column for names, the others for numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="left" if column == columns[0] else "right", no_wrap=True)
-    return table
 
 
 def _sentences(plan: ChainPlan) -> Iterator[str]:

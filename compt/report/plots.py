@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from compt.report.format import UNITS, is_share, times
+from compt.report.format import is_share, metric_label, times, unit_of
 from compt.report.metrics import MetricValue
 from compt.report.terminal import family_text
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from compt.report.comparison import Comparison, Report
-    from compt.report.results import MemberResult
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#333333")
 """Okabe and Ito's, told apart with every kind of colour vision; their yellow is lost on white."""
@@ -89,9 +88,9 @@ def quality(report: Report) -> Figure | None:
     figure = Figure(figsize=(9, 5.2), dpi=200, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title("Quality against training compute")
-    axes.set_ylabel(_quality_label(name, metric))
+    axes.set_ylabel(metric_label(name, metric))
     lines = [
-        (run.label, member.name, _line(member, name))
+        (run.label, member.name, member.curve(name))
         for run in report.runs
         for member in run.members
     ]
@@ -115,12 +114,6 @@ def _first_measured(report: Report) -> tuple[str, MetricValue] | None:
     return None
 
 
-def _quality_label(name: str, metric: MetricValue) -> str:
-    unit = " (%)" if is_share(metric) else ""
-    direction = ", lower is better" if metric.higher_is_better is False else ""
-    return f"{name}, held out{unit}{direction}"
-
-
 def _draw_line(
     axes: Axes, points: Sequence[tuple[float, float]], colour: Any, style: Mapping[str, Any]
 ) -> None:
@@ -133,17 +126,11 @@ def _draw_line(
     axes.plot(x[-1:], y[-1:], **line)
 
 
-def _line(member: MemberResult, metric: str) -> list[tuple[float, float]]:
-    """Return the measured points of a member, with the FLOPs of its ancestors charged."""
-    points = ((member.ancestor_flops + p.flops, p.value(metric)) for p in member.record.curve)
-    return [(flops, value) for flops, value in points if value is not None]
-
-
 def _compute_axis(axes: Axes, flops: Sequence[float]) -> float:
     """Label and scale the x axis, and return the FLOPs of one unit on it."""
     positive = [x for x in flops if x > 0]
     largest = max(positive, default=1.0)
-    factor, prefix = next((unit for unit in UNITS if largest >= unit[0]), (1.0, ""))
+    factor, prefix = unit_of(positive)
     axes.set_xlabel(f"training compute ({prefix}FLOP), the members before it in its chain charged")
     if positive and largest / min(positive) > LOG_RANGE:
         from matplotlib.ticker import LogLocator, NullFormatter

@@ -57,6 +57,14 @@ class MemberResult:
         growth = self.record.growth
         return growth.function_preserving if growth else None
 
+    def curve(self, metric: str) -> list[tuple[float, float]]:
+        """Return the points at which a metric was measured.
+
+        As FLOPs, those of the stages before it charged, and values.
+        """
+        points = ((self.ancestor_flops + p.flops, p.value(metric)) for p in self.record.curve)
+        return [(flops, value) for flops, value in points if value is not None]
+
     def _growth_to_json(self) -> dict[str, Any] | None:
         """Return what growing did, without the status of every tensor."""
         if self.record.growth is None:

@@ -45,7 +45,9 @@ def packages() -> str:
     except PackageNotFoundError:  # a checkout that is not installed
         lines = []
     needed = [Requirement(line) for line in lines]
-    names = sorted({one.name for one in needed if not _is_of_tools(str(one.marker or ""))})
+    names = sorted(
+        {package.name for package in needed if not _is_of_tools(str(package.marker or ""))}
+    )
     versions = {name: _version(name) for name in ("compt", *names)}
     return ", ".join(f"{name} {number}" for name, number in versions.items() if number)
 

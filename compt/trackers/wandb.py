@@ -47,7 +47,7 @@ class Wandb(Tracker):
         if isinstance(own, Mapping):
             own = [{"name": name, "summary": summary} for name, summary in own.items()]
         axis = {"step_metric": TFLOPS}
-        metrics = [{"name": TFLOPS}, {"name": "*", **axis}, *({**axis, **one} for one in own)]
+        metrics = [{"name": TFLOPS}, {"name": "*", **axis}, *({**axis, **metric} for metric in own)]
         init = {**filled, **(options.get("init_kwargs") or {})}
         return {**options, "init_kwargs": init, "define_metric_cfg": metrics}
 

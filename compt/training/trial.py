@@ -97,7 +97,7 @@ def check_part(registry: Registry, cfg: Any, *, unbuilt: bool = False) -> None:
     arguments = {name: value for name, value in cfg.items() if name != "type"}
     if unbuilt:
         taken = inspect.signature(part).parameters
-        takes_any = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+        takes_any = any(param.kind is param.VAR_KEYWORD for param in taken.values())
         if unknown := [] if takes_any else sorted(arguments.keys() - taken):
             near = did_you_mean(unknown[0], taken)
             raise ConfigError(f"'{kind}' takes no argument '{unknown[0]}'.{near}")

@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from compt.report.format import growth_text, is_share, metric_text, quantity
-from compt.report.html.figures import add_tips, draw_level, new_figure, unit_of
+from compt.report.format import (
+    growth_text,
+    is_share,
+    metric_label,
+    metric_text,
+    quantity,
+    unit_of,
+)
+from compt.report.html.figures import add_tips, draw_level, new_figure
 from compt.report.metrics import MetricValue
 
 if TYPE_CHECKING:
@@ -34,7 +41,7 @@ class Charts:
         With the level that each source had reached, and chance.
         """
         metrics = [_final(stage, name) for stage in self.stages]
-        metric = next((one for one in metrics if one is not None), None)
+        metric = next((value for value in metrics if value is not None), None)
         if metric is None:
             return None
         scale = 100 if is_share(metric) else 1
@@ -42,11 +49,11 @@ class Charts:
         unit, prefix = unit_of(points)
         figure = new_figure(
             f"training compute ({prefix}FLOP), cumulative",
-            _metric_label(name, metric),
+            metric_label(name, metric),
             [flops / unit for flops in points],
         )
-        levels = [self._source_level(figure, one, name, unit, scale) for one in self.stages]
-        curves = [self._curve(figure, one, name, unit, scale) for one in self.stages]
+        levels = [self._source_level(figure, stage, name, unit, scale) for stage in self.stages]
+        curves = [self._curve(figure, stage, name, unit, scale) for stage in self.stages]
         add_tips(figure, levels, ["its source, @source, had @value"])
         add_tips(figure, curves, ["value: @value", "compute: @compute"])
         if metric.chance is not None and points:
@@ -176,18 +183,8 @@ def _final(stage: Stage, name: str) -> MetricValue | None:
 
 
 def _curve(stage: Stage, name: str) -> list[tuple[float, float]]:
-    """Return a stage's measured points as FLOPs, its ancestors' charged, and values."""
-    if stage.member is None:
-        return []
-    ancestor_flops = stage.member.ancestor_flops
-    points = ((ancestor_flops + p.flops, p.value(name)) for p in stage.member.record.curve)
-    return [(flops, value) for flops, value in points if value is not None]
-
-
-def _metric_label(name: str, metric: MetricValue) -> str:
-    unit = " (%)" if is_share(metric) else ""
-    direction = ", lower is better" if metric.higher_is_better is False else ""
-    return f"{name}, held out{unit}{direction}"
+    """Return a stage's measured points, none while it is not finished."""
+    return [] if stage.member is None else stage.member.curve(name)
 
 
 def _number(value: float | None) -> str:

@@ -55,7 +55,7 @@ def _environments(run: RunResult) -> Table:
         columns.setdefault(json.dumps(dict(member.record.environment)), []).append(member.name)
     environments = [json.loads(text) for text in columns]
     keys = dict.fromkeys(key for environment in environments for key in environment)
-    rows = [(key, *(str(one.get(key, "")) for one in environments)) for key in keys]
+    rows = [(key, *(str(values.get(key, "")) for values in environments)) for key in keys]
     headers = [", ".join(names) for names in columns.values()]
     if len(headers) == 1:
         headers = ["all members"]

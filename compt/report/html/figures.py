@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from compt.report.format import UNITS
 from compt.report.plots import LOG_RANGE
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def as_items(figures: Mapping[str, Figure]) -> dict[str, Any]:
 def _renumbered(content: Any, ids: dict[str, str]) -> Any:
     """Return JSON with the ids of Bokeh's objects counted from 1."""
     if isinstance(content, list):
-        return [_renumbered(one, ids) for one in content]
+        return [_renumbered(item, ids) for item in content]
     if not isinstance(content, dict):
         return content
     return {
@@ -127,12 +126,6 @@ def draw_level(figure: Figure, x: Sequence[float], value: float) -> None:
     # At the end, where lines have left it behind.
     place: dict[str, Any] = {"x": max(x), "y": value, "y_offset": 2, "text_align": "right"}
     figure.add_layout(Label(text="chance", text_font_size="12px", **place))
-
-
-def unit_of(numbers: Sequence[float]) -> tuple[float, str]:
-    """Return the largest SI factor that the largest number has, with its prefix."""
-    largest = max(numbers, default=0.0)
-    return next((unit for unit in UNITS if largest >= unit[0]), (1.0, ""))
 
 
 def _is_log(numbers: Sequence[float]) -> bool:

@@ -50,7 +50,7 @@ def html_page(report: Report) -> str:
     quality, losses = _figures(report, Charts(stages, colours, styles))
     text: str = _template().render(
         title=_title(report),
-        comparisons=[(family_text(one), list(open_points(one))) for one in report.comparisons],
+        comparisons=[(family_text(c), list(open_points(c))) for c in report.comparisons],
         side_by_side=side_by_side(report.runs),
         drawings=[draw(group, colours) for group in by_run],
         colours=colours,
@@ -88,7 +88,7 @@ def _figures(report: Report, charts: Charts) -> tuple[dict[str, Figure], dict[st
 
 
 def _gain_tables(report: Report, by_run: Sequence[Sequence[Stage]]) -> Iterable[Table | None]:
-    comparisons: dict[str, Comparison] = {one.chain: one for one in report.comparisons}
+    comparisons: dict[str, Comparison] = {c.chain: c for c in report.comparisons}
     for group in by_run:
         if group[0].run.mode == "chain":
             yield gains(group, comparisons.get(group[0].run.label))
