@@ -16,14 +16,15 @@ from compt.config import ChainConfig, StageConfig
 from compt.errors import ConfigError
 from compt.growth.models import architecture
 from compt.interfaces import Batch, Draws, Paradigm, Transferer, accepted
+from compt.interfaces.mini_batches import batch_length
 from compt.planning.plans import StagePlan
 from compt.planning.teaching import count_asked
 from compt.registry import TRANSFERERS
 from compt.report.format import quantity
+from compt.training.cache_table import NAMES, Table
 from compt.training.loader import SeededFetch, open_dataset
-from compt.training.mini_batches import batch_length
 from compt.training.teacher import cache_place
-from compt.training.teacher_cache import DTYPES, Table, row_checksums, used_bytes
+from compt.training.teacher_cache import row_checksums, used_bytes
 
 NUM_PROBED = 16
 """Samples that are prepared twice, to see whether they come out alike."""
@@ -102,7 +103,7 @@ def _outputs(
         ConfigError: something of it is not by sample.
     """
     with torch.device("meta"):
-        teacher, student = (paradigm.build_model(one.member).eval() for one in (source, stage))
+        teacher, student = (paradigm.build_model(s.member).eval() for s in (source, stage))
         with torch.no_grad():
             batches = {size: paradigm.example_batch(teacher, size) for size in (2, 3)}
             pair = [(m, paradigm.forward(m, batches[2])) for m in (teacher, student)]
@@ -124,7 +125,7 @@ def _is_by_sample(outputs: Mapping[int, Tensor]) -> bool:
     """Tell whether an output has one row for each sample, by batches of several sizes."""
     shapes = {output.shape[1:] for output in outputs.values()}
     are_rows = all(output.dim() and len(output) == size for size, output in outputs.items())
-    return are_rows and len(shapes) == 1 and all(o.dtype in DTYPES for o in outputs.values())
+    return are_rows and len(shapes) == 1 and all(o.dtype in NAMES for o in outputs.values())
 
 
 def _check_room(num_bytes: int, place: Path) -> None:

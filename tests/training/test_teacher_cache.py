@@ -18,7 +18,7 @@ from compt.growth.models import build_paradigm
 from compt.registry import PARADIGMS
 from compt.report.record import StageRecord
 from compt.testing.toy import Toy, ToyNet
-from compt.training import cache_check, teacher_cache
+from compt.training import cache_check, cache_table
 from compt.training.cache_check import _is_by_sample, check_repeatable
 from compt.training.loops import TrainLoop
 from compt.training.teacher import Teacher
@@ -58,7 +58,7 @@ def of(outputs, numbers):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache of files of eight samples."""
-    monkeypatch.setattr(teacher_cache, "SHARD_BYTES", 8 * (60 + 14 + 3 + 16))
+    monkeypatch.setattr(cache_table, "SHARD_BYTES", 8 * (60 + 14 + 3 + 16))
     return OutputCache(tmp_path, KEY, 100)
 
 
