@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compt.files import CARD, CHECKPOINTS, CONFIG, EXPORT, GROWTH, MANIFEST, STATE, STATUS
+from compt.report.watch.inspection import inspect
 
 TIMED = frozenset(
     (
@@ -143,6 +144,8 @@ def _leftovers(run: Path) -> Iterator[str]:
         yield f"{path.relative_to(run)} is left over"
     for path in sorted(run.glob(f"*_*/{CHECKPOINTS}")):
         yield f"{path.relative_to(run)} is left over"
-    status = _read(run / STATUS)
-    if status["state"] != "finished":
-        yield f"{STATUS} says {status['state']}"
+    state = _read(run / STATUS)["state"]
+    if state == "running":  # what could no longer be written, compt status knows all the same
+        state = inspect(run).life
+    if state != "finished":
+        yield f"{STATUS} says {state}"

@@ -23,9 +23,9 @@ def clip(width, vision_layers, text_layers):
 
 
 family = [
-    dict(name="clip-32x2", model=clip(32, 2, 1), lr=4e-3),
-    dict(name="clip-48x3", model=clip(48, 3, 2), lr=2.8e-3),
-    dict(name="clip-64x4", model=clip(64, 4, 2), lr=2e-3),
+    dict(name="clip-16x1", model=clip(16, 1, 1), lr=5.6e-3),
+    dict(name="clip-32x2", model=clip(32, 2, 1), lr=2.8e-3),
+    dict(name="clip-64x4", model=clip(64, 4, 2), lr=1.4e-3),
 ]
 unit = dict(name="passes over 100,000 scenes", iterations=1562.5)
 metric = "seen/contrastive_loss"
@@ -46,7 +46,7 @@ study = [
     dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
     dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse", until=0.3)),
 ]
-evaluations = 2
+evaluations = 1
 
 presets = dict(
     smoke=dict(lengths=(16,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),

@@ -45,15 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="override keys of the family",
     )
     parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="FILE",
+        help="keep what every run came to in FILE, and go on from it on another machine",
+    )
 
 
 def repeating(arguments: Sequence[str]) -> str:
     """Return the command that measures the same anywhere.
 
-    It does not say where runs are kept, nor how many are made at a time.
+    It does not say where runs are kept, nor how many are made at a time, nor what was known before.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--work-dir", "--workers", "--minutes"):
+    for name in ("--work-dir", "--workers", "--minutes", "--records"):
         parser.add_argument(name)
     return shlex.join(["python", *parser.parse_known_args(arguments)[1]])
 
@@ -69,7 +75,13 @@ def measured(arguments: argparse.Namespace, name: str, measure: Callable[[Bench]
     try:
         family = read_family(name, arguments.preset, parse_options(arguments.cfg_options))
         measure(
-            Bench(family, arguments.work_dir, workers=arguments.workers, minutes=arguments.minutes)
+            Bench(
+                family,
+                arguments.work_dir,
+                workers=arguments.workers,
+                minutes=arguments.minutes,
+                records=arguments.records,
+            )
         )
     except OutOfTime:
         print(f"Stopped after {arguments.minutes:g} minutes; the same command goes on.")

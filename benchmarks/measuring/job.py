@@ -15,6 +15,7 @@ from compt.files import STATE, stage_name
 from compt.report.build import report
 from compt.report.results import MemberResult
 from compt.workdir import StageFolder
+from measuring.records import Known
 
 DIVERGED = "diverged.txt"
 """What says, in a run's folder, that it cannot be finished."""
@@ -27,10 +28,14 @@ class Job:
     folder: Path
     config: Mapping[str, Any]
     alone: bool = False
+    source: Job | None = None
+    """The run that it grows from."""
+    known: Known | None = None
+    """What another machine has made of it."""
 
     def run(self) -> str:
         """Train what is not done yet, and return how training diverged, '' where it did not."""
-        if self.diverged or self.done:
+        if self.diverged or self.has_weights:
             return self.diverged
         resume = (self.folder / STATE).is_file()
         try:
@@ -50,7 +55,9 @@ class Job:
     def diverged(self) -> str:
         """How training diverged, '' where it did not."""
         path = self.folder / DIVERGED
-        return path.read_text() if path.is_file() else ""
+        if path.is_file():
+            return path.read_text()
+        return self.known.diverged if self.known else ""
 
     def _tidy(self) -> None:
         """Keep no more than others start from, which is the weights of what was trained."""
@@ -69,13 +76,25 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether all members are there."""
+        """Whether it is known what all members came to."""
+        return self.known is not None or self.has_weights
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether all members are there, for others to start from."""
         begun = (self.folder / STATE).is_file()
         return begun and not report([self.folder]).runs[0].unfinished
 
     @property
     def result(self) -> MemberResult:
         """What the member that the run is about cost and reached."""
+        if self.known is not None and self.known.result is not None:
+            return self.known.result
+        return self.own_result
+
+    @property
+    def own_result(self) -> MemberResult:
+        """The same, from its folder."""
         return report([self.folder]).runs[0].members[-1]
 
     @property

@@ -27,7 +27,10 @@ from compt.report.results import MemberResult
 from measuring.family import PRIVATE, WAYS, Family
 from measuring.job import Job
 from measuring.processes import prepare_worker, run_job, stopped_at
+from measuring.records import Known, Records
 
+SAME = 1e-6
+"""Relative difference of a figure that two machines may have."""
 MOST = 8
 """Most runs at a time, however many cores there are."""
 
@@ -44,10 +47,23 @@ class Bench:
         root: folder of the runs.
         workers: runs at a time, each in a process of its own; 1 for none but this.
         minutes: after which to stop, and to go on another time; 0 for no limit.
+        records: file of what finished runs came to, which is read and written; None for none.
+
+    Raises:
+        WorkDirError: a line of the records cannot be read.
     """
 
-    def __init__(self, family: Family, root: Path, *, workers: int = 1, minutes: float = 0) -> None:
+    def __init__(
+        self,
+        family: Family,
+        root: Path,
+        *,
+        workers: int = 1,
+        minutes: float = 0,
+        records: Path | None = None,
+    ) -> None:
         self.family, self.root = family, (root / family.name).absolute()
+        self.records = Records(records)
         self.deadline = time.time() + 60 * minutes if minutes else math.inf
         self.workers = workers
         self.console = plain_console()
@@ -74,7 +90,7 @@ class Bench:
         # Only in a chain, be it of one, does a stage keep its plateau, or what its optimizer
         # remembers, for others to grow from.
         is_source = not keys.keys().isdisjoint(("trunk", "checkpoint"))
-        return Job(folder, {**config, **keys}, alone=not is_source)
+        return self._job(folder, {**config, **keys}, alone=not is_source)
 
     def source(
         self,
@@ -126,12 +142,19 @@ class Bench:
         family = self.family
         ways = family.ways if ways is None else ways
         name = family.members[index]["name"]
-        origin = digest([ways, source.folder.relative_to(self.root).as_posix()])
+        origin = digest([ways, self._name(source.folder)])
         length = f"{iters}_lr_{rate:.3g}_from_{origin}"
         folder = self.root / "grown" / name / length / f"seed_{seed}"
         first = {**family.member(index - 1, rate, 0), "init": str(source.stages[-1])}
         stages = [first, family.member(index, rate, iters)]
-        return Job(folder, {**self._config(stages, iters, seed), **ways})
+        return self._job(folder, {**self._config(stages, iters, seed), **ways}, source=source)
+
+    def _job(self, folder: Path, config: Mapping[str, Any], **options: Any) -> Job:
+        known = self.records.find(self._name(folder))
+        return Job(folder, config, known=known, **options)
+
+    def _name(self, folder: Path) -> str:
+        return folder.relative_to(self.root).as_posix()
 
     def run(self, jobs: Sequence[Job], *, diverging: bool = True) -> None:
         """Run all that are not done yet.
@@ -147,16 +170,47 @@ class Bench:
             ComptError: a config cannot be used.
         """
         self._claim()
-        due = list({job.folder: job for job in jobs if not (job.diverged or job.done)}.values())
-        with self._executor() as run:
-            for job, failure in run(due):
-                text = failure.partition("\n")[0] or self.describe(job.result)
-                self.say(f"  {job.folder.relative_to(self.root)}: {text}")
-        if time.time() >= self.deadline:
-            raise OutOfTime
+        try:
+            self._train([job for job in jobs if not job.done])
+        finally:
+            self._note(jobs)
         failures = [job.diverged for job in jobs if job.diverged]
         if failures and not diverging:
             raise DivergedError(failures[0])
+
+    def _train(self, jobs: Sequence[Job]) -> None:
+        """Train in their folders what is not there, and before it what it grows from.
+
+        Raises:
+            OutOfTime: the time given is over.
+        """
+        due = {job.folder: job for job in jobs if not (job.diverged or job.has_weights)}
+        if sources := [job.source for job in due.values() if job.source is not None]:
+            self._train(sources)
+        with self._executor() as run:
+            for job, failure in run(list(due.values())):
+                text = failure.partition("\n")[0] or self.describe(job.own_result)
+                self.say(f"  {self._name(job.folder)}: {text}{self._differing(job)}")
+        if time.time() >= self.deadline:
+            raise OutOfTime
+
+    def _differing(self, job: Job) -> str:
+        """Say so where a run that another machine had made comes to something else here."""
+        if job.known is None or job.known.result is None or not job.has_weights:
+            return ""
+        before, now = self.value(job.known.result), self.value(job.own_result)
+        return (
+            "" if math.isclose(before, now, rel_tol=SAME) else f", where the records have {before}"
+        )
+
+    def _note(self, jobs: Sequence[Job]) -> None:
+        """Keep what runs came to for other machines."""
+        for job in jobs:
+            name = self._name(job.folder)
+            if self.records.find(name) is None and (job.diverged or job.has_weights):
+                result = None if job.diverged else job.own_result
+                self.records.add(name, Known(result, job.diverged))
+        self.records.write()
 
     def _claim(self) -> None:
         """Make the folder this family's.
@@ -167,23 +221,25 @@ class Bench:
         Raises:
             WorkDirError: the folder has runs of another family.
         """
-        path, family = self.root / "family.json", self.family
-        members = {member["name"]: member["model"] for member in family.members}
-        ours = json.loads(json.dumps({**family.alone_base, "members": members}))
-        theirs = json.loads(path.read_text()) if path.is_file() else ours
-        theirs = {key: value for key, value in theirs.items() if not key.startswith(PRIVATE)}
-        ours_and_theirs = {**ours["members"], **theirs["members"]}
-        ours["members"] = {**theirs["members"], **ours["members"]}
-        if changed := changes({**theirs, "members": ours_and_theirs}, ours):
-            lines = "\n".join(f"  {change}" for change in changed)
-            raise WorkDirError(
-                f"The folder has runs of another family.\n{lines}",
-                where=str(self.root),
-                do="Choose another with --work-dir.",
-            )
+        path, ours = self.root / "family.json", self._own_family()
+        if self.records.family is not None:
+            where, do = str(self.records.path), "Choose another file with --records."
+            ours = _agreed(ours, self.records.family, where, do)
+        if path.is_file():
+            do = "Choose another with --work-dir."
+            ours = _agreed(ours, json.loads(path.read_text()), str(self.root), do)
+        self.records.family = ours
         self.root.mkdir(parents=True, exist_ok=True)
         with atomic(path) as file:
             file.write_text(json.dumps(ours, indent=1) + "\n")
+
+    def _own_family(self) -> dict[str, Any]:
+        """Return what all runs of the family share, and its members, as JSON types."""
+        members = {member["name"]: member["model"] for member in self.family.members}
+        family: dict[str, Any] = json.loads(
+            json.dumps({**self.family.alone_base, "members": members})
+        )
+        return family
 
     @contextmanager
     def _executor(self) -> Iterator[Callable[[Sequence[Job]], Iterator[tuple[Job, str]]]]:
@@ -254,6 +310,23 @@ class Bench:
     def describe(self, member: MemberResult) -> str:
         """Return the metric and the time that the member took."""
         return f"{self.value(member):.4f} ({duration(member.record.seconds)})"
+
+
+def _agreed(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str, do: str
+) -> dict[str, Any]:
+    """Return a family with the members of another one, from which it must not differ otherwise.
+
+    Raises:
+        WorkDirError: it does.
+    """
+    theirs = {key: value for key, value in theirs.items() if not key.startswith(PRIVATE)}
+    of_both = {**ours["members"], **theirs["members"]}
+    agreed = {**ours, "members": {**theirs["members"], **ours["members"]}}
+    if changed := changes({**theirs, "members": of_both}, agreed):
+        lines = "\n".join(f"  {change}" for change in changed)
+        raise WorkDirError(f"There are runs of another family.\n{lines}", where=where, do=do)
+    return agreed
 
 
 def digest(value: Any) -> str:

@@ -82,6 +82,11 @@ def is_exhausted(error: BaseException) -> bool:
     return is_full or _is_out_of_memory(error)
 
 
+def is_from_outside(error: BaseException) -> bool:
+    """Return whether memory or the disk is out, or another process has ended."""
+    return is_exhausted(error) or _is_of_reader(error) or _is_of_process(error)
+
+
 def say_once(handler: logging.Handler) -> None:
     """Let a log that the machine has no room for say so in a line, once, and not in a traceback."""
     by_default = handler.handleError
@@ -116,11 +121,8 @@ def _unwritten(error: Exception, where: str) -> Path | None:
 
 def _explanation(error: Exception) -> tuple[str, str] | None:
     """Return what has happened and what to do, None for an error that stands for itself."""
-    text = str(error)
-    # Killed while it hands over a batch, a process leaves a broken connection.
-    is_cut_off = isinstance(error, ConnectionError | EOFError) and _came_from(error, PROCESSES)
-    if DEATH.search(text) or is_cut_off:
-        return _death(text)
+    if _is_of_reader(error):
+        return _death(str(error))
     if _is_out_of_memory(error):
         return (
             f"Out of memory: {first_line(error)}",
@@ -128,12 +130,25 @@ def _explanation(error: Exception) -> tuple[str, str] | None:
             "more processes. Or lower train_dataloader.batch_size, and begin the stage anew: "
             "--resume --from-stage NAME.",
         )
-    if isinstance(error, torch.distributed.DistError) or GONE.search(text):
+    if _is_of_process(error):
         return (
             f"Another process of the run has ended: {first_line(error)}",
             "See what that process says, and go on with --resume.",
         )
     return None
+
+
+def _is_of_reader(error: BaseException) -> bool:
+    """Return whether a process that reads samples has ended."""
+    # Killed while it hands over a batch, it leaves a broken connection.
+    is_cut_off = isinstance(error, ConnectionError | EOFError) and _came_from(error, PROCESSES)
+    return is_cut_off or DEATH.search(str(error)) is not None
+
+
+def _is_of_process(error: BaseException) -> bool:
+    """Return whether another process of the run has ended."""
+    is_told = isinstance(error, torch.distributed.DistError)
+    return is_told or GONE.search(str(error)) is not None
 
 
 def _death(text: str) -> tuple[str, str]:
@@ -149,7 +164,7 @@ def _death(text: str) -> tuple[str, str]:
     )
 
 
-def _came_from(error: Exception, package: str) -> bool:
+def _came_from(error: BaseException, package: str) -> bool:
     """Tell whether an error was raised in a package, or in a call from it."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(package in Path(frame.f_code.co_filename).parts for frame, _ in frames)

@@ -23,7 +23,7 @@ SMOKE = FAMILY["presets"]["smoke"]
         ("lm", "seven", 7, 3.1),
         ("clip", "seven", 7, 3),
         ("mae", "seven", 7, 3),
-        ("scenes", "cpu", 3, 4),
+        ("scenes", "cpu", 3, 7),
     ],
 )
 def test_the_members_of_the_families_can_be_planned(

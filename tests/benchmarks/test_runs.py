@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -54,6 +55,58 @@ def test_a_grown_member_is_charged_with_its_own_stage_and_its_teacher(tmp_path: 
     again = Bench(toys(tmp_path), tmp_path / "runs")
     again.run([again.alone(0, 8, 1e-2, 1), again.grown(1, source, 4, 5e-3, 1)])
     assert manifests(tmp_path) == before
+
+
+def test_another_machine_goes_on_from_records(tmp_path: Path) -> None:
+    """It trains what is new, and what that grows from, and comes to the same."""
+    records = tmp_path / "records.jsonl"
+
+    def on(machine: str) -> tuple[Bench, Job, Job, Job]:
+        bench = Bench(toys(tmp_path), tmp_path / machine, records=records)
+        return bench, *(bench.alone(0, 8, rate, 1) for rate in (1e-2, 5e-3, 1e15))
+
+    bench, *jobs = on("one")
+    bench.run(jobs)
+    values = [bench.value_of(job) for job in jobs]
+    grown = bench.grown(1, jobs[0], 4, 5e-3, 1)
+    bench.run([grown])
+    flops = [job.flops for job in (*jobs, grown)]
+    expected = bench.value_of(grown)
+
+    other, *again = on("other")
+    other.run(again)
+    assert not manifests(tmp_path / "other"), "all was known"
+    assert [other.value_of(job) for job in again] == pytest.approx(values, nan_ok=True)
+    longer = other.grown(1, again[0], 8, 5e-3, 1)
+    known = other.grown(1, again[0], 4, 5e-3, 1)
+    other.run([known, longer])
+    assert [job.flops for job in (*again, known)] == flops
+    assert other.value_of(known) == expected
+    trained = {path.parents[1].relative_to(other.root) for path in other.root.rglob("weights.*")}
+    assert trained == {job.folder.relative_to(other.root) for job in (again[0], longer)}
+
+    lines = records.read_text().splitlines()
+    assert len(lines) == 1 + 5, "the family, and every run once"
+    assert str(tmp_path / "one") not in "".join(lines)
+    changed = toys(tmp_path, {"paradigm.samples": 512})
+    with pytest.raises(WorkDirError, match=r"paradigm.samples: 256 -> 512"):
+        Bench(changed, tmp_path / "third", records=records).run([])
+    records.write_text("\n".join([*lines, '{"run": "half']))
+    with pytest.raises(WorkDirError, match=r"cannot be read"):
+        on("fourth")
+
+
+def test_a_machine_that_comes_to_something_else_says_so(tmp_path: Path, capsys: Any) -> None:
+    records = tmp_path / "records.jsonl"
+    bench = Bench(toys(tmp_path), tmp_path / "one", records=records)
+    bench.run([bench.alone(0, 8, 1e-2, 1)])
+    value = bench.value_of(bench.alone(0, 8, 1e-2, 1))
+    records.write_text(records.read_text().replace(f'"value": {value}', '"value": 0.987'))
+    other = Bench(toys(tmp_path), tmp_path / "other", records=records)
+    source = other.alone(0, 8, 1e-2, 1)
+    assert other.value_of(source) == 0.987
+    other.run([other.grown(1, source, 4, 5e-3, 1)])
+    assert "where the records have 0.987" in capsys.readouterr().out
 
 
 def test_runs_are_where_others_look_for_them(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +27,10 @@ class Freed:
         raise self.error
 
 
+def told(error):
+    return SimpleNamespace(exc_value=error)
+
+
 def in_a_thread(error):
     def fail():
         raise error
@@ -34,9 +40,21 @@ def in_a_thread(error):
     thread.join()
 
 
-@pytest.mark.parametrize("happens", [Freed, in_a_thread])
+def in_multiprocessing(error):
+    """As its resource_sharer tells of an error in its thread."""
+    sys.excepthook(type(error), error, error.__traceback__)
+
+
+@pytest.mark.parametrize("happens", [Freed, in_a_thread, in_multiprocessing])
 @pytest.mark.parametrize(
-    "error", [FULL, MemoryError("no room"), torch.OutOfMemoryError("of 2 MiB")]
+    "error",
+    [
+        FULL,
+        MemoryError("no room"),
+        torch.OutOfMemoryError("of 2 MiB"),
+        RuntimeError("DataLoader worker (pid 27) is killed by signal: Killed."),
+        RuntimeError("Connection closed by peer [127.0.0.1]:17645"),
+    ],
 )
 def test_what_the_machine_has_no_room_for_is_one_line(capsys, happens, error):
     with said_in_a_line():
@@ -49,11 +67,12 @@ def test_what_the_machine_has_no_room_for_is_one_line(capsys, happens, error):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("happens", [Freed, in_a_thread])
+@pytest.mark.parametrize("happens", [Freed, in_a_thread, in_multiprocessing])
 def test_all_else_is_reported_as_ever(monkeypatch, happens):
     heard = []
     monkeypatch.setattr("threading.excepthook", heard.append)
     monkeypatch.setattr("sys.unraisablehook", heard.append)
+    monkeypatch.setattr("sys.excepthook", lambda _, error, __: heard.append(told(error)))
     with said_in_a_line():
         happens(KeyError("own"))
     assert [type(unheard.exc_value) for unheard in heard] == [KeyError]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,14 +93,25 @@ def inspect(folder: Path) -> Sighting:
         WorkDirError: it is no work folder of compt, or a file in it is damaged.
     """
     state = read_state(folder)
+    life: Life
     if (folder / STATUS).is_file():
         status = RunStatus.read(folder / STATUS)
-        return Sighting(folder, status, _life(status, folder / LOCK, time.time()))
+        life = _life(status, folder / LOCK, time.time())
+        if life == "killed" and _is_complete(folder, state):
+            # It could no longer say so, as on a disk that is full or read-only.
+            stages = _from_records(folder, state).stages
+            return Sighting(folder, replace(status, state="finished", stages=stages), "finished")
+        return Sighting(folder, status, life)
     status = _from_records(folder, state)
-    life: Life = "finished"
+    life = "finished"
     if any(stage.state != "done" for stage in status.stages):
         life = "running" if machine.is_locked(folder / LOCK) else "stopped"
     return Sighting(folder, status, life, is_recorded=False)
+
+
+def _is_complete(folder: Path, state: ChainState) -> bool:
+    names = map(stage_name, range(len(state.members)), state.members)
+    return all((folder / name / MANIFEST).is_file() for name in names)
 
 
 def _life(status: RunStatus, lock: Path, now: float) -> Life:

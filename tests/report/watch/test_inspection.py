@@ -113,6 +113,22 @@ def test_an_older_folder_is_told_from_its_records(folder):
     assert inspect(folder).life == "finished"
 
 
+def test_a_finished_run_that_could_not_say_so_is_told_by_its_records(folder):
+    """As where the folder had become read-only, or its disk full."""
+    here(pid=GONE).write(folder / "status.json")
+    record = stage_record("a", [(4, 1.0, 1.0, 2.0), (8, 2.0, 2.0, 1.5)], batch_size=4)
+    record.write(folder / "01_a" / "manifest.json")
+    assert inspect(folder).life == "killed", "the other stage is missing"
+    replace(record, name="b", index=1).write(folder / "02_b" / "manifest.json")
+    sighting = inspect(folder)
+    assert (sighting.life, sighting.status.state, sighting.is_recorded) == (
+        "finished",
+        "finished",
+        True,
+    )
+    assert [stage.state for stage in sighting.status.stages] == ["done", "done"]
+
+
 @pytest.mark.usefixtures("locked")
 def test_an_older_run_is_alive_while_it_holds_its_lock(folder):
     assert inspect(folder).life == "running"
