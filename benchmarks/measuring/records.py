@@ -41,6 +41,10 @@ class Known:
         if self.result is None:
             return {"diverged": self.diverged.partition("\n")[0]}  # not where, which is here
         record = self.result.record.to_json()
+        record["metrics"] = {
+            name: {key: metric[key] for key in ("value", "higher_is_better")}
+            for name, metric in record["metrics"].items()
+        }
         record["environment"] = {key: record["environment"].get(key, "") for key in ENVIRONMENT}
         return {key: record[key] for key in KEPT}
 
