@@ -25,7 +25,7 @@ class LossPoint:
     task: float
     """Without what the teacher adds."""
     transfer: float | None = None
-    """What the teacher adds, None where none is run."""
+    """What the teacher adds, as a mean like ``task``; None where none has been run."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,16 @@ def _logged(log: Path) -> Iterator[LossPoint]:
 
 
 def _point(content: Mapping[str, Any]) -> LossPoint:
-    terms = [float(v) for name, v in content.items() if name.startswith("transfer/")]
-    transfer = math.fsum(terms) if terms and all(map(math.isfinite, terms)) else None
-    return LossPoint(int(content["iter"]), float(content["loss"]) - (transfer or 0.0), transfer)
+    loss = float(content["loss"])
+    task = math.fsum(_terms(content, "task/")) if _terms(content, "task/") else loss
+    # Not the terms of the transfer: they are means over the last iterations that had them, which
+    # with teacher.every or behind transfer.until are others than those of the loss.
+    has_teacher = bool(_terms(content, "transfer/")) and math.isfinite(loss)
+    return LossPoint(int(content["iter"]), task, loss - task if has_teacher else None)
+
+
+def _terms(content: Mapping[str, Any], beginning: str) -> list[float]:
+    return [float(value) for name, value in content.items() if name.startswith(beginning)]
 
 
 def thinned(points: Sequence[LossPoint], most: int) -> tuple[LossPoint, ...]:

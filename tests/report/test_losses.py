@@ -34,6 +34,13 @@ def test_what_the_teacher_adds_is_apart(tmp_path: Path) -> None:
     assert read_losses(tmp_path).points == (LossPoint(8, 3.0, 1.0),)
 
 
+def test_what_the_teacher_added_earlier_is_not_taken_from_the_task(tmp_path: Path) -> None:
+    """Behind ``until`` mmengine logs a term's last mean on and on, with ``every`` an older one."""
+    line = {"loss": 3.5, "task/a": 2.0, "task/b": 1.0, "transfer/c": 2.0, "iter": 8}
+    write_log(tmp_path, "1", [line, {**line, "loss": 3.0, "iter": 9}])
+    assert read_losses(tmp_path).points == (LossPoint(8, 3.0, 0.5), LossPoint(9, 3.0, 0.0))
+
+
 def test_lines_that_are_no_losses_are_skipped(tmp_path: Path) -> None:
     broken = '{"loss": 1.0, "it'
     write_log(tmp_path, "1", [{"val/top1": 0.5, "step": 4}, *losses([5]), broken])
