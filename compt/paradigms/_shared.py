@@ -27,7 +27,9 @@ class Agreement:
     def __init__(self) -> None:
         self._agreed: dict[str, Any] = {}
 
-    def hold(self, member: str, what: str, value: Any, *, binding: bool = True) -> None:
+    def hold(
+        self, member: str, what: str, value: Any, *, binding: bool = True, or_else: str = ""
+    ) -> None:
         """Remember the first member's value and raise ConfigError where a later one differs.
 
         Args:
@@ -35,13 +37,14 @@ class Agreement:
             what: such as 'image size'.
             value: what this member expects.
             binding: whether this member must agree.
+            or_else: what else may be done, as the end of a sentence, for the message.
         """
         agreed = self._agreed.setdefault(what, value)
         if agreed != value and binding:
             raise ConfigError(
                 f"Member '{member}' has {what} {value}, the members before it {agreed}.",
                 do="Teacher and student see the same batch: "
-                f"give all members of a chain the same {what}.",
+                f"give all members of a chain the same {what}{or_else}.",
             )
 
     def __getitem__(self, what: str) -> Any:

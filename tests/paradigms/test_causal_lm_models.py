@@ -14,7 +14,17 @@ transformers = pytest.importorskip("transformers")
 from compt import ConfigError
 from compt.interfaces import Member
 from compt.paradigms.causal_lm.paradigm import CausalLm
-from tests.paradigms.lm_models import CONTEXT, GPT2, LLAMA, SIZES, corpus, made, silence
+from tests.paradigms.lm_models import (
+    CONTEXT,
+    GPT2,
+    LLAMA,
+    SIZES,
+    corpus,
+    made,
+    prepared,
+    silence,
+    tokens,
+)
 
 
 def build(model, *, name: str = "a", **options):
@@ -181,6 +191,24 @@ def test_members_of_different_vocabularies_are_refused():
     with pytest.raises(ConfigError, match="'b' has vocab_size 320, the members before it 300"):
         paradigm.build_model(Member("b", dict(LLAMA, vocab_size=320)))
     assert paradigm.build_model(Member("c", dict(LLAMA, hidden_size=64))).config.vocab_size == 300
+
+
+def test_members_may_read_more_than_the_context():
+    """A teacher of more positions gets the same tokens; without a context they must agree."""
+    longer = dict(GPT2, n_positions=2 * CONTEXT)
+    paradigm, student = made(GPT2)
+    teacher = paradigm.build_model(Member("b", longer)).eval()
+    assert len(teacher.transformer.wpe.weight) == 2 * len(student.transformer.wpe.weight)
+    batch = prepared(paradigm, tokens())
+    with torch.no_grad():
+        taught = paradigm.teacher_forward(teacher, batch, paradigm.outputs)
+        expected = teacher(batch["input_ids"]).logits
+    assert taught["logits"].shape == paradigm.forward(student, batch)["logits"].shape
+    torch.testing.assert_close(taught["logits"], expected)
+    unsaid = CausalLm()
+    unsaid.build_model(Member("a", dict(GPT2, n_positions=CONTEXT)))
+    with pytest.raises(ConfigError, match=r"same context, or the paradigm one .* context=512"):
+        unsaid.build_model(Member("b", longer))
 
 
 def test_what_is_neither_here_nor_to_be_downloaded_says_what_to_give(tmp_path):

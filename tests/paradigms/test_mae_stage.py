@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from tests.paradigms.mae_models import made, mae, raw
+from tests.paradigms.mae_models import (
+    PATCH,
+    PATCHES,
+    SIZE,
+    built,
+    classifier,
+    made,
+    mae,
+    raw,
+    simmim,
+)
 
 # isort: split
-from compt import grow
+from compt import ConfigError, grow
+from compt.interfaces import Member
 from compt.training.stage import StageModel
 from compt.weights import save_weights
 from tests.training.conftest import MSE, at
@@ -22,7 +34,7 @@ def with_feature(
 
     `init` and `weights` are models to take weights from.
     """
-    files = {}
+    paradigm, files = options.pop("paradigm", dict(type="mae")), {}
     for name, model in (
         ("init", init),
         ("weights", weights or made(teacher or mae(16, 1), seed=5)[1]),
@@ -31,7 +43,7 @@ def with_feature(
         if model is not None:
             save_weights(model, tmp_path / f"{name}.safetensors")
     return StageModel(
-        dict(type="mae"),
+        paradigm,
         dict(name="large", model=student or mae()),
         teacher=dict(name="small", model=teacher or mae(16, 1), weights=files["weights"]),
         transfer=transfer,
@@ -138,3 +150,53 @@ def test_switches_change_the_cost_and_not_the_loss(tmp_path, performance):
     close = dict(rel=0.05) if "precision" in performance else dict(rel=1e-5)
     assert losses[0] == pytest.approx(losses[1], **close)
     assert nn.functional.cosine_similarity(*(g.flatten() for g in gradients), dim=0) > 0.99
+
+
+def of_larger_images() -> dict:
+    """Return an MAE for images twice as high and wide, of as many patches."""
+    model = mae(size=2 * SIZE)
+    for part in ("backbone", "neck", "head"):
+        model[part]["patch_size"] = 2 * PATCH
+    model["neck"]["num_patches"] = PATCHES
+    return model
+
+
+@pytest.mark.parametrize("needs", [{"tokens", "pooled"}, {"loss"}])
+def test_a_teacher_of_smaller_images_sees_the_same_patches_resized(needs):
+    paradigm, student = made(of_larger_images(), own_image_sizes=True)
+    teacher = built(paradigm, mae(16, 1), name="b")
+    generator = torch.Generator().manual_seed(0)
+    batch = dict(paradigm.prepare(paradigm.example_batch(student, 2), generator=generator))
+    assert batch["inputs"].shape[-2:] == (2 * SIZE, 2 * SIZE)
+    batch["inputs"] = torch.randn(batch["inputs"].shape, generator=generator)
+    half = F.interpolate(batch["inputs"], (SIZE, SIZE), mode="bicubic", antialias=True)
+    with torch.no_grad():
+        theirs = paradigm.teacher_forward(teacher, batch, frozenset(needs))
+        ours = paradigm.forward(student, batch)
+        expected = paradigm.forward(teacher, {**batch, "inputs": half})
+    assert all(torch.equal(theirs[name], expected[name]) for name in needs)
+    assert theirs.get("tokens", ours["tokens"]).shape[1] == ours["tokens"].shape[1]
+
+
+def test_image_sizes_are_ones_own_where_patches_are_as_many():
+    paradigm, _ = made(of_larger_images(), own_image_sizes=True)
+    with pytest.raises(ConfigError, match="number of patches 64, the members before it 16"):
+        paradigm.build_model(Member("b", mae(size=2 * SIZE)))
+    with pytest.raises(ConfigError, match="has image size"):
+        paradigm.build_model(Member("b", simmim()))
+    with pytest.raises(ConfigError, match="has image size"):
+        made(of_larger_images())[0].build_model(Member("b", mae()))
+
+
+def test_a_classifier_learns_from_one_of_smaller_images(tmp_path):
+    stage = with_feature(
+        tmp_path=tmp_path,
+        student=classifier(size=2 * SIZE),
+        teacher=classifier(16, 1),
+        weights=made(classifier(16, 1))[1],
+        paradigm=dict(type="mae", own_image_sizes=True),
+    )
+    losses = stage(mode="loss", **raw(size=2 * SIZE, labels=[0, 1, 2, 0]))
+    losses["loss"].backward()
+    assert 0 < losses["transfer/feature_mse"].item() < 4
+    assert all(parameter.grad.any() for parameter in stage.transfer.parameters())

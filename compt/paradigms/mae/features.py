@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compt.errors import DataError
@@ -136,6 +137,15 @@ def scalar(value: Tensor | Sequence[Tensor]) -> Tensor:
     if isinstance(value, Tensor):
         return value.mean()
     return torch.stack([term.mean() for term in value]).sum()
+
+
+def resized(inputs: Any, size: tuple[int, int]) -> Any:
+    """Return images [B, 3, H, W], or each view of several, in another height and width."""
+    if isinstance(inputs, (list, tuple)):
+        return [resized(view, size) for view in inputs]
+    if tuple(inputs.shape[-2:]) == size:
+        return inputs
+    return F.interpolate(inputs, size, mode="bicubic", antialias=True)
 
 
 def moved(value: Any, like: Tensor) -> Any:

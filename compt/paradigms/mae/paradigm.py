@@ -34,6 +34,7 @@ from compt.paradigms.mae.features import (
     loss_terms,
     moved,
     only_labelled,
+    resized,
     scalar,
     watching,
     whole,
@@ -66,7 +67,7 @@ class Mae(Sourced):
     A member's ``model`` is an mmpretrain config: ``dict(type='mmpretrain.MAE', backbone=...,
     neck=..., head=...)``, the path of a config file with a ``model``, or an exported folder. Any
     algorithm will do whose ``loss`` runs its ``backbone``, and a classifier too, to fine-tune. All
-    members share image size and pre-processing.
+    members share pre-processing and, without ``own_image_sizes``, image size.
 
     Args:
         data: a source of images, ``dict(type='icons' | 'folder' | 'csv' | 'webdataset', ...)``, see
@@ -80,6 +81,9 @@ class Mae(Sourced):
         probe: ``dict(samples=2000)``: labelled training images that classifiers of frozen features
             are fitted to, at every evaluation; ``dataset=...`` names them where ``data`` does not;
             None for no probes.
+        own_image_sizes: whether masked autoencoders and classifiers may differ in image size: a
+            stage reads images at its student's, and a teacher of another one gets the same ones
+            resized. The same patches are masked, so that autoencoders need as many of them.
 
     Source: He et al. 2021, arXiv 2111.06377, through mmpretrain.
     """
@@ -98,11 +102,13 @@ class Mae(Sourced):
         test_pipeline: Sequence[Mapping[str, Any]] | None = None,
         data_preprocessor: Mapping[str, Any] | None = None,
         probe: Mapping[str, Any] | None = {"samples": 2000},
+        own_image_sizes: bool = False,
     ) -> None:
         self._use(data)
         self.pipelines = {True: pipeline, False: test_pipeline}
         self.data_preprocessor = data_preprocessor
         self.probe = with_defaults(probe)
+        self.own_image_sizes = own_image_sizes
         self._input = Agreement()
         self._followed = Followed()
         self._preprocessor: Any = None
@@ -185,17 +191,21 @@ class Mae(Sourced):
         theirs = pixels_in(followed)
         self.note(*said_otherwise(f"Member '{name}'", own, f"'{self.like}'", theirs))
         model = mmpretrain.build(config, name, fresh=not loaded)
+        size = mmpretrain.image_size(model)
+        check_image_size(name, size)
         wants = {
-            "image size": mmpretrain.image_size(model),
+            "image size": size,
             "number of patches": give_masks(model.backbone),  # type: ignore[arg-type]
         }
         if loaded:
             self._loaded_preprocessor = config["data_preprocessor"]
         else:
             wants["data_preprocessor"] = config["data_preprocessor"]
+        # Other algorithms have masks in their data, for images of one size.
+        may_resize = self.own_image_sizes and isinstance(model, (MAE, ImageClassifier))
         for quantity, value in wants.items():
-            self._input.hold(name, quantity, value, binding=not loaded)
-        check_image_size(name, self._input["image size"])
+            is_free = may_resize and quantity == "image size"
+            self._input.hold(name, quantity, value, binding=not (loaded or is_free))
         return model
 
     def build_dataset(self, split: str) -> Dataset[Any]:
@@ -215,8 +225,11 @@ class Mae(Sourced):
             self._classes = self._open("train").classes
         return ImageDataset(images, self._pipeline(train=train), self._classes)
 
-    def _pipeline(self, *, train: bool) -> Sequence[Mapping[str, Any]]:
-        size = self._input["image size"]
+    def _pipeline(
+        self, *, train: bool, size: tuple[int, int] | None = None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return the transforms of images, for a size other than the first member's if given."""
+        size = size or self._input["image size"]
         if own := self.pipelines[train]:
             return own
         if self.like is None or train or not self._followed.steps:
@@ -236,7 +249,10 @@ class Mae(Sourced):
         """Return black images [B, 3, H, W] after the training pipeline, on the model's device."""
         # Random crops draw from the global generators, which a look at the model must not move.
         state = random_state()
-        sample = black_sample(self._input["image size"], self._pipeline(train=True))
+        size = self._input["image size"]
+        if self.own_image_sizes:
+            size = mmpretrain.image_size(model)
+        sample = black_sample(size, self._pipeline(train=True, size=size))
         generator = torch.Generator().manual_seed(0)
         batch = self.prepare(self.collate([sample] * batch_size), generator=generator)
         restore_random_state(state)
@@ -287,7 +303,12 @@ class Mae(Sourced):
         return {**terms, **features(model, seen)}
 
     def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
-        """Run of a masked autoencoder only the encoder, where nothing more is needed."""
+        """Run of a masked autoencoder only the encoder, where nothing more is needed.
+
+        Images are resized where they are of another size than the teacher's.
+        """
+        if self.own_image_sizes:
+            batch = {**batch, "inputs": resized(batch["inputs"], mmpretrain.image_size(model))}
         if not (isinstance(model, MAE) and needs <= FEATURES):
             return self.forward(model, batch)
         with watching(model, batch) as seen:

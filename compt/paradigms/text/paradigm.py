@@ -130,7 +130,13 @@ class TextParadigm(Sourced, ABC):
         # Where a checkpoint is grown alone, nothing is taught: both may become longer.
         taught = self.data is not None or self.like is None
         self._input.hold(member.name, "vocab_size", config.vocab_size, binding=taught)
-        self._input.hold(member.name, "context", context, binding=taught)
+        self._input.hold(
+            member.name,
+            "context",
+            context,
+            binding=taught,
+            or_else=", or the paradigm one that all can read, such as context=512",
+        )
         model = models.build(self.family, member.name, config, self.attention)
         self.check_model(model, member.name)
         return model
