@@ -16,14 +16,50 @@ from torch import nn
 from compt.interfaces import Layout, Outputs
 from compt.layouts._probes import images, similarity
 
-TIMM_BLOCK = "layers.{stage}.blocks.{block}"
-MMPRETRAIN_BLOCK = "stages.{stage}.blocks.{block}"
-MMPRETRAIN_ATTENTION = f"{MMPRETRAIN_BLOCK}.attn.w_msa"
-OFFSETS = "(height_{stage} width_{stage})"
-"""How far two tokens of a window may be apart, by rows and columns."""
+
+def _blocks(block: str, attention: str, first: str, second: str) -> dict[str, str]:
+    """Return the patterns of a stage's blocks, by the names of a block and of what it holds.
+
+    Offsets are how far two tokens of a window may be apart, by rows and columns.
+    """
+    heads, offsets = "heads_{stage} head_dim", "(height_{stage} width_{stage})"
+    return {
+        f"{block}.norm1.*": "embed_{stage}",
+        f"{block}.{attention}.relative_position_bias_table": f"{offsets} -> heads_{{stage}}",
+        f"{block}.{attention}.qkv.*": f"(3 {heads}) <- embed_{{stage}}",
+        f"{block}.{attention}.proj.*": f"embed_{{stage}} <- ({heads})",
+        f"{block}.norm2.*": "embed_{stage}",
+        f"{block}.{first}.*": "mlp_{stage} <- embed_{stage}",
+        f"{block}.{second}.*": "embed_{stage} <- mlp_{stage}",
+    }
 
 
-class TimmSwinLayout(Layout):
+class SwinLayout(Layout):
+    """What both Swins have in common."""
+
+    roles = {"patch_embed": "stream"}
+    stages: str
+    """The module's list of stages."""
+    attention = "attn"
+    """Where the attention of a block is."""
+
+    def sizes(self, module: Any) -> Mapping[str, int]:
+        """Return each stage's number of heads, which the fused qkv does not tell, and offsets."""
+        sizes: dict[str, int] = {}
+        for i, stage in enumerate(getattr(module, self.stages)):
+            attention = stage.blocks[0].get_submodule(self.attention)
+            window = attention.window_size
+            rows, columns = (window, window) if isinstance(window, int) else window
+            sizes |= {f"heads_{i}": attention.num_heads}
+            sizes |= {f"height_{i}": 2 * rows - 1, f"width_{i}": 2 * columns - 1}
+        return sizes
+
+    def periods(self, module: Any) -> Mapping[str, int]:
+        """Return that every second block of a stage shifts its windows."""
+        return {f"{self.stages}.{i}.blocks": 2 for i in range(len(getattr(module, self.stages)))}
+
+
+class TimmSwinLayout(SwinLayout):
     """The axes of timm's Swin.
 
     A stage begins with its patch merging, so that ``merged_{stage}`` is the stream of the stage
@@ -35,26 +71,11 @@ class TimmSwinLayout(Layout):
         "patch_embed.norm.*": "patch_embed -> embed_0",
         "layers.{stage}.downsample.norm.*": "(4 merged_{stage})",
         "layers.{stage}.downsample.reduction.*": "embed_{stage} <- (4 merged_{stage})",
-        f"{TIMM_BLOCK}.norm1.*": "embed_{stage}",
-        f"{TIMM_BLOCK}.attn.relative_position_bias_table": f"{OFFSETS} -> heads_{{stage}}",
-        f"{TIMM_BLOCK}.attn.qkv.*": "(3 heads_{stage} head_dim) <- embed_{stage}",
-        f"{TIMM_BLOCK}.attn.proj.*": "embed_{stage} <- (heads_{stage} head_dim)",
-        f"{TIMM_BLOCK}.norm2.*": "embed_{stage}",
-        f"{TIMM_BLOCK}.mlp.fc1.*": "mlp_{stage} <- embed_{stage}",
-        f"{TIMM_BLOCK}.mlp.fc2.*": "embed_{stage} <- mlp_{stage}",
+        **_blocks("layers.{stage}.blocks.{block}", "attn", "mlp.fc1", "mlp.fc2"),
         "norm.*": "embed",
         "head.fc.*": "classes <- embed",
     }
-    roles = {"patch_embed": "stream"}
-
-    def sizes(self, module: Any) -> Mapping[str, int]:
-        """Return each stage's number of heads, which the fused qkv does not tell, and offsets."""
-        attentions = {i: stage.blocks[0].attn for i, stage in enumerate(module.layers)}
-        return _sizes(attentions)
-
-    def periods(self, module: Any) -> Mapping[str, int]:
-        """Return that every second block of a stage shifts its windows."""
-        return {f"layers.{i}.blocks": 2 for i in range(len(module.layers))}
+    stages = "layers"
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say which stream each stage, each patch merging and the patches belong to."""
@@ -70,40 +91,29 @@ class TimmSwinLayout(Layout):
         return {"output": module.forward_head(features), "similarity": similarity(features)}
 
 
-class MmpretrainSwinLayout(Layout):
+class MmpretrainSwinLayout(SwinLayout):
     """The axes of mmpretrain's Swin, SimMIM's too.
 
     A stage ends with its patch merging, which orders channels before neighbours.
     """
 
+    stages, attention = "stages", "attn.w_msa"
     patterns = {
         "patch_embed.projection.*": "patch_embed <- 3 patch patch",
         "patch_embed.norm.*": "patch_embed -> embed_0",
         "absolute_pos_embed": "1 (height width) -> embed_0",
         "mask_token": "1 1 embed_0",
-        f"{MMPRETRAIN_BLOCK}.norm1.*": "embed_{stage}",
-        f"{MMPRETRAIN_ATTENTION}.relative_position_bias_table": f"{OFFSETS} -> heads_{{stage}}",
-        f"{MMPRETRAIN_ATTENTION}.relative_position_index": "constant:",
-        f"{MMPRETRAIN_ATTENTION}.qkv.*": "(3 heads_{stage} head_dim) <- embed_{stage}",
-        f"{MMPRETRAIN_ATTENTION}.proj.*": "embed_{stage} <- (heads_{stage} head_dim)",
-        f"{MMPRETRAIN_BLOCK}.norm2.*": "embed_{stage}",
-        f"{MMPRETRAIN_BLOCK}.ffn.layers.0.0.*": "mlp_{stage} <- embed_{stage}",
-        f"{MMPRETRAIN_BLOCK}.ffn.layers.1.*": "embed_{stage} <- mlp_{stage}",
+        f"stages.{{stage}}.blocks.{{block}}.{attention}.relative_position_index": "constant:",
+        **_blocks("stages.{stage}.blocks.{block}", attention, "ffn.layers.0.0", "ffn.layers.1"),
         "stages.{stage}.downsample.norm.*": "(embed_{stage} 4)",
         "stages.{stage}.downsample.reduction.*": "next_{stage} <- (embed_{stage} 4)",
         "norm{stage}.*": "embed_{stage}",
     }
-    roles = {"patch_embed": "stream"}
 
     def sizes(self, module: Any) -> Mapping[str, int]:
-        """Return each stage's number of heads, which the fused qkv does not tell, and offsets."""
-        attentions = {i: stage.blocks[0].attn.w_msa for i, stage in enumerate(module.stages)}
+        """Return also the patches of an image, where it has positions."""
         grid = dict(zip(("height", "width"), module.patch_resolution, strict=True))
-        return _sizes(attentions) | (grid if module.use_abs_pos_embed else {})
-
-    def periods(self, module: Any) -> Mapping[str, int]:
-        """Return that every second block of a stage shifts its windows."""
-        return {f"stages.{i}.blocks": 2 for i in range(len(module.stages))}
+        return {**super().sizes(module), **(grid if module.use_abs_pos_embed else {})}
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say which stream each stage, each patch merging and the patches belong to."""
@@ -124,17 +134,6 @@ class MmpretrainSwinLayout(Layout):
         outputs = dict(enumerate(module(*inputs)))
         alike = {f"similarity_{i}": similarity(maps) for i, maps in outputs.items()}
         return {f"output_{i}": maps for i, maps in outputs.items()} | alike
-
-
-def _sizes(attentions: Mapping[int, Any]) -> dict[str, int]:
-    """Return the sizes of stages that shapes alone cannot tell, given an attention of each."""
-    sizes: dict[str, int] = {}
-    for stage, attention in attentions.items():
-        window = attention.window_size
-        rows, columns = (window, window) if isinstance(window, int) else window
-        sizes |= {f"heads_{stage}": attention.num_heads}
-        sizes |= {f"height_{stage}": 2 * rows - 1, f"width_{stage}": 2 * columns - 1}
-    return sizes
 
 
 def _streams(

@@ -100,8 +100,7 @@ class VisionTransformerLayout(Layout):
     def score_scales(self, module: Any) -> Mapping[str, float]:
         """Return the scale of scores, in blocks and in the pooling of their tokens."""
         scales = {f"{BLOCK}.attn.qkv.*": block.attn.scale for block in module.blocks[:1]}
-        pool = module.attn_pool
-        return scales | ({} if pool is None else {"attn_pool.q.*": pool.scale})
+        return scales | ({"attn_pool.q.*": module.attn_pool.scale} if module.attn_pool else {})
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say that the patches write the residual stream itself where no ``norm_pre`` follows."""
