@@ -21,6 +21,7 @@ from compt.errors import ComptError
 from compt.growth.axes import describe
 from compt.growth.models import build_paradigm
 from compt.interfaces import Paradigm, asked_after_step
+from compt.interfaces.mini_batches import Forward, in_mini_batches
 from compt.planning.as_on_gpu import as_on_gpu
 from compt.planning.flops import FlopCounter
 from compt.planning.live import Change, LiveBytes
@@ -79,6 +80,8 @@ class StageMemory:
     """Whether matrices are multiplied in bfloat16 or float16."""
     is_accumulating: bool
     """Whether gradients of several iterations are added up."""
+    is_divided: bool
+    """Whether the model runs a mini-batch at a time."""
     steps: Mapping[bool, Step]
     """By whether blocks recompute their activations; without layouts they cannot."""
 
@@ -148,6 +151,7 @@ class _Trial:
             batch_size=stage.batch_size,
             is_half=is_half(stage),
             is_accumulating=stage.optim_wrapper.get("accumulative_counts", 1) > 1,
+            is_divided=(stage.performance.mini_batch_size or stage.batch_size) < stage.batch_size,
             steps=steps,
         )
 
@@ -165,7 +169,7 @@ class _Trial:
             live,
         ):
             batch = paradigm.example_batch(model, self.stage.batch_size)
-            outputs = paradigm.forward(model, batch)
+            outputs = self._divided(paradigm.forward)(model, batch)
             # A stage keeps as much for what is due after its step.
             kept = asked_after_step(paradigm, outputs, batch)
             loss = sum(paradigm.loss(outputs, batch).values())
@@ -180,7 +184,7 @@ class _Trial:
             loss.backward()  # type: ignore[union-attr]
             gradients = [p.grad for p in model.parameters() if p.grad is not None]
             noted = live.pieces(gradients)
-        changes = tuple(live.changes)
+        changes = tuple(live.added_in_place(noted))
         del kept, targets, gradients, loss
         model.zero_grad()
         return Step(activations, num_copied, changes, noted, pieces)
@@ -191,7 +195,12 @@ class _Trial:
         if self.teacher is None:
             return None
         needs = TRANSFERERS.build(dict(self.stage.transfer)).needs
-        return self.paradigm.teacher_forward(self.teacher, batch, needs)
+        return self._divided(self.paradigm.teacher_forward)(self.teacher, batch, needs)
+
+    def _divided(self, forward: Forward) -> Forward:
+        """Return a forward that runs a mini-batch at a time, where the stage does."""
+        size = self.stage.performance.mini_batch_size
+        return forward if size is None else in_mini_batches(forward, size)
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:

@@ -133,6 +133,8 @@ class Spread:
         if not options.reshard:
             blocks = stage.weights - stage.rest + stage.largest_block
         unreduced = UNREDUCED_BLOCKS * stage.largest_block
+        if stage.is_divided:  # what is in no block is reduced once, after the last mini-batch
+            unreduced += round(stage.rest * (1 - 1 / shards))
         gathered = round(stage.rest + format_ * blocks + unreduced)
         copies = 0.0 if options.gather == "bf16" else 1.0  # weights come in 16 bits
         if stage.is_accumulating:

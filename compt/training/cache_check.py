@@ -16,7 +16,7 @@ from compt.config import ChainConfig, StageConfig
 from compt.errors import ConfigError
 from compt.growth.models import architecture
 from compt.interfaces import Batch, Draws, Paradigm, Transferer, accepted
-from compt.training.mini_batches import batch_length
+from compt.interfaces.mini_batches import batch_length
 from compt.planning.plans import StagePlan
 from compt.planning.teaching import count_asked
 from compt.registry import TRANSFERERS

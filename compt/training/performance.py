@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from compt.config.options import PerformanceOptions
 from compt.growth.axes import describe
 from compt.interfaces import Outputs
-from compt.training.mini_batches import Forward, in_mini_batches, refuse_batch_statistics
+from compt.interfaces.mini_batches import Forward, in_mini_batches, refuse_batch_statistics
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 ATTENTIONS = {

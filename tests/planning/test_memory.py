@@ -105,6 +105,40 @@ def test_what_is_freed_before_the_end_is_not_counted_twice():
             assert len(live.pieces([again, weight])) == 1
 
 
+def test_gradients_of_a_weight_that_is_used_thrice_are_added_up_in_place():
+    """The weight's gradient and one more are there at once, where a mode would see three."""
+    with torch.device("meta"):
+        weight = torch.zeros(1000, requires_grad=True)
+        scales = [torch.tensor(1.0) for _ in range(3)]
+        with LiveBytes([weight, *scales]) as live:
+            loss = sum((weight * scale).sum() for scale in scales)
+            before = live.num_bytes
+            loss.backward()
+            gradients = live.pieces([weight.grad])
+        step = Step(0, 0, tuple(live.changes), gradients)
+        in_place = Step(0, 0, tuple(live.added_in_place(gradients)), gradients)
+    assert step.peak() - before >= 12_000
+    assert 8_000 <= in_place.peak() - before < 8_100
+    assert sum(change.num_bytes for change in in_place.changes) == live.num_bytes
+    assert {change.piece for change in in_place.changes} >= gradients
+    # All of it is a gradient, which several devices share, but for the one that is added.
+    assert 4_000 <= in_place.peak(gradients=0) - before < 4_100
+
+
+def test_activations_are_those_of_a_mini_batch_and_outputs_those_of_all(toy):
+    def step(batch_size, **options):
+        toy["train_dataloader"]["batch_size"] = batch_size
+        return estimated(toy | options)[2].steps[False]
+
+    whole, part = step(512), step(64)
+    divided = step(512, mini_batch_size=64)
+    assert part.peak() < divided.peak() < 0.3 * whole.peak()
+    # Of each sample the inputs and label, logits and their softmax, and the teacher's features.
+    rows = 512 * ((4 * 8 + 8) + 2 * 4 * 10 + 4 * 16)
+    assert rows <= divided.activations < 1.15 * rows
+    assert step(64, mini_batch_size=64) == part
+
+
 def test_a_loss_over_the_global_batch_takes_more_on_more_devices():
     pytest.importorskip("open_clip")
     config = clip()
@@ -150,6 +184,7 @@ def stage_memory(**changes):
         batch_size=4,
         is_half=True,
         is_accumulating=False,
+        is_divided=False,
         steps={False: step},
     )
     return StageMemory(**(parts | changes))
@@ -165,6 +200,15 @@ def test_replicas_hold_all_of_it_and_send_gradients_from_a_second_place():
 def test_gradients_of_several_iterations_stay():
     (one,) = Spread.of(Replicated(), 1).ways(stage_memory(is_accumulating=True))
     assert one.peak == (4 + 8 + 2 + 4 + 9) * GB
+
+
+def test_mini_batches_keep_the_gradients_of_what_is_in_no_block_whole():
+    """The root of a sharded model is reduced at the end of the backward pass, blocks before."""
+    once, divided = (
+        Spread.of(Sharded(), 8).ways(stage_memory(is_divided=is_divided))[1]
+        for is_divided in (False, True)
+    )
+    assert divided.gathered - once.gathered == divided.peak - once.peak == GB * 7 // 8
 
 
 @pytest.mark.parametrize(

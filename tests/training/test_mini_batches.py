@@ -8,8 +8,8 @@ from torch import nn
 
 from compt.errors import ConfigError
 from compt.interfaces import Member
+from compt.interfaces.mini_batches import in_mini_batches
 from compt.paradigms.clip import Clip
-from compt.training.mini_batches import in_mini_batches
 from compt.training.performance import Performance
 
 CONFIG = dict(

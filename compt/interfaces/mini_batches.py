@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from compt.errors import ConfigError
-from compt.interfaces import Batch, Outputs
+from compt.interfaces.paradigm import Batch, Outputs
 
 Forward = Callable[..., Outputs]
 """Of a model and a batch, and for a teacher of the outputs that are needed."""
