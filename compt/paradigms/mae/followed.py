@@ -10,7 +10,7 @@ from typing import Any
 
 from compt.paradigms.mae import mmpretrain, timm_vit
 from compt.paradigms.mae.data import Resize
-from compt.registry.foreign_types import check_types
+from compt.registry.foreign_configs import check_types
 
 PIXELS = ("mean", "std", "to_rgb")
 """Keys of mmpretrain's data_preprocessor that say how pixels become a model's input."""
