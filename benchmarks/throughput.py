@@ -33,8 +33,9 @@ from typing import Any
 
 import torch
 from measuring import contenders
-from measuring.contenders import PEERS, Task
 from measuring.contest import WARM_UP, Turns, hold, ratios
+from measuring.peers import PEERS
+from measuring.task import Task
 from rich.table import Table
 
 from compt.cli import find_config
