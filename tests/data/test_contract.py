@@ -31,7 +31,15 @@ from compt.interfaces import (
     left_out,
 )
 from compt.testing import DataSourceContract
-from tests.testing.broken import Case, check, check_complete, check_good, outcome
+from tests.testing.broken import (
+    Case,
+    blamed_alone,
+    check,
+    check_complete,
+    check_good,
+    check_others,
+    outcome,
+)
 
 from .conftest import picture
 
@@ -538,6 +546,11 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_broken_sources_are_caught(case, tmp_path):
     check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", blamed_alone(CASES))
+def test_no_other_test_blames_a_broken_source(case, tmp_path):
+    check_others(case, tmp_path)
 
 
 def test_a_source_that_writes_beside_its_data_is_caught(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def outcome(contract: type, test: str, folder: Path) -> Exception | None:
     arguments: dict[str, Any] = {}
     if "tmp_path" in inspect.signature(method).parameters:
         arguments["tmp_path"] = folder / test
-        arguments["tmp_path"].mkdir()
+        arguments["tmp_path"].mkdir(parents=True)
     try:
         method(**arguments)
     except pytest.skip.Exception:
@@ -49,21 +50,37 @@ def outcome(contract: type, test: str, folder: Path) -> Exception | None:
 
 
 def check(case: Case, folder: Path) -> None:
-    """Require that the test fails with the advice, and no other does but those that may."""
+    """Require that the test fails with the advice."""
     error = outcome(case.contract, case.test, folder)
     assert error is not None, f"{case.test} passes"
     assert isinstance(error, AssertionError), f"{case.test} raises {type(error).__name__}: {error}"
     message, _, do = str(error).partition("\n  do: ")
     assert len(message) > 10 and len(do) > 10, error
     assert case.advice in str(error), error
-    if case.also is not None:
-        others = [name for name in tests_of(case.contract) if name not in (case.test, *CHAINS)]
-        failing = {
-            name: failure
-            for name in others
-            if (failure := outcome(case.contract, name, folder)) is not None
-        }
-        assert set(failing) == set(case.also), failing
+
+
+def blamed_alone(cases: Sequence[Case]) -> list[Any]:
+    """Return those cases of which it is known which further tests fail, as parameters.
+
+    For each test of a contract one is quick enough for every day; the others are slow.
+    """
+    known = [case for case in cases if case.also is not None]
+    first = {case.test: case for case in reversed(known)}
+    return [
+        pytest.param(case, id=case.id, marks=[] if first[case.test] is case else [pytest.mark.slow])
+        for case in known
+    ]
+
+
+def check_others(case: Case, folder: Path) -> None:
+    """Require that no other test fails but those that may."""
+    others = [name for name in tests_of(case.contract) if name not in (case.test, *CHAINS)]
+    failing = {
+        name: failure
+        for name in others
+        if (failure := outcome(case.contract, name, folder)) is not None
+    }
+    assert case.also is None or set(failing) == set(case.also), failing
 
 
 def check_good(contract: type, folder: Path) -> None:

@@ -16,7 +16,15 @@ from compt.interfaces import Grower
 from compt.testing import GrowerContract
 from compt.testing.contracts import randomised
 from compt.testing.toy import TiedNet, ToyNet
-from tests.testing.broken import Case, check, check_complete, check_good, outcome
+from tests.testing.broken import (
+    Case,
+    blamed_alone,
+    check,
+    check_complete,
+    check_good,
+    check_others,
+    outcome,
+)
 
 
 class Good(AxisGrower):
@@ -631,6 +639,11 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_every_broken_grower_is_caught(case, tmp_path):
     check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", blamed_alone(CASES))
+def test_no_other_test_blames_a_broken_grower(case, tmp_path):
+    check_others(case, tmp_path)
 
 
 def test_every_test_of_the_contract_can_fail():

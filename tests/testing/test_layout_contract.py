@@ -13,7 +13,15 @@ from compt.interfaces import Layout
 from compt.registry import LAYOUTS
 from compt.testing import LayoutContract
 from compt.testing.toy import INPUTS, TiedNet, ToyLayout, ToyNet
-from tests.testing.broken import Case, check, check_complete, check_good, outcome
+from tests.testing.broken import (
+    Case,
+    blamed_alone,
+    check,
+    check_complete,
+    check_good,
+    check_others,
+    outcome,
+)
 
 
 class Good(LayoutContract):
@@ -324,6 +332,11 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_every_broken_layout_is_caught(case, tmp_path):
     check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", blamed_alone(CASES))
+def test_no_other_test_blames_a_broken_layout(case, tmp_path):
+    check_others(case, tmp_path)
 
 
 def test_every_test_of_the_contract_can_fail():

@@ -12,7 +12,15 @@ from safetensors.torch import save_file
 from compt.interfaces import ConfigDraft, Metric, Paradigm, Starter
 from compt.testing import ParadigmContract
 from compt.testing.toy import Toy, ToyNet
-from tests.testing.broken import Case, check, check_complete, check_good, outcome
+from tests.testing.broken import (
+    Case,
+    blamed_alone,
+    check,
+    check_complete,
+    check_good,
+    check_others,
+    outcome,
+)
 from tests.training.self_taught import SelfTaught
 
 
@@ -575,6 +583,11 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_every_broken_paradigm_is_caught(case, tmp_path):
     check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", blamed_alone(CASES))
+def test_no_other_test_blames_a_broken_paradigm(case, tmp_path):
+    check_others(case, tmp_path)
 
 
 def test_every_test_of_the_contract_can_fail():

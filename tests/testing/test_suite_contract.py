@@ -11,7 +11,15 @@ import pytest
 from compt.evaluation.options import complete
 from compt.interfaces import Metric, Suite
 from compt.testing import SuiteContract
-from tests.testing.broken import Case, check, check_complete, check_good, outcome
+from tests.testing.broken import (
+    Case,
+    blamed_alone,
+    check,
+    check_complete,
+    check_good,
+    check_others,
+    outcome,
+)
 
 
 @dataclass(kw_only=True)
@@ -145,6 +153,11 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_every_broken_suite_is_caught(case, tmp_path):
     check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", blamed_alone(CASES))
+def test_no_other_test_blames_a_broken_suite(case, tmp_path):
+    check_others(case, tmp_path)
 
 
 def test_every_test_catches_something():

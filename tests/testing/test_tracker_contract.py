@@ -14,7 +14,7 @@ from mmengine.visualization.vis_backend import BaseVisBackend
 from compt.interfaces import Tracker
 from compt.registry import TRACKERS
 from compt.testing import TrackerContract
-from tests.testing.broken import Case, check, check_complete, check_good
+from tests.testing.broken import Case, check, check_complete, check_good, check_others
 
 KIND = "FileVisBackend"
 
@@ -152,7 +152,9 @@ CASES: list[tuple[type, str, str, Any]] = [
 def test_every_broken_tracker_is_caught(tracker, test, advice, also, tmp_path, monkeypatch):
     monkeypatch.setitem(TRACKERS.module_dict, KIND, tracker)
     contract = type("Broken", (Good,), {"backend": dict(Good.backend)})
-    check(Case(contract, test, advice, also), tmp_path)
+    case = Case(contract, test, advice, also)
+    check(case, tmp_path / "first")
+    check_others(case, tmp_path / "others")
 
 
 def test_every_test_catches_something():

@@ -12,7 +12,15 @@ from torch import nn
 from compt.errors import ConfigError
 from compt.interfaces import Transferer
 from compt.testing import TransfererContract
-from tests.testing.broken import Case, check, check_complete, check_good, outcome
+from tests.testing.broken import (
+    Case,
+    blamed_alone,
+    check,
+    check_complete,
+    check_good,
+    check_others,
+    outcome,
+)
 
 
 class Good(Transferer):
@@ -406,6 +414,11 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_every_broken_transferer_is_caught(case, tmp_path):
     check(case, tmp_path)
+
+
+@pytest.mark.parametrize("case", blamed_alone(CASES))
+def test_no_other_test_blames_a_broken_transferer(case, tmp_path):
+    check_others(case, tmp_path)
 
 
 def test_every_test_of_the_contract_can_fail():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -176,19 +177,37 @@ def chain(folder=None):
     return config | changes | ({} if folder is None else dict(teacher=dict(cache=str(folder))))
 
 
-def result(toy, folder, **options):
-    compt.train(toy, work_dir=folder, **options)
-    stage = next(folder.glob("02_b"))
+def resumed(config, folder, **options):
+    compt.train(config, work_dir=folder, resume=True, **options)
+    return of_second(folder)
+
+
+def of_second(folder):
+    stage = folder / "02_b"
     return load_file(stage / "weights.safetensors"), StageRecord.read(stage / "manifest.json")
 
 
 @pytest.fixture(scope="module")
-def cached_twice(tmp_path_factory):
+def uncached(tmp_path_factory):
+    """The folder of a run without a cache."""
+    folder = tmp_path_factory.mktemp("uncached") / "run"
+    compt.train(chain(), work_dir=folder)
+    return folder
+
+
+def with_second_anew(config, run, folder):
+    """Train a chain in a copy of a run, whose first stage is taken over."""
+    shutil.copytree(run, folder)
+    return resumed(config, folder, from_stage="b")
+
+
+@pytest.fixture(scope="module")
+def cached_twice(uncached, tmp_path_factory):
     """The weights and records of a run without a cache, one that fills it, and one that reads."""
     folder = tmp_path_factory.mktemp("cached")
-    plain = result(chain(), folder / "plain")
     config = chain(folder / "kept")
-    return plain, *(result(config, folder / name) for name in ("fills", "reads"))
+    runs = (with_second_anew(config, uncached, folder / name) for name in ("fills", "reads"))
+    return of_second(uncached), *runs
 
 
 def test_a_cache_changes_no_bit_and_is_charged_as_it_was_used(cached_twice):
@@ -280,7 +299,9 @@ def test_samples_that_change_later_end_the_stage(make, batch, tmp_path):
         teacher.check()
 
 
-def test_a_stage_that_was_stopped_goes_on_with_what_is_cached(cached_twice, tmp_path, monkeypatch):
+def test_a_stage_that_was_stopped_goes_on_with_what_is_cached(
+    uncached, cached_twice, tmp_path, monkeypatch
+):
     (weights, plain), (_, fills), _ = cached_twice
     step = TrainLoop._step
 
@@ -291,12 +312,12 @@ def test_a_stage_that_was_stopped_goes_on_with_what_is_cached(cached_twice, tmp_
 
     monkeypatch.setattr(TrainLoop, "_step", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compt.train(chain(tmp_path / "kept"), work_dir=tmp_path / "run")
+        with_second_anew(chain(tmp_path / "kept"), uncached, tmp_path / "run")
     monkeypatch.undo()
-    resumed_weights, resumed = result(chain(tmp_path / "kept"), tmp_path / "run", resume=True)
+    resumed_weights, record = resumed(chain(tmp_path / "kept"), tmp_path / "run")
     assert all(torch.equal(resumed_weights[name], value) for name, value in weights.items())
-    assert resumed.metrics == plain.metrics
-    assert resumed.teacher_iters <= fills.teacher_iters, "two batches were cached before the stop"
+    assert record.metrics == plain.metrics
+    assert record.teacher_iters <= fills.teacher_iters, "two batches were cached before the stop"
 
 
 def test_the_error_of_a_full_disk_says_what_to_do(cache, outputs, monkeypatch):
