@@ -76,11 +76,12 @@ class Lesa(AxisGrower):
                     do="Use grower=dict(type='stack').",
                 )
             if small < FEWEST or depth > 2 * small - 1:
+                few = f"Give the source {FEWEST} blocks at least"
+                many = f"Give the target {2 * small - 1} blocks at most"
                 raise GrowthError(
                     f"'{scope}' grows from {small} to {depth} blocks; lesa learns from "
                     f"{FEWEST} at least, and inserts one between two at most.",
-                    do=f"Give the target {2 * small - 1} blocks at most, or use "
-                    "grower=dict(type='stack').",
+                    do=f"{few if small < FEWEST else many}, or use grower=dict(type='stack').",
                 )
 
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
