@@ -28,7 +28,7 @@ def estimate(
 
     size = weights * GB
     parts = StageMemory(
-        size, size, 2 * size, 0, size // 10, 0, 10, is_half, False,
+        size, size, 2 * size, 0, size // 10, 0, 10, is_half, False, False,
         {False: step(activations), True: step(recomputed)},
     )  # fmt: skip
     spread = Spread.of(Sharded(**options) if options else Replicated(), devices)

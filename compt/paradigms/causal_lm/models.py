@@ -66,8 +66,9 @@ def logits_of(model: nn.Module, hidden: Tensor) -> Tensor:
     hidden states alone, and the loss be computed in chunks.
     """
     logits: Tensor = model.get_output_embeddings()(hidden)  # type: ignore[operator]
+    config = getattr(model, "config", None)  # a model of a plug-in may have none
     for option, change in AFTER_HEAD.items():
-        constant = getattr(model.config, option, None)
+        constant = getattr(config, option, None)
         if constant is not None:
             logits = change(logits, constant)  # type: ignore[arg-type]
     return logits
