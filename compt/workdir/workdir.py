@@ -168,9 +168,10 @@ class WorkDir:
         """
         if is_own:
             sweep(self.path)
-        for name in (STATE, STATE_COPY, *RESULTS):
-            for leftover in self.path.glob(f".{name}.*.tmp"):
-                leftover.unlink()
+        else:
+            for name in (STATE, STATE_COPY, *RESULTS):
+                for leftover in self.path.glob(f".{name}.*.tmp"):
+                    leftover.unlink()
         for stage in self.stages:
             if stage.done:  # interrupted after its manifest, before it dropped these
                 shutil.rmtree(stage.checkpoints, ignore_errors=True)
