@@ -134,7 +134,8 @@ def hugging_face_trainer(task: Task, baton: Baton) -> None:
     def collate(samples: Any) -> dict[str, Tensor]:
         tokens = task.paradigm.collate(samples)["tokens"]
         # transformers would shift labels by itself, and leave the last position without one.
-        inputs, labels = tokens[:, :-1], tokens[:, 1:]
+        # Its loss views labels flat, which slices of a batch are not.
+        inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
         return {"input_ids": inputs, "labels": inputs, "shift_labels": labels}
 
     model = task.model()
