@@ -25,8 +25,8 @@ chain = [
     dict(name="llama", model=_llama, iters=400),
 ]
 grower = dict(type="scratch")
-# Both read bytes, so that they predict the same tokens; with another tokenizer the features
-# remain: dict(type="feature_mse", tokens="pool").
+# Both read bytes, so that they predict the same tokens. With another tokenizer, as in
+# paradigm=dict(..., tokenizers=dict(gpt2="gpt2")), the features remain: dict(type="feature_mse").
 transfer = dict(type="logit_kl", weight=1.0, until=0.5, schedule="linear")
 individual = dict(budget="chain")
 compare = True

@@ -132,6 +132,19 @@ class Paradigm(Plugin, ABC):
             DataError: it is missing.
         """
 
+    def reads_like(self, members: Sequence[Member]) -> Sequence[Member]:
+        """Return for each member of a chain the first one that reads the data as it does.
+
+        By default all read it alike. Override it where an option lets members differ in what a
+        sample is, such as a tokenizer of their own: a stage's data set is then that of the member
+        that its paradigm built first, so that lengths are counted, and data is opened before
+        training, once for each way. It is also where names of members in options can be checked.
+
+        Raises:
+            ConfigError: an option names a member that is not there.
+        """
+        return [members[0]] * len(members)
+
     def build_reference(self, split: str) -> Dataset[Any]:
         """Build a split as what metrics compare with, such as the bank of a kNN classifier.
 

@@ -73,7 +73,10 @@ class _Planner:
         self.config, self.individual, self.world_size = config, individual, world_size
         with located(config.where_init):
             self.paradigm = build_paradigm(config.paradigm, missing_ok=True)
-        self.length = TrainingLength(self.paradigm, config.default_scope, world_size)
+            readers = self.paradigm.reads_like([stage.member for stage in config.stages])
+        self.readers = {s.name: r for s, r in zip(config.stages, readers, strict=True)}
+        self.lengths: dict[str, TrainingLength] = {}
+        """By the name of a member that reads the data in its own way."""
         self.counter = FlopCounter()
         self.stages: list[StagePlan] = []
         self.warnings = _left_out(config)
@@ -82,6 +85,18 @@ class _Planner:
         """The member before, and its model on the meta device."""
         self.architectures: dict[str, Architecture] = {}
         """Of the members so far, by name."""
+
+    def length(self, stage: StageConfig) -> TrainingLength:
+        """Return the length of the data as a stage's member reads it."""
+        reader = self.readers[stage.name]
+        if reader.name not in self.lengths:
+            paradigm = self.paradigm
+            if reader != self.config.stages[0].member:
+                paradigm = build_paradigm(self.config.paradigm, missing_ok=True)
+                meta_model(paradigm, reader, self.counter)  # data depends on what the member reads
+            scope = self.config.default_scope
+            self.lengths[reader.name] = TrainingLength(paradigm, scope, self.world_size)
+        return self.lengths[reader.name]
 
     def add(self, stage: StageConfig) -> None:
         """Plan the next stage."""
@@ -215,9 +230,10 @@ class _Planner:
     def _iters(self, stage: StageConfig) -> tuple[int, int]:
         """Return the iterations of the stage, and of the same member trained alone."""
         dataset = stage.train_dataloader.get("dataset")
-        alone = self.length.iters(_alone_budget(self.config, stage), stage.batch_size, dataset)
+        length = self.length(stage)
+        alone = length.iters(_alone_budget(self.config, stage), stage.batch_size, dataset)
         if not self.individual:
-            return self.length.iters(stage.amount, stage.batch_size, dataset), alone
+            return length.iters(stage.amount, stage.batch_size, dataset), alone
         if not alone:
             raise ConfigError(
                 "The members have no budget to be trained alone with: the first one's is 0.",
@@ -234,7 +250,7 @@ class _Planner:
         global_batch = stage.batch_size * self.world_size
         dataset = stage.train_dataloader.get("dataset")
         try:
-            num_samples = self.length.num_samples(dataset)
+            num_samples = self.length(stage).num_samples(dataset)
         except ComptError:  # where the data is not: at most as often as without a cache
             return asked
         return count_not_cached(asked, num_samples, global_batch)

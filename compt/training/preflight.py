@@ -115,14 +115,14 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> CheckedData:
     for stage, stage_plan in zip(config.stages, plan.stages, strict=True):
         with noting(faults, f"attention, compile (stage '{stage.name}')"):
             Performance(**stage.performance.to_dict()).try_on(device)
-        _check_teacher(config, stage_plan, paradigm, checked, faults)
+        _check_teacher(config, stage_plan, checked, faults)
         folder = Path(stage.name)
         runner = stage_config(config, stage, stage_plan, folder, init=None, teacher=None)
         import_modules_from_strings(runner.custom_imports["imports"])
         with DefaultScope.overwrite_default_scope(runner.default_scope):
             if stage.train_dataloader.get("sampler") is not None:
                 with noting(faults, "train_dataloader.sampler"):
-                    _check_sampler(stage, paradigm)
+                    _check_sampler(stage, _of_stage(config, stage_plan.index))
             splits = validation_splits(paradigm, config.val_dataloader)
             _check_runner(runner, splits, faults)
             if stage_plan.grower and stage.grown.has_rate_of_new and not faults.sentences:
@@ -144,7 +144,6 @@ def preflight(config: ChainConfig, plan: ChainPlan) -> CheckedData:
 def _check_teacher(
     config: ChainConfig,
     plan: StagePlan,
-    paradigm: Paradigm,
     checked: CheckedData,
     faults: Faults,
 ) -> None:
@@ -158,7 +157,15 @@ def _check_teacher(
             Performance(compile=options.compile).try_on(device)
     if options.cache:
         with noting(faults, f"teacher.cache (stage '{plan.name}')"):
-            checked.notes.extend(check_cache(config, plan, paradigm))
+            checked.notes.extend(check_cache(config, plan, _of_stage(config, plan.index)))
+
+
+def _of_stage(config: ChainConfig, index: int) -> Paradigm:
+    """Return a paradigm that knows what a stage has to read, as its student was built first."""
+    paradigm = build_paradigm(config.paradigm)
+    with torch.device("meta"):
+        paradigm.build_model(config.stages[index].member)
+    return paradigm
 
 
 def check_data(config: ChainConfig) -> CheckedData:
@@ -175,17 +182,38 @@ def check_data(config: ChainConfig) -> CheckedData:
     with torch.device("meta"):
         for stage in config.stages:
             paradigm.build_model(stage.member)  # data depends on what the members read
+    checked = CheckedData()
+    _open_splits(config, paradigm, checked)
+    members = [stage.member for stage in config.stages]
+    readers = {member.name for member in paradigm.reads_like(members)}
+    for index, member in enumerate(members[1:], start=1):
+        if member.name in readers:
+            own = _of_stage(config, index)
+            _open_splits(config, own, checked, f" of '{member.name}'")
+    return checked
+
+
+def _open_splits(
+    config: ChainConfig, paradigm: Paradigm, checked: CheckedData, owner: str = ""
+) -> None:
+    """Open every split that is the paradigm's own, and note what was found.
+
+    Args:
+        config: of the chain.
+        paradigm: which has built what reads the data.
+        checked: to add it to.
+        owner: whose data it is, behind the name of a split.
+    """
     own_training = any(stage.train_dataloader.get("dataset") is None for stage in config.stages)
     own_validation = config.val_dataloader.get("dataset") is None
     splits = [*(["train"] if own_training else []), *(paradigm.splits if own_validation else ())]
-    checked = CheckedData()
     try:
         for split in splits:
             dataset = paradigm.build_dataset(split)
             if not len(dataset):  # type: ignore[arg-type]
                 raise DataError(f"The split '{split}' is empty.")
-            checked.add(split, dataset)
-            if split == "train":
+            checked.add(f"{split}{owner}", dataset)
+            if split == "train" and not owner:
                 checked.notes.extend(_other_size(config, len(dataset)))  # type: ignore[arg-type]
     except DataError as error:
         raise ConfigError(error.what, where=error.where or "paradigm.data", do=error.do) from error
@@ -195,7 +223,6 @@ def check_data(config: ChainConfig) -> CheckedData:
         raise ConfigError(
             f"The split '{split}' cannot be opened: {first_line(error)}", where=raised_at(error)
         ) from error
-    return checked
 
 
 def _other_size(config: ChainConfig, num_samples: int) -> list[str]:
@@ -308,8 +335,6 @@ def _check_sampler(stage: StageConfig, paradigm: Paradigm) -> None:
     """Raise ConfigError where a sampler cannot be made, or has epochs of another length."""
     options = loader_options(stage.train_dataloader)
     check_part(DATA_SAMPLERS, options["sampler"])
-    with torch.device("meta"):
-        paradigm.build_model(stage.member)  # data depends on what the members read
     dataset = open_dataset(paradigm, stage.train_dataloader, "train")
     place = {"rank": get_rank(), "world_size": get_world_size()}
     batches = train_loader(dataset, _collate, seed=0, start=0, **place, **options).batch_sampler

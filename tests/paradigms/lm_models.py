@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 pytest.importorskip("transformers")
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from compt.interfaces import Member
 from compt.paradigms.causal_lm import CausalLm
@@ -86,3 +88,35 @@ def silence(capfd) -> Iterator[None]:
         logger.removeHandler(handler)
     assert [record.getMessage() for record in records] == []
     assert capfd.readouterr() == ("", "")
+
+
+def save_bpe(
+    folder: Path,
+    merges: Sequence[tuple[str, str]] = (),
+    *,
+    texts: Sequence[str] = (),
+    size: int = 0,
+) -> str:
+    """Save byte-level BPE that splits words as GPT-2's does, and return its folder.
+
+    It has these merges of byte-level characters, or learns its vocabulary from texts. The end of a
+    text comes first, so that ids are not those of bytes.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<end>", *alphabet])}
+    for left, right in merges:
+        vocabulary[left + right] = len(vocabulary)
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    if texts:
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=["<end>"],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+    inner = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    inner.save_pretrained(folder)
+    return str(folder)

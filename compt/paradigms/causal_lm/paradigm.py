@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from compt.errors import ConfigError
 from compt.interfaces import Batch, Metric, Outputs
 from compt.paradigms.causal_lm import folder
 from compt.paradigms.causal_lm.experts import plan_experts
@@ -18,6 +19,7 @@ from compt.paradigms.causal_lm.models import DECODERS, check_head, logits_of
 from compt.paradigms.causal_lm.starter import CausalLmStarter
 from compt.paradigms.text.losses import cross_entropy, cross_entropy_of
 from compt.paradigms.text.paradigm import MAX_CONTEXT, TextParadigm
+from compt.paradigms.text.teaching import attention_mask
 from compt.registry import DATA, Range
 
 
@@ -29,6 +31,10 @@ class CausalLm(TextParadigm):
     A member's ``model`` is a config dict with ``model_type`` (``'llama'``, ``'qwen3'``, ``'gpt2'``,
     ...), a folder with a config.json, or a name. How members are built, and the arguments, are
     those of :class:`compt.paradigms.text.TextParadigm`, and one more.
+
+    A teacher with a tokenizer of its own (``tokenizers``) is given the student's text in its own
+    tokens, in each iteration, and its hidden states are taken to the student's positions; see
+    :class:`compt.paradigms.text.alignment.Alignment`. Only ``hidden`` can be taught so.
 
     Args:
         loss_chunk: the loss is computed for so many tokens at a time, and their logits are
@@ -55,6 +61,7 @@ class CausalLm(TextParadigm):
         attention: str = "sdpa",
         eval_blocks: Annotated[int, Range(minimum=1)] | None = None,
         loss_chunk: Annotated[int, Range(minimum=1)] | None = None,
+        tokenizers: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__(
             data=data,
@@ -62,6 +69,7 @@ class CausalLm(TextParadigm):
             tokenizer=tokenizer,
             attention=attention,
             eval_blocks=eval_blocks,
+            tokenizers=tokenizers,
         )
         self.loss_chunk = loss_chunk
         if loss_chunk is not None:
@@ -99,10 +107,34 @@ class CausalLm(TextParadigm):
         return {"token_losses": losses, "hidden": hidden}
 
     def teacher_forward(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Outputs:
-        """Run the output layer, which costs most where the vocabulary is large, only for logits."""
+        """Run the output layer, which costs most where the vocabulary is large, only for logits.
+
+        A teacher with another tokenizer reads the batch's text in its own, and returns hidden
+        states at the batch's positions.
+
+        Raises:
+            ConfigError: it has another tokenizer, and more is needed than its hidden states.
+        """
+        if self.reads_otherwise(model, batch):
+            return {"hidden": self._hidden_elsewhere(model, batch, needs)}
         if "logits" in needs:
             return self.forward(model, batch)
         return {"hidden": self._hidden(model, batch)}
+
+    def _hidden_elsewhere(self, model: nn.Module, batch: Batch, needs: frozenset[str]) -> Tensor:
+        """Return the hidden states [B, L, D] of a model with another tokenizer than the batch's."""
+        if others := sorted(needs - {"hidden"}):
+            raise ConfigError(
+                f"The teacher has another tokenizer than its student, so that its "
+                f"{' and '.join(others)} are of other tokens.",
+                where="paradigm.tokenizers",
+                do="Compare features, for example transfer=dict(type='feature_mse').",
+            )
+        texts = self.aligned(model, batch)
+        own = {"input_ids": texts.rows, "attention_mask": attention_mask(model, texts.rows)}
+        states = self._hidden(model, own).flatten(0, 1)
+        chosen = states.index_select(0, texts.index.flatten())
+        return chosen.view(*texts.index.shape, -1)
 
     def _hidden(self, model: nn.Module, batch: Batch) -> Tensor:
         decoder = model.get_decoder()  # type: ignore[operator]
