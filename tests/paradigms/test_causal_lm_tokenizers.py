@@ -19,6 +19,7 @@ from compt.growth.models import build_member, build_paradigm
 from compt.interfaces import Member
 from compt.paradigms.causal_lm import ByteTokenizer, CausalLm
 from compt.paradigms.text.token_bytes import token_bytes
+from compt.planning.memory import memory
 from compt.training.preflight import check_data
 from compt.training.stage import StageModel
 from compt.weights import save_weights
@@ -273,3 +274,13 @@ def test_without_the_option_nothing_is_other_than_it_was(tmp_path):
         found = paradigm.teacher_forward(model, batch, needs)
         expected = plain.forward(model, batch)
         assert all(torch.equal(found[name], expected[name]) for name in needs)
+
+
+def test_a_plan_is_made_where_the_tokenizer_is_not(tmp_path):
+    config = chain(tmp_path, {"llama": str(tmp_path / "not" / "here")})
+    config["chain"][1]["model"] = dict(LARGE, vocab_size=300)
+    planned = compt.plan(config)
+    assert planned.stages[1].teacher_flops > 0
+    assert memory(load_config(config), planned)[1].teacher > 0
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        check_data(load_config(config))
