@@ -32,7 +32,7 @@ from scale_on_gpu import Row, as_on_cpu, show
 
 from compt.errors import ComptError
 from compt.report.format import plain_console
-from compt.report.record import environment
+from compt.report.software import environment
 
 FAMILIES = ("lm", "scenes", "mae")
 WORK_DIR = Path("work_dirs/saving")

@@ -30,7 +30,7 @@ from compt.config import load_config
 from compt.planning.devices import Device
 from compt.planning.estimate import estimate
 from compt.planning.planner import plan
-from compt.report.record import environment
+from compt.report.software import environment
 from compt.training.stage import StageModel
 
 OUTPUT = Path("work_dirs/scale_on_gpu.json")

@@ -41,7 +41,7 @@ from rich.table import Table
 from compt.cli import find_config
 from compt.config import load_config
 from compt.report.format import plain_console
-from compt.report.record import environment
+from compt.report.software import environment
 
 CONFIGS = {"clip": "clip_chain", "mae": "mae_chain", "lm": "lm_chain"}
 WITHOUT_AUGMENTATION: Mapping[str, Mapping[str, Any]] = {

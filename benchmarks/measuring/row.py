@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from compt.planning.rule import LONGER
-from compt.report.record import environment
+from compt.report.software import environment
 from measuring.command import repeating
 from measuring.controls import largest_for, padded, published, smallest_longer
 from measuring.curves import skip_bound, worth

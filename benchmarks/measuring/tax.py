@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from compt.errors import ConfigError
-from compt.report.record import environment
+from compt.report.software import environment
 from measuring.command import repeating
 from measuring.curves import length_to
 from measuring.family import CHOOSING, WAYS

@@ -84,8 +84,10 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"--devices {arguments.devices} is no number of devices.", do="1 or more."
         )
-    if arguments.tflops is not None and not 0 < arguments.tflops < float("inf"):
-        raise ConfigError(f"--tflops {arguments.tflops:g} is no peak.", do="Above 0, such as 312.")
+    if arguments.tflops is not None:
+        from compt.planning.devices import check_peak
+
+        check_peak(arguments.tflops)
     if arguments.device is not None:
         return
     if missing := [flag for flag in ("memory", "tflops") if getattr(arguments, flag) is None]:

@@ -17,6 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         help="folder for report.html, plots and report.json (default: the first work folder)",
     )
+    parser.add_argument(
+        "--tflops",
+        type=float,
+        metavar="T",
+        help="peak of each device in TFLOP/s, in the runs' number format, for the share of it that "
+        "was reached (default: as its data sheet says, for the GPUs of `compt plan --device`)",
+    )
     add_json(parser)
 
 
@@ -24,4 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare the runs in the terminal and in files."""
     from compt.report.build import report_command
 
-    return report_command(arguments.work_dirs, json=arguments.json, out=arguments.out)
+    return report_command(
+        arguments.work_dirs, json=arguments.json, out=arguments.out, tflops=arguments.tflops
+    )

@@ -23,7 +23,7 @@ from compt.registry.registry import short_name
 from compt.report.evaluations import Evaluation, read_folder
 from compt.report.format import duration
 from compt.report.metrics import MetricValue
-from compt.report.record import environment
+from compt.report.software import environment
 
 Say = Callable[[str], None]
 Status = Literal["evaluated", "kept", "left out", "failed"]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from compt.errors import ConfigError, did_you_mean
-from compt.planning.plans import ChainPlan
+
+if TYPE_CHECKING:
+    from compt.planning.plans import ChainPlan
 
 MFU = 0.35
 """Share of its peak that a GPU is assumed to reach; small models and slow data reach less."""
@@ -50,6 +53,22 @@ DEVICES = (
     Device("MI300X", 192, 1307, 163.4),
 )
 """From the data sheets of NVIDIA and AMD, as of 2025."""
+REPORTED = {
+    "NVIDIA H200": "H200",
+    "NVIDIA H100 80GB HBM3": "H100-SXM",
+    "NVIDIA H100 PCIe": "H100-PCIe",
+    "NVIDIA A100-SXM4-80GB": "A100-80GB",
+    "NVIDIA A100 80GB PCIe": "A100-80GB",
+    "NVIDIA A100-SXM4-40GB": "A100-40GB",
+    "NVIDIA A100-PCIE-40GB": "A100-40GB",
+    "NVIDIA L40S": "L40S",
+    "NVIDIA L4": "L4",
+    "Tesla T4": "T4",
+    "NVIDIA GeForce RTX 4090": "RTX-4090",
+    "NVIDIA GeForce RTX 3090": "RTX-3090",
+    "AMD Instinct MI300X": "MI300X",
+}
+"""What torch calls them. A part of one (MIG) or another of its name, as for laptops, is none."""
 
 
 def device(name: str) -> Device:
@@ -67,6 +86,25 @@ def device(name: str) -> Device:
         where="--device",
         do=f"One of {', '.join(names)}.",
     )
+
+
+def peak_of(reported: str, precision: str) -> float | None:
+    """Return the peak of a GPU in a number format, in FLOP/s, None where it is not known.
+
+    Args:
+        reported: what torch calls the GPU.
+        precision: 'fp32', 'bf16' or 'fp16'; of others no peak is known.
+    """
+    name = REPORTED.get(reported)
+    if name is None or precision not in ("fp32", "bf16", "fp16"):
+        return None
+    return device(name).flops(is_half=precision != "fp32")
+
+
+def check_peak(tflops: float) -> None:
+    """Raise ConfigError for TFLOP/s that no device has."""
+    if not 0 < tflops < float("inf"):
+        raise ConfigError(f"--tflops {tflops:g} is no peak.", do="Above 0, such as 312.")
 
 
 def hours(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compt.errors import ConfigError, WorkDirError
 from compt.files import atomic
+from compt.planning.devices import check_peak
 from compt.report.comparison import Comparison, Report, compare
 from compt.report.drawings import DRAWN, Drawings, draw
 from compt.report.notes import incident_notes, left_out_notes
@@ -20,22 +21,32 @@ from compt.report.terminal import show
 REPORT = "report.json"
 
 
-def report(work_dirs: Sequence[Path], *, out: Path | None = None) -> Report:
+def report(
+    work_dirs: Sequence[Path], *, out: Path | None = None, tflops: float | None = None
+) -> Report:
     """Read the records of one or several work folders.
 
     Args:
         work_dirs: a folder named twice is read once.
         out: folder to write the report into too; what could not be drawn is warned of.
+        tflops: peak of each device in TFLOP/s, in the runs' number format, of which shares are
+            shown; None for that of its data sheet, where it is known.
 
     Raises:
+        ConfigError: no folder is named, or the peak is none.
         WorkDirError: a folder is not compt's, or a file in it is damaged.
     """
     folders = list(dict.fromkeys(Path(folder).absolute() for folder in work_dirs))
     if not folders:
         raise ConfigError("There is no work folder to report on.", do="Name at least one.")
+    if tflops is not None:
+        check_peak(tflops)
     states = [read_state(folder) for folder in folders]
     labels = _labels(states)
-    runs = tuple(map(read_run, folders, states, labels))
+    runs = tuple(
+        read_run(folder, state, label, tflops=tflops)
+        for folder, state, label in zip(folders, states, labels, strict=True)
+    )
     notes = [note for note in map(start_note, states, labels) if note]
     notes += [note for run in runs for note in (*left_out_notes(run), *incident_notes(run))]
     comparisons, why_none = _comparisons(runs)
@@ -102,10 +113,12 @@ def write(report: Report, folder: Path, drawings: Drawings | None = None) -> lis
     return [folder / name for name in files]
 
 
-def report_command(work_dirs: list[str], json: bool, out: str | None) -> int:
+def report_command(
+    work_dirs: list[str], json: bool, out: str | None, tflops: float | None = None
+) -> int:
     """Report on work folders in the terminal, and in files in ``out`` or the first folder."""
     folders = [Path(folder) for folder in work_dirs]
-    result = report(folders)
+    result = report(folders, tflops=tflops)
     drawings = draw(result)
     paths = write(result, Path(out) if out is not None else folders[0], drawings)
     show(result, paths, as_json=json)

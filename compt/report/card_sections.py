@@ -10,6 +10,7 @@ from compt.report.format import duration, left_out_lines, metric_text, quantity,
 from compt.report.growth import GrowthReport
 from compt.report.metrics import Metrics
 from compt.report.record import StageRecord
+from compt.report.speed import device_peak, mfu, rate_header, rate_text
 
 
 def summary_text(record: StageRecord, members: Sequence[str]) -> str:
@@ -51,6 +52,7 @@ def growing_text(growth: GrowthReport, base: str) -> str:
 
 def costs_text(records: Sequence[StageRecord]) -> str:
     """Return a table with a row a stage, and what all of them cost."""
+    shares = [mfu(record, device_peak(record)) for record in records]
     rows = [
         (
             record.name,
@@ -58,16 +60,21 @@ def costs_text(records: Sequence[StageRecord]) -> str:
             f"{record.samples:,}",
             quantity(record.flops.total, "FLOP"),
             duration(record.seconds),
+            rate_text(record.flops_per_second, share),
         )
-        for record in records
+        for record, share in zip(records, shares, strict=True)
     ]
+    has_rates = any(rate for *_, rate in rows)
     if len(rows) > 1:
         samples = sum(record.samples for record in records)
         flops = sum(record.flops.total for record in records)
         seconds = sum(record.seconds for record in records)
         total = (f"{samples:,}", quantity(flops, "FLOP"), duration(seconds))
-        rows.append(("all of them", "", *total))
-    table = _table(("stage", "iterations", "samples", "compute", "time"), rows)
+        rows.append(("all of them", "", *total, ""))
+    header = ["stage", "iterations", "samples", "compute", "time"]
+    if has_rates:
+        header.append(rate_header(any(share is not None for share in shares)))
+    table = _table(header, [row[: len(header)] for row in rows])
     note = "A multiply-add counts as 2; teachers and learned growth are charged."
     ended = f"\n\n{records[-1].stopped}." if records[-1].stopped else ""
     return f"{table}\n\n{note}{ended}"

@@ -35,7 +35,7 @@ class Evaluation:
     tool_version: str = ""
     seconds: float = 0.0
     environment: Mapping[str, str] = field(default_factory=dict)
-    """See :func:`compt.report.record.environment`."""
+    """See :func:`compt.report.software.environment`."""
 
     @property
     def file_name(self) -> str:

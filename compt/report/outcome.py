@@ -66,6 +66,13 @@ class Usage:
     """Iterations at which the teacher was run, those lost by rolling back with them."""
     teacher_seconds: float | None = None
     """Of the main process's teacher passes, and of reading its cache."""
+    processes: int | None = None
+    """That trained the stage, a device each; None too where it went on with another number."""
+    precision: str | None = None
+    """Number format in which the student multiplied matrices: 'fp32', 'tf32', 'bf16' or 'fp16'.
+
+    None too where it went on in another.
+    """
     energy_meters: tuple[str, ...] = ()
     """Which meters these were: 'nvml' counts GPUs, 'rapl' processors with their memory."""
 
@@ -90,6 +97,8 @@ class Usage:
             "energy_joules": float,
             "teacher_iters": int,
             "teacher_seconds": float,
+            "processes": int,
+            "precision": str,
             "energy_meters": tuple,
         }
         present = {name for name in kinds if content.get(name) is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from compt.report.metrics import (
     read_metrics,
 )
 from compt.report.outcome import Incidents, StageOutcome, Usage
-from compt.report.software import packages, revision
+from compt.report.software import environment
 from compt.report.state import Mode
 
 if TYPE_CHECKING:
@@ -63,9 +62,9 @@ class StageRecord(Incidents, Usage):
 
     What it took of the machine is declared in :class:`compt.report.outcome.Usage`:
     ``evaluation_seconds``, ``data_seconds``, ``checkpoint_seconds``, ``peak_memory_bytes``,
-    ``peak_device_memory_bytes``, ``energy_joules``, ``energy_meters``, ``teacher_iters`` and
-    ``teacher_seconds``. ``samples_per_second``, ``teacher_share`` and ``teacher_time_share`` follow
-    from other fields.
+    ``peak_device_memory_bytes``, ``energy_joules``, ``energy_meters``, ``teacher_iters``,
+    ``teacher_seconds``, ``processes`` and ``precision``. ``samples_per_second``,
+    ``flops_per_second``, ``teacher_share`` and ``teacher_time_share`` follow from other fields.
     """
 
     name: str
@@ -101,7 +100,7 @@ class StageRecord(Incidents, Usage):
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the other files that are read again, by path in the stage's folder."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """See :func:`environment`."""
+    """See :func:`compt.report.software.environment`."""
 
     @property
     def main(self) -> MetricValue | None:
@@ -115,6 +114,18 @@ class StageRecord(Incidents, Usage):
         seconds = self.seconds - self.growth_seconds
         trained = self._trained_samples
         return trained / seconds if trained and seconds > 0 else None
+
+    @property
+    def flops_per_second(self) -> float | None:
+        """FLOPs a second of training alone on each device, None where they are not known.
+
+        Passes of the teacher and iterations that were lost are among them.
+        """
+        seconds = self.seconds - self.growth_seconds
+        flops = self.flops.total - self.flops.growth
+        if not self.processes or seconds <= 0 or flops <= 0:
+            return None
+        return flops / seconds / self.processes
 
     @property
     def teacher_share(self) -> float | None:
@@ -256,28 +267,6 @@ class StageRecord(Incidents, Usage):
             WorkDirError: the file is damaged or of another format.
         """
         return read_record(path, cls.from_json, ADVICE)
-
-
-def environment() -> dict[str, str]:
-    """Return what a metric was measured on, as versions, machine and device.
-
-    With the git revision of the folder that the run was started in, where it has one.
-    """
-    import torch  # not above: a report opens without it
-
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"cpu, {torch.get_num_threads()} threads"
-    )
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "device": device,
-        "packages": packages(),
-    }
-    return {**versions, "git": commit} if (commit := revision()) else versions
 
 
 def _short(name: str | None) -> str | None:

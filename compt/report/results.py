@@ -16,6 +16,7 @@ from compt.files import MANIFEST, STATE, damaged, stage_name
 from compt.report.evaluations import Evaluation, read_noting
 from compt.report.metrics import as_json
 from compt.report.record import ADVICE, StageRecord
+from compt.report.speed import device_peak, mfu
 from compt.report.state import ChainState, Mode
 
 
@@ -30,6 +31,8 @@ class MemberResult:
     """What suites of benchmarks measured of it."""
     evaluation_notes: tuple[str, ...] = ()
     """What is wrong with those."""
+    peak: float | None = None
+    """Of a device that it was trained on, in FLOP/s, None where it is not known."""
 
     @property
     def name(self) -> str:
@@ -45,6 +48,11 @@ class MemberResult:
     def cumulative_flops(self) -> float:
         """Of the stage and all it builds on."""
         return self.ancestor_flops + self.flops
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilisation: the share of the peak that was reached, None without one."""
+        return mfu(self.record, self.peak)
 
     @property
     def grower(self) -> str | None:
@@ -85,6 +93,9 @@ class MemberResult:
             "cumulative_flops": self.cumulative_flops,
             "seconds": record.seconds,
             "samples_per_second": record.samples_per_second,
+            "flops_per_second": record.flops_per_second,
+            "peak_flops_per_second": self.peak,
+            "mfu": self.mfu,
             "teacher_share": record.teacher_share,
             "teacher_time_share": record.teacher_time_share,
             **record.usage,
@@ -161,8 +172,16 @@ def read_state(folder: Path) -> ChainState:
     return ChainState.read(path)
 
 
-def read_run(folder: Path, state: ChainState, label: str) -> RunResult:
+def read_run(
+    folder: Path, state: ChainState, label: str, *, tflops: float | None = None
+) -> RunResult:
     """Read the records of a run's stages.
+
+    Args:
+        folder: of the run.
+        state: what it says of the run.
+        label: what the run is called.
+        tflops: peak of each device in TFLOP/s, None for that of its data sheet, where it is known.
 
     Raises:
         WorkDirError: a record is damaged or missing between others.
@@ -179,7 +198,9 @@ def read_run(folder: Path, state: ChainState, label: str) -> RunResult:
             raise _lost(folder, name, unfinished)
         ancestors = sum(member.flops for member in members) if chained else 0.0
         record = _read_record(stage / MANIFEST, name)
-        members.append(MemberResult(record, ancestors, *read_noting(stage, record.files)))
+        peak = device_peak(record) if tflops is None else 1e12 * tflops
+        evaluations, notes = read_noting(stage, record.files)
+        members.append(MemberResult(record, ancestors, evaluations, notes, peak))
     return RunResult(label, str(folder), state.mode, tuple(members), unfinished, state)
 
 

@@ -1,7 +1,8 @@
-"""Say which versions of packages and of the user's project a run is made with."""
+"""Say on which machine and with which versions of packages and project a run is made."""
 
 from __future__ import annotations
 
+import platform
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -30,6 +31,28 @@ def note_revision() -> None:
     """Look at the revision as a run begins, as files may change while it trains."""
     revision.cache_clear()
     revision()
+
+
+def environment() -> dict[str, str]:
+    """Return what a metric was measured on, as versions, machine and device.
+
+    With the git revision of the folder that the run was started in, where it has one.
+    """
+    import torch  # not above: a report opens without it
+
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"cpu, {torch.get_num_threads()} threads"
+    )
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "device": device,
+        "packages": packages(),
+    }
+    return {**versions, "git": commit} if (commit := revision()) else versions
 
 
 @cache

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from compt.report import evaluation_tables
+from compt.report.columns import Column, table_of
+from compt.report.cost_table import cost_table
 from compt.report.format import duration, growth_text, metric_text, quantity, times
 from compt.report.metrics import MetricValue
+from compt.report.speed import speed_note
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,34 +33,12 @@ CHARGES = (
 """How the table of a comparison counts."""
 
 
-@dataclass(frozen=True)
-class _Column:
-    header: str
-    cells: tuple[str, ...]
-    is_text: bool = False
-    """Text stands left, numbers right."""
-
-    @property
-    def width(self) -> int:
-        return max(map(len, (self.header, *self.cells))) + 2
-
-
-@dataclass(frozen=True)
-class _CostRow:
-    """One member of a run, finished or not."""
-
-    run: RunResult
-    name: str
-    member: MemberResult | None
-    """None while it is not finished."""
-
-
 def tables(report: Report, width: int = 100) -> list[Table]:
     """Return the costs of all runs, one row a member, then each run's metrics, one row a metric.
 
     What suites of benchmarks measured follows, for all runs together.
     """
-    result = [_cost_table(report)]
+    result = [cost_table(report)]
     for run in report.runs:
         result += _metric_tables(run, width)
     return [*result, *evaluation_tables.tables(_evaluations(report), width)]
@@ -74,73 +54,6 @@ def _evaluations(report: Report) -> dict[str, tuple[Evaluation, ...]]:
     return measured
 
 
-def _cost_table(report: Report) -> Table:
-    rows = [row for run in report.runs for row in _cost_rows(run)]
-    columns = [
-        _column("member", (row.name for row in rows), is_text=True),
-        _column("params", (_params(row) for row in rows)),
-        _column("samples", (_samples(row) for row in rows)),
-        _column("compute", (_compute(row) for row in rows)),
-        _column("share", (_share(row) for row in rows)),
-        _column("time", (_time(row) for row in rows)),
-        _column("grower (exact)", (_grower(row) for row in rows), is_text=True),
-        *_main_metric_columns(rows),
-    ]
-    if len(report.runs) > 1:
-        columns.insert(0, _column("run", (row.run.label for row in rows), is_text=True))
-    ends = [i for i in range(1, len(rows)) if rows[i].run is not rows[i - 1].run]
-    return _table(columns, ends)
-
-
-def _cost_rows(run: RunResult) -> list[_CostRow]:
-    finished = [_CostRow(run, member.name, member) for member in run.members]
-    return finished + [_CostRow(run, name, None) for name in run.unfinished]
-
-
-def _params(row: _CostRow) -> str:
-    return "" if row.member is None else quantity(row.member.record.params)
-
-
-def _samples(row: _CostRow) -> str:
-    return "" if row.member is None else quantity(row.member.record.samples)
-
-
-def _compute(row: _CostRow) -> str:
-    return "" if row.member is None else quantity(row.member.flops, "FLOP")
-
-
-def _share(row: _CostRow) -> str:
-    if row.member is None:
-        return ""
-    return f"{100 * row.member.flops / (row.run.flops or 1):.0f} %"
-
-
-def _time(row: _CostRow) -> str:
-    """Write the time, in whose place an unfinished member says so."""
-    if row.member is None:
-        return row.run.unfinished[row.name]
-    return duration(row.member.record.seconds)
-
-
-def _grower(row: _CostRow) -> str:
-    if row.member is None:
-        return ""
-    if not row.member.grower:
-        return "-"
-    return f"{row.member.grower} ({'yes' if row.member.exact else 'no'})"
-
-
-def _main_metric_columns(rows: Sequence[_CostRow]) -> list[_Column]:
-    """Return one column for every metric that is some member's main one."""
-    members = [row.member for row in rows if row.member is not None]
-    names = dict.fromkeys(m.record.main_metric for m in members if m.record.main_metric)
-    return [_column(name, (_metric(row, name) for row in rows)) for name in names]
-
-
-def _metric(row: _CostRow, name: str) -> str:
-    return "" if row.member is None else metric_text(row.member.record.metrics.get(name))
-
-
 def _metric_tables(run: RunResult, width: int) -> list[Table]:
     """Return all held-out metrics of a run, one row a metric, chance beside it.
 
@@ -150,18 +63,18 @@ def _metric_tables(run: RunResult, width: int) -> list[Table]:
     if len(names) < 2:  # the costs have it
         return []
     key = [
-        _column(f"held out, {run.label}", names, is_text=True),
-        _column("chance", (_chance(run, name) for name in names)),
+        Column.of(f"held out, {run.label}", names, is_text=True),
+        Column.of("chance", (_chance(run, name) for name in names)),
     ]
     packed = [list(key)]
     for member in run.members:
-        column = _column(member.name, (_value(member, name) for name in names))
+        column = Column.of(member.name, (_value(member, name) for name in names))
         if len(packed[-1]) > len(key) and sum(c.width for c in (*packed[-1], column)) > width:
             packed.append(list(key))
         packed[-1].append(column)
     splits = [name.partition("/")[0] for name in names]
     ends = [i for i in range(1, len(names)) if splits[i] != splits[i - 1]]
-    return [_table(columns, ends) for columns in packed]
+    return [table_of(columns, ends) for columns in packed]
 
 
 def _chance(run: RunResult, name: str) -> str:
@@ -185,10 +98,10 @@ def comparison_table(comparison: Comparison) -> Table:
     costs = ("FLOP alone", "equal after", "before it", "saved", "in all")
     headers = ("member", comparison.individual, comparison.chain, "verdict", *costs)
     columns = [
-        _column(header, (row[i] for row in rows), is_text=header in ("member", "verdict"))
+        Column.of(header, (row[i] for row in rows), is_text=header in ("member", "verdict"))
         for i, header in enumerate(headers)
     ]
-    return _table(columns, [])
+    return table_of(columns, [])
 
 
 def _comparison_cells(m: MemberComparison) -> tuple[str, ...]:
@@ -218,6 +131,8 @@ def sentences(report: Report) -> Iterator[str]:
         yield from _growth_sentences(run)
         for member in run.members:
             yield from (f"{run.label}, '{member.name}': {n}" for n in member.evaluation_notes)
+    if note := speed_note(report.runs):
+        yield note
     for comparison in report.comparisons:
         yield family_text(comparison)
         yield from open_points(comparison)
@@ -292,20 +207,3 @@ def show(report: Report, paths: Sequence[Path], *, as_json: bool) -> None:
         console.print()
     for line in (*sentences(report), *(f"wrote {path}" for path in paths)):
         console.print(line)
-
-
-def _column(header: str, cells: Iterable[str], *, is_text: bool = False) -> _Column:
-    return _Column(header, tuple(cells), is_text)
-
-
-def _table(columns: Sequence[_Column], section_ends: Sequence[int]) -> Table:
-    """Return a rich table with a rule after each of some rows, counted from 1."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in columns:
-        table.add_column(column.header, justify="left" if column.is_text else "right", no_wrap=True)
-    for index, row in enumerate(zip(*(column.cells for column in columns), strict=True)):
-        table.add_row(*row, end_section=index + 1 in section_ends)
-    return table

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.device import get_device
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
@@ -23,6 +25,7 @@ from compt.interfaces import Outputs
 from compt.interfaces.mini_batches import Forward, in_mini_batches, refuse_batch_statistics
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 ATTENTIONS = {
     "auto": None,
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -98,6 +101,22 @@ class Performance(PerformanceOptions):
             # torch compiles a function for eight models, then no more: the ninth member of a
             # chain would run uncompiled.
             torch.compiler.reset()
+
+
+def number_format(precision: str, wrapper: OptimWrapper) -> str:
+    """Name the number format in which a stage multiplies matrices.
+
+    'bf16' or 'fp16' under autocast, else 'fp32', or 'tf32' where a GPU may round to that.
+
+    Args:
+        precision: as the stage's performance options say.
+        wrapper: of the stage's optimizer, which may enter autocast.
+    """
+    if isinstance(wrapper, AmpOptimWrapper):
+        dtype = wrapper.cast_dtype or torch.get_autocast_dtype(get_device())
+        precision = AUTOCAST.get(dtype, "fp32")
+    is_rounded = torch.cuda.is_available() and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if precision == "fp32" and is_rounded else precision
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:

@@ -19,6 +19,7 @@ from compt.training.meters import (
     peak_memory_bytes,
     reset_peaks,
 )
+from compt.training.performance import number_format
 
 KEY = "compt_usage"
 """Under which a checkpoint has what the stage took up to it."""
@@ -39,11 +40,14 @@ class UsageHook(Hook):
         """Taken before the stage was interrupted."""
         self._is_resumed = self._is_begun = False
         self._loop: Any = None
+        self._precision = ""
 
     def before_train(self, runner: Runner) -> None:
         """Begin to measure."""
         reset_peaks()
         self._loop = runner.train_loop
+        performance = self._loop.stage.performance
+        self._precision = number_format(performance.precision, runner.optim_wrapper)
         self._counters = energy_counters()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -100,7 +104,9 @@ class UsageHook(Hook):
     def _taken(self, joules: Mapping[str, float]) -> Usage:
         """Return what the stage took, before an interruption too."""
         earlier, meters = self._earlier, meter_kinds(joules)
-        is_like_earlier = earlier is NOTHING or tuple(earlier.energy_meters) == meters
+        processes, precision = get_world_size(), self._precision
+        is_first = earlier is NOTHING
+        is_like_earlier = is_first or tuple(earlier.energy_meters) == meters
         energy = sum(joules.values()) if joules and is_like_earlier else None
         return Usage(
             evaluation_seconds=_total(self._evaluation_seconds, earlier.evaluation_seconds),
@@ -112,6 +118,8 @@ class UsageHook(Hook):
             ),
             energy_joules=_total(energy, earlier.energy_joules),
             energy_meters=() if energy is None else meters,
+            processes=processes if is_first or earlier.processes == processes else None,
+            precision=precision if is_first or earlier.precision == precision else None,
         )
 
 

@@ -118,6 +118,8 @@ USAGE = Usage(
     peak_device_memory_bytes=2**20,
     energy_joules=12.5,
     energy_meters=("nvml", "rapl"),
+    processes=2,
+    precision="bf16",
 )
 MEASURED = replace(RECORD, **USAGE.usage)
 
@@ -238,6 +240,7 @@ def _written(path, text):
         ("02_b/manifest.json", '"seconds": 0.5', '"seconds": "long"', r"damaged: .*'long'"),
         ("02_b/manifest.json", '"samples": 128,', "", r"damaged: 'samples' is missing\."),
         ("02_b/manifest.json", '"weights"', '"energy_joules": "?", "weights"', r"damaged: .*'\?'"),
+        ("02_b/manifest.json", '"weights"', '"processes": "many", "weights"', r"damaged: .*many"),
         ("02_b/manifest.json", "256", "[256]", r"damaged: .*list"),
         ("02_b/manifest.json", '"name": "b"', '"name": "c"', r"it is of member 'c', not 'b'\."),
         ("02_b/manifest.json", '"format": 1', '"format": 3', r"of format 3; this compt reads 1"),

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import compt
-from compt.report.record import environment
-from compt.report.software import note_revision, packages, revision
+from compt.report.software import environment, note_revision, packages, revision
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.optim import AmpOptimWrapper
 
 from compt.training import meters, usage as module
 from compt.training.meters import EnergyCounter, rapl_counters
+from compt.training.performance import number_format
 from compt.training.usage import KEY, UsageHook
 
 
@@ -32,11 +34,12 @@ def meter(monkeypatch):
     return readings
 
 
-def begun(checkpoint=None):
+def begun(checkpoint=None, precision="fp32"):
     """A hook as a stage calls it, anew or from a checkpoint."""
     hook = UsageHook()
-    loop = SimpleNamespace(data_seconds=0.25, checkpoint_seconds=0.5)
-    hook.before_train(SimpleNamespace(train_loop=loop))
+    stage = SimpleNamespace(performance=SimpleNamespace(precision=precision))
+    loop = SimpleNamespace(data_seconds=0.25, checkpoint_seconds=0.5, stage=stage)
+    hook.before_train(SimpleNamespace(train_loop=loop, optim_wrapper=None))
     if checkpoint is not None:
         hook.after_load_checkpoint(None, checkpoint)
     hook.before_train_epoch(None)
@@ -79,6 +82,37 @@ def test_what_was_not_measured_before_is_not_known_after(meter, monkeypatch):
     monkeypatch.setattr(module, "energy_counters", list)
     result = begun(checkpoint).result()
     assert (result.energy_joules, result.energy_meters) == (None, ()), "another machine"
+
+
+def test_processes_and_number_format_are_known_where_they_stayed(meter, monkeypatch):
+    checkpoint = saved(begun())
+    for again in (begun(), begun(checkpoint)):
+        assert (again.result().processes, again.result().precision) == (1, "fp32")
+    assert begun(checkpoint, precision="bf16").result().precision is None
+    monkeypatch.setattr(module, "get_world_size", lambda: 2)
+    monkeypatch.setattr(module, "all_gather_object", lambda own: [own])
+    assert begun().result().processes == 2
+    assert begun(checkpoint).result().processes is None
+    assert begun({}).result().processes is None, "a checkpoint of an older version"
+
+
+def test_a_number_format_is_that_of_autocast_or_what_a_gpu_rounds_to(monkeypatch):
+    def autocast(dtype):
+        wrapper = AmpOptimWrapper.__new__(AmpOptimWrapper)  # which asks for a GPU
+        wrapper.cast_dtype = dtype
+        return wrapper
+
+    assert number_format("bf16", None) == "bf16"
+    assert number_format("fp32", autocast(torch.float16)) == "fp16"
+    assert number_format("fp32", autocast(torch.bfloat16)) == "bf16"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert number_format("fp32", None) == "fp32"
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert number_format("fp32", None) == "tf32"
+        assert number_format("bf16", None) == "bf16"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_processes_of_a_machine_count_its_processors_once(meter, monkeypatch):

@@ -26,6 +26,7 @@ from compt.report.html.tables import (
     side_by_side,
 )
 from compt.report.notes import left_out_notes
+from compt.report.speed import speed_note
 from compt.report.terminal import family_text, open_points
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def html_page(report: Report) -> str:
         charges=CHARGES,
         costs=costs(report.runs),
         energy_note=energy_note(report.runs),
+        speed_note=speed_note(report.runs),
         suites=read_suites(by_run),
         held_out=_present(map(held_out, report.runs)),
         coverages=coverages(stages),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from compt.report.format import duration, is_share, metric_text, quantity, times
 from compt.report.metrics import MetricValue
+from compt.report.speed import rate_text
 
 if TYPE_CHECKING:
     from compt.report.comparison import Comparison, MemberComparison
@@ -170,6 +171,8 @@ def costs(runs: Sequence[RunResult]) -> Table | None:
         ("evaluation", lambda m: _optional(m.record.evaluation_seconds, duration)),
         ("checkpoints", lambda m: _optional(m.record.checkpoint_seconds, duration)),
         ("samples/s", lambda m: _optional(m.record.samples_per_second, quantity)),
+        ("per device", lambda m: rate_text(m.record.flops_per_second)),
+        ("MFU", lambda m: _percent(m.mfu)),
         ("memory", lambda m: _optional(m.record.peak_memory_bytes, _size)),
         ("GPU memory", lambda m: _optional(m.record.peak_device_memory_bytes, _size)),
         ("energy", lambda m: _optional(m.record.energy_joules, _energy)),
