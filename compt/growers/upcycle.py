@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compt.errors import GrowthError
 from compt.growers.extend import Extend, RuleName
+from compt.growth.options import advice, changed_options, fault_text
 from compt.interfaces import Architecture, Growth, ParamAxes, Status
 from compt.registry import GROWERS
 
@@ -95,12 +96,16 @@ class Upcycle(Extend):
             for name in [param.template.format(block=block)]
         }
         held = {name for param in singles.values() for name in _held(param)}
+        changed = changed_options(source, target)
         if missing := sorted(held - source.params.keys()):
             raise GrowthError(
                 f"The source has no '{missing[0]}' that could become an expert ({source.module} -> "
-                f"{target.module}).",
-                do="Grow a dense model of the same design; one with experts grows by "
-                "'lossless', or by 'extend' into more of them.",
+                f"{target.module}).{fault_text(changed)}",
+                do=advice(
+                    changed,
+                    "Grow a dense model of the same design; one with experts grows by "
+                    "'lossless', or by 'extend' into more of them.",
+                ),
             )
         if not held:
             raise GrowthError(
@@ -115,8 +120,8 @@ class Upcycle(Extend):
         if len(new) != len(renamed) or len(new) > 1:
             raise GrowthError(
                 f"The axes {sorted(renamed)} of the source's MLPs are not {sorted(new)} of the "
-                "target's experts.",
-                do="Take a target whose experts are MLPs of the source's design.",
+                f"target's experts.{fault_text(changed)}",
+                do=advice(changed, "Take a target whose experts are MLPs of the source's design."),
             )
         of_experts = dict(zip(new, map(source.sizes.__getitem__, renamed), strict=True))
         counts = [self.experts, target.chosen.get(self.experts)]

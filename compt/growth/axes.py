@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -96,6 +96,7 @@ def describe(module: nn.Module) -> Architecture:
         periods=description.periods,
         units=_units(description.roles),
         chosen={axis: of for axis, of in description.chosen.items() if of in sizes},
+        options=description.options,
     )
 
 
@@ -132,6 +133,8 @@ class _Description:
     """By scope, as ``Layout.periods`` says."""
     chosen: dict[str, str] = field(default_factory=dict)
     """The name of a size by axis, as ``Layout.chosen`` says."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """By name, as ``Layout.options`` says."""
 
     def add_child(self, child: str, inner: _Description, aliases: Mapping[str, str]) -> None:
         """Take over what is known of a child module, with its axes as this module names them."""
@@ -149,6 +152,7 @@ class _Description:
         self.multiples_only |= {names[axis] for axis in inner.multiples_only}
         self.periods |= {f"{child}.{scope}": period for scope, period in inner.periods.items()}
         self.chosen |= {names[axis]: names[size] for axis, size in inner.chosen.items()}
+        self.options |= {f"{child}.{name}": value for name, value in inner.options.items()}
 
     def add_layout(self, module: nn.Module, layout: Layout, aliases: Mapping[str, str]) -> None:
         """Add all that the module's layout says of sizes, whole multiples and periods."""
@@ -161,6 +165,8 @@ class _Description:
         }
         self.multiples_only |= {aliases.get(axis, axis) for axis in layout.whole}
         self.periods |= layout.periods(module)
+        # A module's own config holds those of its parts.
+        self.options = dict(layout.options(module)) or self.options
 
     def add_roles(self, layout: Layout) -> None:
         """Give a role to every axis that a tensor has.

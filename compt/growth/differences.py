@@ -15,6 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from compt.growth.names import class_path
 from compt.growth.new_blocks import new_block_reasons
+from compt.growth.options import Changed, changed_options, options_text
 from compt.interfaces import Architecture, Growth
 
 MOST_NAMED = 3
@@ -47,23 +48,38 @@ def obstacles(
         and param.kind != "constant"
         and not param.tied_to
     ]
-    reasons = new_block_reasons(source_arch, target_arch)
+    changed = changed_options(source_arch, target_arch)
+    reasons = []
+    if changed:
+        reasons.append(f"options differ, which are to be set alike: {options_text(changed)}")
+    reasons += new_block_reasons(source_arch, target_arch)
     if dropped:
         reasons.append(f"nothing of the target is made from {named(dropped)} of the source")
     if unmatched:
         reasons.append(f"the source has nothing for {named(unmatched)} of the target")
-    return [*reasons, *differences(source, target), *_changed_constants(source, target, archs)]
+    return [
+        *reasons,
+        *differences(source, target, changed),
+        *_changed_constants(source, target, archs, changed),
+    ]
 
 
-def differences(source: nn.Module, target: nn.Module) -> list[str]:
-    """List the constants, functions and norms of two models that no weight makes up for."""
+def differences(source: nn.Module, target: nn.Module, changed: Changed | None = None) -> list[str]:
+    """List the constants, functions and norms of two models that no weight makes up for.
+
+    Args:
+        source: the smaller model.
+        target: the larger one.
+        changed: options in which they differ. What follows from them is left out, as they are
+            what can be changed: classes, and constants of the same values.
+    """
     source_modules = dict(source.named_modules())
     places: dict[str, list[str]] = {}
     for name, module in target.named_modules():
         counterpart = source_modules.get(name)
         if counterpart is None:
             continue
-        for template, reason in _module_differences(counterpart, module):
+        for template, reason in _module_differences(counterpart, module, changed or {}):
             places.setdefault(reason, []).append(f"{name}.{template}".strip("."))
     return [f"{named(names)}: {reason}" for reason, names in places.items()]
 
@@ -75,14 +91,17 @@ def named(names: Sequence[str]) -> str:
     return f"{text} and {num_others} more" if num_others > 0 else text
 
 
-def _module_differences(source: nn.Module, target: nn.Module) -> Iterator[tuple[str, str]]:
+def _module_differences(
+    source: nn.Module, target: nn.Module, changed: Changed
+) -> Iterator[tuple[str, str]]:
     """Yield attributes of two modules that differ, each with a reason that says how.
 
     The attribute is '' where the modules differ as a whole.
     """
     # By name, as torch's parametrizations make a class for each module.
     if class_path(type(source)) != class_path(type(target)):
-        yield "", _change(type(source), type(target))
+        if not changed:
+            yield "", _change(type(source), type(target))
         return
     if isinstance(source, _DropoutNd):
         return  # they do nothing once a model is trained
@@ -94,7 +113,8 @@ def _module_differences(source: nn.Module, target: nn.Module) -> Iterator[tuple[
     for key, value in vars(target).items():
         source_value = vars(source).get(key)
         constant = isinstance(value, CONSTANTS) and isinstance(source_value, CONSTANTS)
-        if constant and value != source_value and key != "training":
+        is_told = (source_value, value) in changed.values()
+        if constant and value != source_value and key != "training" and not is_told:
             yield key, _change(source_value, value)
 
 
@@ -122,7 +142,10 @@ def _normalises_apart(source: nn.Module, target: nn.Module) -> bool:
 
 
 def _changed_constants(
-    source: nn.Module, target: nn.Module, archs: tuple[Architecture, Architecture]
+    source: nn.Module,
+    target: nn.Module,
+    archs: tuple[Architecture, Architecture],
+    options: Changed,
 ) -> list[str]:
     """Name the tensors that constructors compute and that hold other values in the target."""
     names = {name for name, param in archs[1].params.items() if param.kind == "constant"}
@@ -133,7 +156,8 @@ def _changed_constants(
         for name, small, large in pairs
         if small is not None and large is not None and not _equal(small, large)
     ]
-    return [f"{named(changed)}: computed from the size"] if changed else []
+    from_what = "the size or from options" if options else "the size"
+    return [f"{named(changed)}: computed from {from_what}"] if changed else []
 
 
 def _tensor(module: nn.Module, name: str) -> Tensor | None:

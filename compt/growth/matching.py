@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from math import ceil
 
 from compt.errors import GrowthError
+from compt.growth.options import advice, changed_options, fault_text
 from compt.interfaces import Architecture, ParamAxes, Unit
 from compt.interfaces.architecture import RESIZED
 
 DepthMap = Callable[[int, int, int], int]
 """(target block, source depth, target depth) -> the source block that fills it."""
+
+ONE_DESIGN = "Use members of one design, or grower=dict(type='scratch')."
 
 EXTEND_HINT = ", or make it longer first: grower=dict(type='extend', axes={{'{axis}': {rule}}})."
 
@@ -98,10 +101,11 @@ def check_growable(source: Architecture, target: Architecture) -> None:
             # where weights are tied in the target alone.
             _check_tie(param, match, source, target)
         elif match is None:
+            changed = changed_options(source, target)
             raise GrowthError(
                 f"The source has no tensor that could grow into '{param.name}' "
-                f"({source.module} -> {target.module}).",
-                do="Use members of one design, or grower=dict(type='scratch').",
+                f"({source.module} -> {target.module}).{fault_text(changed)}",
+                do=advice(changed, ONE_DESIGN),
             )
         else:
             _check_axes(param, match, source, target)
@@ -126,10 +130,11 @@ def _check_axes(
 ) -> None:
     """Raise GrowthError unless a parameter's axes are its match's and none of them shrinks."""
     if param.groups != match.groups:
+        changed = changed_options(source, target)
         raise GrowthError(
             f"'{param.name}' has the axes {param.groups} in the target and {match.groups} in the "
-            "source.",
-            do="Use members of one design, or grower=dict(type='scratch').",
+            f"source.{fault_text(changed)}",
+            do=advice(changed, ONE_DESIGN),
         )
     for axis in param.axes:
         small, large = source.size(axis), target.size(axis)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["stream", "hidden", "output", "fixed"]
 """How an axis grows with the width: a residual width, units in a layer, a feature width, not."""
@@ -123,6 +123,12 @@ class Architecture:
     """What some fixed axes count, by which growers know what other sizes mean."""
     chosen: Mapping[str, str] = field(default_factory=dict)
     """The size that says how many units of an axis a token chooses, by axis, as of experts."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that the module was built with, as ``Layout.options`` says; those of parts by path.
+
+    It is empty where they are not known.
+    """
 
     @cached_property
     def first_blocks(self) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -97,6 +98,15 @@ class Layout(Plugin, ABC):
 
     def sizes(self, module: nn.Module) -> Mapping[str, int]:
         """Return the sizes that shapes alone cannot tell, such as the number of heads."""
+        return {}
+
+    def options(self, module: nn.Module) -> Mapping[str, Any]:
+        """Return the options that the module was built with, as its own config names them.
+
+        Only those that say what it computes; sizes may be among them. Where two models cannot grow
+        into each other exactly, or not at all, compt names those that differ. Of a module that
+        keeps no config there is nothing to return.
+        """
         return {}
 
     def probe(self, module: nn.Module, generator: torch.Generator) -> Outputs | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compt.interfaces import Layout, Outputs
+from compt.layouts._options import model_options
 from compt.layouts._probes import similarity
 
 LAYER, MODERN_LAYER = "encoder.layer.{block}", "layers.{block}"
@@ -53,6 +54,10 @@ class BertModelLayout(Layout):
     def sizes(self, module: Any) -> Mapping[str, int]:
         """Return the number of heads, which the projections do not tell."""
         return {"heads": module.config.num_attention_heads}
+
+    def options(self, module: Any) -> Mapping[str, Any]:
+        """Return those of the model's config."""
+        return model_options(module.config)
 
     def score_scales(self, module: Any) -> Mapping[str, float]:
         """Return the scale of scores."""
@@ -115,6 +120,10 @@ class MaskedLmLayout(Layout):
         "head.norm.*": "embed @ decoder.weight",
         "decoder.*": "vocab <- embed",
     }
+
+    def options(self, module: Any) -> Mapping[str, Any]:
+        """Return those of the model's config."""
+        return model_options(module.config)
 
     def axis_aliases(self, module: Any) -> Mapping[str, str]:
         """Say that the head works on the encoder's stream and words."""

@@ -80,6 +80,17 @@ def test_weights_that_do_not_sum_to_one_are_noticed():
     assert growth.error > 0.01
 
 
+def test_options_that_differ_are_named_with_both_values():
+    source, target = grouped("Llama", *SMALL), experts("Mixtral", *SMALL, 8, 2)
+    growth = grow(randomised(source), target, "upcycle")
+    assert not growth.function_preserving
+    assert "'rms_norm_eps' is 1e-06 in the source and 1e-05 in the target" in growth.reason
+    theta = "'rope_parameters.rope_theta' is 10000.0 in the source and 1000000.0 in the target"
+    assert theta in growth.reason
+    assert "to be set alike" in growth.reason
+    assert "Mixtral" not in growth.reason, "classes differ where a dense model gets experts"
+
+
 REFUSED = {
     "narrower experts": (
         lambda: grouped("Qwen3", *SMALL),
@@ -99,7 +110,8 @@ REFUSED = {
     "another design": (
         lambda: grouped("Starcoder2", *SMALL),
         lambda: experts("Mixtral", *WIDE),
-        r"that could become an expert \(.*Starcoder2ForCausalLM -> .*MixtralForCausalLM\)",
+        r"that could become an expert \(.*Starcoder2ForCausalLM -> .*MixtralForCausalLM\)\. "
+        r"Options differ: .*'hidden_act' is 'gelu_pytorch_tanh' in the source and 'silu' in",
     ),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from compt.interfaces import Layout, Outputs, Role, Unit
+from compt.layouts._options import model_options
 
 TOKENS = 24
 """The length of the probe's sequences, where the context allows it."""
@@ -64,6 +65,10 @@ class DecoderLayout(Layout):
         """Return the number of query heads, and of the key/value heads that they share."""
         config = module.config
         return {"heads": config.num_attention_heads, "kv_heads": config.num_key_value_heads}
+
+    def options(self, module: Any) -> Mapping[str, Any]:
+        """Return those of the model's config."""
+        return model_options(module.config)
 
     def periods(self, module: Any) -> Mapping[str, int]:
         """Return after how many layers their kinds come again, as with sliding windows in some."""
