@@ -1,8 +1,8 @@
 """Let the meta device keep what a GPU keeps: 16 bits under autocast, attention in one kernel.
 
 torch has no autocast for the meta device, and takes attention apart there, into matrices of
-[tokens, tokens] that no GPU holds. What is registered here is in force within a ``with`` alone, and
-for tensors on the meta device.
+[tokens, tokens] that no GPU holds, and dropout into a mask of as many bytes as its input. What is
+registered here is in force within a ``with`` alone, and for tensors on the meta device.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def as_on_gpu(*, is_half: bool, is_fused: bool) -> Iterator[WeightCopies]:
                 _register(library, operator, lambda t: copies.lowered(t) if _is_wide(t) else t)
             for operator in RAISED:
                 _register(library, operator, lambda t: t.float() if t.is_floating_point() else t)
+        library.impl("dropout", _dropout, "AutogradMeta")
         if is_fused:
             attend = _attention(copies.lowered if is_half else lambda tensor: tensor)
             library.impl("scaled_dot_product_attention", attend, "AutogradMeta")
@@ -103,6 +104,16 @@ def _register(
         return operator._op_dk(key, *(_map(cast, value) for value in args), **kwargs)
 
     library.impl(operator, run, "AutogradMeta")
+
+
+def _dropout(input: Tensor, p: float, train: bool) -> Tensor:
+    """Drop out as kernels of GPUs do, which keep a byte for each number."""
+    if train and 0 < p < 1:
+        output: Tensor = aten.native_dropout.default(input, p, True)[0]
+        return output
+    composite = DispatchKey.CompositeImplicitAutograd
+    output = aten.dropout.default._op_dk(composite, input, p, train)
+    return output
 
 
 def _attention(cast: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:

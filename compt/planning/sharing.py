@@ -130,14 +130,16 @@ class Spread:
         teacher = stage.teacher // shards if options.teacher == "sharded" else stage.teacher
         format_ = BF16 if options.gather == "bf16" else 1.0
         blocks = GATHERED_BLOCKS * stage.largest_block
-        if not options.reshard:
+        # torch keeps blocks gathered where a mini-batch is computed again, as that happens in the
+        # backward pass, and gradients are whole until those of all mini-batches are added up.
+        if stage.is_divided or not options.reshard:
             blocks = stage.weights - stage.rest + stage.largest_block
         unreduced = UNREDUCED_BLOCKS * stage.largest_block
-        if stage.is_divided:  # what is in no block is reduced once, after the last mini-batch
-            unreduced += round(stage.rest * (1 - 1 / shards))
         gathered = round(stage.rest + format_ * blocks + unreduced)
         copies = 0.0 if options.gather == "bf16" else 1.0  # weights come in 16 bits
-        if stage.is_accumulating:
+        if stage.is_divided:
+            moving = step.peak(1.0, copies) + (gradients if stage.is_accumulating else 0)
+        elif stage.is_accumulating:
             moving = gradients + step.peak(0, copies)
         else:
             moving = step.peak(1 / shards, copies)

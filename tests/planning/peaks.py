@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
-from torch import distributed
+from torch import Tensor, distributed, library as operators
+from torch._C import DispatchKey
 from torch.profiler import profile, record_function
 
 import compt.training.optim  # noqa: F401 - registers the constructor
@@ -43,11 +47,43 @@ CHAIN = dict(
     ],
 )
 """A language model of 1.4 M parameters."""
+GPT2 = dict(model_type="gpt2", n_embd=128, n_layer=4, n_head=4, vocab_size=2048, n_positions=64)
+"""A model of 1.1 M parameters that drops out 0.1 of scores, branches and embeddings."""
 STEPS = 2
 
 
 def config(**options: object) -> ChainConfig:
     return load_config({**CHAIN, **options})
+
+
+@contextmanager
+def dropping_as_on_gpu() -> Iterator[None]:
+    """Let a CPU drop out in kernels as a GPU does, with bytes as masks, and attention without any.
+
+    A CPU takes attention with dropout apart, and keeps masks in float32.
+    """
+    aten = torch.ops.aten
+    composite = DispatchKey.CompositeImplicitAutograd
+
+    def dropout(values: Tensor, p: float, train: bool) -> Tensor:
+        return aten.native_dropout.default(values, p, True)[0] if train and p else values
+
+    def attend(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Any = None,
+        p: float = 0.0,
+        *args: Any,
+        **o: Any,
+    ) -> Tensor:
+        attention = aten.scaled_dot_product_attention.default
+        return attention._op_dk(composite, query, key, value, mask, 0.0, *args, **o)
+
+    with operators._scoped_library("aten", "IMPL") as library:
+        library.impl("dropout", dropout, "AutogradCPU")
+        library.impl("scaled_dot_product_attention", attend, "AutogradCPU")
+        yield
 
 
 def measured(chain: ChainConfig, way: str = "one") -> int:

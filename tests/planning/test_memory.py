@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.config import Config
+from torch import nn
 
 import compt
 from compt.config import load_config
 from compt.config.parallel import Replicated, Sharded
 from compt.errors import ConfigError, LayoutError
+from compt.planning.as_on_gpu import as_on_gpu
 from compt.planning.devices import DEVICES, device, hours
 from compt.planning.live import Change, LiveBytes
 from compt.planning.memory import StageMemory, Step, memory
@@ -159,6 +161,24 @@ def test_attention_is_one_kernel_unless_the_config_takes_it_apart():
     assert apart - fused > 4 * 128 * 2 * (3 * 17**2 + 2 * 12**2)
 
 
+def test_dropout_keeps_a_byte_for_each_number_and_attention_no_scores():
+    heads = torch.zeros(1, 2, 100, 5, device="meta", requires_grad=True)
+    functional = nn.functional
+    with as_on_gpu(is_half=False, is_fused=True):
+        assert functional.dropout(heads, 0.1, training=False) is heads
+        for dropped, num_bytes in (
+            (lambda: functional.dropout(heads, 0.1), 4 * 1000 + 1000),
+            (
+                lambda: functional.scaled_dot_product_attention(heads, heads, heads, dropout_p=0.1),
+                4 * (1000 + 2 * 100),
+            ),
+        ):
+            with LiveBytes([heads]) as live:
+                output = dropped()
+                assert num_bytes <= live.num_bytes < num_bytes + 100
+                del output
+
+
 def test_without_layouts_nothing_is_recomputed(toy, monkeypatch):
     def unknown(model):
         raise LayoutError("no layout")
@@ -202,13 +222,23 @@ def test_gradients_of_several_iterations_stay():
     assert one.peak == (4 + 8 + 2 + 4 + 9) * GB
 
 
-def test_mini_batches_keep_the_gradients_of_what_is_in_no_block_whole():
-    """The root of a sharded model is reduced at the end of the backward pass, blocks before."""
-    once, divided = (
-        Spread.of(Sharded(), 8).ways(stage_memory(is_divided=is_divided))[1]
-        for is_divided in (False, True)
+def test_sharded_mini_batches_gather_all_blocks_and_keep_their_gradients_whole():
+    """By hand: 3 GB of blocks and one more of 0.5 in place of three of 0.5, and 4 GB of gradients
+    in place of their eighth.
+    """
+    changes = (Change(8 * GB, 0), Change(4 * GB, 1))
+    steps = {False: Step(8 * GB, 0, changes, gradients=frozenset({1}))}
+    once, divided, added_up = (
+        Spread.of(Sharded(), 8).ways(stage_memory(steps=steps, **options))[1]
+        for options in (
+            dict(),
+            dict(is_divided=True),
+            dict(is_divided=True, is_accumulating=True),
+        )
     )
-    assert divided.gathered - once.gathered == divided.peak - once.peak == GB * 7 // 8
+    assert divided.gathered - once.gathered == 2 * GB
+    assert divided.peak - once.peak == 2 * GB + 4 * GB * 7 // 8
+    assert added_up.peak - divided.peak == 4 * GB // 8
 
 
 @pytest.mark.parametrize(
