@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="T",
         help="peak of each device in TFLOP/s, in the runs' number format, for the share of it that "
-        "was reached (default: as its data sheet says, for the GPUs of `compt plan --device`)",
+        "was reached (default: as its data sheet says, for the GPUs that `compt plan` knows)",
     )
     add_json(parser)
 
