@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -20,6 +21,7 @@ from compt.interfaces import left_out
 from compt.report.outcome import StageOutcome, Usage
 from compt.report.progress import StageProgress
 from compt.training.failures import say_once
+from compt.training.freed_memory import keep_freed_memory
 from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressHook
 from compt.training.known_samples import bring_together
@@ -123,6 +125,8 @@ def run_stage(
     import_modules_from_strings(config.custom_imports["imports"])
     if tracking is not None:
         config.visualizer = tracking.continued(config.visualizer)
+    if get_device() == "cpu":
+        keep_freed_memory()
     runner = StageRunner.from_cfg(config)
     if tracking is not None:
         tracking.take(runner)
