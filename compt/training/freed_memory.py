@@ -17,11 +17,12 @@ OWN_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc's allocator keep what is freed, and return whether it does.
+    """Let glibc's allocator keep what is freed from now on, and return whether it does.
 
     Each step frees its activations and allocates the same anew. By default glibc returns such
     memory to the system, which hands it out again page by page: a sixth to a fifth of a small
-    model's step. The process then holds its peak until it ends; its peak does not change.
+    model's step. The process then holds the peak of a stage until the next one begins, with which
+    what was freed before goes back, so that the peaks of both can be told.
 
     Nothing is changed where there is another C library, or a person has set the allocator by
     variables of the environment.
@@ -30,7 +31,9 @@ def keep_freed_memory() -> bool:
         return False
     if platform.libc_ver()[0] != "glibc":
         return False
-    mallopt = ctypes.CDLL(None).mallopt
+    library = ctypes.CDLL(None)
+    library.malloc_trim(0)
+    mallopt = library.mallopt
     # The threshold of mmap too: without, it would no longer adapt, and stay at 128 kB.
     is_set = mallopt(MMAP_THRESHOLD, NEVER) or mallopt(MMAP_THRESHOLD, MOST_OF_OLD)
     return bool(is_set and mallopt(TRIM_THRESHOLD, NEVER))

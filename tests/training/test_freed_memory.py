@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from compt.training.freed_memory import OWN_SETTINGS
+
 FAULTS = """
 import resource, torch
 from compt.training.freed_memory import keep_freed_memory
@@ -21,20 +23,38 @@ for _ in range(5):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+RETURNED = """
+from pathlib import Path
+import torch
+from compt.training.freed_memory import keep_freed_memory
+def held():
+    return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+keep_freed_memory()
+before = held()
+[torch.ones(2**18) for _ in range(200)]
+print(held() - before)
+keep_freed_memory()
+print(held() - before)
+"""
 PAGES = 5 * 16 * 4 * 2**20 // 4096
 """That the five steps write."""
 
 only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
 
-def faults(**variables: str) -> tuple[bool, int]:
-    """Return whether a process keeps its memory, and its page faults in five steps."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "LD_PRELOAD"))}
-    command = [sys.executable, "-c", FAULTS]
+def said(code: str, **variables: str) -> list[str]:
+    """Return the words that a process prints, for which nobody else has set the allocator."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(OWN_SETTINGS)}
+    command = [sys.executable, "-c", code]
     result = subprocess.run(
         command, env={**clean, **variables}, capture_output=True, text=True, check=True
     )
-    is_kept, number = result.stdout.split()
+    return result.stdout.split()
+
+
+def faults(**variables: str) -> tuple[bool, int]:
+    """Return whether a process keeps its memory, and its page faults in five steps."""
+    is_kept, number = said(FAULTS, **variables)
     return is_kept == "True", int(number)
 
 
@@ -51,3 +71,10 @@ def test_who_sets_the_allocator_is_left_alone() -> None:
     assert not is_kept
     # Without, every page comes from the system anew: so the test above can fail.
     assert number > PAGES / 2
+
+
+@only_glibc
+def test_the_next_stage_begins_without_what_the_one_before_has_freed() -> None:
+    kept, returned = map(int, said(RETURNED))
+    assert kept > 150 * 2**20
+    assert returned < 20 * 2**20
