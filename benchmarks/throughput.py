@@ -146,12 +146,12 @@ def show(result: Mapping[str, Any]) -> None:
     title = f"{result['member']}, batches of {result['batch_size']}, {result['precision']}"
     data = "one batch" if result["one_batch"] else "data loaded"
     table = Table(title=f"{title}, {data}")
-    for column in ("loop", "ms an iteration", "least", "most", "processor, ms"):
+    for column in ("loop", "ms an iteration", "least", "most", "processor, ms", "page faults"):
         table.add_column(column, justify="left" if column == "loop" else "right", no_wrap=True)
     for name, turns in result["turns"].items():
         times = (statistics.median(turns["wall"]), min(turns["wall"]), max(turns["wall"]))
-        processor = statistics.median(turns["processor"])
-        table.add_row(name, *(f"{time:.2f}" for time in (*times, processor)))
+        processor, faults = (statistics.median(turns[key]) for key in ("processor", "faults"))
+        table.add_row(name, *(f"{time:.2f}" for time in (*times, processor)), f"{faults:,.0f}")
     console.print(table)
     for one in result["ratios"]:
         spread = f"{min(one['ratios']):.3f} to {max(one['ratios']):.3f}"

@@ -31,7 +31,7 @@ class Connection:
 
 def test_a_turn_is_timed_from_its_go_to_its_last_iteration(monkeypatch) -> None:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(contest, "now", lambda: (clock.now, clock.now / 2))
+    monkeypatch.setattr(contest, "now", lambda: (clock.now, clock.now / 2, int(8 * clock.now)))
     connection = Connection(2)
     baton, num_steps = Baton(connection, 4), WARM_UP + 2 * 4
     for i in range(num_steps - 1):
@@ -42,7 +42,7 @@ def test_a_turn_is_timed_from_its_go_to_its_last_iteration(monkeypatch) -> None:
         baton.step(float(num_steps))
     losses, *turns = connection.sent
     assert losses == {"losses": [float(i + 1) for i in range(WARM_UP)]}
-    assert turns == [{"wall": 500.0, "processor": 250.0}] * 2
+    assert turns == [{"wall": 500.0, "processor": 250.0, "faults": 4.0}] * 2
 
 
 def test_a_ratio_is_to_the_fastest_of_the_others_in_each_round() -> None:
