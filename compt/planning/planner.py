@@ -194,6 +194,12 @@ class _Planner:
             return None, None
         source, previous = self.source[0], self.stages[-1]
         self.warnings += hop_warnings(stage, source, arch, previous, num_params)
+        reads_alike = self.readers[stage.name] == self.readers[previous.name]
+        if not reads_alike and short_name(stage.grower["type"]) != "scratch":
+            self.warnings.append(
+                f"'{previous.name}' -> '{stage.name}': the two read the data in different ways, so "
+                "that what grows was trained on other inputs, such as ids of another tokenizer."
+            )
         try:
             return check_hop(stage, self.paradigm, source, arch, previous, num_params)
         except ComptError as fault:

@@ -196,6 +196,16 @@ def test_growth_is_refused(bpe, tmp_path):
         compt.plan(config)
 
 
+def test_growth_between_vocabularies_of_one_size_is_warned_of(tmp_path):
+    other = save_bpe(tmp_path / "other", texts=["other words"], size=257)
+    config = chain(tmp_path, {"llama": other}) | dict(grower=dict(type="lossless"))
+    config["chain"][0]["model"] = {**LLAMA, "num_hidden_layers": 1}
+    warned = "'gpt2' -> 'llama': the two read the data in different ways"
+    assert any(warned in warning for warning in compt.plan(config).warnings)
+    alike = {**config, "paradigm": {**config["paradigm"], "tokenizers": None}}
+    assert not any("different ways" in warning for warning in compt.plan(alike).warnings)
+
+
 @pytest.mark.parametrize(
     ("tokenizers", "message"),
     [
