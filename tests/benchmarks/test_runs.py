@@ -187,6 +187,7 @@ def test_runs_of_another_family_are_not_read(tmp_path: Path) -> None:
             Bench(toys(tmp_path, options), tmp_path).run([])
 
 
+@pytest.mark.slow
 def test_other_processes_measure_the_same_and_tell_errors_as_they_are(tmp_path: Path) -> None:
     """Two runs at a time give what one at a time gives."""
     bench = Bench(toys(tmp_path), tmp_path / "one")
@@ -214,6 +215,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_runs_stop_with_the_process_that_started_them(tmp_path: Path) -> None:
     """They save, and let go of their folders."""
     (tmp_path / "starter.py").write_text(STARTER)

@@ -87,7 +87,7 @@ def test_a_soft_cap_that_differs_is_named():
     source = randomised(gemma("Gemma2", 32, 2, 4, 2, 48, final_logit_softcapping=5.0))
     growth = grow(source, gemma("Gemma2", 64, 2, 8, 4, 96, attn_logit_softcapping=5.0))
     assert not growth.function_preserving
-    assert "self_attn.attn_logit_softcapping': 50 in the source, 5 in the target" in growth.reason
+    assert "'attn_logit_softcapping' is 50.0 in the source and 5.0 in the target" in growth.reason
 
 
 def test_heads_with_slopes_stay():

@@ -135,7 +135,11 @@ def test_the_teacher_reads_the_text_of_the_batch(bpe, tmp_path, owner):
 
 
 @pytest.mark.parametrize(
-    "performance", [dict(compile=dict(backend="eager")), dict(mini_batch_size=1)]
+    "performance",
+    [
+        pytest.param(dict(compile=dict(backend="eager")), marks=pytest.mark.slow),
+        dict(mini_batch_size=1),
+    ],
 )
 def test_it_is_the_same_compiled_and_in_mini_batches(bpe, tmp_path, performance):
     plain, other = (

@@ -16,6 +16,7 @@ from tests.environments import ROOT
 GUIDE = [ROOT / "docs" / name for name in ("tutorials/plugin.md", "plugins.md")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 FILE = re.compile(r"# ([\w/.-]+\.(?:py|toml))\n")
+pytestmark = pytest.mark.slow
 
 
 class Reader:

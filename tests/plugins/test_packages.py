@@ -14,6 +14,8 @@ from tests.code_lines import code_lines
 from tests.environments import ROOT, Environment, build_wheel
 
 PACKAGES = ("compt-dino", "compt-ligo", "compt-mixer", "compt-mlm", "compt-siglip")
+TESTED_EACH_TIME = ("compt-mlm",)
+"""Whose own tests are not slow."""
 MOST_LINES = {"compt-mlm": 125, "compt-dino": 168}
 """Neither blank nor docstrings. What a third author would write again belongs into compt."""
 CHAIN = '''
@@ -103,7 +105,13 @@ def test_the_mixed_config_that_ships_is_planned(mixed):
     assert [stage["growth_iters"] for stage in plan["stages"]] == [0, 50, 0]
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "compt-mlm" else pytest.param(name, marks=pytest.mark.slow)
+        for name in PACKAGES
+    ],
+)
 def test_its_own_tests_pass(name, mixed, tree):
     """From its sources, against what is installed."""
     folder = mixed.elsewhere / f"tests_of_{name}"

@@ -10,8 +10,14 @@ from compt.cli import main
 from compt.errors import ConfigError, WorkDirError
 from compt.scaffold import KINDS, new_plugin
 
+QUICK = ("paradigm", "transfer")
+"""Kinds whose packages are built and tested each time."""
 
-@pytest.mark.parametrize("kind", KINDS)
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS],
+)
 def test_a_new_plugin_installs_passes_its_tests_and_is_listed(kind, environment, tmp_path):
     package = f"compt-new-{kind}"
     said = environment.run(

@@ -47,7 +47,7 @@ PLACES = {
     },
     "from_pretrained": {
         "paradigms/text/models.py": TOLD,
-        "paradigms/text/paradigm.py": "settings of generation, which are JSON",
+        "paradigms/text/checkpoints.py": "settings of generation, which are JSON",
         "paradigms/text/settings.py": TOLD,
         "paradigms/text/tokenizer.py": TOLD,
     },
@@ -134,7 +134,7 @@ def test_weights_alone_are_loaded(found):
 def test_nobody_is_trusted(found):
     for file, nodes in found["from_pretrained"].items():
         said = {argument(node, "trust_remote_code") for node in nodes}
-        assert said == {"False"} or file == "paradigms/text/paradigm.py", file
+        assert said == {"False"} or file == "paradigms/text/checkpoints.py", file
 
 
 def test_arrays_are_never_pickled(found):
