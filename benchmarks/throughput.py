@@ -52,6 +52,9 @@ WITHOUT_AUGMENTATION: Mapping[str, Mapping[str, Any]] = {
 SAME = {"clip": 2e-3, "mae": 0.1, "lm": 2e-3}
 """Relative difference of the losses of the first iterations that rounding may make, and with mae
 the masks, which each library draws for itself."""
+SHORTEST = 40
+"""Iterations over which rates fall at least: after a warm-up of one, mmengine's LinearLR keeps
+the low rate for ever."""
 TOLERATED = 1.03
 """What a stage with a teacher may take, by student and teacher alone."""
 
@@ -81,7 +84,7 @@ def compared(turns: Mapping[str, Turns], tolerance: float) -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Let all programs take their turns, without a teacher and with one."""
-    iters = WARM_UP + arguments.rounds * arguments.iters + 1
+    iters = max(SHORTEST, WARM_UP + arguments.rounds * arguments.iters + 1)
     options = {"precision": arguments.precision, "one_batch": arguments.one_batch}
     task = task_of(arguments.paradigm, arguments.member, iters, options)
     loops = {"compt": contenders.compt, "by hand": contenders.bare, **PEERS[arguments.paradigm]}
