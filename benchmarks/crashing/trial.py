@@ -18,10 +18,12 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from sysconfig import get_paths
 from typing import Any
 
 from compt.files import LOCK, MANIFEST, STATE
@@ -107,8 +109,11 @@ class Trial:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON types."""
-        return asdict(self)
+        """Return it as JSON types, without where this machine has its libraries."""
+        said = self.said
+        for place in sorted(filter(None, {*sys.path, *get_paths().values()}), key=len)[::-1]:
+            said = said.replace(f"{place}/", "")
+        return {**asdict(self), "said": said}
 
 
 def draw(number: int, paradigm: str, counts: Mapping[int, list[dict[str, int]]]) -> Drawn | None:
