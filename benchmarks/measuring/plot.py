@@ -31,6 +31,9 @@ def draw_map(rows: Sequence[Row], path: Path) -> None:
     for panel, (name, its_rows) in zip(panels[0], families.items(), strict=True):
         _draw_family(panel, sorted(its_rows, key=lambda row: row["length"]))
         panel.set_title(name, fontsize=10)
+    # What chains reach lies below 2, what the controls say goes far beyond.
+    panels[0][0].set_yscale("log", base=2)
+    panels[0][0].yaxis.set_major_formatter("{x:g}")
     panels[0][0].set_ylabel("compute alone / compute of the chain")
     by_label = {
         label: handle
