@@ -20,9 +20,9 @@ def keep_freed_memory() -> bool:
     """Let glibc's allocator keep what is freed from now on, and return whether it does.
 
     Each step frees its activations and allocates the same anew. By default glibc returns such
-    memory to the system, which hands it out again page by page: a sixth to a fifth of a small
-    model's step. The process then holds the peak of a stage until the next one begins, with which
-    what was freed before goes back, so that the peaks of both can be told.
+    memory to the system, which hands it out again page by page. Kept, the process holds the peak
+    of a stage until the next one begins, with which what was freed before goes back, so that the
+    peaks of both can be told.
 
     Nothing is changed where there is another C library, or a person has set the allocator by
     variables of the environment.

@@ -231,9 +231,8 @@ class TextModels(Sourced, ABC):
         try:
             theirs.config = copy.deepcopy(theirs.config)
             theirs.config.use_cache = True  # off in training, but generation is slow without
-            if (
-                theirs.config.pad_token_id is None and is_shared
-            ):  # as where padding is the end of a text
+            # None where padding is the end of a text.
+            if theirs.config.pad_token_id is None and is_shared:
                 theirs.config.pad_token_id = self._followed.get("pad_token_id")
             with quiet():
                 if generates:
