@@ -7,8 +7,8 @@ mmpretrain's ``tools/train.py`` builds it, the Trainer of transformers. Model, f
 batches and their order, precision, optimizer (fused), parameter groups and learning rates are the
 same; so are the losses of the first iterations, or the comparison is void and fails. Each has a
 process of its own, and they take turns of some iterations, so that all get the same share of
-whatever else the machine does. A ratio is the time of the fastest other loop by compt's: 1 means
-the same speed.
+whatever else the machine does; then all are started anew, as processes of one loop differ. A ratio
+is the time of the other loop that is fastest in the median by compt's: 1 means the same speed.
 
 The last row has a teacher: compt's stage with feature transfer, against a loop by hand that runs
 the student forward and backward and the teacher forward, and does nothing with what it says.
@@ -27,13 +27,13 @@ import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from measuring import contenders
-from measuring.contest import WARM_UP, Turns, hold, ratios
+from measuring.contest import WARM_UP, Turns, fastest, hold, medians, ratios
 from measuring.peers import PEERS
 from measuring.task import Task
 from rich.table import Table
@@ -92,13 +92,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "compt, with teacher": contenders.compt_with_teacher,
         "student and teacher by hand": contenders.bare_with_teacher,
     }
-    length = {"rounds": arguments.rounds, "iters": arguments.iters}
+    length = {key: getattr(arguments, key) for key in ("starts", "rounds", "iters")}
     turns, failed = hold(loops, task, **length)
     compared(turns, SAME[arguments.paradigm])
     taught, taught_failed = hold(pair, task, **length) if arguments.member else ({}, {})
-    rows = [row(turns, "compt", [name for name in turns if name != "compt"])]
+    others = [name for name in turns if name != "compt"]
+    rows = [row(turns, "compt", fastest(turns, others), arguments.starts)]
     if len(taught) == 2:
-        rows.append(row(taught, *_pair(pair)))
+        rows.append(row(taught, *pair, arguments.starts))
     return {
         "paradigm": arguments.paradigm,
         "member": task.stage.name,
@@ -111,23 +112,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _pair(names: Mapping[str, Any]) -> tuple[str, list[str]]:
-    first, second = names
-    return first, [second]
-
-
-def row(turns: Mapping[str, Turns], name: str, others: Sequence[str]) -> dict[str, Any]:
-    """Return the ratios of a program and the fastest of others."""
-    values = ratios(turns, name, others)
-    fastest = min(others, key=lambda other: statistics.median(turns[other].wall))
-    pairs = zip(turns[name].processor, turns[fastest].processor, strict=True)
-    processor = [b / a for a, b in pairs]
+def row(turns: Mapping[str, Turns], name: str, other: str, starts: int) -> dict[str, Any]:
+    """Return the ratios of a program and another."""
+    values = ratios(turns, name, other)
+    pairs = zip(turns[name].processor, turns[other].processor, strict=True)
     return {
         "name": name,
-        "fastest": fastest,
+        "other": other,
         "ratios": values,
         "median": statistics.median(values),
-        "processor_median": statistics.median(processor),
+        "medians_of_starts": medians(values, starts),
+        "processor_median": statistics.median(b / a for a, b in pairs),
     }
 
 
@@ -157,11 +152,11 @@ def show(result: Mapping[str, Any]) -> None:
         table.add_row(name, *(f"{time:.2f}" for time in (*times, processor)), f"{faults:,.0f}")
     console.print(table)
     for one in result["ratios"]:
-        spread = f"{min(one['ratios']):.3f} to {max(one['ratios']):.3f}"
+        starts = one["medians_of_starts"]
         console.print(
-            f"{one['name']}: {one['median']:.3f}x the fastest of the others ({one['fastest']}), "
-            f"{spread} in {result['rounds']} rounds; by processor time "
-            f"{one['processor_median']:.3f}x",
+            f"{one['name']}: {one['median']:.3f}x as fast as {one['other']}, median of "
+            f"{len(one['ratios'])} rounds; {min(starts):.3f} to {max(starts):.3f} in "
+            f"{len(starts)} starts; by processor time {one['processor_median']:.3f}x",
             soft_wrap=True,
         )
     for name, reason in result["left_out"].items():
@@ -174,8 +169,9 @@ def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Time compt against other training loops.")
     parser.add_argument("paradigm", choices=CONFIGS)
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")
-    parser.add_argument("--iters", type=int, default=20, help="iterations of a turn (default 20)")
+    parser.add_argument("--starts", type=int, default=5, help="starts of each (default 5)")
+    parser.add_argument("--rounds", type=int, default=4, help="turns after a start (default 4)")
+    parser.add_argument("--iters", type=int, default=10, help="iterations of a turn (default 10)")
     parser.add_argument("--member", type=int, default=1, help="which of the chain, from 0")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--one-batch", action="store_true", help="leave the loading of data out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import statistics
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -76,18 +77,48 @@ class Turns:
     faults: list[float] = field(default_factory=list)
     """Page faults."""
 
+    def append(self, other: Turns) -> None:
+        """Take in the turns of the same program, started again."""
+        self.wall += other.wall
+        self.processor += other.processor
+        self.faults += other.faults
+
 
 def hold(
-    programs: Mapping[str, Callable[..., None]], task: Any, *, rounds: int, iters: int
+    programs: Mapping[str, Callable[..., None]],
+    task: Any,
+    *,
+    starts: int = 1,
+    rounds: int,
+    iters: int,
 ) -> tuple[dict[str, Turns], dict[str, str]]:
     """Let programs take turns, and return their times, and why others were left out.
 
     Args:
         programs: by name; each is called with the task and a :class:`Baton`. They are pickled.
         task: what to train.
-        rounds: turns of each.
+        starts: how often each is started anew, with turns after each. Processes of one program
+            differ in speed by where the system puts their memory.
+        rounds: turns of each after a start.
         iters: iterations of a turn.
     """
+    turns: dict[str, Turns] = {}
+    failed: dict[str, str] = {}
+    for _ in range(starts):
+        left = {name: program for name, program in programs.items() if name not in failed}
+        new, new_failed = _hold(left, task, rounds, iters)
+        failed |= new_failed
+        for name, one in new.items():
+            if name in turns:
+                turns[name].append(one)
+            else:
+                turns[name] = one
+    return {name: one for name, one in turns.items() if name not in failed}, failed
+
+
+def _hold(
+    programs: Mapping[str, Callable[..., None]], task: Any, rounds: int, iters: int
+) -> tuple[dict[str, Turns], dict[str, str]]:
     # A fresh process each: libraries change registries, hooks and threads of the one they are in.
     context = multiprocessing.get_context("spawn")
     ends, processes, failed = {}, [], {}
@@ -140,7 +171,20 @@ def _run(program: Callable[..., None], task: Any, connection: Connection, iters:
         connection.send({"error": f"{type(error).__name__}: {error}"})
 
 
-def ratios(turns: Mapping[str, Turns], name: str, others: Sequence[str]) -> list[float]:
-    """Return by how much a program is faster than the fastest of others, round by round."""
-    rounds = range(len(turns[name].wall))
-    return [min(turns[o].wall[i] for o in others) / turns[name].wall[i] for i in rounds]
+def fastest(turns: Mapping[str, Turns], names: Sequence[str]) -> str:
+    """Return which of some programs took the least time in the median of its turns."""
+    return min(names, key=lambda name: statistics.median(turns[name].wall))
+
+
+def ratios(turns: Mapping[str, Turns], name: str, other: str) -> list[float]:
+    """Return by how much a program is faster than another, round by round.
+
+    Not than the fastest of each round: the least of several times is that of the luckiest.
+    """
+    return [b / a for a, b in zip(turns[name].wall, turns[other].wall, strict=True)]
+
+
+def medians(values: Sequence[float], count: int) -> list[float]:
+    """Return the medians of so many equal parts of values, one after the other."""
+    size = len(values) // count
+    return [statistics.median(values[i * size : (i + 1) * size]) for i in range(count)]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import throughput
 from measuring import contest
-from measuring.contest import WARM_UP, Baton, Finished, Turns, hold, ratios
+from measuring.contest import WARM_UP, Baton, Finished, Turns, fastest, hold, medians, ratios
 
 from tests.environments import ROOT
 
@@ -45,13 +45,15 @@ def test_a_turn_is_timed_from_its_go_to_its_last_iteration(monkeypatch) -> None:
     assert turns == [{"wall": 500.0, "processor": 250.0, "faults": 4.0}] * 2
 
 
-def test_a_ratio_is_to_the_fastest_of_the_others_in_each_round() -> None:
+def test_ratios_are_to_one_other_loop_the_fastest_in_the_median() -> None:
     turns = {
-        "own": Turns([], [2.0, 4.0]),
-        "a": Turns([], [1.0, 8.0]),
-        "b": Turns([], [4.0, 6.0]),
+        "own": Turns([], [2.0, 4.0, 5.0]),
+        "a": Turns([], [1.0, 8.0, 8.0]),
+        "b": Turns([], [4.0, 6.0, 5.0]),
     }
-    assert ratios(turns, "own", ["a", "b"]) == [0.5, 1.5]
+    assert fastest(turns, ["a", "b"]) == "b"
+    assert ratios(turns, "own", "b") == [2.0, 1.5, 1.0]
+    assert medians([1.0, 2.0, 9.0, 3.0, 1.0, 5.0], 2) == [2.0, 3.0]
 
 
 def test_loops_that_train_otherwise_are_no_comparison() -> None:
@@ -75,9 +77,9 @@ def failing(task: dict, baton: Baton) -> None:
 @pytest.mark.slow
 def test_a_program_that_fails_is_left_out_with_its_reason() -> None:
     programs = {"a": trained, "b": failing, "c": trained}
-    turns, failed = hold(programs, {"loss": 3.0}, rounds=2, iters=3)
+    turns, failed = hold(programs, {"loss": 3.0}, starts=2, rounds=2, iters=3)
     assert list(turns) == ["a", "c"] and failed == {"b": "ImportError: no such library"}
-    assert all(len(one.wall) == 2 and one.losses == [3.0] * WARM_UP for one in turns.values())
+    assert all(len(one.wall) == 4 and one.losses == [3.0] * WARM_UP for one in turns.values())
 
 
 @pytest.mark.slow
@@ -85,7 +87,7 @@ def test_a_program_that_fails_is_left_out_with_its_reason() -> None:
 def test_all_loops_of_a_paradigm_train_the_same(paradigm, tmp_path) -> None:
     """Losses are compared by the command itself."""
     result = tmp_path / "result.json"
-    options = ["--rounds", "1", "--iters", "1", "--json", str(result)]
+    options = ["--starts", "1", "--rounds", "1", "--iters", "1", "--json", str(result)]
     command = [sys.executable, "benchmarks/throughput.py", paradigm, *options]
     subprocess.run(command, cwd=ROOT, check=True, timeout=1800)
     content = json.loads(result.read_text())

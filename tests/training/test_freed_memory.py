@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,16 +38,30 @@ print(held() - before)
 keep_freed_memory()
 print(held() - before)
 """
+LARGE = """
+import resource, sys, torch
+from pathlib import Path
+if len(sys.argv) > 1:
+    resource.setrlimit(resource.RLIMIT_AS, (2**36, 2**36))
+from compt.training.freed_memory import keep_freed_memory
+keep_freed_memory()
+held = [torch.ones(2**20) for _ in range(16)]
+keep_freed_memory()  # as the next stage does
+held += [torch.ones(2**20) for _ in range(16)]
+lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+print(*(line.split()[1] for line in lines if line.startswith("AnonHugePages")))
+"""
+SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 PAGES = 5 * 16 * 4 * 2**20 // 4096
 """That the five steps write."""
 
 only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
 
-def said(code: str, **variables: str) -> list[str]:
+def said(code: str, *arguments: str, **variables: str) -> list[str]:
     """Return the words that a process prints, for which nobody else has set the allocator."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(OWN_SETTINGS)}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code, *arguments]
     result = subprocess.run(
         command, env={**clean, **variables}, capture_output=True, text=True, check=True
     )
@@ -79,3 +94,20 @@ def test_the_next_stage_begins_without_what_the_one_before_has_freed() -> None:
     kept, returned = map(int, said(RETURNED))
     assert kept > 150 * 2**20
     assert returned < 20 * 2**20
+
+
+@only_glibc
+@pytest.mark.skipif(
+    not SETTING.exists() or "[never]" in SETTING.read_text(), reason="no large pages here"
+)
+def test_what_a_stage_takes_lies_in_large_pages() -> None:
+    (kilobytes,) = map(int, said(LARGE))
+    assert kilobytes > 0.8 * 32 * 4 * 2**10
+
+
+@only_glibc
+@pytest.mark.skipif(
+    not SETTING.exists() or "[madvise]" not in SETTING.read_text(), reason="all pages are large"
+)
+def test_limited_addresses_are_not_reserved() -> None:
+    assert said(LARGE, "limited") == ["0"]
