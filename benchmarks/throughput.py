@@ -99,7 +99,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     others = [name for name in turns if name != "compt"]
     rows = [row(turns, "compt", fastest(turns, others), arguments.starts)]
     if len(taught) == 2:
-        rows.append(row(taught, *pair, arguments.starts))
+        stage, by_hand = pair
+        rows.append(row(taught, stage, by_hand, arguments.starts))
     return {
         "paradigm": arguments.paradigm,
         "member": task.stage.name,

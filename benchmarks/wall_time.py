@@ -72,8 +72,12 @@ class Run:
         return self.wall - self.total(lambda stage: stage.seconds)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, other: Run | None = None) -> Run:
     """Read a finished run, from its manifests and its status.json.
+
+    Args:
+        folder: of the run.
+        other: one from which it may have taken over a member, with the time measured there.
 
     Raises:
         WorkDirError: it is not finished, was interrupted, or its records are of a version that
@@ -84,7 +88,8 @@ def read_run(folder: Path) -> Run:
     if status.state != "finished" or len(records) != len(status.stages):
         raise WorkDirError("The run is not finished.", where=str(folder))
     stages = tuple(map(_stage, records))
-    run = Run(stages, status.written - status.started)
+    taken_over = sum(stage.seconds for stage in stages if other and stage in other.stages)
+    run = Run(stages, status.written - status.started + taken_over)
     if run.rest < 0:
         raise WorkDirError(
             "The run was interrupted, so that its whole time is not known.",
@@ -171,7 +176,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it here")
     arguments = parser.parse_args()
     try:
-        runs = {"chain": read_run(arguments.chain), "alone": read_run(arguments.alone)}
+        chain = read_run(arguments.chain)
+        runs = {"chain": chain, "alone": read_run(arguments.alone, chain)}
         steps = [*ratios(runs["chain"], runs["alone"])]
     except ComptError as error:
         print(f"wall_time: {error}", file=sys.stderr)

@@ -130,14 +130,12 @@ class Spread:
         teacher = stage.teacher // shards if options.teacher == "sharded" else stage.teacher
         format_ = BF16 if options.gather == "bf16" else 1.0
         blocks = GATHERED_BLOCKS * stage.largest_block
-        # torch keeps blocks gathered where a mini-batch is computed again, as that happens in the
-        # backward pass, and gradients are whole until those of all mini-batches are added up.
-        if stage.is_divided or not options.reshard:
+        if not options.reshard:
             blocks = stage.weights - stage.rest + stage.largest_block
         unreduced = UNREDUCED_BLOCKS * stage.largest_block
         gathered = round(stage.rest + format_ * blocks + unreduced)
         copies = 0.0 if options.gather == "bf16" else 1.0  # weights come in 16 bits
-        if stage.is_divided:
+        if stage.is_divided:  # gradients are whole until those of all mini-batches are added up
             moving = step.peak(1.0, copies) + (gradients if stage.is_accumulating else 0)
         elif stage.is_accumulating:
             moving = gradients + step.peak(0, copies)

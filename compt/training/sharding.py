@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SMALLEST_NORM = 1e-6
 """What torch adds to the norm of gradients before it divides by it."""
+NO_BACKWARD = -1
+"""What torch calls the backward pass where none runs."""
 T = TypeVar("T")
 
 
@@ -67,6 +69,8 @@ def shard_stage(stage: StageModel, options: Sharded) -> StageModel:
     with stage.layouts():
         for block in separate_blocks(stage.student):
             fully_shard(block, mp_policy=policy, reshard_after_forward=options.reshard, **shared)
+            if options.reshard and stage.performance.mini_batch_size is not None:
+                block.register_forward_hook(_free_recomputed)
         for teacher in stage.teachers():
             if options.teacher == "sharded":
                 for block in separate_blocks(teacher):
@@ -129,6 +133,16 @@ def separate_blocks(model: nn.Module) -> list[nn.Module]:
         if all(is_own):
             separate.append((path.count("."), block))
     return [block for _, block in sorted(separate, key=lambda entry: -entry[0])]
+
+
+def _free_recomputed(block: nn.Module, *_: Any) -> None:
+    """Free the weights of a block whose forward pass is repeated in the backward pass.
+
+    torch leaves that to the block's own backward pass, as if blocks were repeated one by one. In a
+    mini-batch all of them are, and would be gathered together.
+    """
+    if is_sharded(block) and torch._C._current_graph_task_id() != NO_BACKWARD:
+        block.reshard()  # type: ignore[operator]
 
 
 def _average_gradient(param: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from wall_time import Run, Stage, ratios, read_run
 
+import compt
 from compt.errors import WorkDirError
 
 
@@ -40,3 +41,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         list(ratios(Run((*one.stages, stage("b", 1, 1)), 12), one))
     with pytest.raises(WorkDirError, match=r"status\.json"):
         read_run(tmp_path)
+
+
+def test_a_member_that_was_taken_over_counts_as_it_was_measured(toy, tmp_path):
+    """As ``compare=True`` leaves it: the first member is trained once."""
+    toy |= dict(compare=True, individual=dict(budget="chain"))
+    compt.train(toy, work_dir=tmp_path / "w")
+    chain = read_run(tmp_path / "w")
+    alone = read_run(tmp_path / "w_individual", chain)
+    assert alone.stages[0] == chain.stages[0]
+    assert alone.wall > alone.stages[0].seconds and alone.rest > 0

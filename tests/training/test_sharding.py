@@ -32,6 +32,8 @@ CASES = {
         optim_wrapper=dict(optimizer=ADAM, accumulative_counts=2, clip_grad=dict(max_norm=0.5))
     ),
     "recomputed": dict(grad_checkpointing=True),
+    "in mini-batches": dict(mini_batch_size=2),
+    "in mini-batches, recomputed": dict(mini_batch_size=2, grad_checkpointing=True),
     "compiled": dict(grad_checkpointing=True, compile=dict(backend="aot_eager")),
     "clipped by value": dict(
         optim_wrapper=dict(
@@ -206,6 +208,32 @@ def test_tied_tensors_and_scalars_stay_what_they_are(alone):
     assert whole.head.weight is whole.embed.weight
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("reshard", [True, False])
+def test_mini_batches_do_not_gather_all_blocks_together(reshard, alone):
+    """Their forward passes are repeated in the backward pass, where torch frees no block."""
+    model = StageModel(
+        dict(type="toy"),
+        dict(name="a", model=dict(width=8, depth=6)),
+        performance=dict(mini_batch_size=2),
+    )
+    sharding.shard_stage(model, Sharded(reshard=reshard))
+    blocks, gathered = model.student.blocks, []
+
+    def note(*_) -> None:
+        whole = [not isinstance(block.fc1.weight, DTensor) for block in blocks]
+        gathered.append(sum(whole))
+
+    for block in blocks:
+        block.register_forward_pre_hook(note)
+    batch = model.paradigm.example_batch(model.student, 6)
+    loss = model(mode="loss", **batch)["loss"]
+    num_forward = len(gathered)
+    loss.backward()
+    again = gathered[num_forward:]
+    assert len(again) == 3 * len(blocks), "every mini-batch once more"
+    assert max(again) <= 2 if reshard else max(again) == len(blocks)
 
 
 def test_shards_are_read_into_whole_and_sharded_models_unless_they_are_damaged(alone, tmp_path):
