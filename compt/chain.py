@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -309,7 +308,8 @@ class _Stage:
         export = self.folder.export
         write_stage_cards(self.folder.path, record, config, self.paradigm, export=export)
         record.write(self.folder.manifest)
-        shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+        if left := self.folder.drop_checkpoints():
+            self.progress.note(left)
 
     @property
     def _is_inherited(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import shutil
 from collections.abc import Mapping
@@ -466,6 +467,29 @@ def test_checkpoints_that_a_finished_stage_had_no_time_to_drop_are_dropped(stopp
     (folder / "01_a" / "checkpoints").mkdir()
     (folder / "01_a" / "checkpoints" / "iter_00000008.pt").write_bytes(b"left over")
     train(folder, config, resume=True)
+    assert not [*folder.glob("*/checkpoints")]
+
+
+def test_checkpoints_that_cannot_be_dropped_are_said_and_dropped_on_resume(
+    whole, tmp_path, monkeypatch
+):
+    """A folder that became read-only after the manifest was written: the stage is finished."""
+    folder, remove = tmp_path / "run", shutil.rmtree
+
+    def refuse(path, *arguments, **options):
+        if Path(path) == folder / "03_c" / "checkpoints":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        remove(path, *arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    (note,) = train(folder, TOY)
+    assert "03_c/checkpoints' could not be removed: Permission denied." in note
+    assert "--resume removes them" in note
+    assert files(folder, *STAGES) == files(whole, *STAGES)
+    (note,) = train(folder, TOY, resume=True)
+    assert "--resume removes them" in note
+    monkeypatch.undo()
+    assert train(folder, TOY, resume=True) == []
     assert not [*folder.glob("*/checkpoints")]
 
 

@@ -160,6 +160,10 @@ def draw(number: int, paradigm: str, counts: Mapping[int, list[dict[str, int]]])
     )
 
 
+SWEPT = "--resume removes them"
+"""What a run says that has ended well, and could not remove what it needs no longer."""
+
+
 class Stage:
     """Where trials of one paradigm run.
 
@@ -214,6 +218,7 @@ class Stage:
             trial.reasons.append("a process went on after another had ended")
         folder = self._aftermath(trial, folder, disk)
         is_over = ended.is_done and not (trial.damaged or drawn.fault == "folder moved")
+        is_over &= SWEPT not in ended.out
         if is_over or self._resumed(trial, folder, streams, begun):
             self._judge(trial, folder)
         trial.verdict = "lost" if trial.reasons else "advised" if trial.advice else "alike"

@@ -63,6 +63,20 @@ class StageFolder:
         """Return what the optimizer remembered at those weights."""
         return self.plateau_optimizer if trunk else self.optimizer
 
+    def drop_checkpoints(self) -> str:
+        """Remove a finished stage's checkpoints, and return a sentence where that fails."""
+        try:
+            shutil.rmtree(self.checkpoints)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return (
+                f"The checkpoints in '{self.checkpoints}' could not be removed: "
+                f"{error.strerror or error}. The stage is finished without them; --resume removes "
+                "them."
+            )
+        return ""
+
     @contextmanager
     def exporting(self) -> Iterator[Path]:
         """Yield an empty folder that becomes ``export`` once it is complete."""

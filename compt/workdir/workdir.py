@@ -174,7 +174,8 @@ class WorkDir:
                     leftover.unlink()
         for stage in self.stages:
             if stage.done:  # interrupted after its manifest, before it dropped these
-                shutil.rmtree(stage.checkpoints, ignore_errors=True)
+                left = stage.drop_checkpoints()
+                self.notes += [left] if left else []
 
     def _read_state(self) -> ChainState | None:
         """Read chain.json, or where it is damaged or gone its copy; None where there is neither.
