@@ -2,8 +2,9 @@
 
 ``python benchmarks/map.py benchmarks/results/*.json --plot docs/saving.svg --write docs/study.md``
 prints the tables, and puts that of rows into documents between ``<!-- saving -->`` and
-``<!-- end -->``, those of studies between ``<!-- restart -->`` and ``<!-- end -->``, and what
-stages overwrite between ``<!-- overwritten -->`` and ``<!-- end -->``.
+``<!-- end -->``, those of studies between ``<!-- restart -->`` and ``<!-- end -->``, what stages
+overwrite between ``<!-- overwritten -->`` and ``<!-- end -->``, and what members come to on splits
+that do not judge between ``<!-- elsewhere -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from measuring.plot import draw_map
-from measuring.tables import overwritten_table, put_between, saving_table, study_table
+from measuring.tables import (
+    elsewhere_table,
+    overwritten_table,
+    put_between,
+    saving_table,
+    study_table,
+)
 
 from compt.errors import ComptError, DataError
 from compt.report.format import plain_console
@@ -40,6 +47,7 @@ def tables(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     studies = [result for result in results if "ways" in result]
     content = {
         "saving": saving_table(rows) if rows else "",
+        "elsewhere": elsewhere_table(rows),
         "overwritten": overwritten_table(rows),
         "restart": "\n\n".join(map(study_table, studies)),
     }

@@ -302,7 +302,7 @@ class _Stage:
             self.folder.plateau,
             self.folder.plateau_optimizer,
         )
-        files = digests(self.folder.path, [path.name for path in written])
+        files = digests(self.folder.path, [path.name for path in written], texts=True)
         record = self._record(result, growth, weights, files)
         config = plain(self.work.config.raw)
         export = self.folder.export

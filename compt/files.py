@@ -265,19 +265,23 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+def digests(folder: Path, names: Iterable[str], *, texts: bool = False) -> dict[str, str]:
     """Return the SHA-256 of those files that are there, by their path in the folder.
 
     Args:
         folder: of a stage.
-        names: of files, of weights in shards, or of folders, of which only files that hold weights
-            count.
+        names: of files, of weights in shards, or of folders.
+        texts: whether files of folders that hold no weights count too, but for cards.
     """
     hashes = {}
     for name in names:
         path = folder / name
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.suffix in WEIGHT_SUFFIXES]
+            inside = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix in WEIGHT_SUFFIXES or (texts and file.name != CARD)
+            ]
         else:
             inside = weight_files(path)
         for file in filter(Path.is_file, inside):
@@ -288,7 +292,7 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
 def check_recorded(path: Path) -> None:
     """Compare weights with the hashes that the manifest of their stage has of them.
 
-    Does nothing for files that are of no finished stage.
+    Does nothing for files that are of no finished stage, and for texts, which people may edit.
 
     Args:
         path: a stage's folder, or a file or folder in it, which alone is then compared; of weights
@@ -308,8 +312,37 @@ def check_recorded(path: Path) -> None:
     recorded = dict(content.get("files") or {})
     if "file" in weights:
         recorded[weights["file"]] = weights.get("sha256")
-    wanted = {name: value for name, value in recorded.items() if _is_within(folder / name, path)}
+    wanted = {
+        name: value
+        for name, value in recorded.items()
+        if _is_within(folder / name, path) and not _is_text(name)
+    }
     check_digests(folder, wanted, f"train the stage again with --from-stage {content.get('name')}")
+
+
+def changed_texts(stage: Path, recorded: Mapping[str, str]) -> list[str]:
+    """Return which texts of an export are not those that the stage wrote, by path in its folder.
+
+    Args:
+        stage: its folder.
+        recorded: the files of its record.
+    """
+    return [
+        name
+        for name, digest in recorded.items()
+        if _is_text(name) and not _is_same(stage / name, digest)
+    ]
+
+
+def _is_text(name: str) -> bool:
+    """Tell texts of an export from weights, by path in the stage's folder."""
+    path = PurePosixPath(name)
+    is_in_export = path.parts[:1] == (EXPORT,) and not leaves_folder(name)
+    return is_in_export and path.suffix not in WEIGHT_SUFFIXES
+
+
+def _is_same(file: Path, digest: str) -> bool:
+    return file.is_file() and sha256(file) == digest
 
 
 def check_digests(folder: Path, recorded: Mapping[str, str], otherwise: str) -> None:

@@ -15,9 +15,10 @@ import pytest
 import compt
 from compt import ConfigError, TrainingError
 from compt.errors import WorkDirError
-from compt.files import read_json
+from compt.files import check_recorded, read_json
 from compt.report.progress import Silent
 from compt.report.record import StageRecord
+from compt.testing.toy import Toy
 from compt.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import TOY
 
@@ -404,6 +405,33 @@ def test_a_damaged_file_that_is_made_again_no_longer_stops_the_run(tmp_path, who
         train(folder, TOY, resume=True, from_stage="c")
     train(folder, TOY, resume=True, from_stage="b")
     assert files(folder, *STAGES) == files(whole, *STAGES)
+
+
+def test_texts_of_an_export_may_be_edited_and_resuming_says_so(tmp_path):
+    """Such as a tokenizer: weights that were damaged are refused, texts are nobody's source."""
+    folder = tmp_path / "run"
+    export = Toy.export
+
+    def with_texts(self, model, path):
+        export(self, model, path)
+        for name in ("config.json", "README.md", "tokenizer/vocab.txt"):
+            (path / name).parent.mkdir(exist_ok=True)
+            (path / name).write_text(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Toy, "export", with_texts)
+        train(folder, TOY)
+    assert train(folder, TOY, resume=True) == []
+    (folder / "02_b" / "export" / "config.json").write_text("mine")
+    (folder / "02_b" / "export" / "README.md").write_text("mine")
+    (folder / "02_b" / "export" / "tokenizer" / "vocab.txt").unlink()
+    notes = train(folder, TOY, resume=True)
+    assert [note.partition(" ")[0] for note in notes] == [
+        "02_b/export/config.json",
+        "02_b/export/tokenizer/vocab.txt",
+    ]
+    assert all("--from-stage b" in note for note in notes)
+    check_recorded(folder / "02_b")
 
 
 @pytest.mark.parametrize("init", ["02_b", "02_b/export", "02_b/export/toy.safetensors"])

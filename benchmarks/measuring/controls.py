@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from compt.planning.rule import LONGER
 from measuring.curves import length_to
+from measuring.elsewhere import gains
 from measuring.family import published_fractions
 from measuring.job import Job
 from measuring.rule import margins
@@ -27,6 +29,8 @@ class Reached:
     of them diverged."""
     values: tuple[float, ...]
     """Of the held-out metric, by seed."""
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
+    """The same gain on other held-out splits, by name of the figure; for recipes alone."""
 
 
 @dataclass(frozen=True)
@@ -116,26 +120,31 @@ def largest_for(
     return _reached(bench, jobs, length, against)
 
 
-def published(
-    bench: Bench, iters: int, rates: Sequence[float], alone: Sequence[Sequence[float]]
+def by_recipe(
+    bench: Bench,
+    recipe: Mapping[str, Any],
+    iters: int,
+    rates: Sequence[float],
+    alone: Sequence[Sequence[Job]],
 ) -> list[Reached]:
-    """Train the chain of the method as published, at its budgets and the members' own rates.
+    """Train a chain at given budgets and the members' own rates, as the published method's.
 
     Args:
         bench: where to run.
+        recipe: ways to grow, and ``fractions``; nothing is trained where it is empty.
         iters: the row's length.
         rates: of every member alone.
-        alone: qualities of every member alone, by judging seed.
+        alone: every member alone, by judging seed.
 
     Returns:
         What every member comes to beside the same member alone, up to one that diverged, from which
         nothing can be grown.
     """
     family = bench.family
-    if not family.published:
+    if not recipe:
         return []
-    ways = {key: value for key, value in family.published.items() if key != "fractions"}
-    fractions = published_fractions(family.published, len(family.members))
+    ways = {key: value for key, value in recipe.items() if key != "fractions"}
+    fractions = published_fractions(recipe, len(family.members))
     lengths = [max(1, round(fraction * iters)) for fraction in fractions]
     seeds = family.judging(iters)[: family.control_seeds]
     jobs = [bench.source(0, lengths[0], rates[0], seed, ways) for seed in seeds]
@@ -147,7 +156,8 @@ def published(
                 for source, seed in zip(jobs, seeds, strict=True)
             ]
         bench.run(jobs)
-        results.append(_reached(bench, jobs, length, alone[index]))
+        reached = _reached(bench, jobs, length, list(map(bench.quality_of, alone[index])))
+        results.append(replace(reached, elsewhere=gains(bench, jobs, alone[index])))
         if any(job.diverged for job in jobs):
             break
     return results

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from compt.errors import ConfigError
 
 FAMILIES = Path(__file__).parents[1] / "families"
-OWN = ("name", "family", "presets", "floor", "metric", "unit", "published", "study")
+OWN = ("name", "family", "presets", "floor", "metric", "unit", "published", "recipes", "study")
 """Keys of a family's file that a chain's config does not have."""
 PRIVATE = "_"
 """What names begin with that a family's file has for itself."""
@@ -32,6 +32,7 @@ PUBLISHED: Mapping[str, Any] = {
     "fractions": (1.0, 3 / 16, 1 / 8),
 }
 """CoM-PT (arXiv 2604.12391): the corner copy, feature transfer, and shares of the epochs."""
+AS_PUBLISHED = "as published"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ class Family:
     """The held-out metric to compare, 'split/name'; None for the paradigm's main one."""
     floor: str
     unit: Unit
-    published: Mapping[str, Any]
-    """Ways of the method as published, and its ``fractions``; empty leaves that control out."""
+    recipes: Mapping[str, Mapping[str, Any]]
+    """Ways and ``fractions`` of other chains to hold the members against, by name; that of the
+    method as published, if it is there, is ``AS_PUBLISHED``."""
     study: tuple[Mapping[str, Any], ...]
     """Ways to grow that ``study.py`` compares."""
     study_lengths: tuple[int, ...]
@@ -166,7 +168,7 @@ def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
         metric=content.get("metric"),
         floor=content.get("floor", ""),
         unit=_unit(content.get("unit", {"name": "iterations", "iterations": 1})),
-        published=content.get("published", PUBLISHED) or {},
+        recipes=_recipes(content),
         study=tuple(content.get("study", ())),
         study_lengths=_study_lengths(chosen.get("study_lengths", lengths[:1]), lengths),
         chains=_chains(chosen.get("chains", {}), len(members)),
@@ -236,6 +238,13 @@ def _chains(chains: Mapping[int, Mapping[str, Any]], members: int) -> dict[int, 
             )
         recipes[iters] = recipe
     return recipes
+
+
+def _recipes(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the recipes to hold the members against, the published one unless it is left out."""
+    published = content.get("published", PUBLISHED)
+    recipes = {AS_PUBLISHED: published} if published else {}
+    return {**recipes, **(content.get("recipes") or {})}
 
 
 def published_fractions(published: Mapping[str, Any], members: int) -> Sequence[float]:

@@ -11,9 +11,10 @@ from typing import Any
 from compt.planning.rule import LONGER
 from compt.report.software import environment
 from measuring.command import repeating
-from measuring.controls import largest_for, padded, published, smallest_longer
+from measuring.controls import by_recipe, largest_for, padded, smallest_longer
 from measuring.curves import skip_bound, worth
-from measuring.family import CHOOSING, Recipe
+from measuring.elsewhere import gains, levels
+from measuring.family import AS_PUBLISHED, CHOOSING, Recipe
 from measuring.hops import Search, search
 from measuring.job import Job
 from measuring.rates import Sweep, sweep
@@ -296,6 +297,10 @@ class Rows:
             "only_the_largest": alone.flops[-1] / sum(chain.flops),
             "skipped": skipped,
             "skip_bound": skip_bound(alone.flops, skipped),
+            "elsewhere": {
+                "alone": [levels(bench, jobs) for jobs in alone.jobs],
+                "chain": [gains(bench, *jobs) for jobs in zip(chain.jobs, alone.jobs, strict=True)],
+            },
         }
         if as_good:
             names = [member["name"] for member in self.family.members]
@@ -312,9 +317,13 @@ class Rows:
             "equal_samples": max(1, round(sum(recipe.fractions) * iters)),
         }
         against = chain.qualities(bench)[-1]
-        by_published = published(bench, iters, rates, alone.qualities(bench))
+        recipes = {
+            name: [asdict(one) for one in by_recipe(bench, recipe, iters, rates, alone.jobs)]
+            for name, recipe in self.family.recipes.items()
+        }
         return {
-            "published": [asdict(reached) for reached in by_published],
+            "published": recipes.pop(AS_PUBLISHED, []),
+            "recipes": recipes,
             **{
                 name: asdict(largest_for(bench, iters, rates[-1], against, length))
                 for name, length in lengths.items()

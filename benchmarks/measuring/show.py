@@ -14,6 +14,7 @@ from rich.table import Table
 from compt.files import atomic
 from compt.planning.rule import LONGER
 from compt.report.format import plain_console, quantity
+from measuring.family import AS_PUBLISHED
 from measuring.rule import SEEDS
 
 Row = Mapping[str, Any]
@@ -139,8 +140,8 @@ def sentences(row: Row) -> Iterator[str]:
             f"{name.replace('_', ' ')}, the largest alone for {control['iters']} iterations: "
             f"{signed(control['gain'])} beside the chain's"
         )
-    if row["published"]:
-        yield f"as published: {published_text(row)}"
+    for name, reached in recipes(row).items():
+        yield f"{name}: {recipe_text(row, reached)}"
     yield f"only the largest wanted: {times(row['only_the_largest'])}"
     yield f"as good as alone: {verdict_text(row, 'as_good')}"
     yield f"as good, and the order kept: {verdict_text(row, 'in_order')}"
@@ -166,14 +167,19 @@ def padded_text(row: Row) -> str:
     )
 
 
-def published_text(row: Row) -> str:
-    """Say what the chain as published saves, and how far its worst member is from alone."""
-    published = row["published"]
-    gains = [reached["gain"] for reached in published]
-    is_whole = len(published) == len(row["members"])
+def recipes(row: Row) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Return what other chains came to, by name, the published one first."""
+    published = {AS_PUBLISHED: row["published"]} if row.get("published") else {}
+    return {**published, **row.get("recipes", {})}
+
+
+def recipe_text(row: Row, reached: Sequence[Mapping[str, Any]]) -> str:
+    """Say what another chain saves, and how far its members are from alone."""
+    gains = [member["gain"] for member in reached]
+    is_whole = len(reached) == len(row["members"])
     if not is_whole or any(gain is None or not math.isfinite(gain) for gain in gains):
-        return f"{row['members'][len(published) - 1]['name']} diverged"
-    cost = sum(reached["flops"] for reached in published)
+        return f"{row['members'][len(reached) - 1]['name']} diverged"
+    cost = sum(member["flops"] for member in reached)
     ratio = sum(member["alone_flops"] for member in row["members"]) / cost
     return f"{times(ratio)}, members beside alone {', '.join(map(signed, gains))}"
 

@@ -12,7 +12,7 @@ from compt.files import atomic
 from compt.planning.fading import worth_after
 from measuring.overwritten import deviation, fitted, foretold, miss, points
 from measuring.rule import SEEDS
-from measuring.show import Row, padded_text, published_text, signed, times, why_closed
+from measuring.show import Row, mean, padded_text, recipe_text, recipes, signed, times, why_closed
 from measuring.tax import text_of
 
 COLUMNS = (
@@ -57,7 +57,7 @@ def _cells(row: Row) -> list[str]:
         times(row.get("equal_quality")) if is_open else "",
         times(row["skip_bound"]) if is_open else "",
         padded_text(row),
-        published_text(row) if is_open and row["published"] else "",
+        recipe_text(row, row["published"]) if is_open and row["published"] else "",
         signed(row["equal_compute"]["gain"]) if is_open else "",
         signed(row["equal_samples"]["gain"]) if is_open else "",
         times(row["only_the_largest"]) if is_open else "",
@@ -111,6 +111,47 @@ def overwritten_table(rows: Sequence[Row]) -> str:
     ]
     told = f", and from the other rows alone {'; '.join(others)}" if others else ""
     return f"{caption}{told}.\n\n{_table(header, cells)}"
+
+
+def elsewhere_table(rows: Sequence[Row]) -> str:
+    """Return what members come to on held-out splits that do not judge, beside the one that does.
+
+    Rows without other splits are left out; without any row it is empty.
+    """
+    known = [row for row in rows if row.get("elsewhere", {"alone": [{}]})["alone"][0]]
+    chains = list(dict.fromkeys(name for row in known for name in recipes(row)))
+    cells = [
+        [
+            panel_name(row),
+            f"{row['length']:.3g} {row['unit']}",
+            figure,
+            *columns,
+        ]
+        for row in known
+        for figure, columns in _by_figure(row, chains).items()
+    ]
+    header = ("family", "length", "figure", "alone", "chain beside alone")
+    return _table((*header, *chains), cells) if cells else ""
+
+
+def _by_figure(row: Row, chains: Sequence[str]) -> dict[str, list[str]]:
+    """Return cells by figure, the judging one first: levels alone, and gains of every chain."""
+    alone, own = row["elsewhere"]["alone"], row["metric"]
+    levels = {own: [mean(member["alone"]) for member in row["members"]]}
+    gains = {own: [[verdict["gain"] for verdict in row["verdicts"]]]}
+    gains[own] += [[one["gain"] for one in recipes(row).get(name, ())] for name in chains]
+    for figure in alone[0]:
+        levels[figure] = [member[figure] for member in alone]
+        by_chain = [row["elsewhere"]["chain"]]
+        by_chain += [[one["elsewhere"] for one in recipes(row).get(name, ())] for name in chains]
+        gains[figure] = [[member.get(figure) for member in members] for members in by_chain]
+    return {
+        figure: [
+            ", ".join(f"{level:.3f}" for level in levels[figure]),
+            *(", ".join(map(signed, of_chain)) for of_chain in gains[figure]),
+        ]
+        for figure in levels
+    }
 
 
 def study_table(result: Mapping[str, Any]) -> str:

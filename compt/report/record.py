@@ -98,7 +98,8 @@ class StageRecord(Incidents, Usage):
     growth: GrowthReport | None = None
     weights: WeightsFile | None = None
     files: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of the other files that are read again, by path in the stage's folder."""
+    """SHA-256 of the other files that are read again, by path in the stage's folder, and of the
+    export's texts but for its cards."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """See :func:`compt.report.software.environment`."""
 
@@ -166,7 +167,7 @@ class StageRecord(Incidents, Usage):
         Args:
             plan: of the stage, which may have ended sooner.
             paradigm: its name in the config.
-            files: SHA-256 of the files that are read again, but for the weights.
+            files: SHA-256 of the files that are read again, but for the weights, and of texts.
         """
         ran = _as_it_ran(plan, outcome, growth.calls)
         points = tuple(_point(ran, evaluation, growth.seconds) for evaluation in outcome.curve)

@@ -12,7 +12,14 @@ from pathlib import Path
 from compt.config import ChainConfig
 from compt.config.resuming import changes, may_change
 from compt.errors import WorkDirError, did_you_mean
-from compt.files import MANIFEST, REPLACED, check_digests, check_recorded, stage_name
+from compt.files import (
+    MANIFEST,
+    REPLACED,
+    changed_texts,
+    check_digests,
+    check_recorded,
+    stage_name,
+)
 from compt.report.growth import GrowthRecord
 from compt.report.record import StageRecord
 from compt.report.state import ChainState
@@ -118,8 +125,13 @@ class Resumption:
             stage, name = self.stages[index], self.config.stages[index].member.name
             later = [after.path.name for after in self.stages[index + 1 :] if after.done]
             if stage.done:
-                StageRecord.read(stage.manifest)  # says itself what to do where it is damaged
+                record = StageRecord.read(stage.manifest)  # says what to do where it is damaged
                 notes += _damaged_files(stage, name)
+                notes += [
+                    f"{stage.path.name}/{text} is not what the stage wrote. If nobody changed it, "
+                    f"restore it from a copy, or train the stage again with --from-stage {name}."
+                    for text in changed_texts(stage.path, record.files)
+                ]
             elif later:
                 notes.append(
                     f"{stage.path.name}/{MANIFEST} is missing, though {later[0]} is finished: "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
-from measuring.controls import largest_for, padded, published, smallest_longer
+from measuring.controls import by_recipe, largest_for, padded, smallest_longer
+from measuring.family import PUBLISHED
 
 from tests.benchmarks.worlds import ITERS, FakeBench, World
 
@@ -64,9 +66,16 @@ def test_the_largest_is_compared_with_the_chains_on_the_same_seeds() -> None:
     assert reached.iters == 2 * ITERS and reached.values == pytest.approx((-2.25, -3.25))
 
 
+def alone(bench: FakeBench) -> list[list[Any]]:
+    """Every member alone, at the best rate, by judging seed."""
+    jobs = [[bench.alone(i, ITERS, 1.0, seed) for seed in range(1, 6)] for i in range(3)]
+    bench.run([job for of_member in jobs for job in of_member])
+    return jobs
+
+
 def test_the_chain_as_published_has_its_ways_budgets_and_the_members_own_rates() -> None:
     bench = FakeBench(World())
-    reached = published(bench, ITERS, [1.0, 0.8, 0.6], [[0.0] * 5, [0.5] * 5, [1.0] * 5])
+    reached = by_recipe(bench, PUBLISHED, ITERS, [1.0, 0.8, 0.6], alone(bench))
     assert [one.iters for one in reached] == [ITERS, 192, 128]
     grown = bench.grown_jobs()
     assert [(job.rate, job.seed) for job in grown] == [(0.8, 1), (0.8, 2), (0.6, 1), (0.6, 2)]
@@ -75,15 +84,16 @@ def test_the_chain_as_published_has_its_ways_budgets_and_the_members_own_rates()
         for job in grown
     )
     assert reached[0].gain == 0 and reached[1].gain < 0
+    assert reached[1].elsewhere == {"far/loss": pytest.approx(2 * reached[1].gain)}
 
 
 def test_nothing_grows_from_a_published_member_that_diverged() -> None:
     bench = FakeBench(World(diverges=lambda job: job.source is not None and job.seed == 2))
-    reached = published(bench, ITERS, [1.0] * 3, [[0.0] * 5] * 3)
+    reached = by_recipe(bench, PUBLISHED, ITERS, [1.0] * 3, alone(bench))
     assert [one.gain for one in reached] == [0.0, -math.inf]
     assert math.isnan(reached[1].values[1]) and not math.isnan(reached[1].values[0])
 
 
 def test_a_family_may_leave_the_published_chain_out() -> None:
-    bench = FakeBench(World(), published={})
-    assert published(bench, ITERS, [1.0] * 3, [[0.0] * 5] * 3) == [] and not bench.trained
+    bench = FakeBench(World())
+    assert by_recipe(bench, {}, ITERS, [1.0] * 3, []) == [] and not bench.trained

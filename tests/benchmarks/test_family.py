@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from measuring.family import PUBLISHED, Recipe, published_fractions, read_family
+from measuring.family import AS_PUBLISHED, PUBLISHED, Recipe, published_fractions, read_family
 
 import compt
 from compt.errors import ConfigError
@@ -66,8 +66,8 @@ def test_a_preset_replaces_keys_of_the_family(tmp_path: Path) -> None:
     changes = dict(evaluations=3, metric="val/loss", published=None, floor="none", name="x")
     family = toys(tmp_path, presets={"smoke": {**SMOKE, **changes}})
     assert family.base["evaluations"] == 3 and family.metric == "val/loss"
-    assert family.published == {} and family.floor == "none" and family.name == "x-smoke"
-    assert toys(tmp_path).published == PUBLISHED
+    assert family.recipes == {} and family.floor == "none" and family.name == "x-smoke"
+    assert toys(tmp_path).recipes == {AS_PUBLISHED: PUBLISHED}
     assert toys(tmp_path, {"paradigm.samples": 64}).base["paradigm"]["samples"] == 64
     assert set(family.ways) == {"grower", "transfer"} and "grower" not in family.alone_base
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from map import tables
-from measuring.family import CHOOSING, Recipe
+from measuring.family import AS_PUBLISHED, CHOOSING, PUBLISHED, Recipe
 from measuring.plot import draw_map
 from measuring.row import Rows
 from measuring.show import sentences, show_row, write
-from measuring.tables import saving_table
+from measuring.tables import elsewhere_table, saving_table
 
 from tests.benchmarks.worlds import ITERS, FakeBench, FakeJob, World
 
@@ -194,7 +194,27 @@ def test_a_published_chain_that_diverged_has_no_ratio(tmp_path: Path) -> None:
     world = World(diverges=lambda job: (job.ways or {}).get("transfer") is not None)
     row, _ = measured(world, tmp_path)
     assert cells(row)["as published"] == "b diverged" and row["in_order"]
-    assert measured(World(), tmp_path, published={})[0]["published"] == []
+    assert measured(World(), tmp_path, recipes={})[0]["published"] == []
+
+
+def test_members_are_judged_on_other_splits_too_and_beside_other_recipes(tmp_path: Path) -> None:
+    """On ``far`` losses are twice as high, and so are the gains of every chain."""
+    bare = {"grower": {"type": "lossless"}, "fractions": (1.0, 0.5)}
+    recipes = {AS_PUBLISHED: PUBLISHED, "half": bare}
+    row, _ = measured(World(), tmp_path, recipes=recipes)
+    assert list(row["recipes"]) == ["half"]
+    assert [reached["iters"] for reached in row["recipes"]["half"]] == [ITERS, 512, 512]
+    assert any(sentence.startswith("half: 1.") for sentence in sentences(row))
+    header, _, own, far = (
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in elsewhere_table([row]).splitlines()
+    )
+    assert header[2:] == ["figure", "alone", "chain beside alone", "as published", "half"]
+    assert own[2] == "val/loss" and far[2:4] == ["far/loss", "0.000, -1.000, -2.000"]
+    for here, there in zip(own[4:], far[4:], strict=True):
+        gains = [[float(gain) for gain in cell.split(",")] for cell in (here, there)]
+        assert gains[1] == pytest.approx([2 * gain for gain in gains[0]], abs=2e-4)
+    assert elsewhere_table([{k: v for k, v in row.items() if k != "elsewhere"}]) == ""
 
 
 def test_rows_share_their_runs_and_begin_where_the_shorter_ended(tmp_path: Path) -> None:
@@ -210,7 +230,7 @@ def test_rows_share_their_runs_and_begin_where_the_shorter_ended(tmp_path: Path)
     assert pytest.approx(2**-0.25, rel=1e-3) in rates
     assert set(rows.curve(0, 2 * ITERS)) == {ITERS // 4, ITERS // 2, ITERS, 2 * ITERS}
     content = tables([first, second])
-    assert content.keys() == {"saving", "overwritten"}
+    assert content.keys() == {"saving", "elsewhere", "overwritten"}
     assert content["saving"].count("made, 3 members") == 2
     draw_map([first, second], tmp_path / "plot.svg")
     drawn = (tmp_path / "plot.svg").read_text()

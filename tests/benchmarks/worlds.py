@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from measuring.family import PUBLISHED, Family, Unit
+from measuring.family import AS_PUBLISHED, PUBLISHED, Family, Unit
 from measuring.rates import STEP
 from measuring.runs import Bench
 
@@ -86,15 +86,21 @@ class FakeJob:
     @property
     def result(self) -> Any:
         seconds = 2.0 * self.iters if self.source else 1.0 * self.iters
+        losses = {"val/loss": 1.0, "far/loss": 2.0, "far/accuracy": 0.0}
+        metrics = {
+            name: SimpleNamespace(value=-factor * self.world.quality(self), sign=-1)
+            for name, factor in losses.items()
+        }
+        params = 1000 * (1 + self.index)
         return SimpleNamespace(
-            record=SimpleNamespace(params=1000 * (1 + self.index), seconds=seconds)
+            record=SimpleNamespace(params=params, seconds=seconds, metrics=metrics)
         )
 
 
 class FakeBench(Bench):
     """Remembers what would have been trained, in ``trained``.
 
-    Its metric is a loss, so quality is its negative.
+    Its metric is a loss, so quality is its negative; on the split ``far`` losses are twice as high.
     """
 
     def __init__(self, world: World, **changes: Any) -> None:
@@ -149,7 +155,7 @@ def family_of(world: World, **changes: Any) -> Family:
         metric=None,
         floor="none",
         unit=Unit("epochs", ITERS / 2),
-        published=PUBLISHED,
+        recipes={AS_PUBLISHED: PUBLISHED},
         study=(),
         study_lengths=(ITERS,),
         chains={},
