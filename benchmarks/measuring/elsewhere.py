@@ -34,7 +34,7 @@ def gains(bench: Bench, jobs: Sequence[Job], others: Sequence[Job]) -> dict[str,
     if not (own and theirs):
         return {}
     metrics = jobs[0].result.record.metrics
-    return {name: metrics[name].sign * (own[name] - theirs[name]) for name in own}
+    return {name: 0.0 + metrics[name].sign * (own[name] - theirs[name]) for name in own}
 
 
 def _value(job: Job, name: str) -> float:
