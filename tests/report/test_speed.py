@@ -16,6 +16,7 @@ from compt.report.html.tables import costs
 from compt.report.record import Flops, StageRecord
 from compt.report.speed import device_peak, mfu, rate_text, speed_note
 from compt.report.terminal import sentences, tables
+from compt.report.watch.lines import done_line, parse_line
 from tests.report.records import stage_record
 from tests.report.work_folders import CHAIN, change, make_run
 
@@ -37,6 +38,14 @@ def test_training_is_divided_by_its_own_seconds_and_by_the_devices() -> None:
     assert trained(processes=None).flops_per_second is None, "an older version's"
     assert trained(seconds=1.0).flops_per_second is None, "grown alone"
     assert replace(trained(), flops=Flops(88e12, growth=88e12)).flops_per_second is None
+
+
+def test_a_log_says_how_fast_a_stage_was() -> None:
+    said = parse_line(done_line(trained()))
+    assert (said["device_tflops"], said["mfu"]) == ("989", "1.000")
+    on_cpu = parse_line(done_line(trained(environment={"device": "cpu, 2 threads"})))
+    assert on_cpu["device_tflops"] == "989" and "mfu" not in on_cpu
+    assert "device_tflops" not in parse_line(done_line(trained(processes=None)))
 
 
 @pytest.mark.parametrize(

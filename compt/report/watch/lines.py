@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compt.registry.registry import short_name
 from compt.report.format import clock
+from compt.report.speed import device_peak, mfu
 from compt.report.watch.status import RunStatus, StageStatus
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def metrics_line(stage: StageStatus, iteration: int, metrics: Metrics) -> str:
 
 def done_line(record: StageRecord) -> str:
     """Write what a finished stage was, cost and reached."""
-    energy = record.energy_joules
+    energy, rate = record.energy_joules, record.flops_per_second
+    share = mfu(record, device_peak(record))
     return line(
         stage=record.name,
         event="done",
@@ -139,6 +141,8 @@ def done_line(record: StageRecord) -> str:
         seconds=_tenths(record.seconds),
         evaluation_seconds=_tenths(record.evaluation_seconds),
         samples_per_s=_rate(record.samples_per_second),
+        device_tflops=None if rate is None else f"{rate / 1e12:.3g}",
+        mfu=None if share is None else f"{share:.3f}",
         memory_mib=_mib(record.peak_memory_bytes),
         gpu_mib=_mib(record.peak_device_memory_bytes),
         energy_kj=None if energy is None else f"{energy / 1e3:.4g}",
