@@ -14,7 +14,14 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 from compt.config import ChainConfig, load_config
 from compt.config.resuming import plain
 from compt.errors import ConfigError
-from compt.files import STATE, check_digests, check_recorded, digests, sha256
+from compt.files import (
+    STATE,
+    check_as_written,
+    check_digests,
+    check_recorded,
+    digests,
+    sha256,
+)
 from compt.growth.models import build_paradigm
 from compt.interfaces.paradigm import FOLLOW
 from compt.planning.planner import plan
@@ -22,7 +29,7 @@ from compt.planning.plans import ChainPlan, StagePlan
 from compt.registry import LAYOUTS
 from compt.report.card import write_stage_cards
 from compt.report.format import left_out_lines
-from compt.report.growth import GrowthRecord
+from compt.report.growth import ADVICE as MAKE_AGAIN, GrowthRecord
 from compt.report.progress import Progress, Several, Silent
 from compt.report.record import StageRecord, WeightsFile
 from compt.report.software import note_revision
@@ -242,6 +249,7 @@ class _Stage:
                 check_recorded(path)
         if self.folder.growth.is_file():
             recorded = GrowthRecord.read(self.folder.growth).files
+            check_as_written(self.folder.growth, MAKE_AGAIN)
             otherwise = f"remove {self.folder.growth.name} beside it: --resume then makes it again"
             check_digests(self.folder.path, recorded, otherwise)
 

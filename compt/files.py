@@ -41,6 +41,17 @@ PLATEAU_OPTIMIZER = "plateau_optimizer.safetensors"
 CONFIG = "config.py"
 EXPORT = "export"
 CARD = "README.md"
+CHECKSUM = "checksum"
+"""Key of a record."""
+OF_ONE_RUN = frozenset(
+    (
+        *("seconds", "growth_seconds", "evaluation_seconds", "data_seconds", "checkpoint_seconds"),
+        *("teacher_seconds", "energy_joules", "memory_bytes", "device_memory_bytes"),
+        *("peak_memory_bytes", "peak_device_memory_bytes", "environment", "mode"),
+    )
+)
+"""Keys of records, and of what is in them, whose values differ between runs that come to the same.
+A checksum leaves them out."""
 CARD_MARK = "<!-- Written by compt, from the manifests of the chain. -->"
 """The line of a model card that tells it from those of others."""
 CHECKPOINTS = "checkpoints"
@@ -215,6 +226,34 @@ def read_json(
             do=do,
         )
     return content
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with a checksum of what is read back of it, by which a change is seen."""
+    return {**content, CHECKSUM: _checksum(json.loads(json.dumps(content)))}
+
+
+def check_as_written(path: Path, do: str) -> None:
+    """Compare a record with its checksum, if it has one.
+
+    Raises:
+        WorkDirError: it was changed since, or cannot be read; ``do`` is the advice it gives.
+    """
+    content = read_json(path, do)
+    recorded = content.pop(CHECKSUM, None)
+    if recorded is not None and recorded != _checksum(content):
+        raise damaged(path, "it is not what was written", do)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_of_every_run(content), sort_keys=True).encode()).hexdigest()
+
+
+def _of_every_run(value: Any) -> Any:
+    """Return nested JSON types without what other runs have otherwise."""
+    if isinstance(value, dict):
+        return {k: _of_every_run(inner) for k, inner in value.items() if k not in OF_ONE_RUN}
+    return list(map(_of_every_run, value)) if isinstance(value, list) else value
 
 
 def read_record(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -432,6 +433,38 @@ def test_texts_of_an_export_may_be_edited_and_resuming_says_so(tmp_path):
     ]
     assert all("--from-stage b" in note for note in notes)
     check_recorded(folder / "02_b")
+
+
+def altered(path: Path, key: str) -> None:
+    """Turn a digit of a record into another, so that it can still be read."""
+    before = path.read_text()
+    found = re.search(rf'"{key}": (?:[0-9.e-]*|"[0-9a-f]*)([0-9])', before)
+    position, digit = found.start(1), int(found[1])
+    path.write_text(f"{before[:position]}{(digit + 1) % 10}{before[position + 1 :]}")
+
+
+def test_a_record_that_changed_and_can_be_read_is_said(whole, stopped, tmp_path):
+    """Of a finished stage it stops nothing; what a stage is being trained from does."""
+    folder = shutil.copytree(whole, tmp_path / "finished")
+    altered(folder / "01_a" / "manifest.json", "params")
+    altered(folder / "02_b" / "growth.json", "copied")
+    notes = train(folder, TOY, resume=True)
+    assert all("is damaged: it is not what was written" in note for note in notes)
+    assert "01_a/manifest.json" in notes[0] and "--from-stage a" in notes[0]
+    assert "02_b/growth.json" in notes[1] and "--from-stage b" in notes[1]
+    under_way, config = stopped
+    altered(under_way / "02_b" / "growth.json", "copied")
+    with pytest.raises(WorkDirError, match=r"(?s)growth\.json' is damaged.*remove it"):
+        train(under_way, config, resume=True)
+
+
+def test_records_of_versions_without_a_checksum_are_read(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    for record in folder.glob("*/manifest.json"):
+        content = json.loads(record.read_text())
+        assert len(content.pop("checksum")) == 64
+        record.write_text(json.dumps(content))
+    assert train(folder, TOY, resume=True) == []
 
 
 @pytest.mark.parametrize("init", ["02_b", "02_b/export", "02_b/export/toy.safetensors"])

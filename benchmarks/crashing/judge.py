@@ -8,24 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from compt.files import CARD, CHECKPOINTS, CONFIG, EXPORT, GROWTH, MANIFEST, STATE, STATUS
+from compt.files import (
+    CARD,
+    CHECKPOINTS,
+    CONFIG,
+    EXPORT,
+    GROWTH,
+    MANIFEST,
+    OF_ONE_RUN,
+    STATE,
+    STATUS,
+)
 from compt.report.watch.inspection import inspect
 
-TIMED = frozenset(
-    (
-        "seconds",
-        "growth_seconds",
-        "memory_bytes",
-        "device_memory_bytes",
-        "environment",
-        "peak_memory_bytes",
-        "evaluation_seconds",
-        "data_seconds",
-        "checkpoint_seconds",
-        "teacher_seconds",
-    )
-)
-"""Entries of records that say how long something took, or on what."""
 TIMED_SCALARS = frozenset(("time", "data_time", "memory", "eta"))
 LOGS = re.compile(r"(vis_data/|\.log$|events\.out|status\.json)")
 TEXTS = frozenset((CONFIG, CARD, STATUS, "report.json"))
@@ -106,7 +101,7 @@ def _settled(value: Any) -> Any:
 def _untimed(value: Any) -> Any:
     """Return a record without what no two runs have alike."""
     if isinstance(value, Mapping):
-        return {key: _untimed(inner) for key, inner in value.items() if key not in TIMED}
+        return {key: _untimed(inner) for key, inner in value.items() if key not in OF_ONE_RUN}
     if isinstance(value, list):
         return [_untimed(inner) for inner in value]
     return value

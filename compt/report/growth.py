@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compt.files import FORMAT, read_record, write_json
+from compt.files import FORMAT, read_record, sealed, write_json
 
 ADVICE = "Restore the file from a copy, or remove it: --resume then makes it again."
 
@@ -122,7 +122,7 @@ class GrowthRecord:
         """
         growth = None if self.report is None else self.report.to_json()
         content = {"growth": growth, "seconds": self.seconds, "files": dict(self.files)}
-        write_json(path, {"format": FORMAT, **content})
+        write_json(path, sealed({"format": FORMAT, **content}))
 
     @classmethod
     def read(cls, path: Path, do: str = ADVICE) -> GrowthRecord:

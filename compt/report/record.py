@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compt.files import FORMAT, read_record, write_json
+from compt.files import FORMAT, read_record, sealed, write_json
 from compt.registry.registry import short_name
 from compt.report.growth import GrowthRecord, GrowthReport
 from compt.report.metrics import (
@@ -258,7 +258,7 @@ class StageRecord(Incidents, Usage):
         Raises:
             TrainingError: the file cannot be written.
         """
-        write_json(path, self.to_json())
+        write_json(path, sealed(self.to_json()))
 
     @classmethod
     def read(cls, path: Path) -> StageRecord:

@@ -16,6 +16,7 @@ from compt.files import (
     MANIFEST,
     REPLACED,
     changed_texts,
+    check_as_written,
     check_digests,
     check_recorded,
     stage_name,
@@ -185,9 +186,14 @@ class Resumption:
 
 
 def _damaged_files(stage: StageFolder, name: str) -> list[str]:
-    """Return what is wrong with the recorded files of a finished stage."""
+    """Return what is wrong with a finished stage's records, and with the files that they name."""
+    do = f"Restore the file from a copy, or train the stage again with --from-stage {name}."
     notes = []
-    for check in (partial(check_recorded, stage.path), partial(_check_grown, stage, name)):
+    for check in (
+        partial(check_as_written, stage.manifest, do),
+        partial(check_recorded, stage.path),
+        partial(_check_grown, stage, name, do),
+    ):
         try:
             check()
         except WorkDirError as error:
@@ -195,10 +201,8 @@ def _damaged_files(stage: StageFolder, name: str) -> list[str]:
     return notes
 
 
-def _check_grown(stage: StageFolder, name: str) -> None:
+def _check_grown(stage: StageFolder, name: str, do: str) -> None:
     if stage.growth.is_file():
-        again = f"train the stage again with --from-stage {name}"
-        recorded = GrowthRecord.read(
-            stage.growth, f"Restore the file from a copy, or {again}."
-        ).files
-        check_digests(stage.path, recorded, again)
+        check_as_written(stage.growth, do)
+        recorded = GrowthRecord.read(stage.growth, do).files
+        check_digests(stage.path, recorded, f"train the stage again with --from-stage {name}")
