@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import sys
+from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Of glibc's mallopt, as malloc.h numbers them."""
@@ -19,6 +20,9 @@ LARGE_PAGE = 2**21
 """Bytes of a large page on most machines; others take the part that fits theirs."""
 RESERVED = 2**31 - 2 * LARGE_PAGE
 """Bytes of addresses that get large pages. What a process takes beyond has small ones."""
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+"""What Linux says of how many addresses all processes may have."""
+NONE_BEYOND_MEMORY = "2"
 OWN_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 """Beginnings of variables by which people set the allocator themselves."""
 
@@ -58,7 +62,12 @@ def _addresses_are_limited() -> bool:
     import resource  # not on Windows
 
     limits = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-    return any(resource.getrlimit(one)[0] != resource.RLIM_INFINITY for one in limits)
+    if any(resource.getrlimit(one)[0] != resource.RLIM_INFINITY for one in limits):
+        return True
+    try:
+        return OVERCOMMIT.read_text().strip() == NONE_BEYOND_MEMORY
+    except OSError:
+        return False
 
 
 def _take_large_pages(library: ctypes.CDLL) -> None:
