@@ -31,9 +31,8 @@ def keep_freed_memory() -> bool:
     """Let glibc's allocator keep what is freed from now on, and return whether it does.
 
     Each step frees its activations and allocates the same anew. By default glibc returns such
-    memory to the system, which hands it out again page by page. Kept, the process holds the peak
-    of a stage until the next one begins, with which what was freed before goes back, so that the
-    peaks of both can be told.
+    memory to the system, which hands it out again page by page. What was freed before goes back
+    first, so that the peaks of two stages can be told, and with :func:`give_memory_back` the rest.
 
     The first 2 GB that are taken from now on lie in large pages where the system offers them
     (Linux's transparent huge pages): they cost fewer misses of the processor's table of
@@ -47,8 +46,8 @@ def keep_freed_memory() -> bool:
         return False
     if platform.libc_ver()[0] != "glibc":
         return False
+    give_memory_back()
     library = ctypes.CDLL(None)
-    library.malloc_trim(0)
     mallopt = library.mallopt
     # The threshold of mmap too: without, it would no longer adapt, and stay at 128 kB.
     is_set = mallopt(MMAP_THRESHOLD, NEVER) or mallopt(MMAP_THRESHOLD, MOST_OF_OLD)
@@ -56,6 +55,11 @@ def keep_freed_memory() -> bool:
     if is_kept and not _addresses_are_limited():
         _take_large_pages(library)
     return is_kept
+
+
+def give_memory_back() -> None:
+    """Return to the system what glibc's allocator has kept, addresses too."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _addresses_are_limited() -> bool:

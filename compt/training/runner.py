@@ -21,7 +21,7 @@ from compt.interfaces import left_out
 from compt.report.outcome import StageOutcome, Usage
 from compt.report.progress import StageProgress
 from compt.training.failures import say_once
-from compt.training.freed_memory import keep_freed_memory
+from compt.training.freed_memory import give_memory_back, keep_freed_memory
 from compt.training.hook_effects import deliver
 from compt.training.hooks import ProgressHook
 from compt.training.known_samples import bring_together
@@ -125,16 +125,19 @@ def run_stage(
     import_modules_from_strings(config.custom_imports["imports"])
     if tracking is not None:
         config.visualizer = tracking.continued(config.visualizer)
-    if get_device() == "cpu":
-        keep_freed_memory()
-    runner = StageRunner.from_cfg(config)
-    if tracking is not None:
-        tracking.take(runner)
-    usage = UsageHook()
-    runner.register_hook(usage)
-    runner.register_hook(ProgressHook(progress, max(1, min(LOG_INTERVAL, iters // 20))))
-    runner.train()
-    return _result(runner, usage.result(), hands_on_optimizer=hands_on_optimizer)
+    is_kept = get_device() == "cpu" and keep_freed_memory()
+    try:
+        runner = StageRunner.from_cfg(config)
+        if tracking is not None:
+            tracking.take(runner)
+        usage = UsageHook()
+        runner.register_hook(usage)
+        runner.register_hook(ProgressHook(progress, max(1, min(LOG_INTERVAL, iters // 20))))
+        runner.train()
+        return _result(runner, usage.result(), hands_on_optimizer=hands_on_optimizer)
+    finally:
+        if is_kept:
+            give_memory_back()
 
 
 def _result(runner: Runner, usage: Usage, *, hands_on_optimizer: bool) -> StageResult:

@@ -51,6 +51,20 @@ held += [torch.ones(2**20) for _ in range(16)]
 lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
 print(*(line.split()[1] for line in lines if line.startswith("AnonHugePages")))
 """
+ADDRESSES = """
+from pathlib import Path
+import torch
+from compt.training.freed_memory import give_memory_back, keep_freed_memory
+def addresses():
+    return 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+give_memory_back()
+before = addresses()
+keep_freed_memory()
+print(addresses() - before)
+held = [torch.ones(2**20) for _ in range(16)]
+give_memory_back()
+print(addresses() - before)
+"""
 SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 PAGES = 5 * 16 * 4 * 2**20 // 4096
 """That the five steps write."""
@@ -111,3 +125,10 @@ def test_what_a_stage_takes_lies_in_large_pages() -> None:
 )
 def test_limited_addresses_are_not_reserved() -> None:
     assert said(LARGE, "limited") == ["0"]
+
+
+@only_glibc
+def test_no_addresses_are_held_once_a_stage_has_ended() -> None:
+    during, after = map(int, said(ADDRESSES))
+    assert during > 1.9 * 2**30
+    assert after < 16 * 4 * 2**20 + 2**26
