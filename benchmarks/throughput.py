@@ -55,8 +55,6 @@ the masks, which each library draws for itself."""
 SHORTEST = 40
 """Iterations over which rates fall at least: after a warm-up of one, mmengine's LinearLR keeps
 the low rate for ever."""
-TOLERATED = 1.03
-"""What a stage with a teacher may take, by student and teacher alone."""
 
 
 def task_of(paradigm: str, member: int, iters: int, options: Mapping[str, Any]) -> Task:

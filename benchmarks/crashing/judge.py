@@ -21,6 +21,8 @@ from compt.files import (
 )
 from compt.report.watch.inspection import inspect
 
+TIMED = OF_ONE_RUN - {"mode"}
+"""Entries of records that say how long something took, or on what."""
 TIMED_SCALARS = frozenset(("time", "data_time", "memory", "eta"))
 LOGS = re.compile(r"(vis_data/|\.log$|events\.out|status\.json)")
 TEXTS = frozenset((CONFIG, CARD, STATUS, "report.json"))
@@ -101,7 +103,7 @@ def _settled(value: Any) -> Any:
 def _untimed(value: Any) -> Any:
     """Return a record without what no two runs have alike."""
     if isinstance(value, Mapping):
-        return {key: _untimed(inner) for key, inner in value.items() if key not in OF_ONE_RUN}
+        return {key: _untimed(inner) for key, inner in value.items() if key not in TIMED}
     if isinstance(value, list):
         return [_untimed(inner) for inner in value]
     return value

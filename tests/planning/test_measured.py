@@ -87,6 +87,8 @@ def test_a_contrastive_loss_in_mini_batches_holds_what_is_estimated(size):
         dict(parallel=dict(type="fsdp", gather="bf16"), precision="bf16"),
         dict(parallel=dict(type="fsdp", reshard=False)),
         dict(parallel=dict(type="fsdp"), mini_batch_size=2),
+        dict(parallel=dict(type="fsdp"), mini_batch_size=2, grad_checkpointing=True),
+        dict(parallel=dict(type="fsdp"), mini_batch_size=4, train_dataloader=dict(batch_size=16)),
     ],
     ids=str,
 )

@@ -108,7 +108,7 @@ def test_the_mixed_config_that_ships_is_planned(mixed):
 @pytest.mark.parametrize(
     "name",
     [
-        name if name == "compt-mlm" else pytest.param(name, marks=pytest.mark.slow)
+        name if name in TESTED_EACH_TIME else pytest.param(name, marks=pytest.mark.slow)
         for name in PACKAGES
     ],
 )
