@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map_only
 
 from compt.errors import DataError
 from tests.paradigms.mae_models import (
+    MOCO_PIPELINE,
     PATCHES,
     SIMMIM_PIPELINE,
     classifier,
     made,
     mae,
+    moco,
     normalised,
     prepared,
     raw,
@@ -26,7 +29,9 @@ from tests.paradigms.mae_models import (
 # isort: split
 from mmpretrain.models import MAEViT
 
+from compt.paradigms.mae.data import black_sample
 from compt.paradigms.mae.masks import give_masks
+from compt.paradigms.mae.mmpretrain import image_size
 from compt.testing import ParadigmContract
 
 
@@ -81,6 +86,29 @@ def test_labels_on_the_meta_device_are_not_looked_at():
     paradigm, model = made(classifier())
     batch = paradigm.example_batch(model.to("meta"), 2)
     assert paradigm.forward(model, batch)["loss"].is_meta
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(
+    ("model", "pipeline"),
+    [
+        (mae(), None),
+        (classifier(), None),
+        (moco(), MOCO_PIPELINE),
+        (simmim(), SIMMIM_PIPELINE),
+    ],
+)
+def test_an_example_batch_is_shaped_like_one_that_was_read(model, pipeline, batch_size):
+    paradigm, built = made(model, pipeline=pipeline)
+    size = image_size(built)
+    samples = [black_sample(size, paradigm._pipeline(train=True, size=size))] * batch_size
+    read = paradigm.prepare(paradigm.collate(samples), generator=torch.Generator())
+    example = paradigm.example_batch(built, batch_size)
+    assert example.keys() == read.keys()
+    shapes = tree_map_only(torch.Tensor, lambda tensor: tensor.shape, [example, read])
+    assert shapes[0]["inputs"] == shapes[1]["inputs"]
+    assert shapes[0].get("noise") == shapes[1].get("noise")
+    assert len(example["data_samples"]) == len(read["data_samples"]) == batch_size
 
 
 class TestSimMim(_OnPictures):

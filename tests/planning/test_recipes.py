@@ -40,7 +40,7 @@ def planned(name: str) -> compt.planning.planner.ChainPlan:
     config = recipe(name)
     with torch.device("meta"):  # what is imported on the way is not counted
         build_paradigm(config.paradigm, missing_ok=True).build_model(config.stages[0].member)
-    with little_memory(2**30):
+    with little_memory(2**28):
         return compt.plan(config)
 
 

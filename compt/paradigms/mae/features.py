@@ -154,3 +154,12 @@ def moved(value: Any, like: Tensor) -> Any:
         return [moved(item, like) for item in value]
     is_float = isinstance(value, Tensor) and value.is_floating_point()
     return value.to(like if is_float else like.device)
+
+
+def repeated(value: Any, times: int) -> Any:
+    """Return a value of a batch of one sample as that of a batch of this sample ``times`` over."""
+    if isinstance(value, Tensor):
+        return value.repeat_interleave(times, dim=0)
+    if all(isinstance(item, Tensor) for item in value):
+        return [repeated(view, times) for view in value]
+    return list(value) * times

@@ -34,6 +34,7 @@ from compt.paradigms.mae.features import (
     loss_terms,
     moved,
     only_labelled,
+    repeated,
     resized,
     scalar,
     watching,
@@ -254,10 +255,12 @@ class Mae(Sourced):
             size = mmpretrain.image_size(model)
         sample = black_sample(size, self._pipeline(train=True, size=size))
         generator = torch.Generator().manual_seed(0)
-        batch = self.prepare(self.collate([sample] * batch_size), generator=generator)
+        batch = self.prepare(self.collate([sample]), generator=generator)
         restore_random_state(state)
         weight = next(model.parameters())
-        return {key: moved(value, weight) for key, value in batch.items()}
+        # Of one sample, as the whole batch would be prepared in memory for a model without any.
+        one = {key: moved(value, weight) for key, value in batch.items()}
+        return {key: repeated(value, batch_size) for key, value in one.items()}
 
     def prepare(
         self, batch: Batch, *, generator: torch.Generator, draws: Draws | None = None
