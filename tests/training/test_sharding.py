@@ -148,6 +148,25 @@ def test_a_run_does_not_depend_on_how_it_is_spread(kind, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("owner", ["a", "b"])
+def test_a_teacher_of_another_tokenizer_teaches_the_same_over_processes(owner, tmp_path):
+    """The texts of a batch, and so the teacher's tokens, are of other lengths in each process."""
+    from tests.paradigms.lm_models import save_bpe
+
+    chain = CHAINS["lm"](
+        tmp_path, grower=dict(type="scratch"), transfer=dict(type="feature_mse", until=0.6)
+    )
+    bpe = save_bpe(tmp_path / "bpe", texts=["    return a + b\n"], size=270)
+    lines = [f"x{'abc'[i % 3]} = {i * i}\n" + "    return a + b\n" * (i % 4) for i in range(120)]
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text("".join(lines))
+    chain.config["paradigm"]["tokenizers"] = {owner: bpe}
+    expected = chain.run("one")
+    for name, parallel in (("ddp", dict(type="ddp")), ("fsdp", dict(FSDP, teacher="sharded"))):
+        same(chain, name, chain.run(name, 2, parallel=parallel), expected)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_before", "num_after", "asynchronous"), [(4, 2, True), (4, 1, False), (1, 2, True)]
 )
