@@ -24,11 +24,11 @@ from measuring.layout_lines import lines_of
 from measuring.tables import put_between
 
 from compt.errors import ComptError, ConfigError, GrowthError, LayoutError, did_you_mean
-from compt.files import atomic
 from compt.growth.axes import find_layout
 from compt.growth.run import grow
 from compt.interfaces import Growth
 from compt.report.format import plain_console
+from compt.writing import atomic
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ("tests.layouts.families:FAMILIES", "tests.layouts.language_models:CASES")

@@ -14,14 +14,7 @@ from mmengine.dist import barrier, get_world_size, is_main_process
 from compt.config import ChainConfig, load_config
 from compt.config.resuming import plain
 from compt.errors import ConfigError
-from compt.files import (
-    STATE,
-    check_as_written,
-    check_digests,
-    check_recorded,
-    digests,
-    sha256,
-)
+from compt.files import STATE, check_as_written, check_digests, check_recorded, digests, sha256
 from compt.growth.models import build_paradigm
 from compt.interfaces.paradigm import FOLLOW
 from compt.planning.planner import plan

@@ -1,4 +1,4 @@
-"""The files of a run by name, each written whole or not at all, and the folder of caches.
+"""The files of a run: their names, how they are read and compared; and the folder of caches.
 
 Imports nothing heavy.
 """
@@ -9,16 +9,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import threading
-import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
-from compt.errors import TrainingError, WorkDirError, visible
-from compt.shards import index_of, shards_beside, weight_files, weights_of
+from compt.errors import WorkDirError, visible
+from compt.shards import weight_files, weights_of
+from compt.writing import atomic, not_written
 
 FORMAT = 1
 """Of every JSON file of a run; it rises when an older compt can no longer read one."""
@@ -69,7 +66,6 @@ NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 """Of a member, which is a part of the name of its stage's folder."""
 
 Record = TypeVar("Record")
-_UMASK = threading.Lock()
 
 
 def stage_name(index: int, member: str) -> str:
@@ -91,99 +87,6 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
     folder = cache_dir or os.environ.get(CACHE_ENVIRONMENT) or user_cache_dir("compt")
     return Path(folder).expanduser().absolute()
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a file beside ``path`` that takes its name once it is complete and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        yield beside
-        share(beside)
-        # A rename may reach the disk before the content it names: after a power cut the
-        # file would be there, empty, and --resume would take the stage for finished.
-        bring_to_disk(beside)
-        os.replace(beside, path)
-        _sync(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_weights(path: Path) -> Iterator[Path]:
-    """Yield an empty folder, whose files take the place of weights once all are complete.
-
-    They are one file of the name of ``path``, or shards and their index. Whatever ends the work
-    before leaves the weights that were there, or none.
-    """
-    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        share(folder)
-        bring_to_disk(folder)
-        files, index = {file.name for file in folder.iterdir()}, index_of(path)
-        # No index may stand beside shards of two models, on the disk neither: so it goes first
-        # and comes last.
-        if index.is_file():
-            index.unlink()
-            _sync(path.parent)
-        for name in sorted(files - {index.name}):
-            os.replace(folder / name, path.with_name(name))
-        _sync(path.parent)
-        if index.name in files:
-            os.replace(folder / index.name, index)
-            _sync(path.parent)
-        for file in {path, *shards_beside(path)}:
-            if file.name not in files:
-                file.unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def share(path: Path) -> None:
-    """Give a file, or all files in a folder, the permissions of any new one."""
-    # safetensors writes files that their owner alone may read, whatever the umask is. To
-    # read the umask is to set it.
-    with _UMASK:  # a thread may write a checkpoint meanwhile
-        mask = os.umask(0)
-        os.umask(mask)
-    for file in path.rglob("*") if path.is_dir() else (path,):
-        if file.is_file():
-            file.chmod(0o666 & ~mask)
-
-
-def bring_to_disk(path: Path) -> None:
-    """Wait until a file, or all files and names in a folder, are on disk."""
-    inside = [path, *path.rglob("*")] if path.is_dir() else [path]
-    for entry in inside:
-        if entry.is_dir():
-            _sync(entry)
-        else:
-            with open(entry, "rb+") as file:
-                os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in this folder durable, where the system allows it."""
-    if hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def not_written(path: Path, error: Exception) -> TrainingError:
-    """Return the error for a file of a run that could not be written."""
-    free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0
-    return TrainingError(
-        f"Could not write '{path.name}': {error}.",
-        where=f"{path.parent} ({free:.0f} MiB free)",
-        do="Make room or choose another --work-dir; what was written before is kept, "
-        "and --resume goes on from it.",
-    )
 
 
 def damaged(path: Path, fault: str, do: str) -> WorkDirError:
@@ -418,12 +321,3 @@ def leaves_folder(name: str) -> bool:
 
 def _is_within(file: Path, path: Path) -> bool:
     return weights_of(file) == weights_of(path) or path in file.parents
-
-
-def sweep(folder: Path, pattern: str = ".*.tmp") -> None:
-    """Remove what an interrupted write left behind."""
-    for leftover in folder.rglob(pattern):
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compt.errors import ConfigError, some
-from compt.files import atomic, atomic_weights, not_written, sha256
+from compt.files import sha256
 from compt.shards import (
     MAX_SHARD,
     SUFFIX,
@@ -27,6 +27,7 @@ from compt.shards import (
     weight_files,
     weights_of,
 )
+from compt.writing import atomic, atomic_weights, not_written
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile put before every name."""

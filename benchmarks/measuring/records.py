@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from compt.errors import WorkDirError
-from compt.files import atomic
 from compt.report.record import StageRecord
 from compt.report.results import MemberResult
+from compt.writing import atomic
 
 KEPT = (
     *("name", "index", "mode", "paradigm", "grower", "transfer", "params", "samples", "iters"),

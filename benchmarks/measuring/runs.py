@@ -21,9 +21,9 @@ import torch
 
 from compt.config.resuming import changes
 from compt.errors import ConfigError, DivergedError, WorkDirError
-from compt.files import atomic
 from compt.report.format import duration, plain_console
 from compt.report.results import MemberResult
+from compt.writing import atomic
 from measuring.family import PRIVATE, WAYS, Family
 from measuring.job import Job
 from measuring.processes import prepare_worker, run_job, stopped_at

@@ -11,9 +11,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from compt.files import atomic
 from compt.planning.rule import LONGER
 from compt.report.format import plain_console, quantity
+from compt.writing import atomic
 from measuring.family import AS_PUBLISHED
 from measuring.rule import SEEDS
 

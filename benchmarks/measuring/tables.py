@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from compt.errors import ConfigError
-from compt.files import atomic
 from compt.planning.fading import worth_after
+from compt.writing import atomic
 from measuring.overwritten import deviation, fitted, foretold, miss, points
 from measuring.rule import SEEDS
 from measuring.show import Row, mean, padded_text, recipe_text, recipes, signed, times, why_closed

@@ -27,6 +27,7 @@ from compt.cli.unheard import said_in_a_line
 from compt.errors import ComptError, ConfigError
 from compt.registry.arguments import shown
 from compt.training.signals import Interruptible, exit_code
+from compt.writing import FULL, refusal
 
 
 class Command(Protocol):
@@ -118,14 +119,16 @@ def _guarded(parse: Callable[[], argparse.Namespace], signals: Interruptible) ->
         # A library that is interrupted while it is imported may raise an error of its own.
         if signals.number:
             return _interrupted(signals.number)
-        if isinstance(error, OSError) and error.filename is not None:
-            return _not_opened(error)
-        raise
+        refused = refusal(error)
+        if refused is None or (refused.filename is None and refused.errno not in FULL):
+            raise
+        return _refused(refused)
 
 
-def _not_opened(error: OSError) -> int:
+def _refused(error: OSError) -> int:
     """Say which file the system refuses, as bad input where it is the name or a permission."""
-    print(f"compt: {error.strerror}: {shown(str(error.filename))}", file=sys.stderr)
+    file = "" if error.filename is None else f": {shown(str(error.filename))}"
+    print(f"compt: {error.strerror}{file}", file=sys.stderr)
     return ConfigError.exit_code if error.errno in NAMES_AT_FAULT else ComptError.exit_code
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compt.cli.shared import importing
 from compt.errors import ConfigError, visible
-from compt.files import atomic
+from compt.writing import atomic
 
 if TYPE_CHECKING:
     from compt.interfaces import Paradigm

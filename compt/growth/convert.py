@@ -21,7 +21,7 @@ from compt.files import EXPORT, MANIFEST, check_recorded
 from compt.growth.inherited import finish_growth
 from compt.growth.measure import output_error
 from compt.growth.models import build_member
-from compt.growth.output import check_output, peak_memory, why_whole, writing
+from compt.growth.output import peak_memory, why_whole
 from compt.growth.run import DEFAULT_GROWER, grow
 from compt.growth.stored import NotStreamed, overflown
 from compt.growth.streamed import STREAM_FROM, Settings, grow_streamed
@@ -30,6 +30,7 @@ from compt.interfaces.paradigm import MAX_SHARD
 from compt.registry import PARADIGMS
 from compt.registry.registry import short_name
 from compt.weights import not_finite, not_finite_error
+from compt.writing import atomic_folder, check_output
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """Number formats that weights are kept in."""
@@ -104,7 +105,7 @@ def _grow(
             raise NotStreamed("the source is weights alone")
         reader = _following(checkpoint, paradigm)
         build = partial(_build, reader, target, "--to", settings.seed)
-        with writing(out) as folder:
+        with atomic_folder(out) as folder:
             report = grow_streamed(reader, checkpoint, build, folder, settings)
         streamed = True
     except NotStreamed as error:
@@ -125,7 +126,7 @@ def _grow_whole(
     growth, reset = finish_growth(reader, small, large, growth, seed=seed)
     report = growth.to_dict() | ({"reset": list(reset)} if reset else {})
     report |= rounded(small, large, settings.dtype)
-    with writing(out) as folder:
+    with atomic_folder(out) as folder:
         sharding = accepted(reader.export, max_shard_size=settings.max_shard_size)
         reader.export(large, folder, **sharding)
     return report

@@ -7,11 +7,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from compt.files import WEIGHT_SUFFIXES, share
+from compt.files import WEIGHT_SUFFIXES
 from compt.growth.convert import named_dtype, rounded
-from compt.growth.output import check_output
 from compt.interfaces import Paradigm, accepted
 from compt.interfaces.paradigm import MAX_SHARD
+from compt.writing import atomic_folder, check_output
 
 
 def export_checkpoint(
@@ -36,18 +36,17 @@ def export_checkpoint(
         the outputs), ``files`` with their bytes by path, and ``notes``, as JSON types.
 
     Raises:
-        ComptError: the source cannot be read, ``out`` is not empty, or the number format cannot
-            hold the values.
+        ComptError: the source cannot be read, ``out`` is not empty or cannot be written (it is then
+            as it was), or the number format cannot hold the values.
     """
     check_output(out)
     number_format = named_dtype(dtype) or paradigm.weight_dtype(source)
     model = paradigm.load(source)
     is_rounded = number_format not in (None, next(model.parameters()).dtype)
     report = rounded(deepcopy(model) if is_rounded else model, model, number_format)
-    out.mkdir(parents=True, exist_ok=True)
     sharding = accepted(paradigm.export, max_shard_size=max_shard_size)
-    paradigm.export(model, out, **sharding)
-    share(out)
+    with atomic_folder(out) as folder:
+        paradigm.export(model, folder, **sharding)
     files = {
         path.relative_to(out).as_posix(): path.stat().st_size
         for path in sorted(out.rglob("*"))

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from compt.files import atomic_weights, not_written
 from compt.growth.axes import describe
 from compt.growth.deferred import DEVICE_OF
 from compt.growth.models import build_member
@@ -39,6 +38,7 @@ from compt.growth.stored import (
 from compt.interfaces import Architecture, Grower, Growth, Member, Paradigm, accepted
 from compt.interfaces.paradigm import MAX_SHARD
 from compt.weights import lay_out_weights, not_finite, not_finite_error
+from compt.writing import atomic_weights, not_written
 
 STREAM_FROM = 10**9
 """Bytes of a target in float32 from which on it is streamed.

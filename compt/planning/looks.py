@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from compt.files import atomic, cache_folder
+from compt.files import cache_folder
+from compt.writing import atomic
 
 FORMAT = 1
 """Of the file, which names it."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compt.errors import ConfigError, WorkDirError
-from compt.files import atomic
 from compt.planning.devices import check_peak
 from compt.report.comparison import Comparison, Report, compare
 from compt.report.drawings import DRAWN, Drawings, draw
@@ -17,6 +16,7 @@ from compt.report.notes import incident_notes, left_out_notes
 from compt.report.results import RunResult, read_run, read_state, start_note
 from compt.report.state import ChainState
 from compt.report.terminal import show
+from compt.writing import atomic
 
 REPORT = "report.json"
 

@@ -16,7 +16,7 @@ import yaml
 
 from compt._version import __version__
 from compt.errors import WorkDirError
-from compt.files import CARD, CARD_MARK, EXPORT, MANIFEST, atomic, stage_name
+from compt.files import CARD, CARD_MARK, EXPORT, MANIFEST, stage_name
 from compt.interfaces import ExportFormat, Paradigm
 from compt.report.card_sections import (
     costs_text,
@@ -30,6 +30,7 @@ from compt.report.card_sections import (
 from compt.report.growth import GrowthReport
 from compt.report.metrics import Metrics
 from compt.report.record import StageRecord
+from compt.writing import atomic
 
 FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 TAKEN_OVER = ("license", "license_name", "license_link", "language", "datasets")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compt.errors import ConfigError
-from compt.files import atomic
 from compt.planning.config_text import config_text
 from compt.report.design_table import verdict_text
 from compt.report.format import quantity, times
+from compt.writing import atomic
 
 if TYPE_CHECKING:
     from compt.planning.auto import AutoPlan

@@ -14,8 +14,7 @@ from string import Template
 
 from compt._version import __version__
 from compt.api import API_VERSION
-from compt.errors import ConfigError, WorkDirError
-from compt.files import atomic
+from compt.errors import ConfigError
 from compt.registry import (
     DATA,
     GROWERS,
@@ -26,6 +25,7 @@ from compt.registry import (
     TRANSFERERS,
     PluginRegistry,
 )
+from compt.writing import atomic_folder, check_output
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -84,13 +84,11 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     """
     names = _names(name, kind)
     folder = folder or Path(names["package"])
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise WorkDirError(
-            "The folder exists and is not empty.", where=str(folder), do="Choose another with -o."
-        )
-    for root in ("any", *KINDS[kind].roots, kind):
-        for file in sorted((TEMPLATES / root).rglob("*.txt")):
-            _write(file, folder / _path(file.relative_to(TEMPLATES / root), names), names)
+    check_output(folder)
+    with atomic_folder(folder) as unfinished:
+        for root in ("any", *KINDS[kind].roots, kind):
+            for file in sorted((TEMPLATES / root).rglob("*.txt")):
+                _write(file, unfinished / _path(file.relative_to(TEMPLATES / root), names), names)
     return folder
 
 
@@ -166,12 +164,5 @@ def _path(template: Path, names: Mapping[str, str]) -> Path:
 
 def _write(template: Path, file: Path, names: Mapping[str, str]) -> None:
     text = Template(template.read_text(encoding="utf-8")).substitute(names)
-    try:
-        with atomic(file) as beside:
-            beside.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise WorkDirError(
-            f"The file cannot be written: {error.strerror or error}.",
-            where=str(file),
-            do="Choose a folder with -o.",
-        ) from error
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")

@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from compt.errors import ComptError, TrainingError
-from compt.files import not_written
 from compt.registry.loading import first_line
+from compt.writing import FULL, not_written, refusal
 
 DEATH = re.compile(r"DataLoader worker \(pid.*?\d+\) (.*)")
 """How torch says that a process which reads samples has died."""
@@ -32,11 +31,6 @@ NO_MEMORY = re.compile(
 """How torch, oneDNN and the system say that memory is out, of which threads want their own."""
 GONE = re.compile(r"(closed|reset) by peer|gloo/transport/")
 """How gloo says that the process at the other end has ended, in one of many ways."""
-UNWRITTEN = re.compile(
-    r"No space left|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos"
-)
-"""How torch and safetensors say that a disk is full."""
-FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
 FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
 
 
@@ -66,7 +60,7 @@ def _explained(where: str) -> Iterator[None]:
             raise
         own = error.what.rpartition(f"{type(error).__name__}: ")[2]
         raise type(error)(own.strip()) from error
-    except (RuntimeError, MemoryError, OSError, EOFError, SafetensorError) as error:
+    except Exception as error:
         if unwritten := _unwritten(error, where):
             raise not_written(unwritten, error) from error
         explanation = _explanation(error)
@@ -78,7 +72,8 @@ def _explained(where: str) -> Iterator[None]:
 
 def is_exhausted(error: BaseException) -> bool:
     """Return whether memory or the disk is out, or the disk cannot be written any more."""
-    is_full = isinstance(error, OSError) and error.errno in FULL
+    refused = refusal(error)
+    is_full = refused is not None and refused.errno in FULL
     return is_full or _is_out_of_memory(error)
 
 
@@ -110,13 +105,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _unwritten(error: Exception, where: str) -> Path | None:
     """Return the file, or else the folder, that could not be written, None for another error."""
-    if not isinstance(error, OSError):
-        return Path(where) if UNWRITTEN.search(str(error)) else None
-    name = error.filename if isinstance(error.filename, str) else ""
-    if error.errno in FULL:
+    refused = refusal(error)
+    if refused is None:
+        return None
+    name = refused.filename if isinstance(refused.filename, str) else ""
+    if refused.errno in FULL:
         return Path(name or where)
     is_in_run = Path(where) in Path(name).absolute().parents
-    return Path(name) if error.errno in FORBIDDEN and is_in_run else None
+    return Path(name) if refused.errno in FORBIDDEN and is_in_run else None
 
 
 def _explanation(error: Exception) -> tuple[str, str] | None:

@@ -19,14 +19,7 @@ from torch import nn
 
 from compt.config.schema import StageConfig
 from compt.errors import ConfigError, DivergedError
-from compt.files import (
-    MANIFEST,
-    PLATEAU,
-    PLATEAU_OPTIMIZER,
-    WEIGHTS,
-    check_recorded,
-    digests,
-)
+from compt.files import MANIFEST, PLATEAU, PLATEAU_OPTIMIZER, WEIGHTS, check_recorded, digests
 from compt.growth import measure, run as growing
 from compt.growth.inherited import finish_growth
 from compt.growth.models import build_member

@@ -25,8 +25,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
-from compt.files import not_written, sha256
+from compt.files import sha256
 from compt.training.sharding import agreed
+from compt.writing import not_written
 
 SUFFIX = ".shards"
 KEY = "shards"

@@ -18,7 +18,7 @@ from compt.config.parallel import Sharded
 from compt.config.rates import with_warmup
 from compt.config.stopping import stopping_config
 from compt.config.taken_over import short
-from compt.files import GROWN_OPTIMIZER, NEW, atomic
+from compt.files import GROWN_OPTIMIZER, NEW
 from compt.interfaces import RunLabels
 from compt.planning.plans import StagePlan
 from compt.registry.registry import short_name
@@ -26,6 +26,7 @@ from compt.training.averaging import average_hook
 from compt.training.distributed import wrapper
 from compt.training.schedules import in_iterations, scaled
 from compt.training.tracking_tools import labelled, registering
+from compt.writing import atomic
 
 IMPORTS = [
     "compt.training.stage",

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compt.errors import TrainingError, WorkDirError
-from compt.files import FORMAT, not_written, read_json, write_json
+from compt.files import FORMAT, read_json, write_json
 from compt.training.cache_table import INPUT, OUTPUT, Table
+from compt.writing import not_written
 
 DESCRIPTION = "cache.json"
 ROWS_AT_A_TIME = 2**21

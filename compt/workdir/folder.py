@@ -21,10 +21,9 @@ from compt.files import (
     PLATEAU,
     PLATEAU_OPTIMIZER,
     WEIGHTS,
-    bring_to_disk,
     individual_dir as individual_dir,
-    share,
 )
+from compt.writing import bring_to_disk, share
 
 
 class StageFolder:

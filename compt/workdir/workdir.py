@@ -11,16 +11,7 @@ from pathlib import Path
 from compt.config import ChainConfig
 from compt.config.resuming import changes, may_change, plain
 from compt.errors import ComptError, WorkDirError, some
-from compt.files import (
-    LOCK,
-    MANIFEST,
-    STATE,
-    STATE_COPY,
-    STATUS,
-    check_recorded,
-    stage_name,
-    sweep,
-)
+from compt.files import LOCK, MANIFEST, STATE, STATE_COPY, STATUS, check_recorded, stage_name
 from compt.report.build import REPORT
 from compt.report.drawings import DRAWN
 from compt.report.growth import GrowthRecord
@@ -30,6 +21,7 @@ from compt.shards import weight_files
 from compt.workdir.folder import StageFolder, is_begun
 from compt.workdir.lock import FolderLock
 from compt.workdir.resumption import Resumption
+from compt.writing import sweep
 
 RESULTS = frozenset({REPORT, *DRAWN, STATUS})
 """Files that a run and its report write into its folder, beside the stages and chain.json."""

@@ -80,7 +80,7 @@ def test_a_paradigm_without_shards_says_so(run, finished, tmp_path):
 def test_nothing_is_overwritten_and_damage_is_named(run, finished, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    refused(run("export", finished / "b", "-o", tmp_path / "out"), "no empty folder")
+    refused(run("export", finished / "b", "-o", tmp_path / "out"), "is not empty")
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     with open(copy / "02_b" / "export" / "toy.safetensors", "r+b") as file:

@@ -91,5 +91,5 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path, capsys):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WorkDirError, match="cannot be written"):
+    with pytest.raises(WorkDirError, match="could not be written"):
         new_plugin("compt-x", "grower", tmp_path / "file" / "inner")

@@ -12,11 +12,11 @@ import torch
 
 import compt
 from compt.errors import TrainingError
-from compt.files import not_written
 from compt.training import checkpoint_writer
 from compt.training.checkpoint import load_checkpoint
 from compt.training.checkpoint_writer import CheckpointWriter
 from compt.training.loops import TrainLoop
+from compt.writing import not_written
 
 TIMES = ("seconds", "curve", "compt_usage")
 """What differs between two runs."""

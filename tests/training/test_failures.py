@@ -62,6 +62,7 @@ def test_an_error_of_a_worker_is_told_without_the_workers_traceback():
         (OSError(errno.ENOSPC, "No space left on device"), "Could not write 'x'"),
         (OSError(errno.ENOSPC, "No space left on device", "x/a.json"), "Could not write 'a.json'"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "Could not write"),
+        (Exception("No space left on device (os error 28)"), "Could not write"),  # of tokenizers
         (RuntimeError("[enforce fail] PytorchStreamWriter failed writing file"), "Could not write"),
         (RuntimeError("Connection closed by peer [127.0.0.1]"), "Another process"),
         (RuntimeError("Read error [127.0.0.1]:61630: Connection reset by peer"), "Another process"),
@@ -80,6 +81,9 @@ def test_a_folder_of_the_run_that_cannot_be_written_is_told_from_data_that_canno
 
     with pytest.raises(TrainingError, match="Could not write 'log'"), explained(str(tmp_path)):
         raise forbidden(tmp_path / "01_a" / "log")
+    file = tmp_path / "01_a" / ".tmpX"
+    with pytest.raises(TrainingError, match=r"Could not write '\.tmpX'"), explained(str(tmp_path)):
+        raise SafetensorError(f'I/O error: Permission denied (os error 13) at path "{file}"')
     with pytest.raises(PermissionError), explained(str(tmp_path)):
         raise forbidden("data.csv")
 

@@ -18,7 +18,8 @@ from PIL import Image
 from compt.data._cache import once, progress
 from compt.data.icons.names import VENDORS
 from compt.errors import DataError
-from compt.files import atomic, sha256, sweep
+from compt.files import sha256
+from compt.writing import atomic, sweep
 
 FORMAT = 1
 INSTALL = 'pip install "compt[demo]"'

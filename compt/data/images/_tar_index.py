@@ -23,8 +23,9 @@ from compt.data._cache import progress
 from compt.data._storage import File, reading, tried
 from compt.data.images._strings import PackedStrings, Packer
 from compt.errors import DataError
-from compt.files import atomic, cache_folder
+from compt.files import cache_folder
 from compt.interfaces.foreign import tar_members
+from compt.writing import atomic
 
 FORMAT = 2
 SLACK = 1 << 20

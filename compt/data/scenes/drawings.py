@@ -16,7 +16,8 @@ from compt.data._cache import once, progress
 from compt.data.scenes.icons import cell_size, inks
 from compt.data.scenes.layout import EMPTY, Icons
 from compt.errors import DataError
-from compt.files import atomic, sha256, sweep
+from compt.files import sha256
+from compt.writing import atomic, sweep
 
 CHUNK_MB = 16
 """Pixels that are drawn at a time."""

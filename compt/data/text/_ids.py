@@ -10,8 +10,8 @@ from compt.data._cache import key_of, once, progress
 from compt.data._storage import is_remote
 from compt.data.text.tokens import mapped, wrong_id
 from compt.errors import DataError
-from compt.files import atomic
 from compt.interfaces import Tokens, TokenSpan
+from compt.writing import atomic
 
 SCAN = 1 << 22
 """Tokens looked at a time."""

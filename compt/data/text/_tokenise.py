@@ -14,9 +14,10 @@ import numpy as np
 from compt.data._cache import key_of, once, progress
 from compt.data.text._pieces import bounded
 from compt.errors import ConfigError, DataError
-from compt.files import atomic, sha256, sweep
+from compt.files import sha256
 from compt.interfaces import Text, Tokens, TokenSpan
 from compt.interfaces.left_out import LeftOut
+from compt.writing import atomic, sweep
 
 FORMAT = 2
 BATCH = 1 << 20

@@ -158,7 +158,7 @@ class RunStatus:
         Raises:
             OSError: the file cannot be written.
         """
-        # Not files.atomic: to wait for the disk is not worth it here, and a thread writes this.
+        # Not writing.atomic: to wait for the disk is not worth it here, and a thread writes this.
         # atomic() sets the umask for a moment, which is the whole process's.
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         beside.write_text(json.dumps(self.to_json(), allow_nan=False) + "\n", encoding="utf-8")

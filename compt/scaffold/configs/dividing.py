@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from compt.errors import ConfigError
-from compt.files import atomic
 from compt.interfaces import Text
 from compt.scaffold.configs.guessing import Found
+from compt.writing import atomic
 
 HELD_OUT = 20
 """One document in so many is held out; of a few documents the last part of the text."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from compt.files import atomic
 from compt.scaffold.configs.looking import Shown
+from compt.writing import atomic
 
 COLUMNS, SIDE, GAP, TEXT_LINES, LINE = 6, 160, 16, 3, 15
 """Columns, and pixels of an image's sides and of what stands between and below them."""

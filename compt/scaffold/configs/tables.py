@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from compt.errors import ConfigError, DataError
-from compt.files import atomic
 from compt.interfaces.foreign import MOST_LINE, lines, parse_json
 from compt.scaffold.configs.guessing import IMAGES, TABLES, Found, files_of
+from compt.writing import atomic
 
 HELD_OUT, FEW = 20, 2000
 """One in so many samples is held out, one in half as many where there are few."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from compt.config import load_config
 from compt.errors import ConfigError, WorkDirError
-from compt.files import atomic
 from compt.interfaces import Paradigm, Starter, Text
 from compt.planning.planner import plan
 from compt.planning.plans import ChainPlan
@@ -25,6 +24,7 @@ from compt.scaffold.configs.keys import text_key
 from compt.scaffold.configs.looking import Look, look, look_at_text, source_of
 from compt.scaffold.configs.page import write_page
 from compt.scaffold.configs.tables import needs_tables, options_of, pairs, write_tables
+from compt.writing import atomic
 
 WITH_KEYS = ("jsonl", "parquet", "datasets")
 """Sources whose rows have their text in a column."""
