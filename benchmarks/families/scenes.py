@@ -39,14 +39,24 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", weight_decay=0.1, betas=(0.9, 0.98)),
     clip_grad=dict(max_norm=1.0),
 )
+_short, _whole = (0.25, 0.5), (0.25, 0.5, 1.0)
+_corner = dict(grower=dict(type="leading_block"))
 study = [
-    dict(grower=dict(type="lossless")),
-    dict(grower=dict(type="leading_block")),
-    dict(grower=dict(type="leading_block"), grown=dict(lr_mult=0.5)),
-    dict(grower=dict(type="leading_block"), grown=dict(lr_mult=1.4)),
-    dict(grower=dict(type="leading_block"), trunk=True),
-    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse")),
-    dict(grower=dict(type="leading_block"), transfer=dict(type="feature_mse", until=0.3)),
+    dict(grower=dict(type="scratch"), fractions=_short),
+    dict(**_corner, fractions=_whole),
+    dict(grower=dict(type="lossless"), fractions=_whole),
+    dict(grower=dict(type="clone"), fractions=(0.5,)),
+    dict(grower=dict(type="aki"), fractions=(0.5,)),
+    dict(**_corner, grown=dict(lr_mult=0.5), fractions=_short),
+    dict(**_corner, grown=dict(lr_mult=1.4), fractions=_short),
+    dict(
+        **_corner,
+        grown=dict(new_warmup=0.1, warmup=0.0, optimizer_state=True),
+        fractions=_short,
+    ),
+    dict(**_corner, trunk=True, fractions=_short),
+    dict(**_corner, transfer=dict(type="feature_mse"), fractions=_whole),
+    dict(**_corner, transfer=dict(type="feature_mse", until=0.3), fractions=_short),
 ]
 evaluations = 1
 
