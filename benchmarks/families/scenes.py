@@ -63,6 +63,6 @@ evaluations = 1
 presets = dict(
     smoke=dict(lengths=(16,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
     cpu=dict(lengths=(250, 500), seeds=5),
-    long=dict(lengths=(250, 500, 1000, 2000), seeds=5, study_lengths=(500, 1000)),
+    long=dict(lengths=(250, 500, 1000, 2000), seeds=5, study_lengths=(500,)),
     gpu=dict(lengths=(1000, 2000, 4000, 8000, 16000), seeds=5),
 )
