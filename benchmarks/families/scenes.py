@@ -47,6 +47,10 @@ study = [
     dict(grower=dict(type="lossless"), fractions=_whole),
     dict(grower=dict(type="clone"), fractions=(0.5,)),
     dict(grower=dict(type="aki"), fractions=(0.5,)),
+    dict(
+        grower=dict(type="probe", growers=["lossless", "leading_block"], lr=3.3e-3),
+        fractions=(0.5,),
+    ),
     dict(**_corner, grown=dict(lr_mult=0.5), fractions=_short),
     dict(**_corner, grown=dict(lr_mult=1.4), fractions=_short),
     dict(
