@@ -174,7 +174,8 @@ def refusal(error: BaseException) -> OSError | None:
         return error
     text = str(error)
     if of_rust := OF_RUST.search(text):
-        return OSError(int(of_rust[1]), text, of_rust[2])
+        number = int(of_rust[1])
+        return OSError(number, os.strerror(number), of_rust[2])
     return OSError(errno.ENOSPC, text) if FULL_FOR_TORCH.search(text) else None
 
 
