@@ -45,6 +45,9 @@ study = [
     dict(grower=dict(type="scratch"), fractions=_short),
     dict(**_corner, fractions=_whole),
     dict(grower=dict(type="lossless"), fractions=_whole),
+    dict(grower=dict(type="shrink_perturb", keep=0.7), fractions=_whole),
+    dict(grower=dict(type="shrink_perturb", keep=0.5), fractions=_whole),
+    dict(grower=dict(type="shrink_perturb", grower="lossless"), fractions=_whole),
     dict(grower=dict(type="clone"), fractions=(0.5,)),
     dict(grower=dict(type="aki"), fractions=(0.5,)),
     dict(
