@@ -55,11 +55,6 @@ study = [
     ),
     dict(**_corner, grown=dict(lr_mult=0.5), fractions=_short),
     dict(**_corner, grown=dict(lr_mult=1.4), fractions=_short),
-    dict(
-        **_corner,
-        grown=dict(new_warmup=0.1, warmup=0.0, optimizer_state=True),
-        fractions=_short,
-    ),
     dict(**_corner, trunk=True, fractions=_short),
     dict(**_corner, transfer=dict(type="feature_mse"), fractions=_whole),
     dict(**_corner, transfer=dict(type="feature_mse", until=0.3), fractions=_short),

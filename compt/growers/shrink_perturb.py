@@ -29,9 +29,10 @@ class ShrinkPerturb(Around):
     grower's, and so are what the target initialises to one value, as biases to 0, and what is
     fresh already.
 
-    A network that goes on from finished weights learns less of what follows than a fresh one
-    does; this gives part of that back, for a part of what is inherited. It pays in long stages
-    (half of the budget and more), and costs in short ones.
+    A network that goes on from finished weights may learn less of what follows than a fresh one
+    does; this gives part of that back, for a part of what is inherited. What it brought is in
+    docs/study.md: it makes up for what exact copies cost CLIP in long stages, and costs in short
+    ones.
 
     Source: shrink and perturb, Ash and Adams, arXiv 1910.08475. Differs: what is added has each
     tensor's own scale, that of its initialisation, and the two parts are weighted so that the
