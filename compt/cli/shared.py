@@ -96,7 +96,7 @@ def parse_options(
         example: one pair.
 
     Raises:
-        ConfigError: one is no pair.
+        ConfigError: one is no pair, or has a value that cannot be read.
     """
     from mmengine.config import DictAction
 
@@ -107,7 +107,18 @@ def parse_options(
             f"{argument}: {bad[0]!r} is not KEY=VALUE.",
             do=f"For example {argument} {example}.",
         )
-    return parser.parse_args(["--options", *pairs]).options if pairs else {}
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        try:
+            options |= parser.parse_args(["--options", pair]).options
+        # Of brackets that are left open, and of a call with several arguments.
+        except (AssertionError, RecursionError) as error:
+            raise ConfigError(
+                f"{argument}: the value of {pair!r} cannot be read.",
+                do="Values are numbers, texts, True, False, None, [lists] and (tuples) of them. "
+                "Set one key of a dict at a time: grower.type=clone grower.noise=0.5.",
+            ) from error
+    return options
 
 
 @contextmanager

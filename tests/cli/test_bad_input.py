@@ -51,6 +51,8 @@ def test_arguments_that_do_not_parse_end_with_2(run, arguments):
     ("options", "word"),
     [
         (["seed"], "'seed' is not KEY=VALUE"),
+        (["seed=(1,"], "the value of 'seed=(1,' cannot be read"),
+        (["grower=dict(type='clone', noise=0.5)"], "Set one key of a dict at a time"),
         (["sed=3"], "Did you mean 'seed'?"),
         (["chain.9.iters=3"], "--cfg-options"),
         (["chain.1=3"], "chain"),
