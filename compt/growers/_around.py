@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 from torch import Tensor
 
 from compt.errors import ConfigError
@@ -21,7 +22,7 @@ GrowerConfig = Annotated[Mapping[str, Any], GROWERS]
 
 
 class Around(AxisGrower):
-    """A grower that leaves depth, new blocks and what it does not prepare to another one.
+    """A grower that leaves to another one all that it does not do itself.
 
     Args:
         grower: name or config of the other.
@@ -32,9 +33,22 @@ class Around(AxisGrower):
         self.grower = inner_grower(grower, "grower", label)
         self.function_preserving = self.grower.function_preserving  # type: ignore[misc]
 
+    def check(self, source: Architecture, target: Architecture) -> None:
+        """Raise GrowthError where the other grower cannot grow the pair."""
+        self.grower.check(source, target)
+
     def check_depth(self, source: Architecture, target: Architecture) -> None:
         """Raise GrowthError where the other grower cannot fill the target's depth."""
         self.grower.check_depth(source, target)
+
+    def prepare(
+        self,
+        source: Mapping[str, Tensor],
+        archs: Mapping[str, Architecture],
+        generator: torch.Generator,
+    ) -> Any:
+        """Make what the other grower shares between parameters."""
+        return self.grower.prepare(source, archs, generator)
 
     def also_reads(self, pair: ParamPair) -> tuple[str, ...]:
         """Name what the other grower reads beside the parameter's source."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import sqrt
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor
@@ -16,9 +15,6 @@ from compt.registry import Range
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-KEPT = ("norm", "scale")
-"""In the kinds of parameters that are a factor, for which there is nothing to draw."""
 
 
 class ShrinkPerturb(Around):
@@ -54,23 +50,10 @@ class ShrinkPerturb(Around):
         if keep < 1:
             self.function_preserving = False  # type: ignore[misc]
 
-    def check(self, source: Architecture, target: Architecture) -> None:
-        """Raise GrowthError where the other grower cannot grow the pair."""
-        self.grower.check(source, target)
-
-    def prepare(
-        self,
-        source: Mapping[str, Tensor],
-        archs: Mapping[str, Architecture],
-        generator: torch.Generator,
-    ) -> Any:
-        """Make what the other grower shares between parameters."""
-        return self.grower.prepare(source, archs, generator)
-
     def expand(self, source: Tensor, target: Tensor, pair: ParamPair) -> Tensor:
         """Return the other grower's value, smaller, and the fresh one added."""
         grown = self.grower.expand(source, target.clone(), pair)  # which may write into it
-        is_factor = any(kind in pair.param.kind for kind in KEPT)
+        is_factor = "norm" in pair.param.kind or pair.param.kind == "scale"
         if is_factor or target.numel() < 2 or target.min() == target.max():
             return grown
         mixed = self.keep * grown + sqrt(1 - self.keep**2) * target
