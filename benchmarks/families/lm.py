@@ -7,32 +7,36 @@ _base_ = ["_base_/schedule.py"]
 paradigm = dict(type="causal_lm", data=dict(type="stdlib"), context=128, eval_blocks=256)
 
 
-def llama(width, layers):
+def llama(width, layers, head=16):
     return dict(
         model_type="llama",
         hidden_size=width,
         intermediate_size=8 * width // 3 // 16 * 16,
         num_hidden_layers=layers,
-        num_attention_heads=width // 16,
-        num_key_value_heads=width // 16,
+        num_attention_heads=width // head,
+        num_key_value_heads=width // head,
         tie_word_embeddings=True,
     )
 
 
-_seven = [
-    dict(name="llama-32x2", model=llama(32, 2), lr=1.6e-2),
-    dict(name="llama-48x2", model=llama(48, 2), lr=1.1e-2),
-    dict(name="llama-48x3", model=llama(48, 3), lr=1.1e-2),
-    dict(name="llama-64x3", model=llama(64, 3), lr=8e-3),
-    dict(name="llama-64x4", model=llama(64, 4), lr=8e-3),
-    dict(name="llama-96x4", model=llama(96, 4), lr=5.6e-3),
-    dict(name="llama-128x4", model=llama(128, 4), lr=4e-3),
-]
 family = [
     dict(name="llama-16x2", model=llama(16, 2), lr=2.2e-2),
-    _seven[0],
-    _seven[2],
-    _seven[4],
+    dict(name="llama-32x2", model=llama(32, 2), lr=1.6e-2),
+    dict(name="llama-48x3", model=llama(48, 3), lr=1.1e-2),
+    dict(name="llama-64x4", model=llama(64, 4), lr=8e-3),
+]
+# 2.7 to 96 thousand parameters, and no two alike after the few iterations that a row of seven has.
+_seven = [
+    dict(name=f"llama-{width}x{layers}", model=llama(width, layers, head=8), lr=lr)
+    for width, layers, lr in [
+        (8, 1, 4.4e-2),
+        (16, 1, 3.1e-2),
+        (16, 2, 2.2e-2),
+        (24, 2, 2.2e-2),
+        (32, 2, 1.6e-2),
+        (48, 2, 1.1e-2),
+        (48, 3, 1.1e-2),
+    ]
 ]
 
 
@@ -75,7 +79,13 @@ presets = dict(
         seeds=5,
         study_lengths=(512, 1024, 2048),
     ),
-    seven=dict(family=_seven, unit=tokens(812_288), lengths=(256, 512), seeds=5),
+    seven=dict(
+        family=_seven,
+        unit=tokens(95_616),
+        lengths=(256, 512),
+        seeds=5,
+        choices=[dict(grower=dict(type="lossless")), dict(grower=dict(type="leading_block"))],
+    ),
     gpu=dict(
         lengths=(512, 1024, 2048, 4096, 8192),
         seeds=5,

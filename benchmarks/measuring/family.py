@@ -12,12 +12,17 @@ from mmengine.config import Config
 from compt.errors import ConfigError
 
 FAMILIES = Path(__file__).parents[1] / "families"
-OWN = ("name", "family", "presets", "floor", "metric", "unit", "published", "recipes", "study")
+OWN = (
+    *("name", "family", "presets", "floor", "metric", "unit"),
+    *("published", "recipes", "study", "choices"),
+)
 """Keys of a family's file that a chain's config does not have."""
 PRIVATE = "_"
 """What names begin with that a family's file has for itself."""
 WAYS = ("grower", "transfer", "grown", "trunk")
 """What makes a chain of its members: nothing that a member alone depends on."""
+CHOSEN = ("grower", "transfer", "grown")
+"""What a hop may choose for itself, as its source does not depend on it."""
 REQUIRED = ("lengths", "seeds")
 """Keys that a preset has."""
 OPTIONAL = ("sweeping", "study_lengths", "control_seeds", "chains")
@@ -52,6 +57,12 @@ class Recipe:
     """Of its budget alone, for every member."""
     lr_mults: tuple[float, ...]
     """Peak learning rate of every member relative to its own."""
+    grown_by: tuple[Mapping[str, Any], ...] = ()
+    """How every member is grown, the first one's without meaning; none for the family's own."""
+
+    def ways_of(self, index: int) -> Mapping[str, Any] | None:
+        """Return how a member is grown, None for the family's own ways."""
+        return self.grown_by[index] if self.grown_by else None
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ class Family:
     study_lengths: tuple[int, ...]
     chains: Mapping[int, Recipe]
     """Chains known already, by length."""
+    choices: tuple[Mapping[str, Any], ...] = ()
+    """Ways to grow, of which every hop's search takes one, in the place of the family's own."""
 
     @property
     def alone_base(self) -> dict[str, Any]:
@@ -93,6 +106,11 @@ class Family:
     def ways(self) -> dict[str, Any]:
         """How members are grown, the keys of ``WAYS``."""
         return {key: self.base[key] for key in WAYS if key in self.base}
+
+    @property
+    def hop_ways(self) -> tuple[Mapping[str, Any], ...]:
+        """Ways to grow that a hop has: the family's own, with each of the choices, if any."""
+        return tuple({**self.ways, **choice} for choice in self.choices or ({},))
 
     def member(self, index: int, rate: float, iters: int) -> dict[str, Any]:
         """Return one stage of a config, a member with its learning rate and budget."""
@@ -172,6 +190,7 @@ def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
         study=tuple(content.get("study", ())),
         study_lengths=_study_lengths(chosen.get("study_lengths", lengths[:1]), lengths),
         chains=_chains(chosen.get("chains", {}), len(members)),
+        choices=_choices(content.get("choices", ())),
     )
 
 
@@ -238,6 +257,18 @@ def _chains(chains: Mapping[int, Mapping[str, Any]], members: int) -> dict[int, 
             )
         recipes[iters] = recipe
     return recipes
+
+
+def _choices(choices: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return ways that a hop may choose between."""
+    for place, choice in enumerate(choices):
+        if unknown := [key for key in choice if key not in CHOSEN]:
+            raise ConfigError(
+                f"A hop cannot choose {', '.join(unknown)}.",
+                where=f"choices[{place}]",
+                do=f"Choices have {', '.join(CHOSEN)}; all members share the file's other keys.",
+            )
+    return tuple(choices)
 
 
 def _recipes(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from compt.planning.rule import required_step
 from measuring.curves import length_to
@@ -14,6 +15,7 @@ from measuring.job import Job
 from measuring.rates import STEP, Sweep
 from measuring.rule import margins
 from measuring.runs import Bench
+from measuring.show import text_of
 
 SHARES = 16
 """Budgets are tried in steps of one in so many."""
@@ -56,7 +58,7 @@ class Search:
 
 
 def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) -> Search:
-    """Find the least budget of every grown member, one hop after the other.
+    """Find the least budget of every grown member, one hop after the other, and its way to grow.
 
     Goals take half of the rule's margin; the other half is left for what other seeds change.
 
@@ -68,6 +70,7 @@ def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) ->
     jobs = [bench.source(0, sweep.iters, sweep.rates[0], seed) for seed in CHOOSING]
     bench.run(jobs, diverging=False)
     fractions, mults, flops = [1.0], [1.0], 0.0
+    ways: list[Mapping[str, Any]] = [bench.family.ways]
     tried: list[Mapping[str, float]] = []
     goals: list[float] = []
     sources: list[float] = []
@@ -86,12 +89,13 @@ def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) ->
         bench.run(jobs, diverging=False)
         fractions.append(share / SHARES)
         mults.append(mult)
+        ways.append(finder.way)
         tried.append(finder.tried)
         goals.append(goal)
         sources.append(source)
         reached.append(finder.gain(share, mult) >= 0)
         flops += finder.flops
-    recipe = Recipe(tuple(fractions), tuple(mults))
+    recipe = Recipe(tuple(fractions), tuple(mults), tuple(ways))
     return Search(recipe, tuple(tried), tuple(goals), tuple(sources), tuple(reached), flops)
 
 
@@ -106,8 +110,10 @@ class _Finder:
 
     def __init__(self, bench: Bench, hop: Hop) -> None:
         self.bench, self.hop = bench, hop
-        self._gains: dict[tuple[int, float], float] = {}
-        self._flops: dict[tuple[int, float], float] = {}
+        self.ways = bench.family.hop_ways
+        self.way = self.ways[0]
+        self._gains: dict[tuple[int, float, str], float] = {}
+        self._flops: dict[tuple[int, float, str], float] = {}
 
     @property
     def flops(self) -> float:
@@ -118,14 +124,15 @@ class _Finder:
     def tried(self) -> dict[str, float]:
         """What every run so far came to."""
         gains = self._gains.items()
-        return {f"{share / SHARES:g} at {mult:g}": gain for (share, mult), gain in gains}
+        return {f"{share / SHARES:g} at {mult:g}{way}": gain for (share, mult, way), gain in gains}
 
     def least(self, share: int) -> tuple[int, float]:
         """Return the least share that reaches the goal, and its factor of the learning rate.
 
-        The rate is found at the share given; then shares are closed in on, up to the full budget,
-        which is the answer where none suffices.
+        The way to grow is chosen at the share given, at the member's own rate, then the rate; then
+        shares are closed in on, up to the full budget, which is the answer where none suffices.
         """
+        self.way = max(self.ways, key=lambda way: self.gain(share, 1.0, way))
         mult = self._best_mult(share)
         low, high = 0, SHARES + 1
         while high - low > 1:
@@ -168,24 +175,28 @@ class _Finder:
                 return float(STEP**best)
             gains[step] = self.gain(share, STEP**step)
 
-    def gain(self, share: int, mult: float) -> float:
-        """Return the mean quality less the goal."""
-        key = share, round(mult, 6)
+    def gain(self, share: int, mult: float, way: Mapping[str, Any] | None = None) -> float:
+        """Return the mean quality less the goal, grown in the way chosen, or another."""
+        way = self.way if way is None else way
+        text = f" by {text_of(way)}" if len(self.ways) > 1 else ""
+        key = share, round(mult, 6), text
         if key not in self._gains:
-            jobs = self.jobs(share, mult)
+            jobs = self.jobs(share, mult, way)
             self.bench.run(jobs)
             quality = statistics.mean(map(self.bench.quality_of, jobs))
             self._gains[key] = quality - self.hop.goal
             self._flops[key] = sum(job.flops for job in jobs)
             fraction = share / SHARES
-            self.bench.say(f"    {fraction:g} at {mult:.2f} of its rate: {self._gains[key]:+.4f}")
+            self.bench.say(
+                f"    {fraction:g} at {mult:.2f} of its rate{text}: {self._gains[key]:+.4f}"
+            )
         return self._gains[key]
 
-    def jobs(self, share: int, mult: float) -> list[Job]:
-        """Return the runs of a share of the budget, one a choosing seed."""
+    def jobs(self, share: int, mult: float, way: Mapping[str, Any] | None = None) -> list[Job]:
+        """Return the runs of a share of the budget, one a choosing seed, as :meth:`gain`'s."""
         hop = self.hop
         iters = max(1, round(hop.iters * share / SHARES))
         return [
-            self.bench.grown(hop.index, source, iters, mult * hop.rate, seed)
+            self.bench.grown(hop.index, source, iters, mult * hop.rate, seed, way or self.way)
             for source, seed in zip(hop.sources, CHOOSING, strict=True)
         ]

@@ -208,7 +208,9 @@ class Rows:
         for index in range(1, len(rates)):
             jobs.append(
                 tuple(
-                    bench.grown(index, source, lengths[index], rates[index], seed)
+                    bench.grown(
+                        index, source, lengths[index], rates[index], seed, recipe.ways_of(index)
+                    )
                     for source, seed in zip(jobs[-1], seeds, strict=True)
                 )
             )

@@ -132,6 +132,8 @@ def sentences(row: Row) -> Iterator[str]:
     if not opened["open"]:
         yield f"no family here: {why_closed(row)}"
         return
+    if row.get("grown_by"):
+        yield f"grown: {grown_text(row)}"
     yield f"skip bound, by what sources are worth: {times(row['skip_bound'])}"
     yield f"beside members alone stopped at the chain's quality: {times(row['equal_quality'])}"
     for name in ("equal_compute", "equal_samples"):
@@ -145,6 +147,12 @@ def sentences(row: Row) -> Iterator[str]:
     yield f"only the largest wanted: {times(row['only_the_largest'])}"
     yield f"as good as alone: {verdict_text(row, 'as_good')}"
     yield f"as good, and the order kept: {verdict_text(row, 'in_order')}"
+
+
+def grown_text(row: Row) -> str:
+    """Say how every member but the first was grown."""
+    grown = zip(row["members"][1:], row["grown_by"][1:], strict=True)
+    return "; ".join(f"{member['name']} by {text_of(ways)}" for member, ways in grown)
 
 
 def why_closed(row: Row) -> str:
@@ -197,3 +205,16 @@ def verdict_text(row: Row, verdict: str) -> str:
         if not (judged["as_good"] and judged[verdict])
     ]
     return f"missed by {', '.join(names)} {at_these_budgets}"
+
+
+def text_of(config: Mapping[str, Any]) -> str:
+    """Write a config in one line, 'none' where it is empty."""
+    return ", ".join(_entry(key, value) for key, value in config.items()) or "none"
+
+
+def _entry(key: str, value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return f"{key}={value}"
+    options = {name: inner for name, inner in value.items() if name != "type"}
+    kind = f"={value['type']}" if "type" in value else ""
+    return f"{key}{kind}({text_of(options)})" if options else f"{key}{kind}"

@@ -12,8 +12,17 @@ from compt.planning.fading import worth_after
 from compt.writing import atomic
 from measuring.overwritten import deviation, fitted, foretold, miss, points
 from measuring.rule import SEEDS
-from measuring.show import Row, mean, padded_text, recipe_text, recipes, signed, times, why_closed
-from measuring.tax import text_of
+from measuring.show import (
+    Row,
+    mean,
+    padded_text,
+    recipe_text,
+    recipes,
+    signed,
+    text_of,
+    times,
+    why_closed,
+)
 
 COLUMNS = (
     "family",

@@ -24,6 +24,7 @@ from measuring.rates import Sweep
 from measuring.row import Rows
 from measuring.rule import standard_error
 from measuring.runs import Bench
+from measuring.show import text_of
 
 FRACTIONS = (0.125, 0.25, 0.5)
 """Of its budget alone, for which the member is grown, where a way does not say."""
@@ -179,16 +180,3 @@ class Study:
             tax_error=standard_error(taxes),
             flops=statistics.mean(job.flops for job in jobs) / alone.flops,
         )
-
-
-def text_of(config: Mapping[str, Any]) -> str:
-    """Write a config in one line, 'none' where it is empty."""
-    return ", ".join(_entry(key, value) for key, value in config.items()) or "none"
-
-
-def _entry(key: str, value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return f"{key}={value}"
-    options = {name: inner for name, inner in value.items() if name != "type"}
-    kind = f"={value['type']}" if "type" in value else ""
-    return f"{key}{kind}({text_of(options)})" if options else f"{key}{kind}"

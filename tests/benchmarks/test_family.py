@@ -20,7 +20,7 @@ SMOKE = FAMILY["presets"]["smoke"]
     ("name", "preset", "members", "most"),
     [
         ("lm", "long", 4, 3.6),
-        ("lm", "seven", 7, 3.1),
+        ("lm", "seven", 7, 2.3),
         ("clip", "seven", 7, 3),
         ("mae", "seven", 7, 3),
         ("scenes", "cpu", 3, 7),
@@ -51,7 +51,7 @@ def test_the_presets_of_the_families_can_be_read(name: str, preset: str) -> None
 
 def test_the_unit_of_a_length_is_that_of_the_preset() -> None:
     """Tokens a parameter of the largest: 128 a sequence, 16 or 64 sequences an iteration."""
-    params = {"cpu": 205_440, "seven": 812_288, "gpu": 205_440}
+    params = {"cpu": 205_440, "seven": 95_616, "gpu": 205_440}
     batch = {"cpu": 16, "seven": 16, "gpu": 64}
     for preset, count in params.items():
         family = read_family("lm", preset, {})
@@ -70,6 +70,20 @@ def test_a_preset_replaces_keys_of_the_family(tmp_path: Path) -> None:
     assert toys(tmp_path).recipes == {AS_PUBLISHED: PUBLISHED}
     assert toys(tmp_path, {"paradigm.samples": 64}).base["paradigm"]["samples"] == 64
     assert set(family.ways) == {"grower", "transfer"} and "grower" not in family.alone_base
+
+
+def test_a_hop_chooses_only_what_its_source_does_not_depend_on(tmp_path: Path) -> None:
+    choices = [dict(grower=dict(type="clone")), dict(grown=dict(lr_mult=0.5))]
+    family = toys(tmp_path, choices=choices)
+    none = dict(type="none")
+    assert family.hop_ways == (
+        dict(grower=dict(type="clone"), transfer=none),
+        dict(grower=dict(type="lossless"), transfer=none, grown=dict(lr_mult=0.5)),
+    )
+    assert toys(tmp_path).hop_ways == (dict(grower=dict(type="lossless"), transfer=none),)
+    with pytest.raises(ConfigError, match="cannot choose trunk") as error:
+        toys(tmp_path, choices=[dict(trunk=True)])
+    assert "choices[0]" in str(error.value)
 
 
 def test_chains_that_are_known_are_recipes(tmp_path: Path) -> None:

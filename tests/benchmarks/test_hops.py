@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from measuring.family import CHOOSING
@@ -13,9 +14,11 @@ from measuring.row import Rows
 
 from tests.benchmarks.worlds import ITERS, FakeBench, World
 
+BY_EITHER = ({"grower": {"type": "lossless"}}, {"grower": {"type": "clone"}})
 
-def searched(world: World) -> tuple[Search, FakeBench]:
-    bench = FakeBench(world)
+
+def searched(world: World, **family: Any) -> tuple[Search, FakeBench]:
+    bench = FakeBench(world, **family)
     chosen, curves = Rows(bench).alone_until(ITERS)
     return search(bench, chosen, curves), bench
 
@@ -68,6 +71,26 @@ def test_budgets_and_rates_that_diverge_are_left_behind() -> None:
     result, _ = searched(world)
     assert result.recipe.fractions == (1.0, 13 / 16, 14 / 16)
     assert result.recipe.lr_mults == pytest.approx((1.0, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("best", ["lossless", "clone"])
+def test_every_hop_takes_the_best_of_the_choices_and_is_charged_for_the_others(best: str) -> None:
+    """As if it were the family's own, at two runs more a hop."""
+    world = World(taxes={best: 0.0})
+    result, bench = searched(world, choices=BY_EITHER)
+    assert [ways["grower"]["type"] for ways in result.recipe.grown_by[1:]] == [best, best]
+    alone, _ = searched(World(tax=0.0))
+    assert result.recipe.fractions == alone.recipe.fractions
+    assert result.flops == sum(job.flops for job in bench.grown_jobs()) > alone.flops
+    others = [job for job in bench.grown_jobs() if job.ways["grower"]["type"] != best]
+    assert [(job.index, job.seed) for job in others] == [(1, 101), (1, 102), (2, 101), (2, 102)]
+    assert len([setting for setting in result.tried[0] if f"grower={best}" not in setting]) == 1
+
+
+def test_a_choice_that_diverges_is_not_taken() -> None:
+    world = World(diverges=lambda job: (job.ways or {}).get("grower", {}).get("type") == "lossless")
+    result, _ = searched(world, choices=BY_EITHER)
+    assert [ways["grower"]["type"] for ways in result.recipe.grown_by[1:]] == ["clone", "clone"]
 
 
 @pytest.mark.parametrize(("best", "end"), [(9, HIGHEST), (-99, LOWEST)])

@@ -67,6 +67,19 @@ def test_what_judges_is_not_what_chose(tmp_path: Path) -> None:
     assert row["seeds"] == 5 and {len(values) for values in row["chain"]} == {5}
 
 
+def test_the_chain_is_judged_as_its_hops_chose_to_grow(tmp_path: Path) -> None:
+    """Not by the family's own grower, and the row says so."""
+    choices = ({"grower": {"type": "lossless"}}, {"grower": {"type": "clone"}})
+    row, bench = measured(World(taxes={"clone": 0.0}), tmp_path, choices=choices)
+    of_recipes = [
+        job for job in bench.grown_jobs() if job.ways["grower"]["type"] == "leading_block"
+    ]
+    judging = [job for job in bench.grown_jobs() if job.seed <= 8 and job not in of_recipes]
+    assert {job.ways["grower"]["type"] for job in judging} == {"clone"} and len(judging) == 10
+    assert row["grown_by"][1:] == [choices[1]] * 2
+    assert "grown: b by grower=clone; c by grower=clone" in list(sentences(row))
+
+
 def test_rates_and_budgets_of_either_side_are_charged(tmp_path: Path) -> None:
     row, bench = measured(World(), tmp_path)
     sweep = [job for job in bench.trained if job.iters == ITERS and job.seed in CHOOSING]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from map import tables
-from measuring.show import write
+from measuring.show import text_of, write
 from measuring.tables import study_table
-from measuring.tax import SEEDS, Study, text_of
+from measuring.tax import SEEDS, Study
 
 from compt.errors import ConfigError
 from tests.benchmarks.worlds import ITERS, FakeBench, World

@@ -8,7 +8,7 @@ a share of ``ITERS``. Rates that are not the best take some of the quality.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +31,8 @@ class World:
     levels: Sequence[float] = (0.0, 0.5, 1.0)
     slope: float = 0.25
     tax: float = 0.125
+    taxes: Mapping[str, float] = field(default_factory=dict)
+    """By grower, where one has another than ``tax``."""
     costs: Sequence[float] = (1.0, 2.0, 4.0)
     """FLOPs of an iteration."""
     best: Sequence[int] = (0, 0, 0)
@@ -57,7 +59,8 @@ class World:
         if job.source is None:
             return job.iters
         start = self.to(job.index, self.quality(job.source) - self.noise(job.source))
-        return max(1.0, start + job.iters - self.tax * ITERS)
+        grower = (job.ways or {}).get("grower", {}).get("type")
+        return max(1.0, start + job.iters - self.taxes.get(grower, self.tax) * ITERS)
 
 
 @dataclass(frozen=True)
