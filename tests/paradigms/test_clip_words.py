@@ -11,10 +11,10 @@ open_clip = pytest.importorskip("open_clip")
 pytest.importorskip("transformers")
 
 from compt import ConfigError
-from compt.interfaces import Member
+from compt.interfaces import Images, Member
 from compt.paradigms.clip import words
 from compt.paradigms.clip.paradigm import Clip
-from compt.paradigms.clip.words import Words
+from compt.paradigms.clip.words import Words, frequent_words, words_of_split
 from tests.paradigms.clip_models import MODEL, made, raw
 
 from .conftest import CAPTIONS
@@ -33,7 +33,7 @@ HARD = [
 
 
 def test_the_most_frequent_words_have_tokens():
-    tokenizer = Words(["B b b, a", "a, c d", "<end>"], 8, 6)
+    tokenizer = Words(frequent_words(["B b b, a", "a, c d", "<end>"]), 8, 6)
     assert tokenizer.vocab_size == 8
     # 0 to 2 are marks; b occurs three times, then come ',' and a, and the end mark is the highest
     assert tokenizer("b , a C").tolist() == [[2, 3, 4, 5, 1, 7]]
@@ -41,6 +41,40 @@ def test_the_most_frequent_words_have_tokens():
     assert tokenizer(["b", "b " * 9]).tolist() == [[2, 3, 7, 0, 0, 0], longest]
     assert tokenizer("b " * 9, context_length=7).tolist() == [[2, 3, 3, 3, 3, 3, 7]]
     assert Words(["b"], 1000, 6).vocab_size == 5
+
+
+class Sayings(Images):
+    """A split without pictures, which says what it is made of, or nothing of it."""
+
+    def __init__(self, captions: list[str], **fingerprint: str) -> None:
+        self.texts, self.named, self.read = captions, fingerprint, 0
+
+    @property
+    def fingerprint(self):
+        return self.named or super().fingerprint
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int):
+        self.read += 1
+        return {"captions": (self.texts[index],)}
+
+
+def test_captions_are_read_again_only_where_they_may_have_changed():
+    """The config of a source decides what of its files is a caption."""
+    first, same = (Sayings(["a b", "b"], content="1") for _ in range(2))
+    changed, other = Sayings(["c", "c d"], content="2"), Sayings(["e"], content="2")
+    assert words_of_split(first, {"key": "x"}) == words_of_split(same, {"key": "x"}) == ("b", "a")
+    assert (first.read, same.read) == (2, 0)
+    assert words_of_split(changed, {"key": "x"}) == ("c", "d")
+    assert words_of_split(other, {"key": "y"}) == ("e",)
+
+
+def test_captions_of_a_split_that_does_not_say_what_they_are_are_read_every_time():
+    """It has but a class and a length, which changed ones have too."""
+    assert words_of_split(Sayings(["a"]), {}) == ("a",)
+    assert words_of_split(Sayings(["b"]), {}) == ("b",)
 
 
 def test_open_clip_reads_an_export_as_it_was_trained(data, tmp_path):

@@ -46,7 +46,7 @@ from compt.paradigms.clip.models import (
     vocabulary,
     weight_dtype,
 )
-from compt.paradigms.clip.words import NAME as WORDS, Words, captions_of, vocabulary_size
+from compt.paradigms.clip.words import NAME as WORDS, Words, vocabulary_size, words_of_split
 from compt.registry.foreign_configs import refuse_code
 from compt.weights import load_state, read_state, save_weights
 
@@ -213,8 +213,8 @@ class OpenClipModels(Sourced, ABC):
         options, length = self._input["tokenizer"], self._input["context length"]
         folder = self._tokenizer_folder(options)
         if self._vocabulary_size is not None and folder is None:
-            captions = captions_of(self._open("train"))
-            return Words(captions, self._vocabulary_size, length)
+            words = words_of_split(self._open("train"), self.source())
+            return Words(words, self._vocabulary_size, length)
         return open_tokenizer(options, length, folder)
 
     def _tokenizer_folder(self, options: Mapping[str, Any]) -> Path | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from compt.errors import ConfigError
 from compt.interfaces import Images
-from compt.interfaces.fingerprint import probed
+from compt.interfaces.fingerprint import default_fingerprint, hash_of, probed
 
 NAME = "words"
 MARKS = PADDING, UNKNOWN, START, END = "<pad>", "<unknown>", "<start>", "<end>"
@@ -58,23 +58,22 @@ def vocabulary_size(options: Mapping[str, Any]) -> int:
 
 
 class Words:
-    """A tokenizer with the most frequent words of some captions, in lower case.
+    """A tokenizer of words in lower case, all others being one.
 
     Signs are words of their own. Token 0 pads, and the end mark is the highest, which is where
     open_clip's text tower reads off its features.
 
     Args:
-        captions: the texts to take words from.
+        words: in the order in which they get tokens; see :func:`frequent_words`.
         size: tokens, marks and unknown words among them.
         context_length: ids of a text.
     """
 
-    def __init__(self, captions: Iterable[str], size: int, context_length: int) -> None:
+    def __init__(self, words: Iterable[str], size: int, context_length: int) -> None:
         from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
         from tokenizers.models import WordLevel
 
-        words = islice(_frequent(captions), size - len(MARKS))
-        tokens = (PADDING, UNKNOWN, START, *words, END)
+        tokens = (PADDING, UNKNOWN, START, *islice(words, size - len(MARKS)), END)
         self.vocab_size, self.context_length = len(tokens), context_length
         numbers = {token: number for number, token in enumerate(tokens)}
         self._tokenizer = Tokenizer(WordLevel(numbers, unk_token=UNKNOWN))
@@ -111,7 +110,31 @@ class Words:
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _frequent(captions: Iterable[str]) -> Iterator[str]:
+_last_read: dict[str, tuple[str, ...]] = {}
+"""Words of the captions that were read last, by what these were."""
+
+
+def words_of_split(images: Images, source: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the words of a split's captions, as :func:`frequent_words`.
+
+    Captions are read again only where they may have changed: every stage of a chain opens its
+    split several times, to check, train and export, and reading 400,000 captions takes seconds.
+
+    Args:
+        images: the split.
+        source: the config that it was opened by.
+    """
+    if images.fingerprint == default_fingerprint(images):  # which is not of what they say
+        return tuple(frequent_words(captions_of(images)))
+    key = hash_of(dict(source), dict(images.fingerprint))
+    if key not in _last_read:
+        words = tuple(frequent_words(captions_of(images)))
+        _last_read.clear()
+        _last_read[key] = words
+    return _last_read[key]
+
+
+def frequent_words(captions: Iterable[str]) -> Iterator[str]:
     """Yield the words of captions, the most frequent first, of equals in alphabetical order."""
     counts: Counter[str] = Counter()
     for caption in captions:
