@@ -27,7 +27,7 @@ from compt.shards import (
     weight_files,
     weights_of,
 )
-from compt.writing import atomic, atomic_weights, not_written
+from compt.writing import atomic, atomic_weights, not_written, refusal
 
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DistributedDataParallel and torch.compile put before every name."""
@@ -42,12 +42,24 @@ def saving(path: Path) -> Iterator[Path]:
     Raises:
         TrainingError: the disk is full or the folder cannot be written; ``path`` is then as it was.
     """
+    with _told(path), atomic(path) as file:
+        yield file
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tell what the system refuses to whoever writes a file; errors of other kinds pass.
+
+    Raises:
+        TrainingError: the system has refused something.
+    """
     try:
-        with atomic(path) as file:
-            yield file
-    # torch raises RuntimeError where the disk is full.
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise not_written(path, error) from error
+        yield
+    except Exception as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        raise not_written(path, refused) from error
 
 
 def save_weights(model: nn.Module, path: Path) -> str:
@@ -86,12 +98,8 @@ def hand_over_weights(
         TrainingError: the disk is full or the folder cannot be written; what was there before is
             there still.
     """
-    try:
-        with atomic_weights(path) as folder:
-            lay_out_weights(model, folder / path.name, max_shard_size)
-    # torch raises RuntimeError where the disk is full.
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise not_written(path, error) from error
+    with _told(path), atomic_weights(path) as folder:
+        lay_out_weights(model, folder / path.name, max_shard_size)
     return weight_files(path)
 
 

@@ -20,10 +20,13 @@ from compt.shards import index_of, shards_beside
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
 """Of a disk that cannot be written any more."""
-FULL_FOR_TORCH = re.compile(
-    r"No space left|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos"
-)
-"""How torch says so."""
+OF_TORCH = {
+    errno.ENOSPC: r"No space left|Disk quota exceeded|PytorchStreamWriter failed|unexpected pos",
+    errno.ENOENT: r"Parent directory .* does not exist|strerror: No such file",
+    errno.EACCES: r"strerror: Permission denied",
+    errno.EROFS: r"strerror: Read-only file system",
+}
+"""How torch says what the system has refused, by the system's number."""
 OF_RUST = re.compile(r'\(os error (\d+)\)(?: at path "(.*)")?')
 """How libraries written in Rust say what the system has refused."""
 
@@ -176,7 +179,8 @@ def refusal(error: BaseException) -> OSError | None:
     if of_rust := OF_RUST.search(text):
         number = int(of_rust[1])
         return OSError(number, os.strerror(number), of_rust[2])
-    return OSError(errno.ENOSPC, text) if FULL_FOR_TORCH.search(text) else None
+    of_torch = (number for number, form in OF_TORCH.items() if re.search(form, text))
+    return next((OSError(number, text) for number in of_torch), None)
 
 
 def not_written(path: Path, error: Exception) -> TrainingError:

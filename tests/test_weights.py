@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compt.errors import ConfigError
+from compt.errors import ConfigError, TrainingError
 from compt.testing.toy import ToyNet
-from compt.weights import load_state, load_weights, read_state, save_weights
+from compt.weights import load_state, load_weights, read_state, save_weights, saving
 
 
 class Tied(nn.Module):
@@ -228,3 +228,17 @@ def test_of_many_faults_a_few_are_named_and_the_rest_counted(tmp_path, width, de
     what = refused(net(2), tmp_path / "w.pt", r"not of this model: ", r", and \d+ more\.$")
     assert what.count("'") == 2 + 4 * 2
     assert what.count(";") == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "text"),
+    [
+        (RuntimeError("[enforce fail] . unexpected pos 576 vs 534"), TrainingError, "Make room"),
+        (SafetensorError("I/O error: No space left (os error 28)"), TrainingError, "Make room"),
+        (RuntimeError("CUDA out of memory"), RuntimeError, "^CUDA out of memory$"),
+    ],
+)
+def test_only_what_the_system_refuses_is_told_as_a_full_disk(tmp_path, error, raised, text):
+    with pytest.raises(raised, match=text), saving(tmp_path / "weights.pt"):
+        raise error
+    assert not list(tmp_path.iterdir())

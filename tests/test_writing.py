@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
 
 from compt.errors import DataError, WorkDirError
 from compt.scaffold import new_plugin
@@ -53,18 +54,28 @@ def test_other_errors_are_no_refusals(error):
     assert refusal(error) is None
 
 
-def test_libraries_say_what_is_refused_as_they_did(tmp_path):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: save_file({"a": torch.zeros(1)}, path),
+        lambda path: Tokenizer(models.BPE()).save(str(path)),
+        lambda path: torch.save({"a": torch.zeros(1)}, path),
+        lambda path: torch.save({"a": torch.zeros(1)}, Path("/proc") / path.name),
+    ],
+    ids=["safetensors", "tokenizers", "torch", "torch, no file"],
+)
+def test_libraries_say_what_is_refused_as_they_did(write, tmp_path):
     """No folder is there, as for root no file is forbidden; the form of the message is the same."""
-    from tokenizers import Tokenizer, models
+    with pytest.raises(Exception, match=r"os error|exist|strerror") as caught:
+        write(tmp_path / "missing" / "file")
+    assert refusal(caught.value).errno == errno.ENOENT
 
-    missing = tmp_path / "missing" / "file"
-    for write in (
-        lambda: save_file({"a": torch.zeros(1)}, missing),
-        lambda: Tokenizer(models.BPE()).save(str(missing)),
-    ):
-        with pytest.raises(Exception, match="os error") as caught:
-            write()
-        assert refusal(caught.value).errno == errno.ENOENT
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_torch_says_that_a_disk_is_full_as_it_did():
+    with pytest.raises(RuntimeError) as caught:
+        torch.save({"a": torch.zeros(100_000)}, "/dev/full")
+    assert refusal(caught.value).errno == errno.ENOSPC
 
 
 @pytest.mark.parametrize("exists", [False, True])
