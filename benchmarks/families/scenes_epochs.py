@@ -1,13 +1,16 @@
 """The CLIPs of scenes.py on few scenes, for many passes: the regime of the paper (docs/paper.md).
 
+With 2,000 scenes the smallest ends above chance after 16 passes, and what is grown from it further
+above: it has learned them by heart. With 5,000 all sizes get better until 6 passes at least.
+
 Its budgets and its feature transfer stand beside its budgets alone, and held-out combinations and
 icons beside what the members have seen.
 """
 
 _base_ = ["scenes.py"]
 
-paradigm = dict(data=dict(num_scenes=2_000))
-unit = dict(name="passes over 2,000 scenes", iterations=31.25)
+paradigm = dict(data=dict(num_scenes=5_000))
+unit = dict(name="passes over 5,000 scenes", iterations=78.125)
 recipes = {
     "as published, without transfer": dict(
         grower=dict(type="leading_block"),
