@@ -27,3 +27,4 @@ study = [
     dict(grower=dict(type="lesa")),
     dict(grower=dict(type="lesa", steps=0)),
 ]
+presets = dict(cpu=dict(study_lengths=(512,)))

@@ -15,3 +15,4 @@ study = [
         grower=dict(type="probe", growers=["lossless", "clone", "aki", "leading_block"], lr=4e-3),
     ),
 ]
+presets = dict(cpu=dict(study_lengths=(512,)))
