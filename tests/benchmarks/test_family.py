@@ -24,6 +24,7 @@ SMOKE = FAMILY["presets"]["smoke"]
         ("clip", "seven", 7, 3),
         ("mae", "seven", 7, 3),
         ("scenes", "cpu", 3, 7),
+        ("mae_scenes", "cpu", 3, 8),
     ],
 )
 def test_the_members_of_the_families_can_be_planned(
@@ -38,7 +39,7 @@ def test_the_members_of_the_families_can_be_planned(
     assert all(1.1 < factor < most for factor in growth), growth
 
 
-@pytest.mark.parametrize("name", ["lm", "clip", "mae", "scenes"])
+@pytest.mark.parametrize("name", ["lm", "clip", "mae", "scenes", "mae_scenes"])
 @pytest.mark.parametrize("preset", ["smoke", "cpu", "long", "gpu"])
 def test_the_presets_of_the_families_can_be_read(name: str, preset: str) -> None:
     family = read_family(name, preset, {})
