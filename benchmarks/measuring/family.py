@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from compt.errors import ConfigError
 FAMILIES = Path(__file__).parents[1] / "families"
 OWN = (
     *("name", "family", "presets", "floor", "metric", "unit"),
-    *("published", "recipes", "study", "choices"),
+    *("published", "recipes", "study", "choices", "in_chain"),
 )
 """Keys of a family's file that a chain's config does not have."""
 PRIVATE = "_"
@@ -96,6 +96,8 @@ class Family:
     """Chains known already, by length."""
     choices: tuple[Mapping[str, Any], ...] = ()
     """Ways to grow, of which every hop's search takes one, in the place of the family's own."""
+    in_chain: Mapping[str, Any] = field(default_factory=dict)
+    """Keys that members have in the chain and not alone, such as a schedule without a decay."""
 
     @property
     def alone_base(self) -> dict[str, Any]:
@@ -104,8 +106,8 @@ class Family:
 
     @property
     def ways(self) -> dict[str, Any]:
-        """How members are grown, the keys of ``WAYS``."""
-        return {key: self.base[key] for key in WAYS if key in self.base}
+        """How members are grown, the keys of ``WAYS``, and what else they have in the chain."""
+        return {key: self.base[key] for key in WAYS if key in self.base} | dict(self.in_chain)
 
     @property
     def hop_ways(self) -> tuple[Mapping[str, Any], ...]:
@@ -190,7 +192,8 @@ def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
         study=tuple(content.get("study", ())),
         study_lengths=_study_lengths(chosen.get("study_lengths", lengths[:1]), lengths),
         chains=_chains(chosen.get("chains", {}), len(members)),
-        choices=_choices(content.get("choices", ())),
+        choices=_choices(content.get("choices") or ()),
+        in_chain=content.get("in_chain") or {},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from compt.planning.rule import required_step
@@ -19,6 +19,8 @@ from measuring.show import text_of
 
 SHARES = 16
 """Budgets are tried in steps of one in so many."""
+FIRST_SHARES = 2 * SHARES
+"""What a first member may have at most, where it is trained otherwise in the chain than alone."""
 BEYOND = 0.17
 """Share of the budget beyond what is left to learn, with which a hop's search begins."""
 HIGHEST, LOWEST = 2, -10
@@ -37,7 +39,7 @@ class Hop:
     goal: float
     """Mean quality over the choosing seeds."""
     sources: tuple[Job, ...]
-    """Runs that it grows from, one a choosing seed."""
+    """Runs that it grows from, one a choosing seed; none of the first member."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Search:
     """Whether each grown member reached its goal, at its whole budget at most."""
     flops: float
     """What the search took, less what runs took that diverged."""
+    first: Mapping[str, float] = field(default_factory=dict)
+    """As ``tried``, of a first member that is trained otherwise in the chain than alone."""
 
 
 def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) -> Search:
@@ -67,15 +71,19 @@ def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) ->
         sweep: of the members alone at the row's length.
         curves: of every member, quality alone by length.
     """
-    jobs = [bench.source(0, sweep.iters, sweep.rates[0], seed) for seed in CHOOSING]
+    slack = margins([[quality] for quality in sweep.best])
+    goal = sweep.best[0] - slack[0] / 2
+    first = _Finder(bench, Hop(0, sweep.iters, sweep.rates[0], goal, ()))
+    # As alone it needs its whole budget: nobody looks for the least that is within the margin.
+    share, mult = first.least(SHARES) if bench.family.in_chain else (SHARES, 1.0)
+    jobs = first.jobs(share, mult)
     bench.run(jobs, diverging=False)
-    fractions, mults, flops = [1.0], [1.0], 0.0
-    ways: list[Mapping[str, Any]] = [bench.family.ways]
+    fractions, mults, flops = [share / SHARES], [mult], first.flops
+    ways: list[Mapping[str, Any]] = [first.way]
     tried: list[Mapping[str, float]] = []
     goals: list[float] = []
     sources: list[float] = []
     reached: list[bool] = []
-    slack = margins([[quality] for quality in sweep.best])
     for index in range(1, len(sweep.rates)):
         source = statistics.mean(map(bench.quality_of, jobs))
         alone, alone_source = sweep.best[index], sweep.best[index - 1]
@@ -96,7 +104,8 @@ def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) ->
         reached.append(finder.gain(share, mult) >= 0)
         flops += finder.flops
     recipe = Recipe(tuple(fractions), tuple(mults), tuple(ways))
-    return Search(recipe, tuple(tried), tuple(goals), tuple(sources), tuple(reached), flops)
+    found = tuple(tried), tuple(goals), tuple(sources), tuple(reached)
+    return Search(recipe, *found, flops, first.tried)
 
 
 def _first_guess(source: float, curve: Mapping[int, float], iters: int) -> int:
@@ -110,8 +119,9 @@ class _Finder:
 
     def __init__(self, bench: Bench, hop: Hop) -> None:
         self.bench, self.hop = bench, hop
-        self.ways = bench.family.hop_ways
+        self.ways = bench.family.hop_ways if hop.index else (bench.family.ways,)
         self.way = self.ways[0]
+        self.most = SHARES if hop.index else FIRST_SHARES
         self._gains: dict[tuple[int, float, str], float] = {}
         self._flops: dict[tuple[int, float, str], float] = {}
 
@@ -134,14 +144,14 @@ class _Finder:
         """
         self.way = max(self.ways, key=lambda way: self.gain(share, 1.0, way))
         mult = self._best_mult(share)
-        low, high = 0, SHARES + 1
+        low, high = 0, self.most + 1
         while high - low > 1:
             if self.gain(share, mult) >= 0:
                 high = share
             else:
                 low = share
             share = self._next(low, high, mult)
-        return min(high, SHARES), mult
+        return min(high, self.most), mult
 
     def _next(self, low: int, high: int, mult: float) -> int:
         """Return the share to try between one that fails and one that suffices.
@@ -149,8 +159,8 @@ class _Finder:
         Where the line between their gains crosses the goal; two further where one of the two is
         not known yet, and half of the way where the one that fails diverged.
         """
-        if high > SHARES:
-            return min(SHARES, low + 2) if low < SHARES else low
+        if high > self.most:
+            return min(self.most, low + 2) if low < self.most else low
         if low == 0:
             return max(1, high - 2)
         below, above = self.gain(low, mult), self.gain(high, mult)
@@ -196,7 +206,10 @@ class _Finder:
         """Return the runs of a share of the budget, one a choosing seed, as :meth:`gain`'s."""
         hop = self.hop
         iters = max(1, round(hop.iters * share / SHARES))
+        way, rate = way or self.way, mult * hop.rate
+        if not hop.index:
+            return [self.bench.source(0, iters, rate, seed, way) for seed in CHOOSING]
         return [
-            self.bench.grown(hop.index, source, iters, mult * hop.rate, seed, way or self.way)
+            self.bench.grown(hop.index, source, iters, rate, seed, way)
             for source, seed in zip(hop.sources, CHOOSING, strict=True)
         ]

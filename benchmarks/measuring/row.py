@@ -273,7 +273,7 @@ class Rows:
         verdicts = judge(qualities, grown)
         as_good = all(verdict.as_good for verdict in verdicts)
         means, grown_means = (list(map(statistics.mean, runs)) for runs in (qualities, grown))
-        skipped = [1 - recipe.fractions[0]] + [
+        skipped = [max(0.0, 1 - recipe.fractions[0])] + [
             min(1.0, worth(source, curve, chosen.iters, mean))
             for source, curve, mean in zip(grown_means[:-1], curves[1:], means[1:], strict=True)
         ]

@@ -116,9 +116,13 @@ class Bench:
         keys = {key: value for key, value in ways.items() if key not in WAYS}
         if ways.get("trunk"):
             keys["trunk"] = True
-        if ways.get("grown", {}).get("optimizer_state"):
-            keys["checkpoint"] = {**self.family.base.get("checkpoint", {}), "optimizer": True}
-        return self.alone(index, iters, rate, seed, **keys)
+        return self.alone(index, iters, rate, seed, **keys, **self._kept_for_next(ways))
+
+    def _kept_for_next(self, ways: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what makes a stage keep what its optimizer remembers, where ways need it."""
+        if not ways.get("grown", {}).get("optimizer_state"):
+            return {}
+        return {"checkpoint": {**self.family.base.get("checkpoint", {}), "optimizer": True}}
 
     def grown(
         self,
@@ -147,7 +151,8 @@ class Bench:
         folder = self.root / "grown" / name / length / f"seed_{seed}"
         first = {**family.member(index - 1, rate, 0), "init": str(source.stages[-1])}
         stages = [first, family.member(index, rate, iters)]
-        return self._job(folder, {**self._config(stages, iters, seed), **ways}, source=source)
+        config = {**self._config(stages, iters, seed), **ways, **self._kept_for_next(ways)}
+        return self._job(folder, config, source=source)
 
     def _job(self, folder: Path, config: Mapping[str, Any], **options: Any) -> Job:
         known = self.records.find(self._name(folder))
