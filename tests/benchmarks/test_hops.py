@@ -93,6 +93,23 @@ def test_a_choice_that_diverges_is_not_taken() -> None:
     assert [ways["grower"]["type"] for ways in result.recipe.grown_by[1:]] == ["clone", "clone"]
 
 
+def test_a_first_member_trained_otherwise_than_alone_gets_what_it_needs_and_is_charged() -> None:
+    """By hand: what is delivered is 0.05 worse, of which half of the margin of 0.05 makes up.
+
+    So the first needs 2**(0.025 / 0.25) = 1.07 of its budget. The second, on whose curve it stands
+    at 0.25 * 1.125, needs as much beyond the 0.125 of the tax, 0.92; the third, 0.94.
+    """
+    worse = World(noise=lambda job: -0.05 if "average" in (job.ways or {}) else 0.0)
+    result, bench = searched(worse, in_chain={"average": {"type": "ema"}})
+    assert result.recipe.fractions == (18 / 16, 15 / 16, 15 / 16)
+    assert result.recipe.lr_mults[0] == 1.0 and len(result.first) >= 4
+    in_chain = [job for job in bench.trained if job.ways]
+    assert {job.ways["average"]["type"] for job in in_chain} == {"ema"}
+    assert result.flops == sum(job.flops for job in in_chain), "the first's search too"
+    unchanged, _ = searched(World())
+    assert unchanged.first == {}
+
+
 @pytest.mark.parametrize(("best", "end"), [(9, HIGHEST), (-99, LOWEST)])
 def test_a_grown_members_rates_have_ends(best: int, end: int) -> None:
     result, _ = searched(World(best_mult=best, loss_by_step=1e-5))

@@ -19,8 +19,8 @@ from measuring.job import Job
 from measuring.runs import Bench, OutOfTime
 
 from compt.errors import ConfigError, DivergedError, WorkDirError
-from compt.files import LOCK
-from tests.benchmarks.toys import family_file, toys
+from compt.files import LOCK, MANIFEST
+from tests.benchmarks.toys import FAMILY, family_file, toys
 from tests.environments import ROOT
 
 
@@ -148,6 +148,30 @@ def test_sources_keep_their_plateau_and_optimizer_where_a_way_needs_them(tmp_pat
     bench.run([plain])
     assert bench.value_of(plain) == bench.value_of(source), "delivered as if it were none"
     assert plain.flops == source.flops
+
+
+def test_a_chain_may_never_decay_though_its_members_alone_do(tmp_path: Path) -> None:
+    """From plateau to plateau, with what optimizers remember, over several runs of one stage."""
+    warm_up = dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.2)
+    in_chain = dict(
+        trunk=True,
+        average=dict(type="ema", half_life=0.1),
+        param_scheduler=[warm_up],
+        grown=dict(warmup=0.0, optimizer_state=True),
+    )
+    members = [*FAMILY["family"], dict(name="c", model=dict(width=32, depth=2), lr=1e-2)]
+    bench = Bench(toys(tmp_path, family=members, in_chain=in_chain), tmp_path)
+    first = bench.source(0, 8, 1e-2, 1)
+    second = bench.grown(1, first, 8, 1e-2, 1)
+    third = bench.grown(2, second, 4, 1e-2, 1)
+    alone = bench.alone(0, 8, 1e-2, 1)
+    bench.run([third, alone])
+    schedules = [len(job.config["param_scheduler"]) for job in (first, second, third, alone)]
+    assert schedules == [1, 1, 1, 2] and first.folder != alone.folder
+    for job in (second, third):
+        manifest = json.loads((job.stages[-1] / MANIFEST).read_text())
+        assert manifest["delivered"] == "average" and manifest["plateau_iter"] == manifest["iters"]
+        assert (job.stages[-1] / "grown_optimizer.safetensors").is_file(), "carried over"
 
 
 def test_a_run_that_diverges_is_the_worst_and_not_tried_again(tmp_path: Path) -> None:
