@@ -89,8 +89,10 @@ def panel_name(row: Row) -> str:
 def overwritten_table(rows: Sequence[Row]) -> str:
     """Return the hops of all rows, what their stages have overwritten, and the law's fit.
 
-    Every row's hops are also foretold from the other rows' alone. Without hops it is empty.
+    Every row's hops are also foretold from the other rows' alone. Without hops it is empty. Chains
+    that grow from plateaus are left out: their stages do not begin anew.
     """
+    rows = [row for row in rows if not row.get("trunk")]
     by_row = [list(points(row)) for row in rows]
     every = [point for of_row in by_row for point in of_row]
     if not every:

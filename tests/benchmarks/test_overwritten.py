@@ -56,3 +56,5 @@ def test_the_table_foretells_each_row_from_the_others():
     assert "| a -> b | 100 | 0.50 | 0.25 | 0.65 | 0.65 | 0.80 |" in table
     assert "from the other rows" not in overwritten_table([row(100, 0.8)])
     assert overwritten_table([{"members": [], "search": None}]) == ""
+    plateau = row(100, 0.2) | {"trunk": True}
+    assert overwritten_table([row(100, 0.8), plateau]) == overwritten_table([row(100, 0.8)])
