@@ -14,7 +14,7 @@ from compt.errors import ConfigError
 FAMILIES = Path(__file__).parents[1] / "families"
 OWN = (
     *("name", "family", "presets", "floor", "metric", "unit"),
-    *("published", "recipes", "study", "choices", "in_chain"),
+    *("published", "recipes", "study", "choices", "in_chain", "as_grown"),
 )
 """Keys of a family's file that a chain's config does not have."""
 PRIVATE = "_"
@@ -98,6 +98,8 @@ class Family:
     """Ways to grow, of which every hop's search takes one, in the place of the family's own."""
     in_chain: Mapping[str, Any] = field(default_factory=dict)
     """Keys that members have in the chain and not alone, such as a schedule without a decay."""
+    as_grown: Mapping[str, Any] = field(default_factory=dict)
+    """The same for all members but the first, which is trained as alone."""
 
     @property
     def alone_base(self) -> dict[str, Any]:
@@ -107,6 +109,11 @@ class Family:
     @property
     def ways(self) -> dict[str, Any]:
         """How members are grown, the keys of ``WAYS``, and what else they have in the chain."""
+        return {**self.first_ways, **self.as_grown}
+
+    @property
+    def first_ways(self) -> dict[str, Any]:
+        """The same keys of the first member, which others are grown from."""
         return {key: self.base[key] for key in WAYS if key in self.base} | dict(self.in_chain)
 
     @property
@@ -194,6 +201,7 @@ def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
         chains=_chains(chosen.get("chains", {}), len(members)),
         choices=_choices(content.get("choices") or ()),
         in_chain=content.get("in_chain") or {},
+        as_grown=content.get("as_grown") or {},
     )
 
 

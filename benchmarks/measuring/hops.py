@@ -119,7 +119,7 @@ class _Finder:
 
     def __init__(self, bench: Bench, hop: Hop) -> None:
         self.bench, self.hop = bench, hop
-        self.ways = bench.family.hop_ways if hop.index else (bench.family.ways,)
+        self.ways = bench.family.hop_ways if hop.index else (bench.family.first_ways,)
         self.way = self.ways[0]
         self.most = SHARES if hop.index else FIRST_SHARES
         self._gains: dict[tuple[int, float, str], float] = {}

@@ -112,7 +112,7 @@ class Bench:
             seed: of order and weights.
             ways: keys in the place of the family's own.
         """
-        ways = self.family.ways if ways is None else ways
+        ways = self.family.first_ways if ways is None else ways
         keys = {key: value for key, value in ways.items() if key not in WAYS}
         if ways.get("trunk"):
             keys["trunk"] = True
