@@ -110,6 +110,15 @@ def test_a_first_member_trained_otherwise_than_alone_gets_what_it_needs_and_is_c
     assert unchanged.first == {}
 
 
+def test_what_only_grown_members_have_leaves_the_first_as_alone() -> None:
+    """Its budget is not searched for, and of the keys of ways it has those of its own."""
+    as_grown = {"average": {"type": "ema"}}
+    result, bench = searched(World(), as_grown=as_grown)
+    assert result.recipe.fractions == (1.0, 13 / 16, 14 / 16) and result.first == {}
+    assert {"average" in job.ways for job in bench.grown_jobs()} == {True}
+    assert not [job for job in bench.trained if job.source is None and job.ways]
+
+
 @pytest.mark.parametrize(("best", "end"), [(9, HIGHEST), (-99, LOWEST)])
 def test_a_grown_members_rates_have_ends(best: int, end: int) -> None:
     result, _ = searched(World(best_mult=best, loss_by_step=1e-5))
