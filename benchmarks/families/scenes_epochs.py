@@ -1,7 +1,7 @@
 """The CLIPs of scenes.py on few scenes, for many passes: the regime of the paper (docs/paper.md).
 
-With 2,000 scenes the smallest ends above chance after 16 passes, and what is grown from it further
-above: it has learned them by heart. With 5,000 all sizes get better until 6 passes at least.
+With ``paradigm.data.num_scenes=2000`` the smallest ends above chance after 16 passes, and what is
+grown from it further above: it has learned them by heart.
 
 Its budgets and its feature transfer stand beside its budgets alone, and held-out combinations and
 icons beside what the members have seen.
