@@ -10,11 +10,12 @@ from typing import Any
 from mmengine.config import Config
 
 from compt.errors import ConfigError
+from measuring.rule import MORE_SEEDS
 
 FAMILIES = Path(__file__).parents[1] / "families"
 OWN = (
     *("name", "family", "presets", "floor", "metric", "unit"),
-    *("published", "recipes", "study", "choices", "in_chain", "as_grown"),
+    *("published", "recipes", "study", "choices", "in_chain", "as_grown", "first_seed"),
 )
 """Keys of a family's file that a chain's config does not have."""
 PRIVATE = "_"
@@ -100,6 +101,8 @@ class Family:
     """Keys that members have in the chain and not alone, such as a schedule without a decay."""
     as_grown: Mapping[str, Any] = field(default_factory=dict)
     """The same for all members but the first, which is trained as alone."""
+    first_seed: int = 1
+    """Of those that judge; another one for a chain that was made after others were judged."""
 
     @property
     def alone_base(self) -> dict[str, Any]:
@@ -131,9 +134,15 @@ class Family:
             "optim_wrapper": {"optimizer": {"lr": rate}},
         }
 
-    def judging(self, iters: int) -> tuple[int, ...]:
-        """Return the seeds that judge a row, on which nothing is chosen."""
-        return tuple(range(1, self.seeds[iters] + 1))
+    def judging(self, iters: int, count: int | None = None) -> tuple[int, ...]:
+        """Return the seeds that judge a row, on which nothing is chosen.
+
+        Args:
+            iters: the row's length.
+            count: how many; None for as many as the family's file says.
+        """
+        count = self.seeds[iters] if count is None else count
+        return tuple(range(self.first_seed, self.first_seed + count))
 
     def row_lengths(self, iters: int | None) -> tuple[int, ...]:
         """Return the lengths of the rows to make.
@@ -202,6 +211,7 @@ def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
         choices=_choices(content.get("choices") or ()),
         in_chain=content.get("in_chain") or {},
         as_grown=content.get("as_grown") or {},
+        first_seed=_first_seed(content.get("first_seed", 1)),
     )
 
 
@@ -243,6 +253,17 @@ def _seeds(seeds: int | Mapping[int, int], lengths: Sequence[int]) -> dict[int, 
     if lacking := [str(length) for length in lengths if length not in seeds]:
         raise ConfigError(f"`seeds` has none for the length {', '.join(lacking)}.", where="seeds")
     return dict(seeds)
+
+
+def _first_seed(seed: int) -> int:
+    """Return the first judging seed, so that none of them is one to choose on."""
+    if not 1 <= seed <= min(CHOOSING) - MORE_SEEDS:
+        raise ConfigError(
+            f"`first_seed` is {seed!r}.",
+            where="first_seed",
+            do=f"From 1 to {min(CHOOSING) - MORE_SEEDS}: rates are chosen on {CHOOSING}.",
+        )
+    return seed
 
 
 def _study_lengths(study_lengths: Sequence[int], lengths: Sequence[int]) -> tuple[int, ...]:

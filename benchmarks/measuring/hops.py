@@ -21,6 +21,8 @@ SHARES = 16
 """Budgets are tried in steps of one in so many."""
 FIRST_SHARES = 2 * SHARES
 """What a first member may have at most, where it is trained otherwise in the chain than alone."""
+GROWN_SHARES = 5 * SHARES // 4
+"""What a grown member may have at most: more than alone, where what it inherits is in its way."""
 BEYOND = 0.17
 """Share of the budget beyond what is left to learn, with which a hop's search begins."""
 HIGHEST, LOWEST = 2, -10
@@ -54,7 +56,7 @@ class Search:
     sources: tuple[float, ...]
     """Mean quality of what each is grown from."""
     reached: tuple[bool, ...]
-    """Whether each grown member reached its goal, at its whole budget at most."""
+    """Whether each grown member reached its goal, at the most it may have."""
     flops: float
     """What the search took, less what runs took that diverged."""
     first: Mapping[str, float] = field(default_factory=dict)
@@ -121,7 +123,7 @@ class _Finder:
         self.bench, self.hop = bench, hop
         self.ways = bench.family.hop_ways if hop.index else (bench.family.first_ways,)
         self.way = self.ways[0]
-        self.most = SHARES if hop.index else FIRST_SHARES
+        self.most = GROWN_SHARES if hop.index else FIRST_SHARES
         self._gains: dict[tuple[int, float, str], float] = {}
         self._flops: dict[tuple[int, float, str], float] = {}
 
@@ -140,7 +142,7 @@ class _Finder:
         """Return the least share that reaches the goal, and its factor of the learning rate.
 
         The way to grow is chosen at the share given, at the member's own rate, then the rate; then
-        shares are closed in on, up to the full budget, which is the answer where none suffices.
+        shares are closed in on, up to the most, which is the answer where none suffices.
         """
         self.way = max(self.ways, key=lambda way: self.gain(share, 1.0, way))
         mult = self._best_mult(share)

@@ -195,7 +195,7 @@ class Rows:
         if not is_wide or not SEEDS <= len(seeds) < MORE_SEEDS:
             return alone, chain
         bench.say(f"  an interval is wider than its margin: {MORE_SEEDS} seeds")
-        seeds = tuple(range(1, MORE_SEEDS + 1))
+        seeds = self.family.judging(chosen.iters, MORE_SEEDS)
         return self._alone(chosen, seeds), self._chain_runs(chosen, recipe, seeds)
 
     def _chain_runs(self, chosen: Sweep, recipe: Recipe, seeds: Sequence[int]) -> Runs:

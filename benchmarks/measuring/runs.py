@@ -150,6 +150,8 @@ class Bench:
         length = f"{iters}_lr_{rate:.3g}_from_{origin}"
         folder = self.root / "grown" / name / length / f"seed_{seed}"
         first = {**family.member(index - 1, rate, 0), "init": str(source.stages[-1])}
+        if "trunk" in ways:  # what the source has kept is its own matter
+            first["trunk"] = bool(source.config.get("trunk"))
         stages = [first, family.member(index, rate, iters)]
         config = {**self._config(stages, iters, seed), **ways, **self._kept_for_next(ways)}
         return self._job(folder, config, source=source)

@@ -87,6 +87,14 @@ def test_a_hop_chooses_only_what_its_source_does_not_depend_on(tmp_path: Path) -
     assert "choices[0]" in str(error.value)
 
 
+def test_other_seeds_may_judge_but_none_that_chooses(tmp_path: Path) -> None:
+    family = toys(tmp_path, first_seed=11)
+    assert family.judging(8) == (11, 12) and family.judging(8, 3) == (11, 12, 13)
+    for seed in (0, 94):
+        with pytest.raises(ConfigError, match=f"`first_seed` is {seed}"):
+            toys(tmp_path, first_seed=seed)
+
+
 def test_chains_that_are_known_are_recipes(tmp_path: Path) -> None:
     chains = {8: dict(fractions=(1, 0.5), lr_mults=(1, 0.7))}
     family = toys(tmp_path, presets={"smoke": {**SMOKE, "chains": chains}})

@@ -53,10 +53,19 @@ def test_the_order_asks_for_more_where_a_source_is_better_than_alone() -> None:
     assert all(gain >= 0 for gain in result.tried[1].values()), "it stays above its source"
 
 
-def test_a_member_that_no_budget_suffices_for_keeps_all_of_it() -> None:
-    """A tax of half the budget on a source that is worth a quarter."""
+def test_a_member_that_no_budget_suffices_for_gets_the_most_there_is() -> None:
+    """A tax of the whole budget on a source that is worth a quarter."""
+    result, _ = searched(World(tax=1.0))
+    assert result.recipe.fractions == (1.0, 1.25, 1.25) and result.reached == (False, False)
+
+
+def test_a_member_may_take_longer_than_alone() -> None:
+    """By hand: 0.933 of the budget is the goal, its source is worth 0.25, so 1.183 is needed.
+
+    After 19/16 the next source is at 0.4767, which is worth 0.2344, and 1.199 is needed.
+    """
     result, _ = searched(World(tax=0.5))
-    assert result.recipe.fractions == (1.0, 1.0, 1.0) and result.reached == (False, False)
+    assert result.recipe.fractions == (1.0, 19 / 16, 20 / 16) and result.reached == (True, True)
 
 
 def test_a_source_worth_all_of_its_target_needs_the_least_there_is() -> None:

@@ -174,6 +174,29 @@ def test_a_chain_may_never_decay_though_its_members_alone_do(tmp_path: Path) -> 
         assert (job.stages[-1] / "grown_optimizer.safetensors").is_file(), "carried over"
 
 
+def test_a_source_with_a_decay_of_its_own_is_grown_from_its_end(tmp_path: Path) -> None:
+    """Only grown members never decay; their plateaus are grown from, the first one's is not."""
+    warm_up = dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.2)
+    members = [*FAMILY["family"], dict(name="c", model=dict(width=32, depth=2), lr=1e-2)]
+    as_grown = dict(
+        trunk=True,
+        average=dict(type="ema", half_life=0.1),
+        param_scheduler=[warm_up],
+        grown=dict(warmup=0.0),
+    )
+    bench = Bench(toys(tmp_path, family=members, as_grown=as_grown), tmp_path)
+    first = bench.source(0, 8, 1e-2, 1)
+    assert first == bench.alone(0, 8, 1e-2, 1)
+    third = bench.grown(2, bench.grown(1, first, 8, 1e-2, 1), 4, 1e-2, 1)
+    bench.run([third])
+    assert third.source is not None
+    grown_from = []
+    for job in (third.source, third):
+        manifest = json.loads((job.stages[-1] / MANIFEST).read_text())
+        grown_from.append("plateau" in json.dumps(manifest["growth"].get("grown_from", "")))
+    assert grown_from == [False, True]
+
+
 def test_a_run_that_diverges_is_the_worst_and_not_tried_again(tmp_path: Path) -> None:
     bench = Bench(toys(tmp_path), tmp_path / "runs")
     job = bench.alone(0, 8, 1e15, 1)
