@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compt.config.faults import Faults
 from compt.config.keys import listed
-from compt.config.rates import is_warmup, plateau_fault, with_warmup
+from compt.config.rates import decay_begin, is_warmup, plateau_fault
 from compt.growth.optimizer_state import CARRIED
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def check_hop(
     """
     _check_rate(index, target, faults, has_alone)
     _check_warmup(index, target, faults)
+    _check_decay(index, target, faults)
     if target.grown.optimizer_state:
         _check_state(index, source, target, faults)
 
@@ -59,10 +60,28 @@ def _check_warmup(index: int, target: StageConfig, faults: Faults) -> None:
             "that begins with none, as dict(type='LinearLR', start_factor=1e-3, begin=0.0, "
             "end=0.05) is one."
         )
-    fault = plateau_fault(with_warmup(schedules, share)) if target.trunk else ""
-    if fault and not plateau_fault(schedules):
+    is_judged = target.trunk and target.grown.decay and not plateau_fault(schedules)
+    if is_judged and (fault := plateau_fault(target.as_grown.param_scheduler)):
         faults.add(
             f"chain.{index}: grown.warmup={share!r} leaves no plateau to grow from: {fault}."
+        )
+
+
+def _check_decay(index: int, target: StageConfig, faults: Faults) -> None:
+    """Note a decay to leave out that is not there, and one without which nothing is delivered."""
+    if target.grown.decay:
+        return
+    if decay_begin(target.param_scheduler) is None:
+        faults.add(
+            f"chain.{index}: grown.decay=False leaves out the decay of param_scheduler, and that "
+            "ends with none, as dict(type='CosineAnnealingLR', eta_min=0.0, begin=0.8, end=1.0) "
+            "is one."
+        )
+    elif target.as_grown.average is None:
+        faults.add(
+            f"chain.{index}: grown.decay=False would deliver weights of the full rate. Give an "
+            "average in their place: grown=dict(decay=False, average=dict(type='ema', "
+            "half_life=0.1))."
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from compt.config.averages import AVERAGES, Average
 from compt.config.faults import Faults
 from compt.config.keys import Section, key
 from compt.errors import did_you_mean
@@ -170,6 +171,18 @@ class GrownOptions(Section):
         positive=True,
         maximum=1,
         shown_default="none",
+    )
+    decay: bool = key(
+        True,
+        help="`False`: the last entry of `param_scheduler`, by which the rate falls, is left out, "
+        "so that grown members are trained at the full rate to their end. Give them an `average` "
+        "to deliver then; see [below](#from-plateau-to-plateau)",
+    )
+    average: Average | None = key(
+        None,
+        help="what grown members deliver, as `average` of a stage",
+        variants=AVERAGES,
+        shown_default="`average` of the stage",
     )
     optimizer_state: bool = key(
         False,

@@ -107,6 +107,12 @@ def with_warmup(schedules: Any, share: float) -> list[dict[str, Any]]:
     return [*([{**warmup, "end": float(share)}] if share else []), *others]
 
 
+def without_decay(schedules: Any) -> list[dict[str, Any]]:
+    """Return schedules without the last one, if that lets the rate fall."""
+    entries = [dict(entry) for entry in listed(schedules)]
+    return entries if decay_begin(entries) is None else entries[:-1]
+
+
 def iteration(length: float, iters: int) -> int:
     """Return a length in iterations of a stage that has so many."""
     return round(length * iters) if isinstance(length, float) else length

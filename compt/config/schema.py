@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from compt.config.options import (
     sub_chain_names,
 )
 from compt.config.parallel import PARALLELS, Parallel, Replicated, Sharded
-from compt.config.rates import decay_begin, plateau_fault
+from compt.config.rates import decay_begin, plateau_fault, with_warmup, without_decay
 from compt.config.rates_by_width import RatesByWidth, check_rates_by_width
 from compt.config.stopping import RULES, StoppingRule
 from compt.config.teachers import TeacherOptions
@@ -161,6 +161,19 @@ class StageConfig(Budget, StageDefaults):
     def member(self) -> Member:
         """The member as the paradigm sees it."""
         return Member(self.name, self.model)
+
+    @property
+    def as_grown(self) -> StageConfig:
+        """The stage with the schedule and the average of a grown member.
+
+        Rates stay the member's own, as those of a grown one depend on the length of its stage.
+        """
+        schedules = self.param_scheduler
+        if self.grown.warmup is not None:
+            schedules = with_warmup(schedules, self.grown.warmup)
+        if not self.grown.decay:
+            schedules = without_decay(schedules)
+        return replace(self, param_scheduler=schedules, average=self.grown.average or self.average)
 
     @property
     def batch_size(self) -> int:

@@ -61,7 +61,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "guard": lambda: _key_table(GuardOptions.all_keys().values()),
     "parallel": lambda: _key_table(Sharded.all_keys().values()),
     "teacher": lambda: _key_table(TeacherOptions.all_keys().values(), is_nested=True),
-    "grown": lambda: _key_table(GrownOptions.all_keys().values()),
+    "grown": lambda: _key_table(GrownOptions.all_keys().values(), is_nested=True),
     "mmengine": lambda: _key_table(RunnerKeys.all_keys().values()),
     "refused": _refused,
 }

@@ -105,7 +105,8 @@ def memory(config: ChainConfig, plan: ChainPlan, world_size: int = 1) -> list[St
         for stage, planned in zip(config.stages, plan.stages, strict=True):
             model = meta_model(paradigm, stage.member, counter)
             needed = teacher if planned.teacher_iters else None
-            trial = _Trial(paradigm, model, needed, stage, planned, counter)
+            trained = stage.as_grown if planned.grower else stage
+            trial = _Trial(paradigm, model, needed, trained, planned, counter)
             stages.append(trial.memory())
             teacher = model
         return stages

@@ -100,6 +100,9 @@ class _Planner:
 
     def add(self, stage: StageConfig) -> None:
         """Plan the next stage."""
+        index = len(self.stages)
+        grows = bool(index) and not self.individual
+        stage = stage.as_grown if grows else stage
         model = meta_model(self.paradigm, stage.member, self.counter)
         with located(f"chain, member '{stage.name}'"):
             measured = measure_training(self.paradigm, model, stage.batch_size, self.counter)
@@ -115,8 +118,7 @@ class _Planner:
         teacher_flops = 0.0
         if transferer is not None and teacher_iters:
             teacher_flops = self._teacher_flops(transferer, measured.batch, stage.batch_size)
-        batch_size, index = stage.batch_size * self.world_size, len(self.stages)
-        grows = bool(index) and not self.individual
+        batch_size = stage.batch_size * self.world_size
         self.stages.append(
             StagePlan(
                 name=stage.name,

@@ -15,7 +15,6 @@ from rich.pretty import pretty_repr
 from compt.config import ChainConfig, StageConfig
 from compt.config.keys import listed
 from compt.config.parallel import Sharded
-from compt.config.rates import with_warmup
 from compt.config.stopping import stopping_config
 from compt.config.taken_over import short
 from compt.files import GROWN_OPTIMIZER, NEW
@@ -71,6 +70,7 @@ def stage_config(
         individual: whether the member is trained alone; then no rule ends it before its budget.
         grown: whether the weights to start from are grown.
     """
+    stage = stage.as_grown if grown else stage
     content = {
         "custom_imports": {"imports": _imports(config)},
         "default_scope": config.default_scope,
@@ -213,8 +213,6 @@ def _schedules(stage: StageConfig, plan: StagePlan, grown: bool) -> list[dict[st
     schedules = listed(stage.param_scheduler)
     if grown and plan.lr_mult != 1:
         schedules = scaled(schedules, plan.lr_mult)
-    if grown and stage.grown.warmup is not None:
-        schedules = with_warmup(schedules, stage.grown.warmup)
     return in_iterations(schedules, plan.iters)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import compt
 from compt.config import load_config
+from compt.config.averages import ExponentialAverage, MeanAverage
 from compt.config.options import GrownOptions
 from compt.config.rates import with_warmup
 from compt.report.plan_table import plan_text
@@ -225,6 +226,55 @@ def test_a_warm_up_may_not_take_the_plateau(toy):
 def test_warm_ups_are_shares_of_the_stage(toy, key, value):
     toy["grown"] = {key: value}
     assert any(fault.startswith(f"grown.{key}: {value!r} is not") for fault in faults(toy))
+
+
+AVERAGE = dict(type="ema", half_life=0.1)
+
+
+def test_grown_members_may_keep_the_full_rate_and_deliver_an_average(toy):
+    toy |= dict(param_scheduler=[RISING, LATE], trunk=True)
+    toy["grown"] = dict(decay=False, average=AVERAGE, warmup=0.0)
+    alone = load_config(toy).stages[1]
+    assert alone.param_scheduler == [RISING, LATE] and alone.average is None
+    assert alone.as_grown.param_scheduler == []
+    assert alone.as_grown.average == ExponentialAverage(half_life=0.1)
+    plan = compt.plan(toy)
+    first, *others = plan.stages
+    assert first.plateau_iter < first.iters
+    assert all(stage.plateau_iter == stage.iters for stage in others), "all of it is the plateau"
+    assert [stage.plateau_iter for stage in compt.plan(toy, individual=True).stages] == [None] * 3
+
+
+def test_the_average_of_all_members_is_that_of_grown_ones_unless_they_have_their_own(toy):
+    toy["average"] = dict(type="mean", begin=0.5)
+    assert load_config(toy).stages[1].as_grown.average == MeanAverage(begin=0.5)
+    toy["grown"] = dict(average=AVERAGE)
+    assert load_config(toy).stages[1].as_grown.average == ExponentialAverage(half_life=0.1)
+    assert load_config(toy).stages[0].average == MeanAverage(begin=0.5)
+
+
+@pytest.mark.parametrize(
+    ("schedules", "grown", "told"),
+    [
+        ([RISING], dict(average=AVERAGE), "and that ends with none"),
+        ([], dict(average=AVERAGE), "and that ends with none"),
+        ([RISING, LATE], {}, "would deliver weights of the full rate. Give an average"),
+    ],
+)
+def test_a_decay_is_left_out_where_there_is_one_and_something_else_to_deliver(
+    toy, schedules, grown, told
+):
+    toy |= dict(param_scheduler=schedules, grown=dict(decay=False, **grown))
+    found = faults(toy)
+    assert [fault.partition(":")[0] for fault in found] == ["chain.1", "chain.2"]
+    assert all(told in fault for fault in found)
+
+
+def test_an_average_of_grown_members_is_checked_as_any(toy):
+    toy["grown"] = dict(average=dict(type="ema", half_life=2.0))
+    assert "grown.average.half_life: 2.0 is no fraction of the stage" in "\n".join(faults(toy))
+    toy["grown"] = dict(average=dict(type="emma", half_life=0.1))
+    assert "type='emma' is not 'ema' or 'mean'" in "\n".join(faults(toy))
 
 
 def test_a_relative_rate_needs_one_to_be_relative_to(toy):
