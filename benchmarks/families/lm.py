@@ -84,7 +84,6 @@ presets = dict(
         unit=tokens(95_616),
         lengths=(256, 512),
         seeds=5,
-        choices=[dict(grower=dict(type="lossless")), dict(grower=dict(type="leading_block"))],
     ),
     gpu=dict(
         lengths=(512, 1024, 2048, 4096, 8192),

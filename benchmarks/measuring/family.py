@@ -22,8 +22,11 @@ PRIVATE = "_"
 """What names begin with that a family's file has for itself."""
 WAYS = ("grower", "transfer", "grown", "trunk")
 """What makes a chain of its members: nothing that a member alone depends on."""
-CHOSEN = ("grower", "transfer", "grown")
-"""What a hop may choose for itself, as its source does not depend on it."""
+CHOSEN = WAYS
+"""What a hop may choose for itself, as its source does not depend on it.
+
+``trunk``, of a hop, is whether it grows from its source's plateau, which that keeps for it.
+"""
 REQUIRED = ("lengths", "seeds")
 """Keys that a preset has."""
 OPTIONAL = ("sweeping", "study_lengths", "control_seeds", "chains")

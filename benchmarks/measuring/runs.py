@@ -114,15 +114,21 @@ class Bench:
         """
         ways = self.family.first_ways if ways is None else ways
         keys = {key: value for key, value in ways.items() if key not in WAYS}
-        if ways.get("trunk"):
-            keys["trunk"] = True
         return self.alone(index, iters, rate, seed, **keys, **self._kept_for_next(ways))
 
-    def _kept_for_next(self, ways: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what makes a stage keep what its optimizer remembers, where ways need it."""
-        if not ways.get("grown", {}).get("optimizer_state"):
-            return {}
-        return {"checkpoint": {**self.family.base.get("checkpoint", {}), "optimizer": True}}
+    def _kept_for_next(self, *ways: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what makes a stage keep its plateau, and what its optimizer remembers.
+
+        As these ways need it, or any that the next hop may choose.
+        """
+        kept: dict[str, Any] = {}
+        for way in (*ways, *self.family.choices):
+            if way.get("trunk"):
+                kept["trunk"] = True
+            if way.get("grown", {}).get("optimizer_state"):
+                checkpoint = self.family.base.get("checkpoint", {})
+                kept["checkpoint"] = {**checkpoint, "optimizer": True}
+        return kept
 
     def grown(
         self,
@@ -146,14 +152,16 @@ class Bench:
         family = self.family
         ways = family.ways if ways is None else ways
         name = family.members[index]["name"]
-        origin = digest([ways, self._name(source.folder)])
+        kept = self._kept_for_next(ways)
+        for_others = {key: kept[key] for key in ["trunk"] if key in kept and not ways.get(key)}
+        origin = digest([ways, self._name(source.folder), *([for_others] if for_others else [])])
         length = f"{iters}_lr_{rate:.3g}_from_{origin}"
         folder = self.root / "grown" / name / length / f"seed_{seed}"
         first = {**family.member(index - 1, rate, 0), "init": str(source.stages[-1])}
-        if "trunk" in ways:  # what the source has kept is its own matter
-            first["trunk"] = bool(source.config.get("trunk"))
+        if "trunk" in kept:  # from a plateau that the source has kept
+            first["trunk"] = bool(ways.get("trunk") and source.config.get("trunk"))
         stages = [first, family.member(index, rate, iters)]
-        config = {**self._config(stages, iters, seed), **ways, **self._kept_for_next(ways)}
+        config = {**self._config(stages, iters, seed), **ways, **kept}
         return self._job(folder, config, source=source)
 
     def _job(self, folder: Path, config: Mapping[str, Any], **options: Any) -> Job:

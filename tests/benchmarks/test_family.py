@@ -82,8 +82,8 @@ def test_a_hop_chooses_only_what_its_source_does_not_depend_on(tmp_path: Path) -
         dict(grower=dict(type="lossless"), transfer=none, grown=dict(lr_mult=0.5)),
     )
     assert toys(tmp_path).hop_ways == (dict(grower=dict(type="lossless"), transfer=none),)
-    with pytest.raises(ConfigError, match="cannot choose trunk") as error:
-        toys(tmp_path, choices=[dict(trunk=True)])
+    with pytest.raises(ConfigError, match="cannot choose average") as error:
+        toys(tmp_path, choices=[dict(average=None)])
     assert "choices[0]" in str(error.value)
 
 

@@ -174,27 +174,34 @@ def test_a_chain_may_never_decay_though_its_members_alone_do(tmp_path: Path) -> 
         assert (job.stages[-1] / "grown_optimizer.safetensors").is_file(), "carried over"
 
 
-def test_a_source_with_a_decay_of_its_own_is_grown_from_its_end(tmp_path: Path) -> None:
-    """Only grown members never decay; their plateaus are grown from, the first one's is not."""
-    warm_up = dict(type="LinearLR", start_factor=1e-3, begin=0.0, end=0.2)
-    members = [*FAMILY["family"], dict(name="c", model=dict(width=32, depth=2), lr=1e-2)]
-    as_grown = dict(
+def test_a_hop_may_grow_from_the_plateau_or_the_end_of_one_source(tmp_path: Path) -> None:
+    """Sources keep their plateau for any choice, and deliver what they would without."""
+    plateau = dict(
         trunk=True,
-        average=dict(type="ema", half_life=0.1),
-        param_scheduler=[warm_up],
-        grown=dict(warmup=0.0),
+        grown=dict(
+            decay=False, average=dict(type="ema", half_life=0.1), warmup=0.0, optimizer_state=True
+        ),
     )
-    bench = Bench(toys(tmp_path, family=members, as_grown=as_grown), tmp_path)
+    members = [*FAMILY["family"], dict(name="c", model=dict(width=32, depth=2), lr=1e-2)]
+    bench = Bench(toys(tmp_path, family=members, choices=[dict(trunk=False), plateau]), tmp_path)
+    from_end, from_plateau = bench.family.hop_ways
     first = bench.source(0, 8, 1e-2, 1)
-    assert first == bench.alone(0, 8, 1e-2, 1)
-    third = bench.grown(2, bench.grown(1, first, 8, 1e-2, 1), 4, 1e-2, 1)
-    bench.run([third])
-    assert third.source is not None
-    grown_from = []
-    for job in (third.source, third):
+    second = bench.grown(1, first, 8, 1e-2, 1, from_end)
+    thirds = [bench.grown(2, second, 4, 1e-2, 1, way) for way in (from_end, from_plateau)]
+    bench.run([*thirds, bench.grown(1, first, 8, 1e-2, 1, from_plateau)], diverging=False)
+    told = []
+    for job in (second, *thirds):
         manifest = json.loads((job.stages[-1] / MANIFEST).read_text())
-        grown_from.append("plateau" in json.dumps(manifest["growth"].get("grown_from", "")))
-    assert grown_from == [False, True]
+        is_from_plateau = "plateau" in manifest["growth"].get("grown_from", "")
+        told.append((is_from_plateau, manifest["delivered"]))
+    assert told == [(False, "last"), (False, "last"), (True, "average")]
+    alone = bench.alone(0, 8, 1e-2, 1)
+    bench.run([alone])
+    assert bench.value_of(alone) == bench.value_of(first)
+    plain = Bench(toys(tmp_path, family=members, name="plain"), tmp_path)
+    grown = plain.grown(1, plain.source(0, 8, 1e-2, 1), 8, 1e-2, 1)
+    plain.run([grown])
+    assert plain.value_of(grown) == bench.value_of(second), "as if there were no other choice"
 
 
 def test_a_run_that_diverges_is_the_worst_and_not_tried_again(tmp_path: Path) -> None:
