@@ -62,6 +62,13 @@ choices = [
     dict(grower=dict(type="lossless")),
     dict(grower=dict(type="leading_block")),
     dict(grower=dict(type="shrink_perturb", grower="leading_block", keep=0.7)),
+    dict(
+        grower=dict(type="leading_block"),
+        trunk=True,
+        grown=dict(
+            decay=False, average=dict(type="ema", half_life=0.1), warmup=0.0, optimizer_state=True
+        ),
+    ),
 ]
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)

@@ -35,6 +35,13 @@ choices = [
     dict(grower=dict(type="lossless")),
     dict(grower=dict(type="leading_block")),
     dict(grower=dict(type="shrink_perturb", grower="leading_block", keep=0.7)),
+    dict(
+        grower=dict(type="leading_block"),
+        trunk=True,
+        grown=dict(
+            decay=False, average=dict(type="ema", half_life=0.1), warmup=0.0, optimizer_state=True
+        ),
+    ),
 ]
 transfer = dict(type="none")
 train_dataloader = dict(batch_size=64)
@@ -66,6 +73,7 @@ study = [
 evaluations = 1
 
 presets = dict(
+    short=dict(lengths=(125,), seeds=5),
     smoke=dict(lengths=(16,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
     cpu=dict(lengths=(250, 500), seeds=5),
     long=dict(lengths=(250, 500, 1000, 2000), seeds=5, study_lengths=(500,)),
