@@ -141,10 +141,14 @@ class _Finder:
     def least(self, share: int) -> tuple[int, float]:
         """Return the least share that reaches the goal, and its factor of the learning rate.
 
-        The way to grow is chosen at the share given, at the member's own rate, then the rate; then
-        shares are closed in on, up to the most, which is the answer where none suffices.
+        The way to grow is chosen at the share given, each way at the better of two rates, then the
+        rate; then shares are closed in on, up to the most, which is the answer where none suffices.
         """
-        self.way = max(self.ways, key=lambda way: self.gain(share, 1.0, way))
+        if len(self.ways) > 1:
+            rates = STEP**0, STEP**-1
+            self.way = max(
+                self.ways, key=lambda way: max(self.gain(share, rate, way) for rate in rates)
+            )
         mult = self._best_mult(share)
         low, high = 0, self.most + 1
         while high - low > 1:

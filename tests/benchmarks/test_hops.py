@@ -84,7 +84,7 @@ def test_budgets_and_rates_that_diverge_are_left_behind() -> None:
 
 @pytest.mark.parametrize("best", ["lossless", "clone"])
 def test_every_hop_takes_the_best_of_the_choices_and_is_charged_for_the_others(best: str) -> None:
-    """As if it were the family's own, at two runs more a hop."""
+    """As if it were the family's own, at two rates of the others more a hop."""
     world = World(taxes={best: 0.0})
     result, bench = searched(world, choices=BY_EITHER)
     assert [ways["grower"]["type"] for ways in result.recipe.grown_by[1:]] == [best, best]
@@ -92,8 +92,19 @@ def test_every_hop_takes_the_best_of_the_choices_and_is_charged_for_the_others(b
     assert result.recipe.fractions == alone.recipe.fractions
     assert result.flops == sum(job.flops for job in bench.grown_jobs()) > alone.flops
     others = [job for job in bench.grown_jobs() if job.ways["grower"]["type"] != best]
-    assert [(job.index, job.seed) for job in others] == [(1, 101), (1, 102), (2, 101), (2, 102)]
-    assert len([setting for setting in result.tried[0] if f"grower={best}" not in setting]) == 1
+    assert [job.index for job in others] == [1] * 4 + [2] * 4
+    assert len([setting for setting in result.tried[0] if f"grower={best}" not in setting]) == 2
+
+
+def test_ways_are_compared_at_a_lower_rate_too() -> None:
+    """One that is the better, and the worse at the member's own rate."""
+
+    def too_fast(job: Any) -> float:
+        is_fast = job.source is not None and job.rate > 0.9
+        return -0.2 if is_fast and job.ways["grower"]["type"] == "clone" else 0.0
+
+    result, _ = searched(World(taxes={"clone": 0.0}, noise=too_fast), choices=BY_EITHER)
+    assert [ways["grower"]["type"] for ways in result.recipe.grown_by[1:]] == ["clone", "clone"]
 
 
 def test_a_choice_that_diverges_is_not_taken() -> None:
