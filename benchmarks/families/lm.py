@@ -73,6 +73,7 @@ evaluations = 4
 presets = dict(
     smoke=dict(lengths=(16,), seeds=2, control_seeds=1, sweeping=False, evaluations=1),
     short=dict(lengths=(128,), seeds=5),
+    near=dict(lengths=(320,), seeds=5),  # soon after the sizes begin to differ
     cpu=dict(lengths=(256, 512), seeds=5),
     long=dict(
         lengths=(256, 512, 1024, 2048),
