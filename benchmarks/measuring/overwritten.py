@@ -1,8 +1,9 @@
-"""Find in rows how much of what a source is worth a stage overwrites: the planner's ``FADING``.
+"""Find in rows how much of what a source is worth a stage overwrites, which plans reckon with.
 
 The searches of chains have trained every grown member for several shares of its budget. Each is a
 point: what the source is worth (s), the share (b), and what the member then is worth (w), all in
-budgets of the member alone, on the choosing seeds. ``s + b - w`` is what the hop has cost.
+budgets of the member alone, on the choosing seeds. ``s + b - w`` is what the hop has cost. See
+:mod:`compt.planning.fading`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compt.planning.fading import share_for, worth_after
-from measuring.curves import length_to
+from compt.planning.fading import FROM_END, FROM_PLATEAU, Fading
+from measuring.curves import length_to, worth
+from measuring.show import text_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Point:
     """Share of its budget that the member alone takes to its source's quality."""
     worth: float
     """And to its own."""
+    power: float = FROM_END.power
+    """Of the law of its kind, from a source's end or from its plateau."""
 
     @property
     def cost(self) -> float:
@@ -35,43 +39,96 @@ class Point:
         return self.source + self.share - self.worth
 
     @property
+    def product(self) -> float:
+        """What the law takes to be lost, with a ``c`` of 1."""
+        power: float = self.source**self.power
+        return power * self.share
+
+    @property
     def fading(self) -> float:
-        """Of the source's worth, the share that a stage of the whole budget would overwrite."""
-        return self.cost / (self.source * self.share)
+        """The law's ``c``."""
+        return self.cost / self.product
 
 
 def points(row: Mapping[str, Any]) -> Iterator[Point]:
-    """Yield all points of a row; those of rows whose chain was not searched for are none."""
+    """Yield all points of a row, of the ways to grow that its hops have chosen.
+
+    Those of rows whose chain was not searched for are none.
+    """
     found = row.get("search")
     if not found:
         return
     names = [member["name"] for member in row["members"]]
-    for place, tried in enumerate(found["tried"]):
+    for place, (tried, power) in enumerate(zip(found["tried"], powers(row), strict=True)):
         lengths = {int(length): quality for length, quality in row["curves"][place + 1].items()}
         source = length_to(found["sources"][place], lengths) / row["iters"]
+        way = text_of(_ways(row)[place])
         best: dict[float, float] = {}
         for setting, gain in tried.items():
-            share, quality = float(setting.partition(" ")[0]), found["goals"][place] + gain
-            best[share] = max(quality, best.get(share, quality))
+            rate, _, by = setting.partition(" by ")
+            if by in ("", way):
+                share, quality = float(rate.partition(" ")[0]), found["goals"][place] + gain
+                best[share] = max(quality, best.get(share, quality))
         for share, quality in sorted(best.items()):
-            worth = length_to(quality, lengths) / row["iters"]
+            reached = length_to(quality, lengths) / row["iters"]
             hop = names[place], names[place + 1]
-            yield Point(row["iters"], hop, share, source, worth)
+            yield Point(row["iters"], hop, share, source, reached, power)
+
+
+def powers(row: Mapping[str, Any]) -> list[float]:
+    """Return of every hop the power of its law.
+
+    That of plateaus where neither its source decays nor its member.
+    """
+    ways = _ways(row)
+    sources = [row.get("grown_by", [{}])[0], *ways]
+    return [
+        FROM_PLATEAU.power
+        if way.get("trunk") and not (_decays(source) or _decays(way))
+        else FROM_END.power
+        for source, way in zip(sources, ways, strict=False)
+    ]
+
+
+def _ways(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return how each grown member was grown, which is as all of them where none had a choice."""
+    chosen: Sequence[Mapping[str, Any]] = row.get("grown_by", [])[1:]
+    return chosen or [row] * (len(row["members"]) - 1)
+
+
+def _decays(way: Mapping[str, Any]) -> bool:
+    """Tell whether the rate of a member that is grown so falls to its end.
+
+    Families that have other schedules in the chain than alone deliver an average instead.
+    """
+    decays: bool = way.get("grown", {}).get("decay", "average" not in way)
+    return decays
 
 
 def fitted(of: Sequence[Point]) -> float:
-    """Return the ``FADING`` that explains what points have cost, by least squares."""
-    products = [point.source * point.share for point in of]
-    costs = [point.cost for point in of]
-    above = sum(product * cost for product, cost in zip(products, costs, strict=True))
-    return above / sum(product**2 for product in products)
+    """Return the ``c`` that explains what points of one kind have cost, by least squares."""
+    above = sum(point.product * point.cost for point in of)
+    return above / sum(point.product**2 for point in of)
 
 
-def foretold(row: Mapping[str, Any], fading: float) -> float:
-    """Return the ratio of a chain whose members are as good as alone, and no better, by the law."""
-    alone: list[float] = [member["alone_flops"] for member in row["members"]]
-    shares = [1.0, *(share_for(1.0, skipped, fading) for skipped in row["skipped"][1:])]
-    return sum(alone) / sum(cost * share for cost, share in zip(alone, shares, strict=True))
+def foretold(row: Mapping[str, Any], law: Mapping[float, float]) -> float:
+    """Return the ratio of a chain whose members are as good as alone, and no better.
+
+    Nothing of the chain is read but how its members are grown, as a plan would know it.
+
+    Args:
+        row: with the curves and the means of all members alone.
+        law: ``c`` by power.
+    """
+    sign = 1 if row["higher_is_better"] else -1
+    costs: list[float] = [member["alone_flops"] for member in row["members"]]
+    means = [sign * statistics.mean(member["alone"]) for member in row["members"]]
+    shares = [1.0]
+    for index, power in enumerate(powers(row), start=1):
+        curve = {int(length): quality for length, quality in row["curves"][index].items()}
+        skipped = min(1.0, worth(means[index - 1], curve, row["iters"], means[index]))
+        shares.append(Fading(law[power], power).share_for(1.0, skipped))
+    return sum(costs) / sum(cost * share for cost, share in zip(costs, shares, strict=True))
 
 
 def deviation(of: Sequence[Point]) -> float:
@@ -83,7 +140,6 @@ def deviation(of: Sequence[Point]) -> float:
     return statistics.stdev(means) if len(means) > 1 else 0.0
 
 
-def miss(of: Sequence[Point], fading: float) -> float:
-    """Return the root of the mean squared error of members' worths by a ``FADING``."""
-    errors = [worth_after(point.share, point.source, fading) - point.worth for point in of]
-    return math.sqrt(statistics.mean(error**2 for error in errors))
+def miss(of: Sequence[Point], law: float) -> float:
+    """Return the root of the mean squared error of members' worths by a ``c``."""
+    return math.sqrt(statistics.mean((law * point.product - point.cost) ** 2 for point in of))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compt.errors import ConfigError
-from compt.planning.fading import worth_after
+from compt.planning.fading import FROM_END, FROM_PLATEAU, Fading
 from compt.writing import atomic
-from measuring.overwritten import deviation, fitted, foretold, miss, points
+from measuring.overwritten import Point, deviation, fitted, foretold, miss, points
 from measuring.rule import SEEDS
 from measuring.show import (
     Row,
@@ -40,6 +41,25 @@ COLUMNS = (
     "only the largest",
     "downward, at most",
 )
+
+HOP_COLUMNS = (
+    "hop",
+    "iterations",
+    "source is worth",
+    "stage",
+    "member is worth",
+    "by the law",
+    "c",
+)
+FORETOLD_COLUMNS = (
+    *("family", "length", "worths missed by", "ratio foretold", "at the budgets found", "error"),
+    "at equal quality",
+)
+KINDS = {
+    FROM_END.power: ("Stages that begin anew", "s + b (1 - c s)"),
+    FROM_PLATEAU.power: ("From plateau to plateau", "s + b (1 - c sqrt(s))"),
+}
+"""What hops of a kind are called, and their law, by its power."""
 
 
 def saving_table(rows: Sequence[Row]) -> str:
@@ -87,41 +107,69 @@ def panel_name(row: Row) -> str:
 
 
 def overwritten_table(rows: Sequence[Row]) -> str:
-    """Return the hops of all rows, what their stages have overwritten, and the law's fit.
+    """Return the hops of all rows, what their stages have overwritten, and the laws' fit.
 
-    Every row's hops are also foretold from the other rows' alone. Without hops it is empty. Chains
-    that grow from plateaus are left out: their stages do not begin anew.
+    Hops from plateau to plateau have a law of their own. Every row's hops are also foretold from
+    the other rows' alone. Without hops it is empty.
     """
-    rows = [row for row in rows if not row.get("trunk")]
     by_row = [list(points(row)) for row in rows]
     every = [point for of_row in by_row for point in of_row]
-    if not every:
-        return ""
-    header = ("hop", "iterations", "source is worth", "stage", "member is worth", "by the law", "c")
-    law = fitted(every)
-    cells = [
-        [
-            " -> ".join(point.hop),
-            str(point.iters),
-            *(f"{share:.2f}" for share in (point.source, point.share, point.worth)),
-            f"{worth_after(point.share, point.source, law):.2f}",
-            f"{point.fading:.2f}",
-        ]
-        for point in every
+    laws = _laws(every)
+    parts = []
+    for power, (name, formula) in KINDS.items():
+        of_kind = [point for point in every if point.power == power]
+        if of_kind:
+            caption = (
+                f"{name}, {formula}: c = {laws[power]:.2f}, {deviation(of_kind):.2f} its standard "
+                "deviation over hops; the law misses what members are worth by "
+                f"{miss(of_kind, laws[power]):.3f} of the budget (root mean square)."
+            )
+            cells = [_hop_cells(point, laws[power]) for point in of_kind]
+            parts += [caption, _table(HOP_COLUMNS, cells)]
+    foretold_rows = list(_foretold(rows, by_row))
+    if foretold_rows:
+        caption = (
+            "What the laws of all other rows foretell of each, from the curves and means of its "
+            "members alone:"
+        )
+        parts += [caption, _table(FORETOLD_COLUMNS, foretold_rows)]
+    return "\n\n".join(parts)
+
+
+def _laws(of: Sequence[Point]) -> dict[float, float]:
+    """Return the ``c`` of every kind of hop that there is, by the power of its law."""
+    return {
+        power: fitted([point for point in of if point.power == power])
+        for power in {point.power for point in of}
+    }
+
+
+def _hop_cells(point: Point, law: float) -> list[str]:
+    return [
+        " -> ".join(point.hop),
+        str(point.iters),
+        *(f"{share:.2f}" for share in (point.source, point.share, point.worth)),
+        f"{Fading(law, point.power).worth_after(point.share, point.source):.2f}",
+        f"{point.fading:.2f}",
     ]
-    caption = (
-        f"c = {law:.2f}, {deviation(every):.2f} its standard deviation over hops; the law misses "
-        f"what members are worth by {miss(every, law):.3f} of the budget (root mean square)"
-    )
-    others = [
-        f"{row['length']:.3g} {row['unit']} by {miss(own, fitted(rest)):.3f}, whose chain it "
-        f"foretells at {times(foretold(row, fitted(rest)))} "
-        f"({times(row['equal_quality'])} at equal quality)"
-        for row, own in zip(rows, by_row, strict=True)
-        if own and (rest := [point for point in every if point not in own])
-    ]
-    told = f", and from the other rows alone {'; '.join(others)}" if others else ""
-    return f"{caption}{told}.\n\n{_table(header, cells)}"
+
+
+def _foretold(rows: Sequence[Row], by_row: Sequence[Sequence[Point]]) -> Iterator[list[str]]:
+    """Yield what laws of the other rows foretell of each, if those have hops of all its kinds."""
+    for row, own in zip(rows, by_row, strict=True):
+        law = _laws([point for of_row in by_row if of_row is not own for point in of_row])
+        if own and {point.power for point in own} <= law.keys():
+            errors = [law[point.power] * point.product - point.cost for point in own]
+            ratio, found = foretold(row, law), row["ratio"]
+            yield [
+                panel_name(row),
+                f"{row['length']:.3g} {row['unit']}",
+                f"{math.sqrt(mean([error**2 for error in errors])):.3f}",
+                times(ratio),
+                times(found),
+                f"{ratio / found - 1:+.0%}",
+                times(row["equal_quality"]),
+            ]
 
 
 def elsewhere_table(rows: Sequence[Row]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compt.config import ChainConfig, load_config
+from compt.config import ChainConfig, StageConfig, load_config
 from compt.config.options import BUDGET_UNITS
+from compt.config.rates import decay_begin
 from compt.errors import ConfigError, did_you_mean
 from compt.planning.design import SHORT, SHORT_RATE, Candidate, Family
+from compt.planning.fading import FROM_END, FROM_PLATEAU, Fading
 from compt.planning.forecast import Forecast, forecast
 from compt.planning.law import Curve, Laws, fit
 from compt.planning.lengths import Lengths
@@ -103,10 +105,24 @@ def _family(config: ChainConfig, alone: ChainPlan, laws: Laws, wanted: Collectio
                 planned.flops,
                 Lengths(laws, stage.name, Schedule(stage.param_scheduler), planned.iters),
                 stage.name in wanted,
+                fading,
             )
-            for stage, planned in zip(config.stages, alone.stages, strict=True)
+            for stage, planned, fading in zip(
+                config.stages, alone.stages, fadings(config.stages), strict=True
+            )
         ]
     )
+
+
+def fadings(stages: Sequence[StageConfig]) -> Iterator[Fading]:
+    """Yield what each stage overwrites: less where neither it nor the one before it decays."""
+    source_decays = True
+    for index, stage in enumerate(stages):
+        trained = stage.as_grown if index else stage
+        decays = decay_begin(trained.param_scheduler) is not None
+        from_plateau = bool(index) and stages[index - 1].trunk and not source_decays
+        yield FROM_PLATEAU if from_plateau and not decays else FROM_END
+        source_decays = decays
 
 
 def _content(config: ChainConfig, alone: ChainPlan, shares: Mapping[str, float]) -> dict[str, Any]:

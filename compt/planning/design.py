@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from compt.planning.fading import FADING, share_for
+from compt.planning.fading import FROM_END, Fading
 from compt.planning.lengths import Lengths
 from compt.planning.rule import required_step
 
@@ -34,6 +34,8 @@ class Candidate:
     """Of its training alone."""
     lengths: Lengths
     wanted: bool = True
+    fading: Fading = FROM_END
+    """What its stage overwrites, where it is grown."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,10 @@ class Family:
 
     Args:
         candidates: the members, at least one of them wanted.
-        fading: see :data:`compt.planning.fading.FADING`.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], fading: float = FADING) -> None:
-        self.candidates, self.fading = tuple(candidates), fading
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self.candidates = tuple(candidates)
 
     @property
     def wanted_flops(self) -> float:
@@ -74,21 +75,25 @@ class Family:
         """Return tau, the share of its length alone that a source saves a member."""
         return self.candidates[target.index].lengths.share_to(self.loss(source, draw), draw)
 
-    def shares(self, path: Path, draw: int = 0, fading: float | None = None) -> list[float]:
-        """Return how long each member is to be trained, as shares of their own lengths."""
-        grown = [self._share(source, stop, draw, fading) for source, stop in pairwise(path)]
+    def shares(self, path: Path, draw: int = 0, deviations: float = 0.0) -> list[float]:
+        """Return how long each member is to be trained, as shares of their own lengths.
+
+        Args:
+            path: the members.
+            draw: of their laws.
+            deviations: by which stages overwrite more than is reckoned with.
+        """
+        grown = [self._share(source, stop, draw, deviations) for source, stop in pairwise(path)]
         return [path[0].worth, *grown]
 
-    def flops(self, path: Path, draw: int = 0, fading: float | None = None) -> float:
+    def flops(self, path: Path) -> float:
         """Return the FLOPs of a chain."""
-        shares = zip(path, self.shares(path, draw, fading), strict=True)
+        shares = zip(path, self.shares(path), strict=True)
         return sum(self.candidates[stop.index].flops * share for stop, share in shares)
 
-    def _share(
-        self, source: Stop, target: Stop, draw: int = 0, fading: float | None = None
-    ) -> float:
-        fading = self.fading if fading is None else fading
-        return share_for(target.worth, self.skipped(source, target, draw), fading)
+    def _share(self, source: Stop, target: Stop, draw: int = 0, deviations: float = 0.0) -> float:
+        fading = self.candidates[target.index].fading.moved(deviations)
+        return fading.share_for(target.worth, self.skipped(source, target, draw))
 
     def cheapest(self, longest: float = LONGEST) -> Path:
         """Return the chain that takes least compute to all wanted members.

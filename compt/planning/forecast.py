@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compt.planning.design import Family, Path, Stop
-from compt.planning.fading import FADING_DEVIATION
+from compt.planning.fading import Fading
 from compt.planning.law import Laws
 from compt.planning.plans import ChainPlan
 from compt.planning.rates import Floats
@@ -85,6 +85,8 @@ class Forecast:
     """Loss of the smallest member, trained :data:`compt.planning.rule.LONGER` times as long."""
     catches_up: float
     """Share of the draws in which that is as good as the largest alone."""
+    fadings: tuple[Fading, ...]
+    """What its stages are taken to overwrite, each once."""
     law_errors: dict[str, float]
     """Relative standard deviation of each member's pilots about its law."""
     alpha: float
@@ -141,10 +143,9 @@ def forecast(
         seed: of what is drawn.
     """
     num_draws = len(laws.alphas)
-    errors = np.random.default_rng(seed).standard_normal(num_draws)
-    fadings = np.maximum(0.0, family.fading + FADING_DEVIATION * errors).tolist()
+    errors = np.random.default_rng(seed).standard_normal(num_draws).tolist()
     draws = range(1, num_draws)
-    shares = np.array([family.shares(path, draw, fadings[draw]) for draw in draws])
+    shares = np.array([family.shares(path, draw, errors[draw]) for draw in draws])
     own = np.array([family.candidates[stop.index].flops for stop in path])
     # What a chain costs beside training members, such as teachers, goes with the training.
     charged = chain.flops / family.flops(path)
@@ -161,6 +162,7 @@ def forecast(
         padding=_padding(family, path),
         smallest_longer=family.candidates[0].lengths.loss(LONGER),
         catches_up=_catches_up(family),
+        fadings=tuple(dict.fromkeys(family.candidates[stop.index].fading for stop in path[1:])),
         law_errors=dict(laws.errors),
         alpha=float(laws.alphas[0]),
         foretold_error=laws.foretold_error,
@@ -169,7 +171,7 @@ def forecast(
 
 def skip_bound(family: Family) -> float:
     """Return the ratio of a chain whose hops cost nothing."""
-    free = Family(family.candidates, fading=0.0)
+    free = Family([replace(member, fading=Fading(0.0)) for member in family.candidates])
     return free.wanted_flops / free.flops(free.cheapest(longest=1.0))
 
 

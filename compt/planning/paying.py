@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from compt.planning.fading import FADING, FADING_DEVIATION
+from compt.planning.fading import FROM_END
 from compt.planning.plans import ChainPlan, StagePlan
 
 SMALL_STEP = 1.5
@@ -13,7 +13,7 @@ SMALL_STEP = 1.5
 LONG = 0.85
 """Share of its training alone from which on hardly anything is saved.
 
-See :data:`compt.planning.fading.FADING`.
+See :data:`compt.planning.fading.FROM_END`.
 """
 DEAR_TEACHER = 1 / 3
 """Share of a stage's compute that is much for a teacher."""
@@ -90,7 +90,7 @@ def _of_stage(stage: StagePlan, compared: bool) -> Iterator[Doubt]:
         yield Doubt(
             f"'{stage.name}' is trained for {stage.samples / alone:.0%} of what it has alone.",
             "That long a stage overwrites nearly all that the source is worth: "
-            f"{FADING:.2f} ± {FADING_DEVIATION:.2f} of it, times its share of the training alone, "
+            f"{FROM_END} of it, times its share of the training alone, "
             "in the hops measured (docs/study.md). At this length hardly anything is saved.",
         )
     teacher = stage.batch_size * stage.teacher_iters * stage.teacher_flops

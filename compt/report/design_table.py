@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from compt.planning.fading import FADING, FADING_DEVIATION
 from compt.planning.forecast import LEVEL
 from compt.planning.rule import APART, LONGER
 from compt.report.format import quantity, quiet_table, times
@@ -91,9 +90,20 @@ def _numbers(forecast: Forecast) -> Iterator[str]:
             f"it to the others: {times(padding.ratio)}, for members without their order"
         )
     yield (
-        f"a stage as long as alone is taken to overwrite {FADING:g} ± {FADING_DEVIATION:g} of what "
-        f"its source is worth; all members share the exponent {forecast.alpha:.2f}"
+        f"a stage as long as alone is taken to overwrite {_overwritten(forecast)}; all members "
+        f"share the exponent {forecast.alpha:.2f}"
     )
+
+
+def _overwritten(forecast: Forecast) -> str:
+    """Say what stages overwrite, those between plateaus apart."""
+    texts = []
+    for fading in forecast.fadings:
+        is_root = fading.power != 1
+        of_what = "the root of what its source is worth" if is_root else "what its source is worth"
+        where = " (from plateau to plateau)" if is_root else ""
+        texts.append(f"{fading} of {of_what}{where}")
+    return ", ".join(texts) or "nothing"
 
 
 def _of_whom(forecast: Forecast) -> str:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from compt.errors import ConfigError
-from compt.planning.fading import FADING, FADING_DEVIATION as ERROR, share_for
+from compt.planning.fading import FROM_END, Fading
 from compt.report.record import StageRecord
 from compt.report.results import RunResult, read_run, read_state
 
@@ -102,7 +102,7 @@ def predict_members(runs: Sequence[Sequence[StageRecord]], metric: str | None = 
         for hop in pairwise(columns)
     ]
     needs = _needs(skipped, len(runs))
-    low, high = (_needs(skipped, len(runs), FADING + error) for error in (-ERROR, ERROR))
+    low, high = (_needs(skipped, len(runs), FROM_END.moved(errors)) for errors in (-1, 1))
     rule = [
         (statistics.mean(most) - statistics.mean(least)) / 2
         for least, most in zip(low, high, strict=True)
@@ -126,10 +126,10 @@ def predict_members(runs: Sequence[Sequence[StageRecord]], metric: str | None = 
 
 
 def _needs(
-    skipped: Sequence[Sequence[float]], num_runs: int, fading: float = FADING
+    skipped: Sequence[Sequence[float]], num_runs: int, fading: Fading = FROM_END
 ) -> list[list[float]]:
     """Return the share of its budget alone that each member should need, by member and run."""
-    grown = [[share_for(1.0, share, fading) for share in hop] for hop in skipped]
+    grown = [[fading.share_for(1.0, share) for share in hop] for hop in skipped]
     return [[1.0] * num_runs, *grown]
 
 

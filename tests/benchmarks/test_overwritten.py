@@ -5,27 +5,41 @@ from __future__ import annotations
 import math
 
 import pytest
-from measuring.overwritten import deviation, fitted, miss, points
+from measuring.overwritten import deviation, fitted, miss, points, powers
+from measuring.show import text_of
 from measuring.tables import overwritten_table
 
-from compt.planning.fading import worth_after
+from compt.planning.fading import Fading
 
 
-def row(iters: int, fading: float, source: float = 0.5) -> dict:
+def row(iters: int, fading: float, source: float = 0.5, power: float = 1.0) -> dict:
     """A row of one hop whose quality rises by one a doubling, by a law that is known."""
-    curve = {str(iters // 4): -2.0, str(iters // 2): -1.0, str(iters): 0.0, str(2 * iters): 1.0}
+    law = Fading(fading, power)
+    curve = {
+        str(iters // 8): -3.0,
+        str(iters // 4): -2.0,
+        str(iters // 2): -1.0,
+        str(iters): 0.0,
+        str(2 * iters): 1.0,
+    }
     shares = (0.25, 0.5, 1.0)
 
     goal = math.log2(1.0)
-    gains = {share: math.log2(worth_after(share, source, fading)) - goal for share in shares}
+    gains = {share: math.log2(law.worth_after(share, source)) - goal for share in shares}
     tried = {f"{share:g} at 1": gain for share, gain in gains.items()}
     tried["0.5 at 0.5"] = gains[0.5] - 0.3
     return {
         "iters": iters,
         "length": iters / 10,
         "unit": "units",
-        "members": [{"name": "a", "alone_flops": 1.0}, {"name": "b", "alone_flops": 3.0}],
-        "skipped": [0.0, source],
+        "name": "family-smoke",
+        "higher_is_better": True,
+        "members": [
+            {"name": "a", "alone_flops": 1.0, "alone": [math.log2(source)]},
+            {"name": "b", "alone_flops": 3.0, "alone": [0.0]},
+        ],
+        "fractions": [1.0, 0.9],
+        "ratio": 1.25,
         "equal_quality": 1.2,
         "curves": [{}, curve],
         "search": {"tried": [tried], "goals": [goal], "sources": [math.log2(source)]},
@@ -50,11 +64,48 @@ def test_hops_that_differ_have_a_deviation():
 
 def test_the_table_foretells_each_row_from_the_others():
     table = overwritten_table([row(100, 0.8), row(200, 0.8)])
-    assert "c = 0.80, 0.00 its" in table and "10 units by 0.000" in table
+    assert "Stages that begin anew, s + b (1 - c s): c = 0.80, 0.00 its standard" in table
     # b needs 0.5 / (1 - 0.8 * 0.5) of its length
-    assert f"foretells at {4 / (1 + 3 * 0.5 / 0.6):.2f}x (1.20x at equal quality)" in table
+    foretold = 4 / (1 + 3 * 0.5 / 0.6)
+    error = f"{foretold / 1.25 - 1:+.0%}"
+    cells = f"10 units | 0.000 | {foretold:.2f}x | 1.25x | {error} | 1.20x |"
+    assert f"| family, 2 members | {cells}" in table
     assert "| a -> b | 100 | 0.50 | 0.25 | 0.65 | 0.65 | 0.80 |" in table
-    assert "from the other rows" not in overwritten_table([row(100, 0.8)])
+    assert "other rows" not in overwritten_table([row(100, 0.8)])
     assert overwritten_table([{"members": [], "search": None}]) == ""
-    plateau = row(100, 0.2) | {"trunk": True}
-    assert overwritten_table([row(100, 0.8), plateau]) == overwritten_table([row(100, 0.8)])
+
+
+def test_hops_from_plateau_to_plateau_have_a_law_of_their_own():
+    """By hand: after half of its length, 0.25 + 0.5 (1 - 0.6 sqrt(0.25)) is 0.6."""
+    way = {"trunk": True, "grown": {"decay": False}}
+    plateau = row(100, 0.6, 0.25, power=0.5) | {"grown_by": [{"average": {}}, way]}
+    assert powers(plateau) == [0.5]
+    found = list(points(plateau))
+    assert [point.fading for point in found] == [pytest.approx(0.6)] * 3
+    table = overwritten_table([row(200, 0.8), plateau])
+    assert "From plateau to plateau, s + b (1 - c sqrt(s)): c = 0.60" in table
+    assert "| a -> b | 100 | 0.25 | 0.50 | 0.60 | 0.60 | 0.60 |" in table
+    assert "other rows" not in table, "each is the only one of its kind"
+
+
+@pytest.mark.parametrize(
+    ("first", "way", "power"),
+    [
+        ({}, {"trunk": True, "grown": {"decay": False}}, 1.0),
+        ({"average": {}}, {"trunk": False, "grown": {"decay": False}}, 1.0),
+        ({"average": {}}, {"trunk": True}, 1.0),
+        ({"average": {}}, {"trunk": True, "average": {}}, 0.5),
+    ],
+)
+def test_it_is_one_where_neither_decays_and_a_plateau_is_grown_from(first, way, power):
+    assert powers(row(100, 0.8) | {"grown_by": [first, way]}) == [power]
+
+
+def test_only_the_way_that_a_hop_has_chosen_counts():
+    chosen, other = {"trunk": False}, {"trunk": True}
+    searched = row(100, 0.8) | {"grown_by": [{}, chosen]}
+    tried = searched["search"]["tried"][0]
+    by = {f"{key} by {text_of(chosen)}": gain for key, gain in tried.items()}
+    by[f"0.5 at 1 by {text_of(other)}"] = 5.0
+    searched["search"]["tried"] = [by]
+    assert [point.fading for point in points(searched)] == [pytest.approx(0.8)] * 3

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from compt.planning.design import WORTHS, Candidate, Family, Stop
+from compt.planning.fading import Fading
 from compt.planning.forecast import forecast, skip_bound
 from compt.planning.law import Laws
 from compt.planning.lengths import Lengths
@@ -38,10 +39,15 @@ def family(wanted: str = "abc", fading: float = 0.5, of: Laws | None = None, flo
     of = of or laws()
     return Family(
         [
-            Candidate(name, cost, Lengths(of, name, CONSTANT, LENGTH), name in wanted)
+            Candidate(
+                name,
+                cost,
+                Lengths(of, name, CONSTANT, LENGTH),
+                name in wanted,
+                Fading(fading, deviation=0.07),
+            )
             for name, cost in zip("abc", flops, strict=True)
-        ],
-        fading,
+        ]
     )
 
 

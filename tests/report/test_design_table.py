@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from compt.planning.auto import AutoPlan
-from compt.planning.fading import FADING, FADING_DEVIATION
+from compt.planning.fading import FROM_END, FROM_PLATEAU
 from compt.planning.forecast import Forecast, MemberForecast, Padding
 from compt.report.design_table import design_table, design_text, verdict_text
 from compt.report.designed_config import designed_text
@@ -34,6 +34,7 @@ FORECAST = Forecast(
     padding=None,
     smallest_longer=1.5,
     catches_up=0.1,
+    fadings=(FROM_END,),
     law_errors={"a": 0.01, "c": 0.01},
     alpha=0.3,
     foretold_error=0.01,
@@ -66,12 +67,14 @@ def test_the_numbers():
         "with the pilots charged (10 GFLOP): 1.67x",
         "skip bound, if hops cost nothing: 2.60x",
         "stopping at 'a' after 3 times its length",
-        f"overwrite {FADING:g} ± {FADING_DEVIATION:g} of what its source is worth",
+        f"overwrite {FROM_END.share} ± {FROM_END.deviation} of what its source is worth",
         "misses the longest by 1.0%",
         "=> A chain pays here: 1.67x, pilots charged.",
     ):
         assert words in text
     assert "warning" not in text
+    of_root = f"overwrite {FROM_PLATEAU} of the root of what its source is worth"
+    assert of_root in design_text(auto(fadings=(FROM_PLATEAU,)), PILOTS)
     assert "longer ones say more" in design_text(auto(foretold_error=0.08), PILOTS)
     assert "too few shorter pilots" in design_text(auto(foretold_error=None), PILOTS)
 

@@ -9,7 +9,7 @@ import pytest
 import compt
 from compt.cli import main
 from compt.errors import ConfigError
-from compt.planning.fading import FADING, FADING_DEVIATION, share_for
+from compt.planning.fading import FROM_END
 from compt.report.prediction import fraction_left, predict, read_pilots
 from compt.report.results import MemberResult, RunResult
 from tests.conftest import config_file
@@ -52,13 +52,10 @@ def test_a_family_over_two_seeds_by_hand():
     for curve in ([4.0, 2.0], [4.0, 3.0, 2.0, 1.0]):
         runs.append(alone(member("a", [2.0]), member("b", curve, flops=400.0)))
     predicted = predict(runs)
-    need = 0.25 / (1 - 0.75 * FADING)
+    need = 0.25 / (1 - 0.75 * FROM_END.share)
     assert [one.fraction for one in predicted.members] == [1.0, pytest.approx(need / 2)]
     assert predicted.members[0].deviation == 0
-    error = (
-        share_for(1, 0.75, FADING + FADING_DEVIATION)
-        - share_for(1, 0.75, FADING - FADING_DEVIATION)
-    ) / 4
+    error = (FROM_END.moved(1).share_for(1, 0.75) - FROM_END.moved(-1).share_for(1, 0.75)) / 4
     assert predicted.members[1].deviation == pytest.approx((need**2 / 2 + error**2) ** 0.5)
     assert predicted.flops == pytest.approx(100 + need / 2 * 400)
     assert predicted.deviation == pytest.approx(400 * predicted.members[1].deviation)
@@ -74,10 +71,11 @@ def test_no_member_needs_more_than_alone():
     """And errors of the rule add up over members: it errs alike for all."""
     members = (member("a", [2.0]), member("b", [1.9, 1.0]), member("c", [0.99, 0.9]))
     predicted = predict([alone(*members)])
-    need = 0.5 / (1 - 0.5 * FADING)
+    need = 0.5 / (1 - 0.5 * FROM_END.share)
     assert [one.fraction for one in predicted.members] == [1.0] + [pytest.approx(need)] * 2
     late = (member("a", [2.0]), member("b", [1.9] * 10))
-    assert predict([alone(*late)]).members[1].fraction == pytest.approx(0.9 / (1 - 0.1 * FADING))
+    need = 0.9 / (1 - 0.1 * FROM_END.share)
+    assert predict([alone(*late)]).members[1].fraction == pytest.approx(need)
     one = predict([alone(*members[:2])])
     assert predicted.deviation == pytest.approx(2 * one.deviation)
 
