@@ -2,12 +2,13 @@
 
 Each hop grows from the end of its source, or from its plateau, whichever the search finds better.
 The chain was made after those of lm_plateau.py and lm_decays_first.py were judged, so other seeds
-judge it.
+judge it: 11 to 18 without ``sure``, by which the second member missed the rule, 21 to 28 with it.
 """
 
 _base_ = ["lm.py"]
 
-first_seed = 11
+first_seed = 21
+sure = True
 _average = dict(type="ema", half_life=0.1)
 choices = [
     dict(trunk=False, grown=dict(decay=False, average=_average)),

@@ -58,6 +58,7 @@ family = [
 unit = dict(name="passes over 100,000 scenes", iterations=1562.5)
 floor = "the mean colour of all pixels"
 grower = dict(type="lossless")
+sure = True
 choices = [
     dict(grower=dict(type="lossless")),
     dict(grower=dict(type="leading_block")),

@@ -31,6 +31,7 @@ unit = dict(name="passes over 100,000 scenes", iterations=1562.5)
 metric = "seen/contrastive_loss"
 floor = "chance is 4.61 nats (100 pairs) and a recall at 10 of 0.005"
 grower = dict(type="lossless")
+sure = True
 choices = [
     dict(grower=dict(type="lossless")),
     dict(grower=dict(type="leading_block")),

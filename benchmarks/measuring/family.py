@@ -15,7 +15,7 @@ from measuring.rule import MORE_SEEDS
 FAMILIES = Path(__file__).parents[1] / "families"
 OWN = (
     *("name", "family", "presets", "floor", "metric", "unit"),
-    *("published", "recipes", "study", "choices", "in_chain", "as_grown", "first_seed"),
+    *("published", "recipes", "study", "choices", "in_chain", "as_grown", "first_seed", "sure"),
 )
 """Keys of a family's file that a chain's config does not have."""
 PRIVATE = "_"
@@ -106,6 +106,8 @@ class Family:
     """The same for all members but the first, which is trained as alone."""
     first_seed: int = 1
     """Of those that judge; another one for a chain that was made after others were judged."""
+    sure: bool = False
+    """Whether the search leaves room for the interval that judges, see ``hops.search``."""
 
     @property
     def alone_base(self) -> dict[str, Any]:
@@ -215,6 +217,7 @@ def read_family(name: str, preset: str, options: Mapping[str, Any]) -> Family:
         in_chain=content.get("in_chain") or {},
         as_grown=content.get("as_grown") or {},
         first_seed=_first_seed(content.get("first_seed", 1)),
+        sure=bool(content.get("sure", False)),
     )
 
 

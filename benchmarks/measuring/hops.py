@@ -13,7 +13,7 @@ from measuring.curves import length_to
 from measuring.family import CHOOSING, Recipe
 from measuring.job import Job
 from measuring.rates import STEP, Sweep
-from measuring.rule import margins
+from measuring.rule import expected_width, margins
 from measuring.runs import Bench
 from measuring.show import text_of
 
@@ -63,18 +63,30 @@ class Search:
     """As ``tried``, of a first member that is trained otherwise in the chain than alone."""
 
 
-def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) -> Search:
+def search(
+    bench: Bench,
+    sweep: Sweep,
+    curves: Sequence[Mapping[int, float]],
+    spreads: Sequence[float],
+) -> Search:
     """Find the least budget of every grown member, one hop after the other, and its way to grow.
 
-    Goals take half of the rule's margin; the other half is left for what other seeds change.
+    Goals take half of the rule's margin; the other half is left for what other seeds change. Where
+    the family says ``sure``, they are as far above the rule's bound as that is expected to lie
+    below the mean.
 
     Args:
         bench: where to run.
         sweep: of the members alone at the row's length.
         curves: of every member, quality alone by length.
+        spreads: of every member alone, the standard deviation over seeds.
     """
     slack = margins([[quality] for quality in sweep.best])
-    goal = sweep.best[0] - slack[0] / 2
+    given = [
+        margin - expected_width(spread) if bench.family.sure else margin / 2
+        for margin, spread in zip(slack, spreads, strict=True)
+    ]
+    goal = sweep.best[0] - given[0]
     first = _Finder(bench, Hop(0, sweep.iters, sweep.rates[0], goal, ()))
     # As alone it needs its whole budget: nobody looks for the least that is within the margin.
     share, mult = first.least(SHARES) if bench.family.in_chain else (SHARES, 1.0)
@@ -90,7 +102,7 @@ def search(bench: Bench, sweep: Sweep, curves: Sequence[Mapping[int, float]]) ->
         source = statistics.mean(map(bench.quality_of, jobs))
         alone, alone_source = sweep.best[index], sweep.best[index - 1]
         step = required_step(alone, alone_source, source)
-        goal = max(alone - slack[index] / 2, source + step)
+        goal = max(alone - given[index], source + step)
         hop = Hop(index, sweep.iters, sweep.rates[index], goal, tuple(jobs))
         bench.say(f"  {bench.family.members[index]['name']}: quality to reach {goal:+.4f}")
         finder = _Finder(bench, hop)

@@ -98,7 +98,8 @@ class Rows:
         bench.say("  budgets of the chain")
         recipe = None if searching else family.chains.get(iters)
         if recipe is None:
-            measured.searched = search(bench, chosen, curves)
+            spreads = [statistics.stdev(runs) for runs in alone.qualities(bench)]
+            measured.searched = search(bench, chosen, curves, spreads)
             recipe = measured.searched.recipe
         measured.alone, chain = self._judged(chosen, recipe, alone)
         if not self.row(iters)["gate"]["open"]:

@@ -173,6 +173,18 @@ def lower_bound(differences: Qualities, confidence: float = CONFIDENCE) -> float
     return mean - quantile * standard_error(differences)
 
 
+def expected_width(spread: float) -> float:
+    """Return how far the bound of a gain is expected to lie below its mean, on all seeds.
+
+    As if runs of the same seed had nothing in common, and grown members differed as much.
+
+    Args:
+        spread: of the member alone, the standard deviation over seeds.
+    """
+    quantile = float(t.ppf(CONFIDENCE, MORE_SEEDS - 1))
+    return quantile * spread * math.sqrt(2 / MORE_SEEDS)
+
+
 def standard_error(values: Qualities) -> float:
     """Return the standard error of a mean, NaN of one value or where one is not finite."""
     if len(values) < 2 or not all(map(math.isfinite, values)):

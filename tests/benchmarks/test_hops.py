@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +15,16 @@ from measuring.row import Rows
 
 from tests.benchmarks.worlds import ITERS, FakeBench, World
 
+NO_SPREADS = (0.0, 0.0, 0.0)
 BY_EITHER = ({"grower": {"type": "lossless"}}, {"grower": {"type": "clone"}})
 
 
-def searched(world: World, **family: Any) -> tuple[Search, FakeBench]:
+def searched(
+    world: World, spreads: Sequence[float] = NO_SPREADS, **family: Any
+) -> tuple[Search, FakeBench]:
     bench = FakeBench(world, **family)
     chosen, curves = Rows(bench).alone_until(ITERS)
-    return search(bench, chosen, curves), bench
+    return search(bench, chosen, curves, spreads), bench
 
 
 def test_the_least_budgets_are_found() -> None:
@@ -46,7 +50,7 @@ def test_the_order_asks_for_more_where_a_source_is_better_than_alone() -> None:
     """Sources from a head start of tax -1 overtake: the next must not stay behind them."""
     bench = FakeBench(World(levels=(0.0, 0.5, 0.6), tax=-2.0))
     chosen, curves = Rows(bench).alone_until(ITERS)
-    result = search(bench, chosen, curves)
+    result = search(bench, chosen, curves, NO_SPREADS)
     assert result.recipe.fractions[1] == 1 / 16
     last = next(job for job in bench.grown_jobs() if job.index == 2)
     assert bench.quality_of(last.source) > 0.6, "overtaken"
@@ -139,6 +143,19 @@ def test_what_only_grown_members_have_leaves_the_first_as_alone() -> None:
     assert not [job for job in bench.trained if job.source is None and job.ways]
 
 
+def test_a_sure_search_leaves_room_for_the_interval_that_judges() -> None:
+    """By hand: t(0.95, 7) = 1.895, times 0.05 times sqrt(2 / 8) is 0.0474 of the margin of 0.05.
+
+    So the goal is 0.4974, which the member alone has after 0.993 of its budget; 0.868 are left to
+    do, 14/16. The next source is at 0.5007, worth 0.251, and 0.867 are left.
+    """
+    result, _ = searched(World(), spreads=(0.05, 0.05, 0.05), sure=True)
+    assert result.goals[0] == pytest.approx(0.5 - 0.05 + 1.8946 * 0.025, abs=1e-4)
+    assert result.recipe.fractions == (1.0, 14 / 16, 14 / 16)
+    unsure, _ = searched(World(), spreads=(0.05, 0.05, 0.05))
+    assert unsure.recipe.fractions == (1.0, 13 / 16, 14 / 16)
+
+
 @pytest.mark.parametrize(("best", "end"), [(9, HIGHEST), (-99, LOWEST)])
 def test_a_grown_members_rates_have_ends(best: int, end: int) -> None:
     result, _ = searched(World(best_mult=best, loss_by_step=1e-5))
@@ -150,7 +167,7 @@ def test_a_target_whose_curve_stands_still_is_searched_all_the_same() -> None:
     bench = FakeBench(World())
     chosen = sweep(bench, ITERS, [1.0] * 3)
     flat = [{ITERS // 2: -1.0, ITERS: -1.0}] * 3
-    assert search(bench, chosen, flat).recipe.fractions == (1.0, 13 / 16, 14 / 16)
+    assert search(bench, chosen, flat, NO_SPREADS).recipe.fractions == (1.0, 13 / 16, 14 / 16)
 
 
 def test_seeds_of_the_choice_hold_for_the_goal() -> None:
