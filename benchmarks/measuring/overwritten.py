@@ -18,6 +18,12 @@ from compt.planning.fading import FROM_END, FROM_PLATEAU, Fading
 from measuring.curves import length_to, worth
 from measuring.show import text_of
 
+ANEW, PLATEAUS, BEFORE_DECAY = "anew", "plateaus", "before a decay"
+"""Kinds of hops: whose stage begins anew; between plateaus, with no decay on either side; and from
+the plateau of a source that decays after it."""
+POWERS = {ANEW: FROM_END.power, PLATEAUS: FROM_PLATEAU.power, BEFORE_DECAY: FROM_END.power}
+"""Of the law of every kind."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -30,8 +36,7 @@ class Point:
     """Share of its budget that the member alone takes to its source's quality."""
     worth: float
     """And to its own."""
-    power: float = FROM_END.power
-    """Of the law of its kind, from a source's end or from its plateau."""
+    kind: str = ANEW
 
     @property
     def cost(self) -> float:
@@ -41,8 +46,8 @@ class Point:
     @property
     def product(self) -> float:
         """What the law takes to be lost, with a ``c`` of 1."""
-        power: float = self.source**self.power
-        return power * self.share
+        worth: float = self.source ** POWERS[self.kind]
+        return worth * self.share
 
     @property
     def fading(self) -> float:
@@ -59,7 +64,7 @@ def points(row: Mapping[str, Any]) -> Iterator[Point]:
     if not found:
         return
     names = [member["name"] for member in row["members"]]
-    for place, (tried, power) in enumerate(zip(found["tried"], powers(row), strict=True)):
+    for place, (tried, kind) in enumerate(zip(found["tried"], kinds(row), strict=True)):
         lengths = {int(length): quality for length, quality in row["curves"][place + 1].items()}
         source = length_to(found["sources"][place], lengths) / row["iters"]
         way = text_of(_ways(row)[place])
@@ -72,22 +77,20 @@ def points(row: Mapping[str, Any]) -> Iterator[Point]:
         for share, quality in sorted(best.items()):
             reached = length_to(quality, lengths) / row["iters"]
             hop = names[place], names[place + 1]
-            yield Point(row["iters"], hop, share, source, reached, power)
+            yield Point(row["iters"], hop, share, source, reached, kind)
 
 
-def powers(row: Mapping[str, Any]) -> list[float]:
-    """Return of every hop the power of its law.
-
-    That of plateaus where neither its source decays nor its member.
-    """
+def kinds(row: Mapping[str, Any]) -> list[str]:
+    """Return the kind of every hop."""
     ways = _ways(row)
     sources = [row.get("grown_by", [{}])[0], *ways]
-    return [
-        FROM_PLATEAU.power
-        if way.get("trunk") and not (_decays(source) or _decays(way))
-        else FROM_END.power
-        for source, way in zip(sources, ways, strict=False)
-    ]
+    return [_kind(source, way) for source, way in zip(sources, ways, strict=False)]
+
+
+def _kind(source: Mapping[str, Any], way: Mapping[str, Any]) -> str:
+    if not way.get("trunk") or _decays(way):
+        return ANEW
+    return BEFORE_DECAY if _decays(source) else PLATEAUS
 
 
 def _ways(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -111,23 +114,23 @@ def fitted(of: Sequence[Point]) -> float:
     return above / sum(point.product**2 for point in of)
 
 
-def foretold(row: Mapping[str, Any], law: Mapping[float, float]) -> float:
+def foretold(row: Mapping[str, Any], law: Mapping[str, float]) -> float:
     """Return the ratio of a chain whose members are as good as alone, and no better.
 
     Nothing of the chain is read but how its members are grown, as a plan would know it.
 
     Args:
         row: with the curves and the means of all members alone.
-        law: ``c`` by power.
+        law: ``c`` by kind of hop.
     """
     sign = 1 if row["higher_is_better"] else -1
     costs: list[float] = [member["alone_flops"] for member in row["members"]]
     means = [sign * statistics.mean(member["alone"]) for member in row["members"]]
     shares = [1.0]
-    for index, power in enumerate(powers(row), start=1):
+    for index, kind in enumerate(kinds(row), start=1):
         curve = {int(length): quality for length, quality in row["curves"][index].items()}
         skipped = min(1.0, worth(means[index - 1], curve, row["iters"], means[index]))
-        shares.append(Fading(law[power], power).share_for(1.0, skipped))
+        shares.append(Fading(law[kind], POWERS[kind]).share_for(1.0, skipped))
     return sum(costs) / sum(cost * share for cost, share in zip(costs, shares, strict=True))
 
 

@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from compt.errors import ConfigError
-from compt.planning.fading import FROM_END, FROM_PLATEAU, Fading
+from compt.planning.fading import Fading
 from compt.writing import atomic
-from measuring.overwritten import Point, deviation, fitted, foretold, miss, points
+from measuring.overwritten import (
+    ANEW,
+    BEFORE_DECAY,
+    PLATEAUS,
+    POWERS,
+    Point,
+    deviation,
+    fitted,
+    foretold,
+    miss,
+    points,
+)
 from measuring.rule import SEEDS
 from measuring.show import (
     Row,
@@ -56,10 +67,11 @@ FORETOLD_COLUMNS = (
     "at equal quality",
 )
 KINDS = {
-    FROM_END.power: ("Stages that begin anew", "s + b (1 - c s)"),
-    FROM_PLATEAU.power: ("From plateau to plateau", "s + b (1 - c sqrt(s))"),
+    ANEW: ("Stages that begin anew", "s + b (1 - c s)"),
+    BEFORE_DECAY: ("From the plateau before a decay", "s + b (1 - c s)"),
+    PLATEAUS: ("From plateau to plateau", "s + b (1 - c sqrt(s))"),
 }
-"""What hops of a kind are called, and their law, by its power."""
+"""What hops of a kind are called, and their law."""
 
 
 def saving_table(rows: Sequence[Row]) -> str:
@@ -116,15 +128,15 @@ def overwritten_table(rows: Sequence[Row]) -> str:
     every = [point for of_row in by_row for point in of_row]
     laws = _laws(every)
     parts = []
-    for power, (name, formula) in KINDS.items():
-        of_kind = [point for point in every if point.power == power]
+    for kind, (name, formula) in KINDS.items():
+        of_kind = [point for point in every if point.kind == kind]
         if of_kind:
             caption = (
-                f"{name}, {formula}: c = {laws[power]:.2f}, {deviation(of_kind):.2f} its standard "
+                f"{name}, {formula}: c = {laws[kind]:.2f}, {deviation(of_kind):.2f} its standard "
                 "deviation over hops; the law misses what members are worth by "
-                f"{miss(of_kind, laws[power]):.3f} of the budget (root mean square)."
+                f"{miss(of_kind, laws[kind]):.3f} of the budget (root mean square)."
             )
-            cells = [_hop_cells(point, laws[power]) for point in of_kind]
+            cells = [_hop_cells(point, laws[kind]) for point in of_kind]
             parts += [caption, _table(HOP_COLUMNS, cells)]
     foretold_rows = list(_foretold(rows, by_row))
     if foretold_rows:
@@ -136,11 +148,11 @@ def overwritten_table(rows: Sequence[Row]) -> str:
     return "\n\n".join(parts)
 
 
-def _laws(of: Sequence[Point]) -> dict[float, float]:
-    """Return the ``c`` of every kind of hop that there is, by the power of its law."""
+def _laws(of: Sequence[Point]) -> dict[str, float]:
+    """Return the ``c`` of every kind of hop that there is."""
     return {
-        power: fitted([point for point in of if point.power == power])
-        for power in {point.power for point in of}
+        kind: fitted([point for point in of if point.kind == kind])
+        for kind in {point.kind for point in of}
     }
 
 
@@ -149,7 +161,7 @@ def _hop_cells(point: Point, law: float) -> list[str]:
         " -> ".join(point.hop),
         str(point.iters),
         *(f"{share:.2f}" for share in (point.source, point.share, point.worth)),
-        f"{Fading(law, point.power).worth_after(point.share, point.source):.2f}",
+        f"{Fading(law, POWERS[point.kind]).worth_after(point.share, point.source):.2f}",
         f"{point.fading:.2f}",
     ]
 
@@ -158,8 +170,8 @@ def _foretold(rows: Sequence[Row], by_row: Sequence[Sequence[Point]]) -> Iterato
     """Yield what laws of the other rows foretell of each, if those have hops of all its kinds."""
     for row, own in zip(rows, by_row, strict=True):
         law = _laws([point for of_row in by_row if of_row is not own for point in of_row])
-        if own and {point.power for point in own} <= law.keys():
-            errors = [law[point.power] * point.product - point.cost for point in own]
+        if own and {point.kind for point in own} <= law.keys():
+            errors = [law[point.kind] * point.product - point.cost for point in own]
             ratio, found = foretold(row, law), row["ratio"]
             yield [
                 panel_name(row),

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 
 import pytest
-from measuring.overwritten import deviation, fitted, miss, points, powers
+from measuring.overwritten import (
+    ANEW,
+    BEFORE_DECAY,
+    PLATEAUS,
+    deviation,
+    fitted,
+    kinds,
+    miss,
+    points,
+)
 from measuring.show import text_of
 from measuring.tables import overwritten_table
 
@@ -79,7 +88,7 @@ def test_hops_from_plateau_to_plateau_have_a_law_of_their_own():
     """By hand: after half of its length, 0.25 + 0.5 (1 - 0.6 sqrt(0.25)) is 0.6."""
     way = {"trunk": True, "grown": {"decay": False}}
     plateau = row(100, 0.6, 0.25, power=0.5) | {"grown_by": [{"average": {}}, way]}
-    assert powers(plateau) == [0.5]
+    assert kinds(plateau) == [PLATEAUS]
     found = list(points(plateau))
     assert [point.fading for point in found] == [pytest.approx(0.6)] * 3
     table = overwritten_table([row(200, 0.8), plateau])
@@ -89,16 +98,17 @@ def test_hops_from_plateau_to_plateau_have_a_law_of_their_own():
 
 
 @pytest.mark.parametrize(
-    ("first", "way", "power"),
+    ("first", "way", "kind"),
     [
-        ({}, {"trunk": True, "grown": {"decay": False}}, 1.0),
-        ({"average": {}}, {"trunk": False, "grown": {"decay": False}}, 1.0),
-        ({"average": {}}, {"trunk": True}, 1.0),
-        ({"average": {}}, {"trunk": True, "average": {}}, 0.5),
+        ({}, {"trunk": True, "grown": {"decay": False}}, BEFORE_DECAY),
+        ({"average": {}}, {"trunk": False, "grown": {"decay": False}}, ANEW),
+        ({"average": {}}, {"trunk": True}, ANEW),
+        ({}, {}, ANEW),
+        ({"average": {}}, {"trunk": True, "average": {}}, PLATEAUS),
     ],
 )
-def test_it_is_one_where_neither_decays_and_a_plateau_is_grown_from(first, way, power):
-    assert powers(row(100, 0.8) | {"grown_by": [first, way]}) == [power]
+def test_it_is_one_where_neither_decays_and_a_plateau_is_grown_from(first, way, kind):
+    assert kinds(row(100, 0.8) | {"grown_by": [first, way]}) == [kind]
 
 
 def test_only_the_way_that_a_hop_has_chosen_counts():
