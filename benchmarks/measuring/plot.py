@@ -11,25 +11,36 @@ from measuring.show import Row
 from measuring.tables import panel_name
 
 KEPT, EQUAL, MISSED, QUIET = "C0", "C2", "C3", "gray"
+OTHERS = ("C1", "C4", "C5", "C6", "C8", "C9")
+"""Colours of further families of the same members."""
+BESIDE = 1.06
+"""Factor by which each of those is moved to the right, so that points do not hide each other."""
 
 
 def draw_map(rows: Sequence[Row], path: Path) -> None:
-    """Draw acceleration against length of training, one panel a family."""
+    """Draw acceleration against length of training, one panel for all families of some members.
+
+    Only the first of them has its controls drawn; the others differ in how members are grown.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    families: dict[str, list[Row]] = {}
+    families: dict[tuple[str, ...], dict[str, list[Row]]] = {}
     for row in rows:
-        families.setdefault(panel_name(row), []).append(row)
+        members = tuple(member["name"] for member in row["members"])
+        families.setdefault(members, {}).setdefault(panel_name(row), []).append(row)
     width = 4.4 * len(families)
     legend_columns = 2 * len(families)
     figure, panels = plt.subplots(
         1, len(families), figsize=(width, 4.2), sharey=True, squeeze=False, layout="constrained"
     )
-    for panel, (name, its_rows) in zip(panels[0], families.items(), strict=True):
+    for panel, of_members in zip(panels[0], families.values(), strict=True):
+        (name, its_rows), *others = of_members.items()
         _draw_family(panel, sorted(its_rows, key=lambda row: row["length"]))
+        for place, (other, other_rows) in enumerate(others):
+            _draw_other(panel, place, other.partition(",")[0], other_rows)
         panel.set_title(name, fontsize=10)
     # What chains reach lies below 2, what the controls say goes far beyond.
     panels[0][0].set_yscale("log", base=2)
@@ -67,6 +78,17 @@ def _draw_family(panel: Any, rows: Sequence[Row]) -> None:
     panel.set_xticks(lengths, [f"{length:.3g}" for length in lengths])
     panel.minorticks_off()
     panel.set_xlabel(rows[0]["unit"])
+
+
+def _draw_other(panel: Any, place: int, name: str, rows: Sequence[Row]) -> None:
+    """Draw what chains of the same members reach that are grown otherwise."""
+    moved = [{**row, "length": row["length"] * BESIDE ** (place + 1)} for row in rows]
+    decided = [row for row in moved if row["gate"]["open"] and row["seeds"] >= SEEDS]
+    style: dict[str, Any] = {"color": OTHERS[place % len(OTHERS)], "linestyle": ""}
+    for is_kept, marker, verdict in ((True, "o", "order kept"), (False, "x", "missed")):
+        of_verdict = [row for row in decided if row["in_order"] is is_kept]
+        _plot(panel, of_verdict, "ratio", f"{name}, {verdict}", marker=marker, **style)
+    _plot(panel, decided, "equal_quality", f"{name}, at equal quality", marker="v", **style)
 
 
 def _plot(panel: Any, rows: Sequence[Row], key: str, label: str, **style: Any) -> None:

@@ -249,6 +249,11 @@ def test_rows_share_their_runs_and_begin_where_the_shorter_ended(tmp_path: Path)
     drawn = (tmp_path / "plot.svg").read_text()
     assert "<!-- skip bound -->" in drawn and "<!-- as good, order kept -->" in drawn
     assert "<!-- no family -->" not in drawn
+    otherwise = {**first, "name": "otherwise-smoke"}
+    draw_map([first, second, otherwise], tmp_path / "plot.svg")
+    drawn = (tmp_path / "plot.svg").read_text()
+    assert "<!-- otherwise, order kept -->" in drawn, "beside those of the same members"
+    assert "otherwise, 3 members" not in drawn and drawn.count("<!-- made, 3 members -->") == 1
 
 
 def test_a_longer_row_measures_what_a_shorter_one_carried_on(tmp_path: Path) -> None:
