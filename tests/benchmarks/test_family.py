@@ -52,7 +52,7 @@ def test_the_presets_of_the_families_can_be_read(name: str, preset: str) -> None
 
 def test_the_unit_of_a_length_is_that_of_the_preset() -> None:
     """Tokens a parameter of the largest: 128 a sequence, 16 or 64 sequences an iteration."""
-    params = {"cpu": 205_440, "seven": 95_616, "gpu": 205_440}
+    params = {"cpu": 205_440, "seven": 205_440, "gpu": 205_440}
     batch = {"cpu": 16, "seven": 16, "gpu": 64}
     for preset, count in params.items():
         family = read_family("lm", preset, {})
