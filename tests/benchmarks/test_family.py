@@ -20,7 +20,7 @@ SMOKE = FAMILY["presets"]["smoke"]
     ("name", "preset", "members", "most"),
     [
         ("lm", "long", 4, 3.6),
-        ("lm", "seven", 7, 2.3),
+        ("lm", "seven", 7, 3),
         ("clip", "seven", 7, 3),
         ("mae", "seven", 7, 3),
         ("scenes", "cpu", 3, 7),
