@@ -77,6 +77,11 @@ def _check_decay(index: int, target: StageConfig, faults: Faults) -> None:
             "ends with none, as dict(type='CosineAnnealingLR', eta_min=0.0, begin=0.8, end=1.0) "
             "is one."
         )
+    elif decay_begin(target.as_grown.param_scheduler) is not None:
+        faults.add(
+            f"chain.{index}: grown.decay=False leaves out the last entry of param_scheduler, and "
+            "the one before it lets the rate fall too. Give one decay, as the last entry."
+        )
     elif target.as_grown.average is None:
         faults.add(
             f"chain.{index}: grown.decay=False would deliver weights of the full rate. Give an "

@@ -198,9 +198,17 @@ class StageConfig(Budget, StageDefaults):
                 faults.add(f"{where}{unit}: {number!r} is not a positive whole number.")
 
     def _check_trunk(self, faults: Faults, where: str, at_fault: frozenset[str]) -> None:
-        """Note that there is no plateau to grow the next member from."""
-        is_judged = self.trunk and not at_fault & {"trunk", "param_scheduler"}
-        if not (is_judged and self.amount[1]):
+        """Note that there is no plateau to grow the next member from.
+
+        Stages that are to have no decay once they are grown are judged with their hop.
+        """
+        is_judged = self.trunk and self.grown.decay
+        if is_judged and not at_fault & {"trunk", "param_scheduler"}:
+            self.check_plateau(faults, where)
+
+    def check_plateau(self, faults: Faults, where: str) -> None:
+        """Note that the stage, as it is, has no plateau, if it is trained."""
+        if not self.amount[1]:
             return
         if self.average is not None and decay_begin(self.param_scheduler) is None:
             return  # the average is delivered, and the plateau is all of the stage
@@ -364,6 +372,8 @@ class ChainConfig(StageDefaults, RunnerKeys):
                     "others are grown."
                 )
             check_freeze(index, stage, faults)
+            if not index and stage.trunk and not stage.grown.decay:
+                stage.check_plateau(faults, "chain.0.")
             if index:
                 has_alone = self.individual is not None
                 check_hop(index, self.stages[index - 1], stage, faults, has_alone=has_alone)

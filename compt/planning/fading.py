@@ -70,4 +70,4 @@ From the hops of docs/study.md, by least squares (``benchmarks/map.py`` prints i
 change once it is measured anew."""
 
 FROM_PLATEAU = Fading(0.68, power=0.5, deviation=0.04)
-"""Of stages that go on from their source's plateau and never decay."""
+"""Of stages that go on from their source's plateau and never decay, from the same page."""

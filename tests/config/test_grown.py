@@ -258,6 +258,11 @@ def test_the_average_of_all_members_is_that_of_grown_ones_unless_they_have_their
     [
         ([RISING], dict(average=AVERAGE), "and that ends with none"),
         ([], dict(average=AVERAGE), "and that ends with none"),
+        (
+            [dict(type="ExponentialLR", gamma=0.9), LATE],
+            dict(average=AVERAGE),
+            "the one before it lets the rate fall too",
+        ),
         ([RISING, LATE], {}, "would deliver weights of the full rate. Give an average"),
     ],
 )
@@ -268,6 +273,19 @@ def test_a_decay_is_left_out_where_there_is_one_and_something_else_to_deliver(
     found = faults(toy)
     assert [fault.partition(":")[0] for fault in found] == ["chain.1", "chain.2"]
     assert all(told in fault for fault in found)
+
+
+def test_without_a_decay_grown_members_need_no_plateau_before_it_but_the_first_does(toy):
+    toy |= dict(param_scheduler=[RISING, FALLING], trunk=True)
+    toy["grown"] = dict(decay=False, average=AVERAGE)
+    (fault,) = faults(toy)
+    assert fault.startswith("chain.0.trunk: there is no plateau to grow from, as the decay of")
+    toy["chain"][0]["trunk"] = False
+    plan = compt.plan(toy)
+    assert [stage.plateau_iter for stage in plan.stages] == [
+        None,
+        *(s.iters for s in plan.stages[1:]),
+    ]
 
 
 def test_an_average_of_grown_members_is_checked_as_any(toy):
