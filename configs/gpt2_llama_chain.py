@@ -3,8 +3,8 @@ across architectures.
 
 Run:    mim train compt configs/gpt2_llama_chain.py
 Needs:  pip install "compt[lm]"; no GPU, no download but the packages
-Gives:  a gain of 0.026 +- 0.105 nats (95 %, three seeds) over the same Llama alone: none that one can tell;
-        python benchmarks/across.py configs/gpt2_llama_chain.py
+Gives:  0.026 +- 0.105 nats better than the same Llama alone (95 %, three seeds), which is none
+        that one can tell; python benchmarks/across.py configs/gpt2_llama_chain.py
 Alone:  trained too, for the same samples, which is what the teacher has to beat
 """
 

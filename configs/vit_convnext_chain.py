@@ -2,8 +2,8 @@
 
 Run:    mim train compt configs/vit_convnext_chain.py
 Needs:  pip install "compt[demo]"; no GPU, no download but the packages
-Gives:  -2.4 +- 4.2 points of zero-shot top-1 (95 %, three seeds) over the same ConvNeXt alone: no gain;
-        python benchmarks/across.py configs/vit_convnext_chain.py
+Gives:  -2.4 +- 4.2 points of zero-shot top-1 (95 %, three seeds) over the same ConvNeXt alone,
+        no gain; python benchmarks/across.py configs/vit_convnext_chain.py
 Alone:  trained too, for the same samples, which is what the teacher has to beat
 """
 
