@@ -72,4 +72,4 @@ change once it is measured anew."""
 FROM_PLATEAU = Fading(0.61, power=0.5, deviation=0.39)
 """Of stages that go on from their source's plateau and never decay, from the same page.
 
-Hops differ much: those to members of twice the size or more have 0.68, smaller steps less."""
+Hops differ much: those of four language models have 0.68, the small ones of seven less."""
