@@ -21,11 +21,10 @@ OWN = (
 PRIVATE = "_"
 """What names begin with that a family's file has for itself."""
 WAYS = ("grower", "transfer", "grown", "trunk")
-"""What makes a chain of its members: nothing that a member alone depends on."""
-CHOSEN = WAYS
-"""What a hop may choose for itself, as its source does not depend on it.
+"""What makes a chain of its members: nothing that a member alone depends on.
 
-``trunk``, of a hop, is whether it grows from its source's plateau, which that keeps for it.
+A hop may choose all of it. ``trunk`` is then whether it grows from its source's plateau, which that
+keeps for it.
 """
 REQUIRED = ("lengths", "seeds")
 """Keys that a preset has."""
@@ -300,11 +299,11 @@ def _chains(chains: Mapping[int, Mapping[str, Any]], members: int) -> dict[int, 
 def _choices(choices: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """Return ways that a hop may choose between."""
     for place, choice in enumerate(choices):
-        if unknown := [key for key in choice if key not in CHOSEN]:
+        if unknown := [key for key in choice if key not in WAYS]:
             raise ConfigError(
                 f"A hop cannot choose {', '.join(unknown)}.",
                 where=f"choices[{place}]",
-                do=f"Choices have {', '.join(CHOSEN)}; all members share the file's other keys.",
+                do=f"Choices have {', '.join(WAYS)}; all members share the file's other keys.",
             )
     return tuple(choices)
 

@@ -143,6 +143,7 @@ def deviation(of: Sequence[Point]) -> float:
     return statistics.stdev(means) if len(means) > 1 else 0.0
 
 
-def miss(of: Sequence[Point], law: float) -> float:
-    """Return the root of the mean squared error of members' worths by a ``c``."""
-    return math.sqrt(statistics.mean((law * point.product - point.cost) ** 2 for point in of))
+def miss(of: Sequence[Point], law: Mapping[str, float]) -> float:
+    """Return the root of the mean squared error of members' worths by a ``c`` for every kind."""
+    errors = [law[point.kind] * point.product - point.cost for point in of]
+    return math.sqrt(statistics.mean(error**2 for error in errors))

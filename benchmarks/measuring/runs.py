@@ -116,13 +116,13 @@ class Bench:
         keys = {key: value for key, value in ways.items() if key not in WAYS}
         return self.alone(index, iters, rate, seed, **keys, **self._kept_for_next(ways))
 
-    def _kept_for_next(self, *ways: Mapping[str, Any]) -> dict[str, Any]:
+    def _kept_for_next(self, ways: Mapping[str, Any]) -> dict[str, Any]:
         """Return what makes a stage keep its plateau, and what its optimizer remembers.
 
         As these ways need it, or any that the next hop may choose.
         """
         kept: dict[str, Any] = {}
-        for way in (*ways, *self.family.choices):
+        for way in (ways, *self.family.choices):
             if way.get("trunk"):
                 kept["trunk"] = True
             if way.get("grown", {}).get("optimizer_state"):
@@ -153,8 +153,10 @@ class Bench:
         ways = family.ways if ways is None else ways
         name = family.members[index]["name"]
         kept = self._kept_for_next(ways)
-        for_others = {key: kept[key] for key in ["trunk"] if key in kept and not ways.get(key)}
-        origin = digest([ways, self._name(source.folder), *([for_others] if for_others else [])])
+        told_apart: list[Any] = [ways, self._name(source.folder)]
+        if "trunk" in kept and not ways.get("trunk"):  # kept for what others may choose
+            told_apart.append({"trunk": True})
+        origin = digest(told_apart)
         length = f"{iters}_lr_{rate:.3g}_from_{origin}"
         folder = self.root / "grown" / name / length / f"seed_{seed}"
         first = {**family.member(index - 1, rate, 0), "init": str(source.stages[-1])}

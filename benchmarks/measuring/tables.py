@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +62,12 @@ HOP_COLUMNS = (
     "c",
 )
 FORETOLD_COLUMNS = (
-    *("family", "length", "worths missed by", "ratio foretold", "at the budgets found", "error"),
+    "family",
+    "length",
+    "worths missed by",
+    "ratio foretold",
+    "at the budgets found",
+    "error",
     "at equal quality",
 )
 KINDS = {
@@ -134,7 +138,7 @@ def overwritten_table(rows: Sequence[Row]) -> str:
             caption = (
                 f"{name}, {formula}: c = {laws[kind]:.2f}, {deviation(of_kind):.2f} its standard "
                 "deviation over hops; the law misses what members are worth by "
-                f"{miss(of_kind, laws[kind]):.3f} of the budget (root mean square)."
+                f"{miss(of_kind, laws):.3f} of the budget (root mean square)."
             )
             cells = [_hop_cells(point, laws[kind]) for point in of_kind]
             parts += [caption, _table(HOP_COLUMNS, cells)]
@@ -171,12 +175,11 @@ def _foretold(rows: Sequence[Row], by_row: Sequence[Sequence[Point]]) -> Iterato
     for row, own in zip(rows, by_row, strict=True):
         law = _laws([point for of_row in by_row if of_row is not own for point in of_row])
         if own and {point.kind for point in own} <= law.keys():
-            errors = [law[point.kind] * point.product - point.cost for point in own]
             ratio, found = foretold(row, law), row["ratio"]
             yield [
                 panel_name(row),
                 f"{row['length']:.3g} {row['unit']}",
-                f"{math.sqrt(mean([error**2 for error in errors])):.3f}",
+                f"{miss(own, law):.3f}",
                 times(ratio),
                 times(found),
                 f"{ratio / found - 1:+.0%}",

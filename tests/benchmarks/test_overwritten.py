@@ -61,8 +61,8 @@ def test_a_law_that_is_known_is_found():
     assert [point.source for point in found] == [pytest.approx(0.5)] * 3
     assert [point.fading for point in found] == [pytest.approx(0.8)] * 3
     assert fitted(found) == pytest.approx(0.8) and deviation(found) == 0
-    assert miss(found, 0.8) == pytest.approx(0, abs=1e-9)
-    assert miss(found, 0.7) == pytest.approx(0.05 * ((0.0625 + 0.25 + 1) / 3) ** 0.5)
+    assert miss(found, {ANEW: 0.8}) == pytest.approx(0, abs=1e-9)
+    assert miss(found, {ANEW: 0.7}) == pytest.approx(0.05 * ((0.0625 + 0.25 + 1) / 3) ** 0.5)
 
 
 def test_hops_that_differ_have_a_deviation():
