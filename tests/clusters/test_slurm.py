@@ -16,8 +16,9 @@ from tests.environments import ROOT
 
 SRUN = """#!/bin/bash
 # As srun: starts the tasks, passes SIGTERM on, and ends as the worst of them.
+# A signal may come before a task that has begun is in the list: jobs knows it already.
 tasks=()
-trap 'kill -TERM "${tasks[@]}"' TERM
+trap 'kill -TERM $(jobs -p)' TERM
 for rank in 0 1; do
     SLURM_PROCID=$rank SLURM_LOCALID=$rank SLURM_NTASKS=2 "$@" &
     tasks+=($!)

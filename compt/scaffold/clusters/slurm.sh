@@ -28,16 +28,15 @@ export MASTER_ADDR MASTER_PORT
 limit_is_near=
 near_limit() {
     limit_is_near=yes
-    kill -TERM "$step"  # srun passes it on; every process saves a checkpoint and ends
+    kill -TERM "$!"  # srun passes it on; every process saves a checkpoint and ends
 }
 trap near_limit USR1
 
 srun compt train "$config" --work-dir "$work_dir" --resume --launcher slurm &
-step=$!
-wait "$step"
+wait "$!"
 code=$?
 if [ -n "$limit_is_near" ]; then
-    wait "$step"  # the signal has ended the first wait
+    wait "$!"  # the signal has ended the first wait
     code=$?
     if [ "$code" -ne 0 ]; then
         exec scontrol requeue "$SLURM_JOB_ID"
