@@ -1,10 +1,10 @@
 """Put results of several families into one table and one plot.
 
 ``python benchmarks/map.py benchmarks/results/*.json --plot docs/saving.svg --write docs/study.md``
-prints the tables, and puts that of rows into documents between ``<!-- saving -->`` and
-``<!-- end -->``, those of studies between ``<!-- restart -->`` and ``<!-- end -->``, what stages
-overwrite between ``<!-- overwritten -->`` and ``<!-- end -->``, and what members come to on splits
-that do not judge between ``<!-- elsewhere -->`` and ``<!-- end -->``.
+prints the tables, and puts them into documents, each between its marker and ``<!-- end -->``: what
+rows save behind ``<!-- saving -->``, their controls behind ``<!-- controls -->``, what members come
+to on splits that do not judge behind ``<!-- elsewhere -->``, what stages overwrite behind
+``<!-- overwritten -->``, and studies behind ``<!-- restart -->``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from measuring.plot import draw_map
 from measuring.tables import (
+    controls_table,
     elsewhere_table,
     overwritten_table,
     put_between,
@@ -46,7 +47,8 @@ def tables(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     rows = [result for result in results if "gate" in result]
     studies = [result for result in results if "ways" in result]
     content = {
-        "saving": saving_table(rows) if rows else "",
+        "saving": saving_table(rows),
+        "controls": controls_table(rows),
         "elsewhere": elsewhere_table(rows),
         "overwritten": overwritten_table(rows),
         "restart": "\n\n".join(map(study_table, studies)),

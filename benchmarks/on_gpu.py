@@ -26,7 +26,7 @@ from measuring.family import read_family
 from measuring.row import Rows
 from measuring.runs import Bench, OutOfTime
 from measuring.show import write
-from measuring.tables import saving_table
+from measuring.tables import controls_table, saving_table
 from measuring.utilisation import ON_GPU, Sizes, rate_row, resumed_alike, rows_of
 from scale_on_gpu import Row, as_on_cpu, show
 
@@ -116,7 +116,8 @@ def families(end: float) -> int:
     print(f"all is there, in {WORK_DIR}" if finished else "not finished, run it again")
     results = sorted(WORK_DIR.glob("*.json"))
     table = [row for path in results for row in json.loads(path.read_text())]
-    plain_console().print(saving_table(table), highlight=False, soft_wrap=True)
+    for text in (controls_table(table), saving_table(table)):
+        plain_console().print(text, highlight=False, soft_wrap=True)
     return 0
 
 

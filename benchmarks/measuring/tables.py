@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compt.errors import ConfigError
-from compt.planning.fading import Fading
 from compt.writing import atomic
 from measuring.overwritten import (
     ANEW,
     BEFORE_DECAY,
     PLATEAUS,
-    POWERS,
     Point,
     deviation,
     fitted,
@@ -35,9 +33,7 @@ from measuring.show import (
     why_closed,
 )
 
-COLUMNS = (
-    "family",
-    "length",
+RATIO_COLUMNS = (
     "seeds",
     "as good as alone",
     "and in order",
@@ -45,6 +41,8 @@ COLUMNS = (
     "at equal quality",
     "skip bound",
     "stop and pad",
+)
+CONTROL_COLUMNS = (
     "as published",
     "equal compute",
     "equal samples",
@@ -52,15 +50,7 @@ COLUMNS = (
     "downward, at most",
 )
 
-HOP_COLUMNS = (
-    "hop",
-    "iterations",
-    "source is worth",
-    "stage",
-    "member is worth",
-    "by the law",
-    "c",
-)
+HOP_COLUMNS = ("family", "hop", "iterations", "source is worth", "stage", "member is worth", "c")
 FORETOLD_COLUMNS = (
     "family",
     "length",
@@ -79,8 +69,30 @@ KINDS = {
 
 
 def saving_table(rows: Sequence[Row]) -> str:
-    """Return the rows of several families as one table with all controls."""
-    return _table(COLUMNS, [_cells(row) for row in rows])
+    """Return what each chain saves, and what stopping and padding scores, a table for each unit.
+
+    Rows whose length has the same unit, such as tokens a parameter, are of one paradigm.
+    """
+    return _by_unit(rows, RATIO_COLUMNS, _ratio_cells)
+
+
+def controls_table(rows: Sequence[Row]) -> str:
+    """Return what the compute of each chain brings in other ways, a table for each unit."""
+    return _by_unit(rows, CONTROL_COLUMNS, _control_cells)
+
+
+def _by_unit(
+    rows: Sequence[Row], columns: Sequence[str], cells: Callable[[Row], Sequence[str]]
+) -> str:
+    parts = []
+    for unit in dict.fromkeys(row["unit"] for row in rows):
+        lines = [
+            (panel_name(row), f"{row['length']:.3g}", *cells(row))
+            for row in rows
+            if row["unit"] == unit
+        ]
+        parts.append(_table(("family", unit, *columns), lines))
+    return "\n\n".join(parts)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -89,25 +101,34 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _cells(row: Row) -> list[str]:
+def _ratio_cells(row: Row) -> tuple[str, ...]:
     """Return the cells of a row; a family that is none has no ratio of a chain."""
-    is_open = row["gate"]["open"]
-    return [
-        panel_name(row),
-        f"{row['length']:.3g} {row['unit']}",
+    if not row["gate"]["open"]:
+        said = str(row["seeds"]), f"no family: {why_closed(row)}"
+        return (*said, *[""] * (len(RATIO_COLUMNS) - 3), padded_text(row))
+    return (
         str(row["seeds"]),
-        _verdict(row, "as_good") if is_open else f"no family: {why_closed(row)}",
-        _verdict(row, "in_order") if is_open else "",
-        times(row["ratio_seconds"]) if is_open else "",
-        times(row.get("equal_quality")) if is_open else "",
-        times(row["skip_bound"]) if is_open else "",
+        _verdict(row, "as_good"),
+        _verdict(row, "in_order"),
+        times(row["ratio_seconds"]),
+        times(row.get("equal_quality")),
+        times(row["skip_bound"]),
         padded_text(row),
-        recipe_text(row, row["published"]) if is_open and row["published"] else "",
-        signed(row["equal_compute"]["gain"]) if is_open else "",
-        signed(row["equal_samples"]["gain"]) if is_open else "",
-        times(row["only_the_largest"]) if is_open else "",
-        times(row["downward_bound"]),
-    ]
+    )
+
+
+def _control_cells(row: Row) -> tuple[str, ...]:
+    """Return the controls of a row; a family that is none has what needs no chain."""
+    downward = times(row["downward_bound"])
+    if not row["gate"]["open"]:
+        return (*[""] * (len(CONTROL_COLUMNS) - 1), downward)
+    return (
+        recipe_text(row, row["published"]) if row["published"] else "",
+        signed(row["equal_compute"]["gain"]),
+        signed(row["equal_samples"]["gain"]),
+        times(row["only_the_largest"]),
+        downward,
+    )
 
 
 def _verdict(row: Row, key: str) -> str:
@@ -125,7 +146,7 @@ def panel_name(row: Row) -> str:
 def overwritten_table(rows: Sequence[Row]) -> str:
     """Return the hops of all rows, what their stages have overwritten, and the laws' fit.
 
-    Hops from plateau to plateau have a law of their own. Every row's hops are also foretold from
+    Hops of every kind have a law of their own. Every row's hops are also foretold from
     the other rows' alone. Without hops it is empty.
     """
     by_row = [list(points(row)) for row in rows]
@@ -140,8 +161,7 @@ def overwritten_table(rows: Sequence[Row]) -> str:
                 "deviation over hops; the law misses what members are worth by "
                 f"{miss(of_kind, laws):.3f} of the budget (root mean square)."
             )
-            cells = [_hop_cells(point, laws[kind]) for point in of_kind]
-            parts += [caption, _table(HOP_COLUMNS, cells)]
+            parts += [caption, _table(HOP_COLUMNS, list(_hops(rows, by_row, kind)))]
     foretold_rows = list(_foretold(rows, by_row))
     if foretold_rows:
         caption = (
@@ -160,14 +180,25 @@ def _laws(of: Sequence[Point]) -> dict[str, float]:
     }
 
 
-def _hop_cells(point: Point, law: float) -> list[str]:
-    return [
-        " -> ".join(point.hop),
-        str(point.iters),
-        *(f"{share:.2f}" for share in (point.source, point.share, point.worth)),
-        f"{Fading(law, POWERS[point.kind]).worth_after(point.share, point.source):.2f}",
-        f"{point.fading:.2f}",
-    ]
+def _hops(rows: Sequence[Row], by_row: Sequence[Sequence[Point]], kind: str) -> Iterator[list[str]]:
+    """Yield the cells of every hop of a kind, with the least and the most over its stages."""
+    for row, own in zip(rows, by_row, strict=True):
+        for hop in dict.fromkeys(point.hop for point in own if point.kind == kind):
+            stages = [point for point in own if point.hop == hop]
+            yield [
+                panel_name(row),
+                " -> ".join(hop),
+                str(row["iters"]),
+                f"{stages[0].source:.2f}",
+                _range(point.share for point in stages),
+                _range(point.worth for point in stages),
+                _range(point.fading for point in stages),
+            ]
+
+
+def _range(values: Iterable[float]) -> str:
+    ends = sorted(values)
+    return f"{ends[0]:.2f} to {ends[-1]:.2f}"
 
 
 def _foretold(rows: Sequence[Row], by_row: Sequence[Sequence[Point]]) -> Iterator[list[str]]:

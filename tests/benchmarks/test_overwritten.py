@@ -79,7 +79,9 @@ def test_the_table_foretells_each_row_from_the_others():
     error = f"{foretold / 1.25 - 1:+.0%}"
     cells = f"10 units | 0.000 | {foretold:.2f}x | 1.25x | {error} | 1.20x |"
     assert f"| family, 2 members | {cells}" in table
-    assert "| a -> b | 100 | 0.50 | 0.25 | 0.65 | 0.65 | 0.80 |" in table
+    worths = [0.5 + share * 0.6 for share in (0.25, 1.0)]
+    hop = f"100 | 0.50 | 0.25 to 1.00 | {worths[0]:.2f} to {worths[1]:.2f} | 0.80 to 0.80 |"
+    assert f"| family, 2 members | a -> b | {hop}" in table
     assert "other rows" not in overwritten_table([row(100, 0.8)])
     assert overwritten_table([{"members": [], "search": None}]) == ""
 
@@ -93,7 +95,7 @@ def test_hops_from_plateau_to_plateau_have_a_law_of_their_own():
     assert [point.fading for point in found] == [pytest.approx(0.6)] * 3
     table = overwritten_table([row(200, 0.8), plateau])
     assert "From plateau to plateau, s + b (1 - c sqrt(s)): c = 0.60" in table
-    assert "| a -> b | 100 | 0.25 | 0.50 | 0.60 | 0.60 | 0.60 |" in table
+    assert "| a -> b | 100 | 0.25 | 0.25 to 1.00 | 0.42 to 0.95 | 0.60 to 0.60 |" in table
     assert "other rows" not in table, "each is the only one of its kind"
 
 

@@ -13,7 +13,7 @@ from measuring.family import AS_PUBLISHED, CHOOSING, PUBLISHED, Recipe
 from measuring.plot import draw_map
 from measuring.row import Rows
 from measuring.show import sentences, show_row, write
-from measuring.tables import elsewhere_table, saving_table
+from measuring.tables import controls_table, elsewhere_table, saving_table
 
 from tests.benchmarks.worlds import ITERS, FakeBench, FakeJob, World
 
@@ -29,8 +29,11 @@ def measured(world: World, tmp_path: Path, **changes: Any) -> tuple[dict[str, An
 
 
 def cells(row: dict[str, Any]) -> dict[str, str]:
-    header, _, line = (line.split("|")[1:-1] for line in saving_table([row]).splitlines())
-    return {name.strip(): text.strip() for name, text in zip(header, line, strict=True)}
+    of_row: dict[str, str] = {}
+    for table in (saving_table([row]), controls_table([row])):
+        header, _, line = (line.split("|")[1:-1] for line in table.splitlines())
+        of_row |= {name.strip(): text.strip() for name, text in zip(header, line, strict=True)}
+    return of_row
 
 
 def test_a_family_is_measured_and_charged(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_the_tables_bring_the_headline_beside_every_control(tmp_path: Path) -> N
     ratio = f"{7 / (1 + 2 * 13 / 16 + 4 * 14 / 16):.2f}x"
     line = cells(row)
     assert line["and in order"] == line["as good as alone"] == f"**{ratio}**"
-    assert line["family"] == "made, 3 members" and line["length"] == "2 epochs"
+    assert line["family"] == "made, 3 members" and line["epochs"] == "2"
     assert line["stop and pad"] == "0.92x (b for 3.48 of its budget, its curve carried on)"
     assert line["equal compute"].startswith("+") and line["only the largest"] == "0.65x"
     assert "members beside alone" in line["as published"] and line["downward, at most"] == "1.75x"
@@ -243,8 +246,12 @@ def test_rows_share_their_runs_and_begin_where_the_shorter_ended(tmp_path: Path)
     assert pytest.approx(2**-0.25, rel=1e-3) in rates
     assert set(rows.curve(0, 2 * ITERS)) == {ITERS // 4, ITERS // 2, ITERS, 2 * ITERS}
     content = tables([first, second])
-    assert content.keys() == {"saving", "elsewhere", "overwritten"}
+    assert content.keys() == {"saving", "controls", "elsewhere", "overwritten"}
     assert content["saving"].count("made, 3 members") == 2
+    otherwise = {**first, "name": "otherwise-smoke", "unit": "tokens"}
+    of_epochs, of_tokens = saving_table([first, otherwise, second]).split("\n\n")
+    assert of_epochs == content["saving"] and "otherwise, 3 members" in of_tokens
+    assert of_tokens.startswith("| family | tokens | seeds |")
     draw_map([first, second], tmp_path / "plot.svg")
     drawn = (tmp_path / "plot.svg").read_text()
     assert "<!-- skip bound -->" in drawn and "<!-- as good, order kept -->" in drawn
