@@ -31,10 +31,16 @@ def draw_map(rows: Sequence[Row], path: Path) -> None:
     for row in rows:
         members = tuple(member["name"] for member in row["members"])
         families.setdefault(members, {}).setdefault(panel_name(row), []).append(row)
-    width = 4.4 * len(families)
-    legend_columns = 2 * len(families)
+    widths = [_width(next(iter(of_members.values()))) for of_members in families.values()]
+    legend_columns = max(2, int(sum(widths) / 2.2))
     figure, panels = plt.subplots(
-        1, len(families), figsize=(width, 4.2), sharey=True, squeeze=False, layout="constrained"
+        1,
+        len(families),
+        figsize=(sum(widths), 4.2),
+        width_ratios=widths,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for panel, of_members in zip(panels[0], families.values(), strict=True):
         (name, its_rows), *others = of_members.items()
@@ -58,6 +64,11 @@ def draw_map(rows: Sequence[Row], path: Path) -> None:
     plt.close(figure)
 
 
+def _width(rows: Sequence[Row]) -> float:
+    """Return the inches of a panel; a single length has no line, so it needs few."""
+    return 4.4 if len(rows) > 1 else 2.4
+
+
 def _draw_family(panel: Any, rows: Sequence[Row]) -> None:
     is_open = [row for row in rows if row["gate"]["open"]]
     decided = [row for row in is_open if row["seeds"] >= SEEDS]
@@ -77,7 +88,7 @@ def _draw_family(panel: Any, rows: Sequence[Row]) -> None:
     lengths = [row["length"] for row in rows]
     panel.set_xticks(lengths, [f"{length:.3g}" for length in lengths])
     panel.minorticks_off()
-    panel.set_xlabel(rows[0]["unit"])
+    panel.set_xlabel(rows[0]["unit"], fontsize=8)
 
 
 def _draw_other(panel: Any, place: int, name: str, rows: Sequence[Row]) -> None:
