@@ -3,7 +3,7 @@
 Run:    mim train compt configs/lm_plateau_chain.py
 Needs:  as lm_chain.py
 Gives:  bits a byte of held-out files (chance 8.01): llama-t 2.14, llama-s 2.13, llama-b 2.05
-Alone:  trained too, for the same samples, with a decay: 2.14, 2.57, 3.16; one seed, see
+Alone:  trained too, for the same samples, with a decay: 2.14, 2.57, 3.14; one seed, see
         docs/config.md#from-plateau-to-plateau for how and docs/study.md for what it saves
 """
 
