@@ -146,8 +146,8 @@ def panel_name(row: Row) -> str:
 def overwritten_table(rows: Sequence[Row]) -> str:
     """Return the hops of all rows, what their stages have overwritten, and the laws' fit.
 
-    Hops of every kind have a law of their own. Every row's hops are also foretold from
-    the other rows' alone. Without hops it is empty.
+    Hops of every kind have a law of their own. Every row's hops are also foretold from the other
+    rows' alone. Without hops it is empty.
     """
     by_row = [list(points(row)) for row in rows]
     every = [point for of_row in by_row for point in of_row]
