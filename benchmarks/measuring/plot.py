@@ -60,7 +60,8 @@ def draw_map(rows: Sequence[Row], path: Path) -> None:
     figure.legend(
         by_label.values(), by_label, fontsize=8, loc="outside lower center", ncols=legend_columns
     )
-    figure.savefig(path, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "compt"}):  # the same rows give the same bytes
+        figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 

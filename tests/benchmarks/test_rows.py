@@ -256,6 +256,8 @@ def test_rows_share_their_runs_and_begin_where_the_shorter_ended(tmp_path: Path)
     drawn = (tmp_path / "plot.svg").read_text()
     assert "<!-- skip bound -->" in drawn and "<!-- as good, order kept -->" in drawn
     assert "<!-- no family -->" not in drawn
+    draw_map([first, second], tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_text() == drawn
     otherwise = {**first, "name": "otherwise-smoke"}
     draw_map([first, second, otherwise], tmp_path / "plot.svg")
     drawn = (tmp_path / "plot.svg").read_text()
